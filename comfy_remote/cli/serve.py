@@ -62,11 +62,11 @@ _PATIENCE = 30.0
 )
 @click.option(
     "--worker",
-    type=click.Choice(["local", "runpod"]),
+    type=click.Choice(["local", "none", "runpod"]),
     default="local",
     show_default=True,
-    help="Run jobs in this process, or in a worker of the RunPod SDK, as on RunPod (needs "
-    "comfy-remote[worker]).",
+    help="Run jobs in this process; leave them to workers that join (see comfy-remote workers); or "
+    "run them in a worker of the RunPod SDK, as on RunPod (needs comfy-remote[worker]).",
 )
 @click.option(
     "--metrics-token-file",
@@ -99,6 +99,7 @@ def serve(
       comfy-remote serve --comfyui ~/ComfyUI --gpus all
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
+    from ..config.folders import home
     from ..gateway import GatewayServer
     from ..gateway.limits import GatewayLimits
     from ..media.disk_space import DiskLimits
@@ -121,18 +122,19 @@ def serve(
         if metrics_token_file is not None
         else None,
         webhook_secret=secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ),
+        folder=home() / "gateway" / endpoint,
     )
     choices = _choices(engine, comfyui, gpus, worker)
 
     async def whole() -> None:
-        engines = None if worker == "runpod" else await _engines(choices, gpus, endpoint)
+        engines = await _engines(choices, gpus, endpoint) if worker == "local" else None
         # The gateway ends before the engines do: a job that runs is cancelled, not crashed.
         with _running(engines):
             async with gateway:
                 say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
                 if engines is not None:
                     await _start_local_workers(gateway, engines)
-                else:
+                elif worker == "runpod":
                     await _start_sdk_worker(gateway, choices[0])
                 _say_how_to_use(gateway, host, _key_words(token, token_file))
                 await gateway.wait_until_failed()
@@ -149,6 +151,11 @@ def _choices(
     if comfyui is not None and engines:
         raise ConfigurationError(
             "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
+        )
+    if worker == "none" and (comfyui is not None or gpus is not None or engines):
+        raise ConfigurationError(
+            "With --worker none, no engine is started here.",
+            advice="Omit --worker none, or --comfyui, --engine and --gpus.",
         )
     if worker == "runpod" and (gpus is not None or len(engines) > 1):
         raise ConfigurationError(

@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from ..aio import Signal, first_of, in_thread
-from ..errors import ConfigurationError, EngineCrashed, JobNotFound, LocalStorageError
+from ..errors import EngineCrashed, JobNotFound
 from ..wire.joined import Held, Hello, Ping, PingAnswer, Report, home_of
 from .endpoint import GivenJob, LocalEndpoint
 from .journal import Journal
@@ -156,6 +156,8 @@ class JoinedWorkers:
             named = {held.job: held for held in (*ping.holds, connection.given) if held}
             stop = [named[job] for job in jobs if job in named]
         self._known(worker_id, boot)
+        if self._queue.closed:
+            stop = []  # what runs elsewhere goes on without this gateway
         return PingAnswer(stop=stop, draining=self.tokens.is_draining(worker_id))
 
     def check(self, worker_id: str, boot: str) -> None:

@@ -6,18 +6,14 @@ A worker is told apart by its token, which lets in one name, and sees only jobs 
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
-from typing import TypeVar
 
 from ..errors import (
     AuthenticationError,
     JobNotFound,
-    OutputCorrupt,
-    OutputError,
-    OutputTooLarge,
-    RequestTooLarge,
     TargetNotFound,
     WorkflowInvalid,
 )
@@ -37,7 +33,7 @@ from ..wire.joined import (
 from .access import RouteHandler, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
 from .endpoint import GivenJob, LocalEndpoint
-from .job import Job
+from .job import Job, Lease
 from .joined import JoinedWorkers, NameTaken, NotGreeted
 from .worker_routes import unusable, write_now
 
@@ -125,11 +121,11 @@ class _JoinedRoutes:
 
     async def progress(self, request: web.Request) -> web.Response:
         worker_id, job_id, attempt = self._about(request)
-        if not self._queue.is_running(job_id, worker_id, attempt):
+        job = self._job(worker_id, job_id)
+        if job is None or not self._queue.is_running(job_id, worker_id, attempt):
             return web.Response(status=204)
-        limit = self._queue.running_job(job_id).result_limit
         async with (
-            self._bodies.receive(request, limit) as body,
+            self._bodies.receive(request, job.result_limit) as body,
             self._bodies.parsed(body, self._bodies.json_object) as said,
         ):
             more = json_bytes({"output": said.get("output")})
@@ -163,8 +159,10 @@ class _JoinedRoutes:
 
     async def back(self, request: web.Request) -> web.Response:
         worker_id, job_id, attempt = self._about(request)
-        self._queue.give_back(job_id, worker_id, attempt, "The worker was stopped.")
-        await self._queue.committed()
+        if (job := self._job(worker_id, job_id)) is not None:
+            lease = Lease(job, worker_id, attempt)
+            self._queue.put_back([lease], "The worker was stopped.")
+            await self._queue.committed()
         return web.Response(status=204)
 
     async def has_output(self, request: web.Request) -> web.Response:
@@ -178,7 +176,8 @@ class _JoinedRoutes:
         if not self._queue.takes_result(job_id, worker_id, attempt=attempt):
             raise JobNotFound(f"Worker {worker_id} does not have job {job_id}.")
         chunks = body_chunks(request.content.read, self._limits.body_pause)
-        size = await self._endpoint.receive_output(job_id, worker_id, attempt, sha256, chunks)
+        size = await self._endpoint.store.put(job_id, sha256, chunks)
+        self._queue.add_output_file(job_id, worker_id, sha256, attempt=attempt)
         return json_answer({"size": size}, status=201)
 
     async def read_input(self, request: web.Request) -> web.StreamResponse:
@@ -186,7 +185,7 @@ class _JoinedRoutes:
         job, sha256 = self._job(worker_id, job_id), request.match_info["sha256"]
         if job is None or sha256 not in job.input_files:
             raise JobNotFound(f"Worker {worker_id} has no job {job_id} with that file.")
-        return await self._endpoint.input_file(sha256)
+        return web.FileResponse(self._endpoint.store.file(job_id, sha256))
 
     def _about(self, request: web.Request) -> tuple[str, str, int]:
         """The worker, which has said hello, the job, and its attempt."""

@@ -32,6 +32,8 @@ from .client_routes import client_routes
 from .earlier_process import end_process, wait_for_its_end
 from .endpoint import LocalEndpoint
 from .job import Job
+from .joined import JoinedWorkers
+from .joined_routes import joined_routes
 from .journal import Journal
 from .limits import GatewayLimits
 from .listening import check_token, in_url, listen
@@ -120,6 +122,7 @@ class GatewayServer:
         self.endpoint = LocalEndpoint(self.queue, self.store)
         self._on_event = on_event
         self._shown = Shown(self._state)
+        self.joined = JoinedWorkers(self.endpoint, self.journal)
         self._webhooks = asyncio.Semaphore(_WEBHOOKS_AT_A_TIME)
         self._host = host
         self._port = port
@@ -171,6 +174,7 @@ class GatewayServer:
         try:
             await self.store.look_after()
             self.queue.restore(recovered.live)
+            await self.joined.read_words()
             await self._listen()
         except BaseException:
             await self.journal.close()
@@ -192,6 +196,7 @@ class GatewayServer:
         app.add_routes(client_routes(self.endpoint, access))
         app.add_routes(worker_routes(self.endpoint, access))
         app.add_routes(page_routes(self._shown, QueueControl(self.queue), access))
+        app.add_routes(joined_routes(self.endpoint, self.joined, self.endpoint_id))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
             app, handler_cancellation=True, shutdown_timeout=2.0, limits=self.limits.connections
@@ -339,6 +344,7 @@ class GatewayServer:
             self.queue.sweep()
             with contextlib.suppress(LocalStorageError):  # the journal says so itself
                 await self.journal.look_after()
+                await self.joined.read_words()
                 expired = await self.journal.expire(self.journal.clock())
                 for job_id in expired.results:
                     self.store.forget(job_id)

@@ -21,7 +21,7 @@ from .body import Bodies, body_chunks, json_answer, json_bytes
 from .endpoint import GivenJob, LocalEndpoint
 from .job import Job
 
-__all__ = ["worker_routes"]
+__all__ = ["unusable", "worker_routes", "write_now"]
 
 _LARGEST_BATCH = 64
 
@@ -75,11 +75,11 @@ class _WorkerRoutes:
                     await self._endpoint.finish(job_id, worker_id, output=output, error=error)
                     await self._queue.committed()
         except WorkflowInvalid as refused:
-            unusable = _unusable(job, refused)
-            self._queue.fail(job_id, worker_id, unusable)
+            failure = unusable(job, refused)
+            self._queue.fail(job_id, worker_id, failure)
             await self._queue.committed()
             # The status that RunPod answers here; the SDK tries others again.
-            return refusal(unusable, status=400)
+            return refusal(failure, status=400)
         return json_answer({"id": job_id})
 
     async def stream(self, request: web.Request) -> web.Response:
@@ -99,7 +99,7 @@ class _WorkerRoutes:
         if not stops:
             return web.Response(status=204)
         try:
-            return await _write(request, json_answer({"jobsToStop": list(stops)}))
+            return await write_now(request, json_answer({"jobsToStop": list(stops)}))
         except BaseException:
             for job_id in stops:
                 workers.request_stop(worker_id, job_id, 0.0)
@@ -139,7 +139,9 @@ class _WorkerRoutes:
         try:
             described = [_as_taken(job) for job in jobs]
             body = b"[" + b",".join(described) + b"]" if in_a_list else described[0]
-            return await _write(request, web.Response(body=body, content_type="application/json"))
+            return await write_now(
+                request, web.Response(body=body, content_type="application/json")
+            )
         except BaseException:  # a cancelled handler means that the worker hung up
             self._queue.put_back([job.lease for job in jobs], "It did not reach the worker.")
             raise
@@ -150,7 +152,7 @@ def _as_taken(job: GivenJob) -> bytes:
     return to_json({"id": job.lease.job.id})[:-1] + b',"input":' + job.content + b"}"
 
 
-def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
+def unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
     if not isinstance(refused, RequestTooLarge):
         return OutputCorrupt(f"The worker's result could not be read. {refused}")
     return OutputTooLarge(
@@ -161,7 +163,7 @@ def _unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
     )
 
 
-async def _write(request: web.Request, response: web.Response) -> web.Response:
+async def write_now(request: web.Request, response: web.Response) -> web.Response:
     """Send the answer now, so that a broken connection is noticed.
 
     Raises:

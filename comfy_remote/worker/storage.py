@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -182,6 +183,7 @@ class GatewayStore:
 
     Args:
         key: Sent as it is in ``Authorization``.
+        tls: As for `HttpClient`.
     """
 
     public = False
@@ -192,6 +194,7 @@ class GatewayStore:
         key: SecretStr,
         *,
         backoff: Backoff = _BACKOFF,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._backoff = backoff
         self._client = partial(
@@ -200,6 +203,7 @@ class GatewayStore:
             name="The gateway's store",
             headers={"Authorization": key},
             limits=HttpLimits(patience=_PATIENCE, backoff=backoff),
+            tls=tls,
         )
 
     async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:

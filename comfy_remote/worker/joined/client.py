@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from ...clean import clean
 from ...errors import ComfyRemoteError, ConfigurationError, TargetError
 from ...json_text import check_json_values, problems_in
-from ...media.receive import Received, file_chunks, receive_file
+from ...media.receive import file_chunks
 from ...net.address import base_address, check_key_is_safe
 from ...net.answers import Response, error_of
 from ...net.http import HttpClient, HttpLimits
@@ -32,6 +32,7 @@ from ...wire.joined import (
     PingAnswer,
 )
 from ..loop import TakenJob
+from ..storage import GatewayStore
 
 __all__ = ["Gateway", "HelloWanted", "NameTaken", "Refused", "trusting"]
 
@@ -95,7 +96,9 @@ class Gateway:
         self.worker = worker
         self.boot = boot
         base = f"{url.rstrip('/')}/v2/{endpoint}/workers/{worker}"
-        headers = {"Authorization": SecretStr(f"Bearer {token.get_secret_value()}")}
+        self._base, self._tls = base, tls
+        self._key = SecretStr(f"Bearer {token.get_secret_value()}")
+        headers = {"Authorization": self._key}
         name = "The gateway"
         self._polls = HttpClient(base, name=name, headers=headers, limits=_POLLS, tls=tls)
         self._transfers = HttpClient(base, name=name, headers=headers, limits=_TRANSFERS, tls=tls)
@@ -168,16 +171,9 @@ class Gateway:
         )
         self._checked(answer)
 
-    async def fetch(self, job_id: str, sha256: str, path: Path, *, limit: int) -> Received:
-        """Fetch an input that a client has sent to the gateway by itself.
-
-        Raises:
-            RequestTooLarge: It has more bytes than the limit.
-            ValueInvalid: What came has another SHA-256.
-            LocalStorageError: It cannot be written.
-        """
-        chunks = self._transfers.stream(f"files/{job_id}/{sha256}")
-        return await receive_file(chunks, path, sha256=sha256, limit=limit)
+    def inputs(self) -> GatewayStore:
+        """Where input files are that clients have sent to the gateway by themselves."""
+        return GatewayStore(f"{self._base}/files", self._key, tls=self._tls)
 
     async def _post(self, path: str, body: bytes = b"{}", limit: int | None = None) -> Response:
         answer = await self._polls.post_once(path, body, self._boot, accept=(409,), limit=limit)

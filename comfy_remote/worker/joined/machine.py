@@ -139,14 +139,18 @@ class JoinedMachine:
 
     async def _work(self, name: str, one: WorkerEngine) -> None:
         settings = replace(self._settings, worker=name)
-        store = SpoolStore(self._spool, name)
-        handler = JobHandler(
-            one.engine, settings, models=models_of(one.engine, settings), store=store
-        )
         report = EngineReport(
             one.engine, self._join.labels, fetches_models=settings.models.download is True
         )
         async with self._gateway(name) as gateway:
+            store = SpoolStore(self._spool, name)
+            handler = JobHandler(
+                one.engine,
+                settings,
+                models=models_of(one.engine, settings),
+                store=store,
+                inputs=gateway.inputs(),
+            )
             worker = JoinedWorker(gateway, self._spool, report, store, self._times)
             self._workers.append(worker)
             if self._draining:

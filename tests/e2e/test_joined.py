@@ -1,0 +1,247 @@
+"""Workers that join a gateway, all as processes: what happens when what dies."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import free_port
+from joined_kit import Cluster, engines_of, picture, slow, wait_for
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
+not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="uses ps")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, free_port())
+    yield made
+    made.stop()
+
+
+def test_the_command_runs_a_workflow_on_a_joined_worker(cluster: Cluster) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic", "--label", "fast")
+    worker.says("Connected to the gateway as attic.")
+    base = f"http://127.0.0.1:{cluster.port}/v2"
+    out = cluster.folder / "out"
+    text = cluster.command(
+        *("run", str(EXAMPLES / "collage.json"), "--on", "runpod:local", "-o", str(out)),
+        RUNPOD_ENDPOINT_BASE_URL=base,
+    )
+    assert text.ended(90) == 0, text.text
+    assert [path.suffix for path in out.iterdir() if path.is_file()] == [".png"]
+    wait_for(lambda: cluster.workers()["attic"]["state"] == "idle", 10)
+    about = cluster.workers()["attic"]["about"]
+    assert "sandbox" in about
+    assert "fast" in about
+    spool = cluster.folder / "box-attic" / "worker" / "local" / "attic"
+    assert not list(spool.rglob("result.json"))
+    token = cluster.token("attic").read_text().strip()
+    for path in cluster.folder.rglob("*"):
+        if path.is_file() and path.suffix != ".token":
+            assert token.encode() not in path.read_bytes(), path
+    assert token not in worker.text
+
+
+def test_a_large_output_reaches_the_client(cluster: Cluster) -> None:
+    cluster.serve()
+    cluster.worker("attic")
+    prompt = picture()
+    prompt["3"] = {
+        "class_type": "SandboxFile",
+        "inputs": {
+            "filename": "big.bin",
+            "subfolder": "",
+            "size": 40_000_000,
+            "list_under": "files",
+            "listed_filename": "",
+            "listed_subfolder": "",
+        },
+    }
+    job = cluster.submit(prompt)
+    found = cluster.ends(job)
+    assert found["status"] == "COMPLETED", found
+    sizes = {one["filename"]: one for one in found["output"]["outputs"]}
+    big = next(one for name, one in sizes.items() if name.startswith("big"))
+    assert big["size"] == 40_000_000
+    assert big["url"].startswith(f"files/{job}/")
+
+
+def test_a_job_goes_on_while_the_gateway_is_killed_and_started_again(cluster: Cluster) -> None:
+    head = cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(4))
+    worker.says(f"Job {job} begins")
+    head.kill()
+    time.sleep(1.0)
+    cluster.serve()
+    found = cluster.ends(job)
+    assert (found["status"], found.get("attempt")) == ("COMPLETED", None)
+    assert worker.text.count(f"Job {job} begins") == 1
+
+
+def test_a_result_waits_for_a_gateway_that_is_down(cluster: Cluster) -> None:
+    head = cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(2))
+    worker.says(f"Job {job} begins")
+    head.kill()
+    worker.says(f"Job {job} has ended", 30)
+    worker.kill()
+    cluster.serve()
+    cluster.worker("attic")
+    found = cluster.ends(job)
+    assert (found["status"], found.get("attempt")) == ("COMPLETED", None)
+
+
+@not_on_windows
+def test_the_job_of_a_worker_that_is_killed_runs_once_more_and_its_engine_is_gone(
+    cluster: Cluster,
+) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(3))
+    worker.says(f"Job {job} begins")
+    engines = engines_of(worker)
+    assert engines
+    worker.kill()
+    time.sleep(1.0)
+    assert cluster.status(job)["status"] == "IN_PROGRESS"  # silence proves nothing
+    started = time.monotonic()
+    again = cluster.worker("attic")
+    again.says(f"Job {job} begins", 20)
+    assert time.monotonic() - started < 15
+    found = cluster.ends(job)
+    assert (found["status"], found["attempt"]) == ("COMPLETED", 2)
+    for engine in engines:
+        with pytest.raises(ProcessLookupError):
+            os.kill(engine, 0)
+
+
+def test_both_are_killed_and_started_again(cluster: Cluster) -> None:
+    head = cluster.serve()
+    worker = cluster.worker("attic")
+    jobs = [cluster.submit(slow(2, color=number)) for number in range(3)]
+    worker.says(f"Job {jobs[0]} begins")
+    head.kill()
+    worker.kill()
+    cluster.serve()
+    cluster.worker("attic")
+    found = [cluster.ends(job) for job in jobs]
+    assert [one["status"] for one in found] == ["COMPLETED"] * 3
+    assert [one.get("attempt") for one in found] == [2, None, None]
+
+
+def test_a_job_that_may_not_be_repeated_fails_and_says_why(cluster: Cluster) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(30), retryLost=False)
+    worker.says(f"Job {job} begins")
+    worker.kill()
+    cluster.worker("attic")
+    found = cluster.ends(job)
+    assert found["status"] == "FAILED"
+    assert "started again while the job ran" in json.loads(found["error"])["error_message"]
+
+
+def test_a_cancel_reaches_the_worker_within_two_seconds(cluster: Cluster) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(60))
+    worker.says(f"Job {job} begins")
+    cluster.ask(f"cancel/{job}", {})
+    worker.says(f"Job {job} is stopped", 2)
+    after = cluster.submit(picture())
+    assert cluster.ends(after)["status"] == "COMPLETED"
+    assert cluster.status(job)["status"] == "CANCELLED"
+
+
+def test_ctrl_c_lets_the_job_end_and_a_second_one_gives_it_back(cluster: Cluster) -> None:
+    cluster.serve()
+    first = cluster.worker("attic")
+    job = cluster.submit(slow(3))
+    next_job = cluster.submit(slow(60, color=1))
+    first.says(f"Job {job} begins")
+    first.interrupt()
+    assert first.ended() == 0, first.text
+    assert cluster.status(job)["status"] == "COMPLETED"
+    assert cluster.status(next_job)["status"] == "IN_QUEUE"
+    second = cluster.worker("attic")
+    second.says(f"Job {next_job} begins")
+    second.interrupt()
+    second.says("It stops when the job that runs has ended")
+    second.interrupt()
+    assert second.ended() == 0, second.text
+    assert f"Job {next_job} is given back" in second.text
+    found = cluster.status(next_job)
+    assert (found["status"], found.get("attempt")) == ("IN_QUEUE", None)
+
+
+def test_two_processes_of_one_machine_cannot_have_one_name(cluster: Cluster) -> None:
+    cluster.serve()
+    cluster.worker("attic").says("Connected")
+    second = cluster.worker("attic")
+    assert second.ended() == 2, second.text
+    assert "Another worker of this name runs on this machine" in second.text
+
+
+def test_one_on_another_machine_is_refused_while_the_first_has_a_job(cluster: Cluster) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic")
+    job = cluster.submit(slow(3))
+    worker.says(f"Job {job} begins")
+    second = cluster.worker("attic", COMFY_REMOTE_HOME=str(cluster.folder / "elsewhere"))
+    second.says("Another process is connected as attic")
+    worker.kill()
+    second.says("The gateway cannot be used now")
+    assert cluster.status(job)["status"] == "IN_PROGRESS"
+    cluster.run("workers", "gone", "attic")
+    found = cluster.ends(job)
+    assert (found["status"], found["attempt"], found["workerId"]) == ("COMPLETED", 2, "attic")
+
+
+def test_drain_and_remove(cluster: Cluster) -> None:
+    cluster.serve()
+    worker = cluster.worker("attic")
+    other = cluster.worker("cellar")
+    worker.says("Connected")
+    other.says("Connected")
+    cluster.run("workers", "drain", "cellar")
+    other.says("The gateway gives this worker no more jobs", 5)
+    job = cluster.submit(slow(60))
+    cluster.runs(job)
+    assert cluster.status(job)["workerId"] == "attic"
+    wait_for(lambda: cluster.workers()["attic"]["state"] == "runs", 10)
+    cluster.run("workers", "drain", "cellar", "--undo")
+    cluster.run("workers", "remove", "attic")
+    assert worker.ended(40) == 3, worker.text
+    assert "refused the key" in worker.text
+    wait_for(lambda: cluster.status(job).get("workerId") == "cellar", 10)
+    assert cluster.status(job)["attempt"] == 2
+
+
+def test_http_is_refused_beyond_this_machine(cluster: Cluster) -> None:
+    worker = cluster.worker("attic", join="http://192.0.2.1:8000")
+    assert worker.ended() == 2
+    assert "is not https" in worker.text
+    assert "ssh -L" in worker.text
+
+
+def test_a_token_in_the_wrong_place_is_an_error_that_helps(cluster: Cluster) -> None:
+    worker = cluster.command("worker", "--join", "http://127.0.0.1:1", "--engine", "sandbox")
+    assert worker.ended() == 2
+    assert "comfy-remote workers add" in worker.text
+    file = cluster.folder / "wrong.token"
+    file.write_text(base64.b64encode(b"x" * 32).decode())
+    worker = cluster.command(
+        "worker", "--join", "http://127.0.0.1:1", "--token-file", str(file), "--engine", "sandbox"
+    )
+    assert worker.ended() == 2
+    assert "is no token for a worker" in worker.text
