@@ -279,6 +279,8 @@ class JoinedWorkers:
             await self._journal.change_workers(
                 lambda listed: [listed.take_back(name, "gone") for name in gone]
             )
+        await self._queue.committed()
+        self._queue.look_again()
         self._words.notify()
 
     def _forget(self, worker_id: str, why: str) -> None:

@@ -195,7 +195,7 @@ class GatewayServer:
         app = web.Application(middlewares=[refusals])
         app.add_routes(client_routes(self.endpoint, access))
         app.add_routes(worker_routes(self.endpoint, access))
-        app.add_routes(page_routes(self._shown, QueueControl(self.queue), access))
+        app.add_routes(page_routes(self._shown, QueueControl(self.queue, self.joined), access))
         app.add_routes(joined_routes(self.endpoint, self.joined, self.endpoint_id))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
@@ -355,7 +355,7 @@ class GatewayServer:
         self._on_event(event)
 
     def _state(self) -> GatewayState:
-        return read_state(self.endpoint_id, self.queue, self.store, lambda _worker: None)
+        return read_state(self.endpoint_id, self.queue, self.store, self.joined.said)
 
     def _ended(self, job: Job) -> None:
         if not job.may_be_retried:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...errors import EngineCrashed, JobNotFound, WorkflowInvalid
+from ...errors import JobNotFound, WorkflowInvalid
+from ..joined import JoinedWorkers
 from ..queue import JobQueue
 from ..workers import Worker, WorkerKind
 
@@ -10,10 +11,15 @@ __all__ = ["QueueControl"]
 
 
 class QueueControl:
-    """The buttons of the page, for a queue in this process. See `routes.Control`."""
+    """The buttons of the page, for a queue in this process. See `routes.Control`.
 
-    def __init__(self, queue: JobQueue) -> None:
+    Args:
+        joined: What is said of its workers is on disk, as ``comfy-remote workers`` says it.
+    """
+
+    def __init__(self, queue: JobQueue, joined: JoinedWorkers) -> None:
         self._queue = queue
+        self._joined = joined
 
     async def front(self, job_id: str) -> None:
         """See `Control.front`."""
@@ -21,8 +27,12 @@ class QueueControl:
 
     async def drain(self, worker_id: str, *, on: bool) -> None:
         """See `Control.drain`."""
-        self._worker(worker_id).draining = on
-        self._queue.look_again()
+        worker = self._worker(worker_id)
+        if worker.kind is WorkerKind.JOINED:
+            await self._joined.drain(worker_id, on=on)
+        else:
+            worker.draining = on
+            self._queue.look_again()
 
     async def gone(self, worker_id: str) -> None:
         """See `Control.gone`."""
@@ -30,9 +40,7 @@ class QueueControl:
             raise WorkflowInvalid(
                 f"Worker {worker_id} is on the gateway's own machine, which knows whether it lives."
             )
-        why = f"The gateway's owner says that worker {worker_id} is gone."
-        self._queue.worker_is_gone(worker_id, EngineCrashed(why, advice="Run the job again."))
-        await self._queue.committed()
+        await self._joined.gone(worker_id)
 
     def _worker(self, worker_id: str) -> Worker:
         worker = self._queue.workers.get(worker_id)
