@@ -188,6 +188,7 @@ def _running(engines: Engines | None) -> Iterator[None]:
 async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:
     from dataclasses import replace
 
+    from ..gateway.workers import WorkerKind
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engines} …")
@@ -200,7 +201,8 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     )
     await engines.ready()
     for one in engines:
-        gateway.add_local_worker(one.handler(settings), worker_id=one.id)
+        kind = WorkerKind.URL if one.attached else WorkerKind.LOCAL
+        gateway.add_local_worker(one.handler(settings), worker_id=one.id, kind=kind)
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:

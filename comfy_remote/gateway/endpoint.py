@@ -16,11 +16,15 @@ from ..wire.runpod import EndpointHealth
 from .body import json_bytes
 from .job import Job, Lease, Submission
 from .limits import GatewayLimits
+from .needs import needs_of
+from .placing import Needs
 from .queue import JobQueue
 from .seen.ending import ending_of
 from .store import JobStore
 
 __all__ = ["Endpoint", "GivenJob", "LocalEndpoint", "Status", "StoredStatus"]
+
+_QUICKLY_READ = 16 * 1024  # bytes: a thread would take longer to begin
 
 Status: TypeAlias = dict[str, JsonValue]
 """What ``/status`` answers: `wire.runpod.JobStatus`, without the keys that are empty."""
@@ -138,6 +142,7 @@ class LocalEndpoint:
         try:
             job = await self.queue.add(
                 submission,
+                needs=await _needs_of(submission.input, len(content)),
                 job_id=job_id,
                 content=content if small else None,
                 input_file=None if small else "input.json",
@@ -278,3 +283,9 @@ class LocalEndpoint:
         if job.result is not None:
             return StoredStatus(job.status(), self.store.result(job.id, job.result))
         return StoredStatus(job.status(), job.more)
+
+
+async def _needs_of(payload: JsonValue, size: int) -> Needs:
+    if size <= _QUICKLY_READ:
+        return needs_of(payload)
+    return await asyncio.to_thread(needs_of, payload)

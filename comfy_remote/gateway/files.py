@@ -56,6 +56,13 @@ class References(Protocol):
     def take_dropped(self) -> set[str]:
         """Files that a job has ceased to need since the last call."""
 
+    async def size(self) -> int:
+        """Bytes that it takes on the same disk itself.
+
+        Raises:
+            LocalStorageError: That cannot be read.
+        """
+
 
 class FileStore:
     """Files below ``folder``. All but `open` is for one event loop, and what may take long is done
@@ -78,6 +85,7 @@ class FileStore:
         self._references = references
         self._clock = clock
         self._used = 0
+        self._used_beside = 0
         self._free = 2**63
         # Until when a file stays although no job may need it; then, or when a job has ceased to
         # need it, it is looked at.
@@ -118,8 +126,10 @@ class FileStore:
                 self._stays.update(dict.fromkeys(unused, until))
 
     def check_room(self, size: int) -> None:
-        """Refuse so many bytes (`RateLimited`) if the store or its disk has no room for them."""
-        if self._used + size > self._limits.store_bytes:
+        """Refuse so many bytes (`RateLimited`) if there is no room for them beside what is here and
+        in the database, or on the disk.
+        """
+        if self._used + self._used_beside + size > self._limits.store_bytes:
             raise _full(f"The gateway stores {self._limits.store_bytes} bytes at most.")
         if self._free - size < self._limits.free_bytes:
             raise _full(f"The gateway's disk has only {self._free} bytes left.")
@@ -253,6 +263,7 @@ class FileStore:
         """
         with contextlib.suppress(OSError):
             self._free = await in_thread(lambda: shutil.disk_usage(self.folder).free)
+        self._used_beside = await self._references.size()
         now = self._clock()
         over = [sha256 for sha256, until in self._stays.items() if until <= now]
         for sha256 in over:

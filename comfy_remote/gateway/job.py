@@ -33,8 +33,6 @@ _LONGEST_ADDRESS = 2048
 _LONGEST_WORD = 64
 _MOST_LABELS = 16
 _MOST_MEMORY = 2**50
-_PAID_INPUT = "comfy_org_api_key"
-"""What a request has for nodes that call Comfy.org's paid services: `wire.request`."""
 
 
 def _printable(word: str) -> str:
@@ -85,14 +83,6 @@ class Submission(BaseModel):
     policy: Policy = Field(default_factory=Policy)  # a default would be copied deeply
     webhook: str | None = Field(default=None, max_length=_LONGEST_ADDRESS)
     s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
-
-    @property
-    def may_be_repeated(self) -> bool:
-        """Whether it may be started once more when its first start is proven dead: not if that
-        could pay twice for what its nodes buy from a service.
-        """
-        paid = isinstance(self.input, dict) and bool(self.input.get(_PAID_INPUT))
-        return self.policy.retry_lost and not paid
 
     @classmethod
     def parse(cls, body: bytes, limits: GatewayLimits) -> Submission:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pydantic import TypeAdapter
+
 from ..wire.runpod import RunPodState
 from .job import Attempt, Job
 from .placing import Needs
 
-__all__ = [
-    "JobRow",
-    "delete_row",
-    "forget_row",
-    "insert_row",
-    "job_of",
-    "row_of",
-    "update_row",
-    "uses_of",
-]
+__all__ = ["JobRow", "delete_row", "forget_row", "insert_row", "jobs_where", "row_of", "update_row"]
 
 _Value: TypeAlias = "str | bytes | int | float | None"
 Use: TypeAlias = "tuple[str, str]"
 """A role (see `schema`) and the SHA-256 of a file."""
+
+_EARLIER = TypeAdapter(tuple[Attempt, ...])
+_LABELS = TypeAdapter(frozenset[str])
+_NEEDS = TypeAdapter(Needs)
 
 _FIXED = (
     *("number", "id", "key", "created_at", "execution_timeout", "retention", "result_limit"),
@@ -34,7 +30,7 @@ _FIXED = (
 )
 _CHANGING = (
     *("state", "attempt", "lost", "earlier", "worker", "boot", "created", "queued", "expires"),
-    *("started", "finished", "forgotten", "owed", "input", "more", "front", "due"),
+    *("started", "finished", "forgotten", "owed", "more", "front", "due"),
 )
 
 _INSERT = (
@@ -54,19 +50,21 @@ class JobRow:
     Attributes:
         job: For the columns that never change.
         changing: The values of the others.
+        input: Its input, if that is no file; it never becomes another.
         uses: The files it needs.
         is_gone: Whether nothing is to be known of it any more, not even its key.
     """
 
     job: Job
     changing: tuple[_Value, ...]
+    input: bytes | None
     uses: frozenset[Use]
     is_gone: bool
 
     @property
     def size(self) -> int:
         """Bytes it takes, roughly."""
-        contents = (value for value in self.changing if isinstance(value, bytes))
+        contents = (value for value in (*self.changing, self.input) if isinstance(value, bytes))
         return 1024 + sum(map(len, contents)) + 160 * len(self.uses)
 
 
@@ -78,7 +76,7 @@ def row_of(job: Job, key_retention: float) -> JobRow:
             job.state.value,
             job.attempt,
             job.lost,
-            json.dumps([[one.number, one.worker_id] for one in job.earlier]),
+            _EARLIER.dump_json(job.earlier),
             job.worker_id,
             job.boot,
             job.created,
@@ -88,26 +86,35 @@ def row_of(job: Job, key_retention: float) -> JobRow:
             job.finished,
             job.forgotten,
             job.owed,
-            job.input,
             job.more if job.state.final else b"{}",  # progress is in memory only
             job.front,
             _due(job, key_retention),
         ),
+        job.input,
         frozenset(_uses(job)),
         is_gone=job.forgotten is not None and job.idempotency_key is None,
     )
 
 
-def job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
-    """The job that a row describes.
+def jobs_where(connection: sqlite3.Connection, condition: str, *values: _Value) -> list[Job]:
+    """The jobs for which an SQL condition holds, oldest first.
 
     Raises:
-        ValueError, LookupError, TypeError: The row was not written by this program.
+        sqlite3.Error: The database cannot be read.
+        ValueError, LookupError, TypeError: A row was not written by this program.
     """
+    found = connection.execute(
+        f"SELECT * FROM jobs LEFT JOIN inputs USING (number) WHERE {condition} "  # noqa: S608
+        "ORDER BY number",
+        values,
+    )
+    return [_job_of(row, _uses_of(connection, row["number"])) for row in found.fetchall()]
+
+
+def _job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
     files: dict[str, set[str]] = {}
     for role, sha256 in uses:
         files.setdefault(role, set()).add(sha256)
-    needs = json.loads(row["needs"])
     return Job(
         id=row["id"],
         created=row["created"],
@@ -123,19 +130,15 @@ def job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
         attempt=row["attempt"],
         boot=row["boot"],
         lost=row["lost"],
-        earlier=tuple(Attempt(number, worker) for number, worker in json.loads(row["earlier"])),
+        earlier=_EARLIER.validate_json(row["earlier"]),
         repeat_lost=bool(row["repeat_lost"]),
         client=row["client"],
         batch=row["batch"],
         priority=row["priority"],
         front=bool(row["front"]),
-        labels=frozenset(json.loads(row["labels"])),
+        labels=_LABELS.validate_json(row["labels"]),
         memory=row["memory"],
-        needs=Needs(
-            nodes=frozenset(needs["nodes"]),
-            models=frozenset(needs["models"]),
-            fetchable=frozenset(needs["fetchable"]),
-        ),
+        needs=_NEEDS.validate_json(row["needs"]),
         state=RunPodState(row["state"]),
         queued=row["queued"],
         started=row["started"],
@@ -152,7 +155,7 @@ def job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
     )
 
 
-def uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
+def _uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
     """The files that a job needs, according to the database."""
     found = connection.execute("SELECT role, sha256 FROM uses WHERE number = ?", (number,))
     return frozenset((role, sha256) for role, sha256 in found)
@@ -161,6 +164,8 @@ def uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
 def insert_row(connection: sqlite3.Connection, row: JobRow) -> None:
     """Write a new job."""
     connection.execute(_INSERT, (*_fixed(row.job), *row.changing))
+    if row.input is not None:
+        connection.execute("INSERT INTO inputs VALUES (?, ?)", (row.job.number, row.input))
     if row.uses:
         _add_uses(connection, row.job.number, row.uses)
 
@@ -174,7 +179,9 @@ def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
         # Its result was forgotten at the moment when a client retried it.
         insert_row(connection, row)
         return []
-    before = uses_of(connection, number)
+    if row.input is None:
+        _drop_input(connection, number)
+    before = _uses_of(connection, number)
     if before == row.uses:
         return []
     dropped = before - row.uses
@@ -188,11 +195,12 @@ def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
 
 def forget_row(connection: sqlite3.Connection, number: int, now: float, due: float) -> list[str]:
     """Leave nothing of a job but its key; the files that it needed."""
-    dropped = [sha256 for _, sha256 in uses_of(connection, number)]
+    dropped = [sha256 for _, sha256 in _uses_of(connection, number)]
     if dropped:
         connection.execute("DELETE FROM uses WHERE number = ?", (number,))
+    _drop_input(connection, number)
     connection.execute(
-        "UPDATE jobs SET forgotten = ?, due = ?, input = NULL, more = X'7B7D' WHERE number = ?",
+        "UPDATE jobs SET forgotten = ?, due = ?, more = X'7B7D' WHERE number = ?",
         (now, due, number),
     )
     return dropped
@@ -200,19 +208,19 @@ def forget_row(connection: sqlite3.Connection, number: int, now: float, due: flo
 
 def delete_row(connection: sqlite3.Connection, number: int) -> list[str]:
     """Delete a job; the files that it needed."""
-    dropped = [sha256 for _, sha256 in uses_of(connection, number)]
+    dropped = [sha256 for _, sha256 in _uses_of(connection, number)]
     if dropped:
         connection.execute("DELETE FROM uses WHERE number = ?", (number,))
+    _drop_input(connection, number)
     connection.execute("DELETE FROM jobs WHERE number = ?", (number,))
     return dropped
 
 
+def _drop_input(connection: sqlite3.Connection, number: int) -> None:
+    connection.execute("DELETE FROM inputs WHERE number = ?", (number,))
+
+
 def _fixed(job: Job) -> tuple[_Value, ...]:
-    needs = {
-        "nodes": sorted(job.needs.nodes),
-        "models": sorted(job.needs.models),
-        "fetchable": sorted(job.needs.fetchable),
-    }
     return (
         job.number,
         job.id,
@@ -228,8 +236,8 @@ def _fixed(job: Job) -> tuple[_Value, ...]:
         job.low_priority,
         job.repeat_lost,
         job.memory,
-        json.dumps(sorted(job.labels)),
-        json.dumps(needs),
+        _LABELS.dump_json(job.labels),
+        _NEEDS.dump_json(job.needs),
     )
 
 

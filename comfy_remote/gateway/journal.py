@@ -31,23 +31,17 @@ from ..media.temporary import ProcessLock, TemporaryFolder
 from .clock import GatewayClock
 from .group_commit import GroupCommit
 from .job import Job
-from .job_rows import (
-    JobRow,
-    delete_row,
-    forget_row,
-    insert_row,
-    job_of,
-    row_of,
-    update_row,
-    uses_of,
-)
+from .job_rows import JobRow, delete_row, forget_row, insert_row, jobs_where, row_of, update_row
 from .limits import GatewayLimits
 from .schema import DATABASE, check, connect, database_errors, is_full, prepare
 from .worker_list import WorkerList, WorkerNotes
 
-__all__ = ["Counts", "Expired", "Journal", "Recovered"]
+__all__ = ["INLINE_BYTES", "Counts", "Expired", "Journal", "Recovered"]
 
 _T = TypeVar("_T")
+
+INLINE_BYTES = 32 * 1024
+"""Up to here, an input or a result is better in the job's row: a file costs five times as much."""
 
 _LOCK = ".lock"
 _WAITING_BYTES = 16 * 2**20
@@ -346,7 +340,7 @@ class Journal:
         for row in self._open.writer.unwritten:
             if row.job.id == job_id:
                 return None if row.is_gone else row.job
-        return await self._read_job("SELECT * FROM jobs WHERE id = ?", job_id)
+        return await self._read_job("id = ?", job_id)
 
     async def by_key(self, key: str) -> Job | None:
         """The job that a key brought, while it is good.
@@ -354,7 +348,7 @@ class Journal:
         Raises:
             LocalStorageError: The database cannot be read.
         """
-        return await self._read_job("SELECT * FROM jobs WHERE key = ?", key)
+        return await self._read_job("key = ?", key)
 
     async def used(self, files: Sequence[str]) -> set[str]:
         """Those of the files (their SHA-256) that a job needs, all earlier posts considered.
@@ -368,6 +362,24 @@ class Journal:
         """`used`, between `open` and the first post. This blocks."""
         with database_errors(self.path):
             return _used(self._open.connection, files)
+
+    async def size(self) -> int:
+        """Bytes that the database takes, without the room in it that is free again.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+        disk = self._open
+
+        def read() -> int:
+            with database_errors(self.path):
+                pages, free, size = (
+                    disk.reader.execute(f"PRAGMA {name}").fetchone()[0]
+                    for name in ("page_count", "freelist_count", "page_size")
+                )
+                return int((pages - free) * size)
+
+        return await asyncio.get_running_loop().run_in_executor(disk.read_thread, read)
 
     def take_dropped(self) -> set[str]:
         """Files that a job has ceased to need since the last call; others may need them."""
@@ -411,15 +423,14 @@ class Journal:
         if self._is_log_full:
             raise _later("Another program has long been reading the gateway's database.")
 
-    async def _read_job(self, sql: str, value: str) -> Job | None:
+    async def _read_job(self, condition: str, value: str) -> Job | None:
         disk = self._open
         if not _is_storable(value):
             return None
 
         def read() -> Job | None:
             with database_errors(self.path):
-                row = disk.reader.execute(sql, (value,)).fetchone()
-                return None if row is None else job_of(row, uses_of(disk.reader, row["number"]))
+                return next(iter(jobs_where(disk.reader, condition, value)), None)
 
         return await asyncio.get_running_loop().run_in_executor(disk.read_thread, read)
 
@@ -473,12 +484,9 @@ def _locked(folder: Path) -> ProcessLock:
 
 def _recovered(connection: sqlite3.Connection) -> Recovered:
     saved = connection.execute("SELECT * FROM gateway").fetchone()
-    live = connection.execute(
-        "SELECT * FROM jobs WHERE state IN ('IN_QUEUE', 'IN_PROGRESS') ORDER BY number"
-    )
     return Recovered(
         clock=saved["clock"],
-        live=[job_of(row, uses_of(connection, row["number"])) for row in live.fetchall()],
+        live=jobs_where(connection, "state IN ('IN_QUEUE', 'IN_PROGRESS')"),
         owed=[row["id"] for row in connection.execute("SELECT id FROM jobs WHERE owed")],
         counts=Counts(saved["completed"], saved["failed"], saved["retried"]),
     )

@@ -57,6 +57,8 @@ class GatewayLimits:
         warm_patience: How long a job may be left to a worker that has its models loaded; see
             `placing.Line`. Ours.
         patience: How long the job whose turn it is may be passed over for that. Ours.
+        return_patience: How long, after the gateway was started again, jobs wait for a worker that
+            has their nodes and models and may not be back yet. Ours.
         webhook_retry_delay: Between the attempts to deliver a webhook.
         webhook_hosts: ``HOST`` or ``HOST:PORT`` in a private network, or on this machine, that
             webhooks may go to. All others have to be public and https. Ours.
@@ -92,5 +94,6 @@ class GatewayLimits:
     worker_ping_interval: float = 10.0
     warm_patience: float = 10.0
     patience: float = 60.0
+    return_patience: float = 30.0
     webhook_retry_delay: float = 10.0
     webhook_hosts: frozenset[str] = frozenset()

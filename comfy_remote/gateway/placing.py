@@ -6,8 +6,9 @@ A `Line` holds the jobs that wait and says, for a worker that asks, which one it
 2. The client of whom the fewest jobs run; then the one that has waited longest for its turn. Of its
    jobs those at the ``front``, then its batches by the same two rules; then by arrival.
 3. Labels and GPU memory are strict: a job waits for a worker that has them.
-4. A worker that lacks a node or a model is passed over while another one lacks less. What no worker
-   has makes no difference: the engine that gets the job says best what is wrong.
+4. A worker that lacks a node or a model is passed over while another one lacks less, even one that
+   is silent at the moment. What no worker has makes no difference: the engine that gets the job
+   says best what is wrong.
 5. Of a batch, a worker prefers the jobs whose models it used last. It leaves a job to a worker that
    has more of its models warm, but only for a while (see `Line`).
 """
@@ -110,16 +111,19 @@ class WaitingJob(Protocol):
 
 
 class PlacedWorker(Protocol):
-    """What a `Line` reads of a connected worker.
+    """What a `Line` reads of a worker.
 
-    ``broken`` says why its engine does not start; empty if it does. ``idle_since`` is when it
-    became ready or its last job ended; ``None`` while it has a job.
+    ``silent`` is one that cannot be reached, and may come back. ``broken`` says why its engine does
+    not start; empty if it does. ``idle_since`` is when it became ready or its last job ended;
+    ``None`` while it has a job.
     """
 
     @property
     def id(self) -> str: ...
     @property
     def ready(self) -> bool: ...
+    @property
+    def silent(self) -> bool: ...
     @property
     def draining(self) -> bool: ...
     @property
@@ -180,6 +184,7 @@ class Line(Generic[_Job]):
         self._starts = 0
         # Since when a job has been passed over for its models; oldest first.
         self._passed: dict[str, float] = {}
+        self._gathering_until = 0.0
 
     def __len__(self) -> int:
         """How many jobs wait."""
@@ -192,6 +197,13 @@ class Line(Generic[_Job]):
     def __iter__(self) -> Iterator[_Job]:
         """The jobs that wait, by priority and arrival. (Who is next depends on the worker.)"""
         return iter(sorted(self._waiting.values(), key=lambda job: (_level(job), job.number)))
+
+    def wait_for_workers(self, until: float) -> None:
+        """Until then, give no worker a job that it lacks something for, even if no other is here.
+
+        For a gateway that has been started again: whoever has it may not be back yet.
+        """
+        self._gathering_until = until
 
     def add(self, job: _Job) -> None:
         """Have a job wait: a new one, or one that ran and is to run again."""
@@ -242,12 +254,12 @@ class Line(Generic[_Job]):
         The job stays in the line: call `start` when the worker has it.
 
         Args:
-            workers: All connected workers, busy ones too.
+            workers: All workers, busy and silent ones too.
             now: Seconds, of the clock that the jobs' and workers' times are of.
         """
         if not self._waiting or not _takes_jobs(worker):
             return None
-        view = _View(worker, workers)
+        view = _View(worker, workers, gathering=now < self._gathering_until)
         turn: _Job | None = None
         for alike in self._in_order():
             fitting = _fitting(alike, view)
@@ -272,12 +284,13 @@ class Line(Generic[_Job]):
         """
         if not self._waiting or not _takes_jobs(worker):
             return None
-        view = _View(worker, workers)
-        ends = (
+        view = _View(worker, workers, gathering=now < self._gathering_until)
+        ends = [
             self._held_until(job, prospect, view, now)
             for alike in self._in_order()
             for job, prospect in _fitting(alike, view)
-        )
+        ]
+        ends.append(self._gathering_until)
         return min((end for end in ends if end > now), default=None)
 
     def why(self, job: _Job, workers: Collection[PlacedWorker], now: float) -> str:
@@ -286,21 +299,26 @@ class Line(Generic[_Job]):
         able = [worker for worker in workers if demand.on(worker).allowed]
         if not able:
             return _not_offered(job, workers)
-        staying = [worker for worker in able if not worker.draining]
+        staying = [worker for worker in able if _counts(worker)]
         if not staying:
-            return f"Each worker that can run it is draining: {_named(able)}."
+            return f"Each worker that can run it is draining or away: {_named(able)}."
         lacks = {one.id: demand.on(one).lacks for one in staying}
         having = [one for one in staying if not demand.on(one).is_worse_than(lacks.values())]
-        passed = [lacks[one.id] for one in staying if one not in having]
         nowhere = frozenset.intersection(*(lacks[one.id] for one in having))
+        if nowhere and now < self._gathering_until:
+            left = seconds_text(self._gathering_until - now)
+            return f"No worker has {_listed(sorted(nowhere))}; one may come back within {left}."
+        passed = [lacks[one.id] for one in staying if one not in having]
         missing = frozenset[str]().union(*passed) - nowhere
         others = f" The others lack {_listed(sorted(missing))}." if missing else ""
         ready = [one for one in having if _takes_jobs(one)]
         if not ready:
             broken = next((one for one in having if one.broken), None)
-            if broken is None:
-                return f"Each worker that can run it is still starting: {_named(having)}.{others}"
-            return f"The engine of {broken.id} does not run: {broken.broken}{others}"
+            if broken is not None:
+                return f"The engine of {broken.id} does not run: {broken.broken}{others}"
+            if away := [one for one in having if one.silent]:
+                return f"Each worker that can run it is away: {_named(away)}.{others}"
+            return f"Each worker that can run it is still starting: {_named(having)}.{others}"
         idle = [one for one in ready if one.idle_since is not None]
         if not idle:
             return f"Each worker that can run it is busy: {_named(ready)}.{others}"
@@ -356,7 +374,7 @@ class Line(Generic[_Job]):
     ) -> str:
         soonest: tuple[float, str] | None = None
         for worker in idle:
-            view = _View(worker, workers)
+            view = _View(worker, workers, gathering=False)
             prospect = view.prospect(demand)
             if prospect is None:
                 continue
@@ -463,9 +481,12 @@ _COLD = _Prospect((1, 0))
 class _View:
     """The jobs as one worker sees them, while nothing changes."""
 
-    def __init__(self, worker: PlacedWorker, workers: Collection[PlacedWorker]) -> None:
+    def __init__(
+        self, worker: PlacedWorker, workers: Collection[PlacedWorker], *, gathering: bool
+    ) -> None:
         self.worker = worker
-        self._others = [one for one in workers if one.id != worker.id and not one.draining]
+        self._gathering = gathering
+        self._others = [one for one in workers if one.id != worker.id and _counts(one)]
         self._warm: dict[str, list[PlacedWorker]] = {}
         for other in self._others:
             if _takes_jobs(other):
@@ -478,6 +499,8 @@ class _View:
         if not here.allowed:
             return None
         if here.lacks:
+            if self._gathering:
+                return None
             fits = map(demand.on, self._others)
             if here.is_worse_than(fit.lacks for fit in fits if fit.allowed):
                 return None
@@ -506,7 +529,13 @@ def _fitting(alike: _Alike[_Job], view: _View) -> list[tuple[_Job, _Prospect]]:
 
 
 def _takes_jobs(worker: PlacedWorker) -> bool:
-    return worker.ready and not worker.draining and not worker.broken
+    return worker.ready and not (worker.silent or worker.draining or worker.broken)
+
+
+def _counts(worker: PlacedWorker) -> bool:
+    """Whether a job may wait for a worker: not for one that is away and never said what it has."""
+    known = worker.offer.nodes is not None or worker.offer.models is not None
+    return not worker.draining and (known or not worker.silent)
 
 
 def _number(job: WaitingJob) -> int:

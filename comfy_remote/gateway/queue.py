@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from dataclasses import replace
 
 from pydantic_core import to_json
 
@@ -113,10 +114,6 @@ class JobQueue:
         """The jobs that wait, by priority and arrival."""
         return list(self._line)
 
-    def why(self, job: Job) -> str:
-        """Why a job waits, in words."""
-        return self._line.why(job, self.workers.connected, self.clock())
-
     def look_again(self) -> None:
         """Have idle workers look for a job again: something else than the line has changed."""
         self._queued.notify()
@@ -125,6 +122,7 @@ class JobQueue:
         """Go on with the jobs of an earlier process: those that wait are in the line again, those
         that run are their workers'.
         """
+        self._line.wait_for_workers(self.clock() + self.limits.return_patience)
         for job in jobs:
             self.live.add(job)
             if job.state is RunPodState.IN_QUEUE:
@@ -134,6 +132,8 @@ class JobQueue:
                     job.worker_id, WorkerKind.of(job.boot), job.boot
                 )
                 worker.silent = True
+                worker.idle_since = None
+                worker.offer = worker.offer.after(job.needs)
                 self._running[job.id] = worker.running[job.id] = job
                 self._line.start(job)
 
@@ -156,6 +156,7 @@ class JobQueue:
         Args:
             content: Its input as JSON, unless that is in the file ``input_file``.
             input_files: Other files that it needs, by their SHA-256.
+            needs: What it needs of its worker. One that may cost is never started once more.
 
         Returns:
             The job, which is on disk. One that is not live is a copy.
@@ -171,6 +172,7 @@ class JobQueue:
                 return known
             raise
         limits, policy, now = self.limits, submission.policy, self.clock()
+        needs = needs or Needs()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
         job = Job(
             id=job_id or self.new_id(sync=sync),
@@ -183,14 +185,14 @@ class JobQueue:
             low_priority=policy.low_priority,
             webhook=submission.webhook,
             idempotency_key=idempotency_key,
-            repeat_lost=submission.may_be_repeated,
+            repeat_lost=policy.retry_lost and not needs.may_cost,
             client=policy.client or "",
             batch=policy.batch or "",
             priority=policy.priority,
             front=policy.front,
             labels=policy.labels,
             memory=policy.memory,
-            needs=needs or Needs(),
+            needs=needs,
             input=content,
             input_file=input_file,
             input_files=input_files,
@@ -209,6 +211,10 @@ class JobQueue:
     def waiting(self) -> int:
         """How many jobs wait."""
         return len(self._line) + len(self._arriving)
+
+    def why(self, job: Job) -> str:
+        """Why a job waits: a sentence or two for people."""
+        return self._line.why(job, [*self.workers], self.clock())
 
     @property
     def is_full(self) -> bool:
@@ -540,12 +546,15 @@ class JobQueue:
                 advice="Use another name for this one.",
             )
         before = worker.boot if worker is not None else None
+        if worker is not None and offer is not None and before == boot:
+            offer = replace(offer, warm=worker.offer.warm)  # which the worker does not know
         worker = self.workers.register(worker_id, WorkerKind.JOINED, boot, offer)
         worker.draining = worker.draining or draining
         held = {(one.job, one.attempt) for one in holds}
         for job in list(worker.running.values()):
             if (job.id, job.attempt) in held:
                 job.boot = boot
+                worker.offer = worker.offer.after(job.needs)
                 self._journal.post(job)
             elif job.boot == boot:
                 self._give_up_start(job, "The worker never had it.")
@@ -706,7 +715,7 @@ class JobQueue:
     def _hand_over(self, worker: Worker, count: int) -> list[Lease]:
         leases: list[Lease] = []
         while len(leases) < count and worker.takes_jobs and len(self._line):
-            job = self._line.choose(worker, self.workers.connected, self.clock())
+            job = self._line.choose(worker, [*self.workers], self.clock())
             if job is None:
                 break
             job.attempt += 1
@@ -717,7 +726,7 @@ class JobQueue:
 
     def _until_next_change(self, worker: Worker) -> float:
         now = self.clock()
-        change = self._line.next_change(worker, self.workers.connected, now)
+        change = self._line.next_change(worker, [*self.workers], now)
         return _LONGEST_POLL if change is None else max(change - now, _SHORTEST_POLL)
 
     def _start(self, job: Job, worker: Worker) -> None:

@@ -42,6 +42,7 @@ _UNUSABLE = "Check the folder's permissions and the disk's space."
 _MIGRATIONS = (
     (
         # Times are those of `GatewayClock`; `created_at` is UTC, for people.
+        # `labels`, `needs` and `earlier` are JSON.
         # `due`: when the result goes, and then when the key goes; NULL while the job is not final,
         # or its webhook has yet to be called.
         """
@@ -61,12 +62,12 @@ _MIGRATIONS = (
             front INTEGER NOT NULL,
             repeat_lost INTEGER NOT NULL,
             memory INTEGER NOT NULL,
-            labels TEXT NOT NULL,
-            needs TEXT NOT NULL,
+            labels BLOB NOT NULL,
+            needs BLOB NOT NULL,
             state TEXT NOT NULL,
             attempt INTEGER NOT NULL,
             lost INTEGER NOT NULL,
-            earlier TEXT NOT NULL,
+            earlier BLOB NOT NULL,
             worker TEXT,
             boot TEXT NOT NULL,
             created REAL NOT NULL,
@@ -76,7 +77,6 @@ _MIGRATIONS = (
             finished REAL,
             forgotten REAL,
             owed INTEGER NOT NULL,
-            input BLOB,
             more BLOB NOT NULL,
             due REAL
         )
@@ -84,6 +84,8 @@ _MIGRATIONS = (
         "CREATE INDEX jobs_due ON jobs (due) WHERE due IS NOT NULL",
         "CREATE INDEX jobs_live ON jobs (number) WHERE state IN ('IN_QUEUE', 'IN_PROGRESS')",
         "CREATE INDEX jobs_owed ON jobs (number) WHERE owed",
+        # Beside the jobs, so that a change of a job does not write its input again.
+        "CREATE TABLE inputs (number INTEGER PRIMARY KEY, input BLOB NOT NULL)",
         # Which files a job needs. `role`: its input or result as a whole, or one file of it.
         """
         CREATE TABLE uses (

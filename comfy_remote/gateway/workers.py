@@ -99,11 +99,6 @@ class WorkerRegistry:
         return self._workers.get(worker_id)
 
     @property
-    def connected(self) -> list[Worker]:
-        """Those that are not silent."""
-        return [worker for worker in self._workers.values() if not worker.silent]
-
-    @property
     def ready(self) -> frozenset[str]:
         """Workers that have asked for a job, and can take one."""
         return frozenset(worker.id for worker in self._workers.values() if worker.takes_jobs)
@@ -140,6 +135,8 @@ class WorkerRegistry:
             self._on_event(WorkerBack(worker_id))
         if ready and not worker.ready:
             worker.ready = True
+            if worker.idle_since is not None:
+                worker.idle_since = worker.seen
             self._on_event(WorkerJoined(worker_id))
             self._changed.notify()
         return worker

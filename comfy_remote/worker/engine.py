@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import aiohttp
 
 from ..advice import Hint
+from ..aio import within
 from ..config.engine_environment import engine_environment
 from ..errors import ComfyRemoteError, EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
@@ -28,6 +30,7 @@ _ASK_TIMEOUT = 5.0
 _ATTACH_PATIENCE = 30.0
 # The first start of a ComfyUI with many custom nodes takes minutes.
 _START_PATIENCE = 900.0
+_FIRST_PATIENCE = 120.0
 _LINES_IN_ERRORS = 30
 _KILLED = -9
 # How Python says that ComfyUI's thread for prompts has ended: it answers on, and runs nothing.
@@ -62,6 +65,8 @@ class Engine:
         choose: Gives the engine to use; asked again at every start, for a fresh port.
         environ: The worker's environment; the engine gets it without its secrets.
         label: What its lines in the log begin with.
+        after: Another of the same ComfyUI. This one starts once that one has, or could not, but
+            after two minutes in any case.
     """
 
     def __init__(
@@ -70,9 +75,12 @@ class Engine:
         *,
         environ: Mapping[str, str] = os.environ,
         label: str = "engine",
+        after: Engine | None = None,
     ) -> None:
         self._choose = choose
         self._label = label
+        self._after = after
+        self._tried = asyncio.Event()
         self._environ = environ
         self._choice: EngineChoice | None = None
         self._process: ChildProcess | None = None
@@ -150,6 +158,16 @@ class Engine:
             TargetUnreachable: No process of ours, and nobody answers at the URL for 30 s; or
                 our process does not answer for 15 minutes.
         """
+        if self._after is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                # No longer, as a GPU that hangs must not hold up those that don't.
+                await within(self._after._tried.wait(), _FIRST_PATIENCE)
+        try:
+            return await self._ready()
+        finally:
+            self._tried.set()
+
+    async def _ready(self) -> str:
         url = self._url()
         alive = self._process is not None and self._process.alive
         if self._was_ready and alive and url is not None:

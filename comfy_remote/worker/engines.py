@@ -13,10 +13,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from yarl import URL
+
 from ..advice import Hint
+from ..aio import within
 from ..errors import ComfyRemoteError, ConfigurationError, EngineCrashed
 from ..media.files import storage_errors
 from ..media.temporary import ProcessLock
+from ..net.address import is_loopback
+from ..targets.comfyui.target import ComfyUITarget
+from ..targets.engine_files import folders_in
 from .actions import models_of
 from .choice import EngineChoice, OneOfSeveral, choose_engine, free_port, is_url
 from .engine import NOT_STARTED, Engine
@@ -27,6 +33,7 @@ from .settings import KEEP_OUTPUTS, WorkerSettings, is_true
 __all__ = ["Engines", "WorkerEngine"]
 
 _ONE = "local"
+_ANSWER_PATIENCE = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -36,14 +43,24 @@ class WorkerEngine:
 
     Attributes:
         id: ``gpu0`` for a GPU's, ``engine1`` for one of several, ``local`` for the only one.
+        choice: What was asked for, as in `choose_engine`.
         gpu: The GPU that it was given; ``None`` for what it finds itself.
-        attached: Whether somebody else has started it, so that it goes on when this process ends.
     """
 
     id: str
     engine: Engine
+    choice: str
     gpu: Gpu | None = None
-    attached: bool = False
+
+    @property
+    def attached(self) -> bool:
+        """Whether somebody else has started it, so that it goes on when this process ends."""
+        return is_url(self.choice)
+
+    def __str__(self) -> str:
+        if self.gpu is not None:
+            return str(self.gpu)
+        return self.engine.name if self.id == _ONE else f"{self.id} ({self.choice})"
 
     def handler(self, settings: WorkerSettings) -> JobHandler:
         """What runs this engine's jobs. ``settings.worker`` is its id if it is ``None``."""
@@ -52,7 +69,7 @@ class WorkerEngine:
 
 
 class Engines(Iterable[WorkerEngine]):
-    """The engines of one process: started on entering, all stopped on leaving.
+    """The engines of one process, all stopped on leaving.
 
     ::
 
@@ -96,15 +113,16 @@ class Engines(Iterable[WorkerEngine]):
             return await cls._by_gpu(choices, parse_gpus(gpus), folder, environ)
         choices = choices or ["auto"]
         if len(choices) == 1:
-            only = Engine.named(choices[0], environ)
-            return cls([WorkerEngine(_ONE, only, attached=is_url(choices[0]))])
+            return cls([WorkerEngine(_ONE, Engine.named(choices[0], environ), choices[0])])
         _check_several(choices)
-        engines = []
-        for number, choice in enumerate(choices, start=1):
-            label = f"engine{number}"
-            engine = Engine.named(choice, environ, label=label)
-            engines.append(WorkerEngine(label, engine, attached=is_url(choice)))
-        return cls(engines)
+        await _check_output_folders(filter(is_url, choices))
+        named = {f"engine{number}": choice for number, choice in enumerate(choices, start=1)}
+        return cls(
+            [
+                WorkerEngine(label, Engine.named(choice, environ, label=label), choice)
+                for label, choice in named.items()
+            ]
+        )
 
     @classmethod
     async def _by_gpu(
@@ -118,7 +136,7 @@ class Engines(Iterable[WorkerEngine]):
         gpus = choose_gpus(wanted, await find_gpus(comfyui.gpu_python, environ))
         output = "kept" if is_true(environ, KEEP_OUTPUTS) else "output"
         ports = _DistinctPorts()
-        engines = []
+        engines = list[WorkerEngine]()
         for gpu in gpus:
             own = OneOfSeveral(
                 name=gpu.id,
@@ -128,8 +146,14 @@ class Engines(Iterable[WorkerEngine]):
             )
             choose = partial(choose_engine, str(comfyui.cwd), environ, own)
             choose()  # what is wrong with COMFYUI_ARGS
-            seen = {**environ, **gpu.environ}
-            engines.append(WorkerEngine(gpu.id, Engine(choose, environ=seen, label=gpu.id), gpu))
+            engine = Engine(
+                choose,
+                environ={**environ, **gpu.environ},
+                label=gpu.id,
+                # The first one by itself: custom nodes may install or download something then.
+                after=engines[0].engine if engines else None,
+            )
+            engines.append(WorkerEngine(gpu.id, engine, str(comfyui.cwd), gpu))
         lock = await asyncio.to_thread(_own_folders, folder, [gpu.id for gpu in gpus], output)
         return cls(engines, lock)
 
@@ -140,18 +164,16 @@ class Engines(Iterable[WorkerEngine]):
         return len(self._engines)
 
     def __str__(self) -> str:
-        names = [str(one.gpu) if one.gpu else _name(one) for one in self._engines]
-        return ", ".join(names)
+        return ", ".join(map(str, self._engines))
 
     def __enter__(self) -> Engines:
-        """Start them, without waiting for any.
+        """Start the first one, without waiting for it. The others are started by their `ready`.
 
         Raises:
-            ConfigurationError: One cannot be started at all. None runs then.
+            ConfigurationError: It cannot be started at all.
         """
         try:
-            for one in self._engines:
-                one.engine.start()
+            self._engines[0].engine.start()
         except BaseException:
             self._stop()
             raise
@@ -217,10 +239,6 @@ class _DistinctPorts:
         return port
 
 
-def _name(one: WorkerEngine) -> str:
-    return one.engine.name if one.id == _ONE else f"{one.id} ({one.engine.name})"
-
-
 def _check_several(choices: Sequence[str]) -> None:
     """Refuse engines that would get into each other's way."""
     for choice in choices:
@@ -233,6 +251,33 @@ def _check_several(choices: Sequence[str]) -> None:
                 f"The engine {choice} is named twice.",
                 advice="A ComfyUI runs one job at a time: name each once.",
             )
+
+
+async def _check_output_folders(urls: Iterable[str]) -> None:
+    """Refuse two ComfyUIs of this machine that save to one folder.
+
+    Each numbers its files by those that it finds, so both would write ``ComfyUI_00001_.png``, one
+    over the other's. Of those that do not answer yet, nothing is known.
+    """
+    local = [url for url in urls if is_loopback(URL(url).host)]
+    folders: dict[Path, str] = {}
+    for url, folder in zip(local, await asyncio.gather(*map(_output_folder, local)), strict=True):
+        other = folders.setdefault(folder, url) if folder is not None else url
+        if other != url:
+            raise ConfigurationError(
+                f"The ComfyUIs at {other} and {url} save to one folder, {folder}: they would write "
+                "over each other's files.",
+                advice="Start each with --output-directory and a folder of its own.",
+            )
+
+
+async def _output_folder(url: str) -> Path | None:
+    try:
+        async with ComfyUITarget(url) as target:
+            found = folders_in(await within(target.system(), _ANSWER_PATIENCE))
+    except (ComfyRemoteError, asyncio.TimeoutError):
+        return None
+    return found.output if found is not None else None
 
 
 def _comfyui_for_gpus(choices: Sequence[str], environ: Mapping[str, str]) -> EngineChoice:

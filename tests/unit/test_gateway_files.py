@@ -161,6 +161,23 @@ async def test_a_full_store_takes_no_more(tmp_path: Path) -> None:
     await gateway.journal.close()
 
 
+async def test_what_is_in_the_database_counts(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, GatewayLimits(free_bytes=0, store_bytes=2 * 2**20))
+    gateway.files.check_room(2**20)
+    for number in range(50):
+        await gateway.journal.add(job(f"j{number}", input=b"x" * 32_000))
+    await gateway.files.look_after()
+    with pytest.raises(RateLimited, match="stores 2097152 bytes at most"):
+        gateway.files.check_room(2**20)
+    for number in range(50):
+        ended = job(f"j{number}", number=number + 1, state=RunPodState.COMPLETED, forgotten=1.0)
+        gateway.journal.post(ended)
+    await gateway.journal.committed()
+    await gateway.files.look_after()
+    gateway.files.check_room(2**20)
+    await gateway.journal.close()
+
+
 async def test_what_is_reserved_on_the_disk_stays_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

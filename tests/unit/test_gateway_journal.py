@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,12 @@ async def test_a_job_is_there_as_it_was_after_a_restart(tmp_path: Path) -> None:
         front=True,
         labels=frozenset({"big", "fast"}),
         memory=8 * 2**30,
-        needs=Needs(frozenset({"KSampler"}), frozenset({"checkpoints/a.safetensors"})),
+        needs=Needs(
+            nodes=frozenset({"KSampler"}),
+            models=frozenset({"checkpoints/a.safetensors", "loras/b.safetensors"}),
+            fetchable=frozenset({"loras/b.safetensors"}),
+            may_cost=True,
+        ),
         queued=1.0,
         input=None,
         input_file=SHA["a"],
@@ -95,6 +101,14 @@ async def test_a_job_is_there_as_it_was_after_a_restart(tmp_path: Path) -> None:
     added.more = b'{"output":{"progress":0.5}}'
     journal.post(added)
     await journal.close()
+    never_set = {field.name for field in fields(Needs) if not getattr(added.needs, field.name)}
+    assert never_set == set(), "a new field: does the row have it?"
+    untouched = {name for name in Job.__slots__ if getattr(added, name) == getattr(job(), name)}
+    assert untouched == {
+        *("id", "created", "expires", "execution_timeout", "retention", "result_limit"),
+        *("finished", "forgotten", "owed", "result"),  # of a job that has ended
+        *("stream", "stream_bytes", "ending"),  # in memory only
+    }, "a new field: does the row have it?"
 
     recovered = Journal(tmp_path).open()
 

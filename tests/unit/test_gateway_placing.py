@@ -52,6 +52,7 @@ class Worker:
     id: str
     offer: Offer = field(default_factory=Offer)
     ready: bool = True
+    silent: bool = False
     draining: bool = False
     broken: str = ""
     idle_since: float | None = 0.0
@@ -231,8 +232,13 @@ def test_a_job_that_ran_before_a_restart_counts_for_its_client() -> None:
 
 @pytest.mark.parametrize(
     "worker",
-    [Worker("w", draining=True), Worker("w", ready=False), Worker("w", broken="No GPU.")],
-    ids=["draining", "not ready", "broken"],
+    [
+        Worker("w", draining=True),
+        Worker("w", ready=False),
+        Worker("w", broken="No GPU."),
+        Worker("w", silent=True),
+    ],
+    ids=["draining", "not ready", "broken", "silent"],
 )
 def test_a_worker_that_cannot_run_jobs_gets_none(worker: Worker) -> None:
     scene = Scene(worker)
@@ -308,6 +314,31 @@ def test_a_worker_that_lacks_a_node_is_passed_over_while_another_has_it() -> Non
     assert scene.choose(lacking) is job, "nobody else will ever take it"
     scene.workers.remove(having)
     assert scene.choose(lacking) is job, "its engine says best what is wrong"
+
+
+def test_a_job_waits_for_the_worker_that_has_its_nodes_and_is_away() -> None:
+    here = Worker("here", Offer(nodes=frozenset()))
+    away = Worker("away", Offer(nodes=frozenset({"Rare"})), silent=True)
+    scene = Scene(here, away)
+    job = scene.add(with_models(nodes=["Rare"]))
+    assert scene.choose(here) is None
+    assert scene.why(job) == "Each worker that can run it is away: away. The others lack Rare."
+    away.offer = Offer()
+    assert scene.choose(here) is job, "nobody knows what that one has"
+
+
+def test_after_a_restart_workers_that_may_come_back_are_waited_for() -> None:
+    here = Worker("here", Offer(nodes=frozenset({"Save"})))
+    scene = Scene(here)
+    scene.line.wait_for_workers(30.0)
+    rare = scene.add(with_models(nodes=["Save", "Rare"]))
+    assert scene.choose(here) is None
+    assert scene.why(rare) == "No worker has Rare; one may come back within 30 s."
+    assert scene.line.next_change(here, scene.workers, scene.now) == 30.0
+    easy = scene.add(with_models(nodes=["Save"]))
+    assert scene.choose(here) is easy
+    scene.now = 30.0
+    assert scene.choose(here) is rare
 
 
 def test_of_what_is_needed_each_part_counts() -> None:
@@ -494,7 +525,7 @@ def test_why_a_job_waits() -> None:
     worker.broken = "It exits at once."
     assert scene.why(job) == "The engine of w does not run: It exits at once."
     worker.draining = True
-    assert scene.why(job) == "Each worker that can run it is draining: w."
+    assert scene.why(job) == "Each worker that can run it is draining or away: w."
     scene.workers.clear()
     assert scene.why(job) == "No worker is connected."
     scene.workers = [Worker(f"w{n}", idle_since=None) for n in range(5)]
@@ -610,22 +641,26 @@ class Placing(RuleBasedStateMachine):
     @rule(
         which=WORKERS,
         ready=st.booleans(),
+        silent=st.booleans(),
         draining=st.booleans(),
         broken=st.sampled_from(["", "No GPU."]),
         connected=st.booleans(),
     )
     def change_a_worker(
-        self, which: int, ready: bool, draining: bool, broken: str, connected: bool
+        self, which: int, ready: bool, silent: bool, draining: bool, broken: str, connected: bool
     ) -> None:
         worker = self.all[which]
-        worker.ready, worker.draining, worker.broken = ready, draining, broken
+        worker.ready, worker.silent, worker.draining = ready, silent, draining
+        worker.broken = broken
         self.scene.workers = [
             one for one in self.all if (connected if one is worker else one in self.scene.workers)
         ]
 
     @rule(which=WORKERS)
     def heal(self, which: int) -> None:
-        self.change_a_worker(which, ready=True, draining=False, broken="", connected=True)
+        self.change_a_worker(
+            which, ready=True, silent=False, draining=False, broken="", connected=True
+        )
 
     @rule(which=WORKERS, again=st.booleans())
     def end(self, which: int, again: bool) -> None:
@@ -706,7 +741,7 @@ class Placing(RuleBasedStateMachine):
         assert turn is min(rivals, key=lambda job: job.number)
 
     def allowed(self, job: Job, worker: Worker) -> bool:
-        if not worker.ready or worker.draining or worker.broken:
+        if not worker.ready or worker.silent or worker.draining or worker.broken:
             return False
         if not self.is_strictly_right(job, worker):
             return False
@@ -714,7 +749,9 @@ class Placing(RuleBasedStateMachine):
         return not any(
             self.lacks(job, other) < lacks
             for other in self.scene.workers
-            if self.is_strictly_right(job, other) and not other.draining
+            if self.is_strictly_right(job, other)
+            and not other.draining
+            and not (other.silent and other.offer.nodes is None and other.offer.models is None)
         )
 
     @staticmethod

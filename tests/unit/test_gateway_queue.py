@@ -20,6 +20,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
+from comfy_remote.gateway.placing import Needs
 from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.wire.runpod import JobStatus, RunPodState, error_from_runpod
 
@@ -284,16 +285,14 @@ async def test_a_dead_workers_job_is_started_once_more_and_then_fails(queue: Job
 
 
 @pytest.mark.parametrize(
-    "given",
-    [
-        Submission(input=1, policy=Policy.model_validate({"retryLost": False})),
-        Submission(input={"workflow": {}, "comfy_org_api_key": "paid"}),
-    ],
+    ("policy", "needs"),
+    [({"retryLost": False}, Needs()), ({}, Needs(may_cost=True))],
+    ids=["its request says so", "it may cost"],
 )
 async def test_what_may_not_be_repeated_fails_with_its_worker(
-    queue: JobQueue, given: Submission
+    queue: JobQueue, policy: dict[str, object], needs: Needs
 ) -> None:
-    job = await queue.add(given)
+    job = await queue.add(submission(**policy), needs=needs)
     await take_one(queue)
     queue.worker_is_gone("w", EngineCrashed("It died."))
     error = error_from_runpod(more_of(await ended(queue, job))["error"])

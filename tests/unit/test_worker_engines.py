@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import start_sandbox, stop
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed
 from comfy_remote.worker import choice
@@ -256,6 +258,34 @@ async def test_several_engines_are_numbered_and_one_is_the_local_one(tmp_path: P
     with mixed:
         await mixed.ready()
     assert not (tmp_path / "engines").exists()
+
+
+async def test_two_comfyuis_that_save_to_one_folder_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "a", "b")]
+    started = [start_sandbox("--directory", str(folder)) for folder in folders]
+    try:
+        first, second, other = (url for url, _ in started)
+        with pytest.raises(ConfigurationError, match=f"{first} and {second} save to one folder"):
+            await Engines.choose([first, "sandbox", second], folder=tmp_path)
+        for apart in ([first, other], [first, "http://127.0.0.1:9"]):
+            assert len(await Engines.choose(apart, folder=tmp_path)) == 2
+    finally:
+        for _, process in started:
+            stop(process)
+
+
+async def test_the_others_start_once_the_first_one_has(
+    tmp_path: Path, comfyui: Path, environ: dict[str, str]
+) -> None:
+    engines = await Engines.choose(gpus="1,0,2", folder=tmp_path / "engines", environ=environ)
+    with engines:
+        first, *others = engines
+        waiting = [asyncio.create_task(one.engine.ready()) for one in others]
+        await asyncio.sleep(0)
+        assert first.engine.pid is not None
+        assert [one.engine.pid for one in others] == [None, None]
+        await first.engine.ready()
+        await asyncio.gather(*waiting)
 
 
 async def test_a_program_that_cannot_be_started_ends_the_start_of_all(

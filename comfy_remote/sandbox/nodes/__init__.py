@@ -38,6 +38,7 @@ _CLASSES: tuple[type[Node], ...] = (
     testing.SandboxFail,
     testing.SandboxFile,
     testing.SandboxLoad,
+    testing.SandboxModel,
 )
 
 NODES: Mapping[str, type[Node]] = MappingProxyType({node.schema.name: node for node in _CLASSES})

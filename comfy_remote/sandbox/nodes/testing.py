@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 
+import numpy as np
 from pydantic import JsonValue
 
 from ..folders import Folders
@@ -25,7 +26,7 @@ from .load import LoadImage
 from .save import to_picture
 from .schema import NodeSchema, Output, boolean, choice, floating, integer, socket, string
 
-__all__ = ["SandboxFail", "SandboxFile", "SandboxLoad", "SandboxSlow"]
+__all__ = ["SandboxFail", "SandboxFile", "SandboxLoad", "SandboxModel", "SandboxSlow"]
 
 _CATEGORY = "sandbox"
 _MODULE = "comfy_remote.sandbox"
@@ -124,6 +125,26 @@ class SandboxLoad(LoadImage):
     @classmethod
     def fingerprint(cls, folders: Folders, inputs: Mapping[str, JsonValue]) -> str:
         return ""
+
+
+class SandboxModel(Node):
+    """Load a model, which is only a name, and give an image of noise: another one with each load.
+
+    So two jobs with the same noise have used the same load.
+    """
+
+    schema = _schema(
+        name="SandboxModel",
+        display_name="Model (Sandbox)",
+        description="Takes as long as loading a model; its image is new each time that it runs.",
+        inputs=(string("ckpt_name", "a.safetensors"), floating("seconds", 0.0, 0.0, 3600.0, 0.01)),
+        outputs=(Output("IMAGE"),),
+    )
+
+    def run(self, context: NodeContext, ckpt_name: str, seconds: float) -> NodeResult:
+        context.sleep(seconds)
+        noise = np.random.default_rng().integers(0, 256, (1, 8, 8, 3))
+        return NodeResult([(noise / 255).astype(np.float32)])
 
 
 class SandboxFile(Node):
