@@ -7,14 +7,13 @@ from typing import Protocol
 
 from ..errors import JobNotFound, OutputTooLarge, RateLimited
 from .job import Job
-from .journal import Counts
+from .journal import INLINE_BYTES, Counts
 from .limits import GatewayLimits
 
 __all__ = ["JobJournal", "LiveJobs", "not_found", "size_of"]
 
 _RECORD = 2048  # bytes that a job takes in memory with all that points to it, rounded up
 _CHUNK_OVERHEAD = 64
-_SMALL = 4096
 _MEMORY_AGAIN_AFTER = 60
 
 
@@ -98,7 +97,7 @@ class LiveJobs:
     def has_memory_for(self, content: bytes) -> bool:
         """Whether an input or a result is small enough to need no file."""
         half = self._limits.memory_bytes // 2  # the rest is for records
-        return len(content) <= _SMALL and self.memory + len(content) <= half
+        return len(content) <= INLINE_BYTES and self.memory + len(content) <= half
 
     def say(self, job: Job, more: bytes) -> None:
         """Have ``more`` (see `Job`) in a job's status."""
