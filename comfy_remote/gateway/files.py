@@ -114,9 +114,7 @@ class FileStore:
         """
         with storage_errors(self.folder):
             shutil.rmtree(self.folder / _ARRIVING, ignore_errors=True)
-            for name in (_ARRIVING, *map("{:02x}".format, range(256))):
-                (self.folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            sync_folder(self.folder)
+            (self.folder / _ARRIVING).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._free = shutil.disk_usage(self.folder).free
             until = self._clock() + self._limits.upload_retention
             there = self._on_disk()
@@ -301,6 +299,9 @@ class FileStore:
                 if path.exists():
                     part.unlink()
                     return False
+                if not path.parent.exists():
+                    path.parent.mkdir(mode=0o700)
+                    sync_folder(self.folder)
                 take_name(part, path, sha256)
                 sync_folder(path.parent)
                 return True

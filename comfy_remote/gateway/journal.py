@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import time
 from collections import deque
@@ -39,6 +40,7 @@ from .worker_list import WorkerList, WorkerNotes
 __all__ = ["INLINE_BYTES", "Counts", "Expired", "Journal", "Recovered"]
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 INLINE_BYTES = 32 * 1024
 """Up to here, an input or a result is better in the job's row: a file costs five times as much."""
@@ -190,8 +192,11 @@ class Journal:
         """Write what has been posted, and give the folder back. Nothing is raised."""
         if self._disk is None:
             return
-        with contextlib.suppress(LocalStorageError):
+        try:
             await self._in_order(lambda _: None)  # which saves the clock, too
+        except LocalStorageError as error:
+            lost = len(list(self._open.writer.unwritten))
+            _log.error("The last changes of %d jobs are lost. %s", lost, error)
         disk, self._disk = self._disk, None
         await asyncio.to_thread(disk.close)
 

@@ -296,7 +296,7 @@ async def test_a_start_removes_what_is_half_and_gives_an_hour_to_what_nobody_nee
     await before.journal.close()
     half = before.files.folder / "arriving" / "half"
     half.write_bytes(b"half")
-    (before.files.folder / "ab" / "not ours.txt").write_bytes(b"x")
+    (before.files.folder / needed[:2] / "not ours.txt").write_bytes(b"x")
 
     after = Gateway(tmp_path)
     assert not half.exists()
