@@ -30,7 +30,6 @@ _ASK_TIMEOUT = 5.0
 _ATTACH_PATIENCE = 30.0
 # The first start of a ComfyUI with many custom nodes takes minutes.
 _START_PATIENCE = 900.0
-_FIRST_PATIENCE = 120.0
 _LINES_IN_ERRORS = 30
 _KILLED = -9
 # How Python says that ComfyUI's thread for prompts has ended: it answers on, and runs nothing.
@@ -65,8 +64,9 @@ class Engine:
         choose: Gives the engine to use; asked again at every start, for a fresh port.
         environ: The worker's environment; the engine gets it without its secrets.
         label: What its lines in the log begin with.
-        after: Another of the same ComfyUI. This one starts once that one has, or could not, but
-            after two minutes in any case.
+        after: Another of the same ComfyUI. This one starts once that one has, or could not.
+        after_patience: Seconds after which it starts in any case: a GPU that hangs must not hold up
+            those that don't.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class Engine:
         environ: Mapping[str, str] = os.environ,
         label: str = "engine",
         after: Engine | None = None,
+        after_patience: float = 120.0,
     ) -> None:
         self._choose = choose
         self._label = label
         self._after = after
+        self._after_patience = after_patience
         self._tried = asyncio.Event()
         self._environ = environ
         self._choice: EngineChoice | None = None
@@ -160,8 +162,7 @@ class Engine:
         """
         if self._after is not None:
             with contextlib.suppress(asyncio.TimeoutError):
-                # No longer, as a GPU that hangs must not hold up those that don't.
-                await within(self._after._tried.wait(), _FIRST_PATIENCE)
+                await within(self._after._tried.wait(), self._after_patience)
         try:
             return await self._ready()
         finally:

@@ -17,6 +17,8 @@ from helpers import start_sandbox, stop
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed
 from comfy_remote.worker import choice
 from comfy_remote.worker import engines as engines_module
+from comfy_remote.worker.choice import EngineChoice
+from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.engines import Engines
 from comfy_remote.worker.settings import WorkerSettings
 
@@ -286,6 +288,21 @@ async def test_the_others_start_once_the_first_one_has(
         assert [one.engine.pid for one in others] == [None, None]
         await first.engine.ready()
         await asyncio.gather(*waiting)
+
+
+async def test_a_first_one_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    hangs = (sys.executable, "-c", "import time; time.sleep(60)")
+    first = Engine(lambda: EngineChoice("A", "http://127.0.0.1:9", hangs, tmp_path))
+    url, process = start_sandbox()
+    second = Engine(lambda: EngineChoice("B", url), after=first, after_patience=0.2)
+    starting = asyncio.create_task(first.ready())
+    try:
+        assert await second.ready() == url
+        assert not starting.done()
+    finally:
+        starting.cancel()
+        first.stop()
+        stop(process)
 
 
 async def test_a_program_that_cannot_be_started_ends_the_start_of_all(
