@@ -189,6 +189,7 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     from dataclasses import replace
 
     from ..gateway.workers import WorkerKind
+    from ..worker.report import EngineReport
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engines} …")
@@ -202,7 +203,13 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     await engines.ready()
     for one in engines:
         kind = WorkerKind.URL if one.attached else WorkerKind.LOCAL
-        gateway.add_local_worker(one.handler(settings), worker_id=one.id, kind=kind)
+        fetches_models = settings.models.download is True
+        gateway.add_local_worker(
+            one.handler(settings),
+            worker_id=one.id,
+            kind=kind,
+            ask_engine=EngineReport(one.engine, fetches_models=fetches_models),
+        )
 
 
 async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:

@@ -19,10 +19,10 @@ from typing import TypeVar
 
 from ..aio import Signal, first_of, in_thread
 from ..errors import EngineCrashed, JobNotFound
-from ..wire.joined import Held, Hello, Ping, PingAnswer, Report, home_of
+from ..wire.joined import Held, Hello, Ping, PingAnswer, home_of
 from .endpoint import GivenJob, LocalEndpoint
 from .journal import Journal
-from .placing import Offer
+from .needs import offer_of
 from .tokens import WorkerTokens
 from .worker_list import WorkerList
 from .worker_states import WorkerState, WorkerStates
@@ -88,11 +88,10 @@ class JoinedWorkers:
         Raises:
             NameTaken: Another has that name.
         """
+        offer = await asyncio.to_thread(offer_of, hello.report)  # there may be many names
         self._check_name(worker_id, hello.boot)
         await self._end_take(worker_id)
-        drop = await self._queue.hello(
-            worker_id, hello.boot, hello.holds, offer=_offer(hello.report)
-        )
+        drop = await self._queue.hello(worker_id, hello.boot, hello.holds, offer=offer)
         self._connections[worker_id] = _Connection(hello)
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
         worker.broken = hello.broken
@@ -322,17 +321,6 @@ class JoinedWorkers:
 
 def _result(taking: asyncio.Future[list[GivenJob]]) -> list[GivenJob]:
     return [] if taking.cancelled() else taking.result()
-
-
-def _offer(report: Report) -> Offer:
-    return Offer(
-        nodes=None if report.nodes is None else frozenset(report.nodes),
-        models=None if report.models is None else frozenset(report.models),
-        memory=report.memory,
-        labels=frozenset(report.labels),
-        fetches_models=report.fetches_models,
-        warm=frozenset(report.warm),
-    )
 
 
 def _has_joined(boot: str) -> bool:

@@ -34,6 +34,8 @@ __all__ = [
     "BOOT_HEADER",
     "HELLO_LIMIT",
     "JOB_HEADER",
+    "LONGEST_NAME",
+    "MOST_NAMES",
     "NAME_TAKEN",
     "SAY_HELLO",
     "WORKER_NAME",
@@ -60,7 +62,11 @@ HELLO_LIMIT = 8 * 1024**2
 WORKER_NAME = re.compile(r"[A-Za-z0-9_-]{1,48}(\.[A-Za-z0-9_-]{1,15})?")
 """A token's name; with a suffix for each of several GPUs."""
 
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
+LONGEST_NAME = 300
+MOST_NAMES = 50_000
+"""Characters of one name in a `Report`, and names in each of its lists."""
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 _LONGEST_SHOWN = 300
 
 
@@ -71,7 +77,6 @@ def _shown(text: str) -> str:
 _Shown = Annotated[str, AfterValidator(_shown)]
 _Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
 _JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
-_MOST_NAMES = 50_000
 _MOST_HELD = 10_000
 
 
@@ -91,8 +96,8 @@ class Report(BaseModel):
 
     engine: _Shown = ""
     device: _Shown = ""
-    nodes: Annotated[list[_Name], Field(max_length=_MOST_NAMES)] | None = None
-    models: Annotated[list[_Name], Field(max_length=_MOST_NAMES)] | None = None
+    nodes: Annotated[list[_Name], Field(max_length=MOST_NAMES)] | None = None
+    models: Annotated[list[_Name], Field(max_length=MOST_NAMES)] | None = None
     memory: Annotated[int, Field(ge=0, le=2**50)] | None = None
     labels: Annotated[list[_Name], Field(max_length=64)] = []
     fetches_models: bool = False

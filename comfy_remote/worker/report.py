@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..targets.comfyui.target import ComfyUITarget
-from ..wire.joined import Report
+from ..wire.joined import HELLO_LIMIT, LONGEST_NAME, MOST_NAMES, Report
 from .actions import models_listed
 from .engine import Engine
 
@@ -44,14 +44,23 @@ class EngineReport:
             models = await models_listed(target)
         device = found.device or ""
         on_gpu = not device.lower().startswith("cpu")
-        names = sorted(f"{folder}/{name}" for folder, some in models.items() for name in some)
+        names = [f"{folder}/{name}" for folder, some in models.items() for name in some]
         return Report(
             engine=found.engine or "",
             device=device,
-            nodes=sorted(found.nodes) if found.nodes else None,
-            models=names or None,
+            nodes=_names(found.nodes) if found.nodes else None,
+            models=_names(names) if models else None,
             # On a CPU, ComfyUI says there how much main memory there is.
             memory=found.memory_total if on_gpu else 0,
             labels=self._labels,
             fetches_models=self._fetches_models,
         )
+
+
+def _names(found: Iterable[str]) -> list[str] | None:
+    """Names for a report; ``None`` if they are more than it may have: part of them would say that
+    the rest is not there.
+    """
+    names = sorted({name for name in found if 0 < len(name) <= LONGEST_NAME})
+    too_many = len(names) > MOST_NAMES or sum(map(len, names)) > HELLO_LIMIT // 4
+    return None if too_many else names
