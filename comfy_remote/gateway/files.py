@@ -37,7 +37,7 @@ _FREE_CHECKED_EVERY = 2**20
 _NAMED_WITHIN = 60.0  # seconds in which the row of a job follows the file with its result
 _AT_A_TIME = 200
 _HASHED_AT_ONCE = 64 * 1024
-_MOST_UNNAMED = 50_000
+_MOST_UNNAMED = 100_000
 
 
 class References(Protocol):
@@ -88,8 +88,9 @@ class FileStore:
         self._used_beside = 0
         self._free = 2**63
         # Until when a file stays although no job may need it; then, or when a job has ceased to
-        # need it, it is looked at.
+        # need it, it is looked at. An earlier process may have said that others stay, too.
         self._stays: dict[str, float] = {}
+        self._remembers_since = 0.0
         self._suspects: set[str] = set()
         self._going: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
@@ -122,6 +123,7 @@ class FileStore:
                 self._used += sum(some.values())
                 unused = some.keys() - self._references.used_now(list(some))
                 self._stays.update(dict.fromkeys(unused, until))
+                self._remembers_since = until
 
     def check_room(self, size: int) -> None:
         """Refuse so many bytes (`RateLimited`) if there is no room for them beside what is here and
@@ -263,10 +265,14 @@ class FileStore:
             self._free = await in_thread(lambda: shutil.disk_usage(self.folder).free)
         self._used_beside = await self._references.size()
         now = self._clock()
+        dropped = self._references.take_dropped()
+        if now < self._remembers_since:
+            for sha256 in dropped:
+                self._protect(sha256, self._remembers_since - now)
         over = [sha256 for sha256, until in self._stays.items() if until <= now]
         for sha256 in over:
             del self._stays[sha256]
-        self._suspects.update(over, self._references.take_dropped())
+        self._suspects.update(over, dropped)
         suspects, self._suspects = list(self._suspects), set()
         while suspects:
             some = [suspects.pop() for _ in range(min(len(suspects), _AT_A_TIME))]

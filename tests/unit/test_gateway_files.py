@@ -311,6 +311,23 @@ async def test_a_start_removes_what_is_half_and_gives_an_hour_to_what_nobody_nee
     await after.journal.close()
 
 
+async def test_an_hour_that_was_promised_outlives_a_restart(tmp_path: Path) -> None:
+    """Of a file that a job needs meanwhile, the next process does not know that it was promised."""
+    before = Gateway(tmp_path)
+    sha256 = await before.files.put(b"x" * 5000)
+    await before.journal.add(job("j1", state=RunPodState.COMPLETED, finished=0.0, result=sha256))
+    assert before.files.stays(sha256)
+    await before.journal.close()
+
+    after = Gateway(tmp_path)
+    for now, is_there in ((HOUR - 1, True), (HOUR + 1, False)):
+        after.clock.now = now
+        await after.journal.expire(now)
+        await after.files.look_after()
+        assert (after.files.size(sha256) is not None) is is_there
+    await after.journal.close()
+
+
 async def test_a_file_that_cannot_be_removed_now_is_removed_later(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

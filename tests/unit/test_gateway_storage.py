@@ -25,8 +25,13 @@ from comfy_remote.wire.runpod import RunPodState
 LIMITS = GatewayLimits(free_bytes=0, upload_retention=100.0)
 RETENTION, KEY_RETENTION = 50.0, 200.0
 FAST = next((disk for disk in ["/dev/shm"] if os.access(disk, os.W_OK)), None)
-CONTENTS = st.sampled_from([b"a" * 10, b"b" * 5000, b"c" * 9000])
+SIZES = {"a": 10, "b": 5000, "c": 9000}
+CONTENTS = st.sampled_from(sorted(SIZES))
 KEYS = st.sampled_from(["x", "y", None])
+
+
+def content_of(letter: str) -> bytes:
+    return letter.encode() * SIZES[letter]
 
 
 def sha256_of(content: bytes) -> str:
@@ -71,14 +76,16 @@ class Storage(RuleBasedStateMachine):
         assert live.keys() == expected
         self.known.update(live)
 
-    @rule(content=CONTENTS)
-    def upload(self, content: bytes) -> None:
+    @rule(letter=CONTENTS)
+    def upload(self, letter: str) -> None:
+        content = content_of(letter)
         sha256 = sha256_of(content)
         self.loop.run_until_complete(self.files.receive(sha256, arriving(content)))
         self.uploads[sha256] = self.journal.clock()
 
-    @rule(target=jobs, key=KEYS, content=CONTENTS, with_upload=st.booleans())
-    def submit(self, key: str | None, content: bytes, with_upload: bool) -> str:
+    @rule(target=jobs, key=KEYS, letter=CONTENTS, with_upload=st.booleans())
+    def submit(self, key: str | None, letter: str, with_upload: bool) -> str:
+        content = content_of(letter)
         self.count += 1
         job = Job(
             id=f"j{self.count}",
@@ -105,8 +112,9 @@ class Storage(RuleBasedStateMachine):
         self.known[job.id] = job
         return job.id
 
-    @rule(job_id=jobs, content=CONTENTS, state=st.sampled_from(["COMPLETED", "FAILED"]))
-    def end(self, job_id: str, content: bytes, state: str) -> None:
+    @rule(job_id=jobs, letter=CONTENTS, state=st.sampled_from(["COMPLETED", "FAILED"]))
+    def end(self, job_id: str, letter: str, state: str) -> None:
+        content = content_of(letter)
         job = self.known.get(job_id)
         if job is None or job.state.final:
             return
@@ -220,4 +228,4 @@ class Storage(RuleBasedStateMachine):
 
 
 TestStorage = Storage.TestCase
-TestStorage.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestStorage.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
