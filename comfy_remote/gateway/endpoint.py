@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -11,16 +12,26 @@ from aiohttp import web
 from pydantic import JsonValue
 from pydantic_core import to_json
 
-from ..errors import LocalStorageError, OutputTooLarge
+from ..errors import (
+    JobNotFound,
+    LocalStorageError,
+    OutputCorrupt,
+    OutputLost,
+    OutputTooLarge,
+    RateLimited,
+    RequestTooLarge,
+    ValueInvalid,
+)
+from ..wire.request import named_by_hash
 from ..wire.runpod import EndpointHealth
 from .body import json_bytes
+from .files import FileStore
 from .job import Job, Lease, Submission
 from .limits import GatewayLimits
 from .needs import needs_of
 from .placing import Needs
 from .queue import JobQueue
 from .seen.ending import ending_of
-from .store import JobStore
 
 __all__ = ["Endpoint", "GivenJob", "LocalEndpoint", "Status", "StoredStatus"]
 
@@ -101,6 +112,19 @@ class Endpoint(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Given:
+    """What a submission brings, as JSON, and what it names.
+
+    Attributes:
+        files: The SHA-256 of files that were sent by themselves.
+    """
+
+    content: bytes
+    needs: Needs
+    files: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class GivenJob:
     """A job that a worker was given, and its input as JSON."""
 
@@ -116,7 +140,7 @@ class LocalEndpoint:
     """
 
     queue: JobQueue
-    store: JobStore
+    files: FileStore
 
     @property
     def limits(self) -> GatewayLimits:
@@ -127,34 +151,36 @@ class LocalEndpoint:
         self, submission: Submission, *, sync: bool, idempotency_key: str | None
     ) -> Status:
         """See `Endpoint.submit`."""
-        job_id = self.queue.new_id(sync=sync)
-        content = to_json(submission.input)
         limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
-        small = self.queue.live.has_memory_for(content)
+        given = await self._read(submission)
+        content: bytes | None = given.content
+        input_file = None
+        small = self.queue.live.has_memory_for(given.content)
         if not small or self.queue.is_full:  # before anything is written
             if (known := await self.queue.by_key(idempotency_key)) is not None:
                 return known.status()
             self.queue.check_room()
-        if small:
-            self.store.check_room(limit)
-        else:
-            await self.store.accept(job_id, content, result=limit)
-        try:
-            job = await self.queue.add(
-                submission,
-                needs=await _needs_of(submission.input, len(content)),
-                job_id=job_id,
-                content=content if small else None,
-                input_file=None if small else "input.json",
-                sync=sync,
-                idempotency_key=idempotency_key,
-            )
-        except BaseException:
-            self.store.forget(job_id)
-            raise
-        if job.id != job_id:  # the same key has brought a job before
-            self.store.forget(job_id)
+        self.files.check_room(limit if small else limit + len(given.content))
+        if not small:
+            content, input_file = None, await self.files.put(given.content)
+        job = await self.queue.add(
+            submission,
+            content=content,
+            input_file=input_file,
+            # The worker may have those that are not here.
+            input_files=frozenset(filter(self.files.stays, given.files)),
+            needs=given.needs,
+            sync=sync,
+            idempotency_key=idempotency_key,
+        )
         return job.status()
+
+    async def _read(self, submission: Submission) -> _Given:
+        def read() -> _Given:
+            payload = submission.input
+            return _Given(to_json(payload), needs_of(payload), named_by_hash(payload))
+
+        return await asyncio.to_thread(read) if submission.size > _QUICKLY_READ else read()
 
     async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """See `Endpoint.wait`."""
@@ -188,8 +214,14 @@ class LocalEndpoint:
     async def file(self, request: web.Request, job_id: str, sha256: str) -> web.StreamResponse:
         """See `Endpoint.file`."""
         del request
+        job = await self.queue.get(job_id)
+        if sha256 not in job.output_files and sha256 not in job.input_files:
+            raise OutputLost(
+                f"There is no such file of job {job_id}.",
+                advice="Files are stored as long as the job's result; run the job again.",
+            )
         headers = {"Content-Type": "application/octet-stream", "Cache-Control": "private"}
-        return web.FileResponse(self.store.file(job_id, sha256), headers=headers)
+        return web.FileResponse(self.files.path(sha256), headers=headers)
 
     # The worker's side
 
@@ -210,13 +242,57 @@ class LocalEndpoint:
         return [GivenJob(lease, content) for lease, content in given if lease in held and content]
 
     async def _input_of(self, lease: Lease) -> bytes | None:
-        if lease.job.input is not None:
-            return lease.job.input
+        job = lease.job
+        if job.input is not None:
+            return job.input
         try:
-            return await self.store.read_input(lease.job.id)
-        except LocalStorageError as error:
-            self.queue.fail(lease.job.id, lease.worker_id, error, attempt=lease.attempt)
+            return await self.files.read(job.input_file or "")
+        except (LocalStorageError, OutputLost) as error:
+            unreadable = LocalStorageError(
+                f"The input of job {job.id} cannot be read. {error.message}",
+                advice="Submit the job again.",
+            )
+            self.queue.fail(job.id, lease.worker_id, unreadable, attempt=lease.attempt)
             return None
+
+    async def add_output(
+        self,
+        job_id: str,
+        sha256: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        worker_id: str | None = None,
+        attempt: int | None = None,
+    ) -> int:
+        """Store an output that is too large for an answer; its size in bytes.
+
+        Args:
+            worker_id: Whose it must be; the worker that has the job when ``None``.
+
+        Raises:
+            JobNotFound: The job has ended, or is another worker's.
+            OutputTooLarge: It, or all files together, are above the limit.
+            OutputCorrupt: Its SHA-256 is another.
+            OutputLost: That is no SHA-256.
+            LocalStorageError: The disk is full or cannot be written.
+        """
+        ended = JobNotFound(f"Job {job_id} is not running here; its files are not stored.")
+        job = self.queue.live.get(job_id)
+        owner = worker_id or (job.worker_id if job is not None else None)
+        if owner is None or not self.queue.takes_result(job_id, owner, attempt=attempt):
+            raise ended
+        try:
+            size = await self.files.receive(sha256, chunks)
+        except ValueInvalid as error:
+            raise OutputCorrupt(error.message, advice=error.advice) from error
+        except (RequestTooLarge, RateLimited) as error:
+            raise OutputTooLarge(
+                error.message,
+                advice="Make the output smaller, run the job later, or raise the gateway's limit.",
+            ) from error
+        if not self.queue.add_output_file(job_id, owner, sha256, attempt=attempt):
+            raise ended
+        return size
 
     async def finish(
         self,
@@ -256,10 +332,10 @@ class LocalEndpoint:
             if not queue.takes_result(job_id, worker_id, attempt=attempt):
                 return False
             try:
-                result = await self.store.add_result(job_id, content)
+                result = await self.files.put(content)
             except LocalStorageError as full:
                 return queue.fail(job_id, worker_id, full, attempt=attempt)
-        done = queue.finish(
+        return queue.finish(
             job_id,
             worker_id,
             result=result,
@@ -267,12 +343,13 @@ class LocalEndpoint:
             failed=failed,
             ending=ending_of(output, error),
         )
-        if not done and isinstance(result, str):
-            self.store.drop(job_id, result)
-        return done
 
     async def whole_status(self, job: Job) -> bytes:
-        """What ``/status`` answers, as JSON."""
+        """What ``/status`` answers, as JSON.
+
+        Raises:
+            OSError: The result cannot be read.
+        """
         found = self._status(job)
         more = found.more
         if isinstance(more, Path):
@@ -281,11 +358,8 @@ class LocalEndpoint:
 
     def _status(self, job: Job) -> StoredStatus:
         if job.result is not None:
-            return StoredStatus(job.status(), self.store.result(job.id, job.result))
+            try:
+                return StoredStatus(job.status(), self.files.path(job.result))
+            except OutputLost:
+                raise JobNotFound(f"The result of job {job.id} has gone.") from None
         return StoredStatus(job.status(), job.more)
-
-
-async def _needs_of(payload: JsonValue, size: int) -> Needs:
-    if size <= _QUICKLY_READ:
-        return needs_of(payload)
-    return await asyncio.to_thread(needs_of, payload)

@@ -199,10 +199,12 @@ class FileStore:
         part = self._arriving()
 
         def write() -> None:
-            with storage_errors(part, full=_FULL), part.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with storage_errors(part, full=_FULL):
+                part.parent.mkdir(exist_ok=True, parents=True)  # somebody may have removed it
+                with part.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
 
         async with self._changing:
             known = self.size(sha256) is not None

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    PrivateAttr,
     SkipValidation,
     ValidationError,
 )
@@ -83,6 +84,12 @@ class Submission(BaseModel):
     policy: Policy = Field(default_factory=Policy)  # a default would be copied deeply
     webhook: str | None = Field(default=None, max_length=_LONGEST_ADDRESS)
     s3_config: dict[str, JsonValue] | None = Field(default=None, alias="s3Config", repr=False)
+    _size: int = PrivateAttr(default=0)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it had; 0 if it was not sent."""
+        return self._size
 
     @classmethod
     def parse(cls, body: bytes, limits: GatewayLimits) -> Submission:
@@ -102,6 +109,7 @@ class Submission(BaseModel):
             ) from None
         except ValueError as error:
             raise WorkflowInvalid(f"The request's body is not JSON: {error}.") from None
+        submission._size = len(body)
         submission._check(limits)
         if submission.s3_config is not None and isinstance(submission.input, dict):
             # Beside the input, as RunPod's documentation has it; the worker reads it in there.

@@ -173,11 +173,10 @@ class _JoinedRoutes:
     async def write_output(self, request: web.Request) -> web.Response:
         worker_id, job_id, attempt = self._about(request)
         sha256 = request.match_info["sha256"]
-        if not self._queue.takes_result(job_id, worker_id, attempt=attempt):
-            raise JobNotFound(f"Worker {worker_id} does not have job {job_id}.")
         chunks = body_chunks(request.content.read, self._limits.body_pause)
-        size = await self._endpoint.store.put(job_id, sha256, chunks)
-        self._queue.add_output_file(job_id, worker_id, sha256, attempt=attempt)
+        size = await self._endpoint.add_output(
+            job_id, sha256, chunks, worker_id=worker_id, attempt=attempt
+        )
         return json_answer({"size": size}, status=201)
 
     async def read_input(self, request: web.Request) -> web.StreamResponse:
@@ -185,7 +184,7 @@ class _JoinedRoutes:
         job, sha256 = self._job(worker_id, job_id), request.match_info["sha256"]
         if job is None or sha256 not in job.input_files:
             raise JobNotFound(f"Worker {worker_id} has no job {job_id} with that file.")
-        return web.FileResponse(self._endpoint.store.file(job_id, sha256))
+        return web.FileResponse(self._endpoint.files.path(sha256))
 
     def _about(self, request: web.Request) -> tuple[str, str, int]:
         """The worker, which has said hello, the job, and its attempt."""

@@ -54,6 +54,7 @@ _SETTLING_PATIENCE = 10.0
 _LONGEST_POLL = 3600.0
 _SHORTEST_POLL = 0.01
 _POST_AGAIN_AFTER = 1.0
+_NO_NEEDS = Needs()
 _log = logging.getLogger(__name__)
 
 
@@ -147,7 +148,7 @@ class JobQueue:
         content: bytes | None = None,
         input_file: str | None = None,
         input_files: frozenset[str] = frozenset(),
-        needs: Needs | None = None,
+        needs: Needs = _NO_NEEDS,
         sync: bool = False,
         idempotency_key: str | None = None,
     ) -> Job:
@@ -185,6 +186,7 @@ class JobQueue:
             low_priority=policy.low_priority,
             webhook=submission.webhook,
             idempotency_key=idempotency_key,
+            # What its nodes buy from a service would be paid for twice.
             repeat_lost=policy.retry_lost and not needs.may_cost,
             client=policy.client or "",
             batch=policy.batch or "",

@@ -19,6 +19,7 @@ from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
     EngineCrashed,
+    JobNotFound,
     LocalStorageError,
     OutputLost,
 )
@@ -31,6 +32,7 @@ from .access import Access, refusals
 from .client_routes import client_routes
 from .earlier_process import end_process, wait_for_its_end
 from .endpoint import LocalEndpoint
+from .files import FileStore
 from .job import Job
 from .joined import JoinedWorkers
 from .joined_routes import joined_routes
@@ -46,7 +48,6 @@ from .seen.read import read_state
 from .seen.routes import page_routes
 from .seen.shown import Shown
 from .seen.state import GatewayState
-from .store import JobStore
 from .worker_routes import worker_routes
 from .workers import Worker, WorkerKind
 
@@ -111,7 +112,9 @@ class GatewayServer:
         self._failure: ComfyRemoteError | None = None
         self._worker_failed = asyncio.Event()
         self.journal = Journal(folder, key_retention=self.limits.key_retention)
-        self.store = JobStore(self.limits, folder / "files")
+        self.files = FileStore(
+            folder / "files", self.limits, self.journal, lambda: self.journal.clock()
+        )
         self.queue = JobQueue(
             self.limits,
             self.journal,
@@ -119,7 +122,7 @@ class GatewayServer:
             on_final=self._ended,
             on_event=self._happened,
         )
-        self.endpoint = LocalEndpoint(self.queue, self.store)
+        self.endpoint = LocalEndpoint(self.queue, self.files)
         self._on_event = on_event
         self._shown = Shown(self._state)
         self.joined = JoinedWorkers(self.endpoint, self.journal)
@@ -172,7 +175,7 @@ class GatewayServer:
         await asyncio.to_thread(remove_leftovers)
         recovered = await in_thread(self.journal.open)
         try:
-            await self.store.look_after()
+            await in_thread(self.files.open)
             self.queue.restore(recovered.live)
             await self.joined.read_words()
             await self._listen()
@@ -230,7 +233,6 @@ class GatewayServer:
             self._runner = None
         await self.queue.settle(_STOP_PATIENCE)
         await self.journal.close()
-        await asyncio.to_thread(self.store.close)
         if self._temporary is not None:
             await asyncio.to_thread(self._temporary.cleanup)
 
@@ -342,26 +344,20 @@ class GatewayServer:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.queue.sweep()
-            with contextlib.suppress(LocalStorageError):  # the journal says so itself
+            with contextlib.suppress(LocalStorageError):  # the journal has said so, and tries again
                 await self.journal.look_after()
                 await self.joined.read_words()
-                expired = await self.journal.expire(self.journal.clock())
-                for job_id in expired.results:
-                    self.store.forget(job_id)
-            await self.store.look_after()
+                await self.journal.expire(self.journal.clock())
+                await self.files.look_after()
 
     def _happened(self, event: QueueEvent) -> None:
         self._shown.on_event(event)
         self._on_event(event)
 
     def _state(self) -> GatewayState:
-        return read_state(self.endpoint_id, self.queue, self.store, self.joined.said)
+        return read_state(self.endpoint_id, self.queue, self.files, self.joined.said)
 
     def _ended(self, job: Job) -> None:
-        if not job.may_be_retried:
-            self.store.drop(job.id)
-        if job.forgotten is not None:
-            self.store.forget(job.id)
         if job.owed:
             self._start_task(self._deliver(job))
 
@@ -379,7 +375,7 @@ class GatewayServer:
                 return  # it was retried meanwhile
             try:
                 body = await self.endpoint.whole_status(job)
-            except OSError as error:
+            except (OSError, JobNotFound) as error:
                 _log.error("The webhook of job %s is not called: %s.", job.id, error)
             else:
                 await webhook.deliver(

@@ -9,7 +9,6 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from ..errors import (
-    JobNotFound,
     OutputCorrupt,
     OutputError,
     OutputTooLarge,
@@ -111,11 +110,8 @@ class _WorkerRoutes:
 
     async def write_file(self, request: web.Request) -> web.Response:
         job_id, sha256 = request.match_info["job_id"], request.match_info["sha256"]
-        job = self._queue.live.get(job_id) or await self._queue.get(job_id)
-        if job.state.final:
-            raise JobNotFound(f"Job {job_id} is {job.state.value}; its files are not stored.")
         chunks = body_chunks(request.content.read, self._limits.body_pause)
-        size = await self._endpoint.store.put(job_id, sha256, chunks)
+        size = await self._endpoint.add_output(job_id, sha256, chunks)
         return json_answer({"url": f"files/{job_id}/{sha256}", "size": size}, status=201)
 
     def _seen(self, request: web.Request) -> tuple[str, str]:

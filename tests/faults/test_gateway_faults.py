@@ -19,6 +19,7 @@ from helpers import until
 from pydantic import SecretStr
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.gateway.clock import GatewayClock
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 MIB = 1024 * 1024
@@ -39,6 +40,16 @@ async def served(
             aiohttp.ClientSession(base, headers=worker) as works,
         ):
             yield gateway, client, works
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The contents that a gateway has as files."""
+    return [path for path in folder.rglob("files/??/*") if path.is_file()]
+
+
+def later(gateway: GatewayServer, seconds: float) -> None:
+    """Let that time pass for a gateway."""
+    gateway.journal.clock = GatewayClock(gateway.journal.clock() + seconds)
 
 
 async def echo(job_id: str, payload: object, report: object) -> dict[str, object]:
@@ -79,14 +90,17 @@ async def test_400_results_are_all_there_and_their_keys_run_nothing_twice(tmp_pa
 
 
 async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path) -> None:
-    async with served(tmp_path, GatewayLimits(run_retention=1.5)) as (gateway, client, _):
+    async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
         large = "x" * 100_000
         status = await ended(client, (await submit(client, large))["id"])
         assert status["output"] == {"echo": large}
-        assert len(list(tmp_path.rglob("result-*.json"))) == 1
-        await until(lambda: not list(tmp_path.rglob("*.json")))
-        await until(lambda: gateway.store.used == gateway.queue.live.memory == 0)
+        later(gateway, 1700)
+        await until(lambda: len(files_in(tmp_path)) == 1)
+        assert (await ended(client, status["id"]))["output"] == {"echo": large}
+        later(gateway, 200)
+        await until(lambda: not files_in(tmp_path))
+        await until(lambda: gateway.files.used == gateway.queue.live.memory == 0)
 
 
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:
@@ -97,8 +111,7 @@ async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) ->
         assert len({status["id"] for status in found}) == 1
         await ended(client, found[0]["id"])
         assert gateway.queue.health().jobs.completed == 1
-        # What the others had written goes.
-        await until(lambda: not list(tmp_path.rglob("input*")))
+        assert len(files_in(tmp_path)) == 2, "the input, and the result"
 
 
 async def test_a_key_is_good_although_the_result_has_gone(tmp_path: Path) -> None:
@@ -128,7 +141,7 @@ async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path: P
         done: list[str] = []
         said: dict[str, str] = {}
         while not said:
-            async with client.post("run", json={"input": "x" * 6000}) as answer:
+            async with client.post("run", json={"input": f"{len(done)}" + "x" * 6000}) as answer:
                 if answer.status == 429:
                     assert int(answer.headers["Retry-After"]) > 0
                     said = await answer.json()
@@ -138,6 +151,7 @@ async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path: P
         assert done, "nothing was taken at all"
         for job_id in done:  # what is promised is not given up for room
             assert (await ended(client, job_id))["status"] == "COMPLETED"
+        later(gateway, 100)
         for _ in range(200):  # old results go, and there is room again
             async with client.post("run", json={"input": 1}) as answer:
                 if answer.status == 200:
@@ -154,7 +168,7 @@ async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path: P
             assert answer.status == 429
             assert int(answer.headers["Retry-After"]) > 0
         assert (await submit(client, 2, key="2"))["status"] == "IN_QUEUE", "a known key is answered"
-    assert not list(tmp_path.rglob("input.json"))
+    assert not files_in(tmp_path)
 
 
 async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,12 +178,12 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         full = SimpleNamespace(total=0, used=0, free=gateway.limits.free_bytes)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         for value in (1, "x" * 6000):
-            await gateway.store.look_after()
+            await gateway.files.look_after()
             async with client.post("run", json={"input": value}) as answer:
                 assert answer.status == 429
                 assert "bytes left" in (await answer.json())["error"]
         monkeypatch.undo()
-        await gateway.store.look_after()
+        await gateway.files.look_after()
         job = await submit(client, 1)
         async with worker.get("job-take/w?gpu=x"):
             pass
@@ -192,11 +206,11 @@ async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(
         gateway.add_local_worker(echo)
         lost = await submit(client, "x" * 6000)
         assert (await ended(client, lost["id"]))["status"] == "COMPLETED"
-        shutil.rmtree(next(tmp_path.rglob("comfy-remote-gateway-*")))
+        shutil.rmtree(tmp_path / "files")
         async with client.get(f"status/{lost['id']}") as answer:
             assert answer.status == 404
             assert "has gone" in (await answer.json())["error"]
-        await gateway.store.look_after()
+        await gateway.files.look_after()
         again = await submit(client, "x" * 6000)
         assert (await ended(client, again["id"]))["status"] == "COMPLETED"
 
@@ -214,7 +228,7 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("comfy_remote.gateway.store.write_whole", full)
+        monkeypatch.setattr("comfy_remote.gateway.files.os.fsync", full)
         given = {"output": "x" * 6000}
         async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200, "to the worker it is done: it has nothing to send again"
@@ -224,7 +238,7 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(
         async with client.post("run", json={"input": "x" * 6000}) as answer:
             assert answer.status == 507
         monkeypatch.undo()
-        assert gateway.store.used < MIB
+        assert gateway.files.used == 0
         await submit(client, 3)
 
 
@@ -274,9 +288,9 @@ async def test_a_killed_gateways_files_go_when_the_next_one_starts(tmp_path: Pat
             job = await submit(client, {"fail": True, "x": "x" * MIB})
             await ended(client, job["id"])
         gateway.process.kill()
-    assert len(list(tmp_path.rglob("input.json"))) == 1
+    assert len(files_in(tmp_path)) == 1
     with gateway_process(tmp_path):
-        assert not list(tmp_path.rglob("input.json"))
+        assert not files_in(tmp_path)
         assert len(list(tmp_path.glob("comfy-remote-gateway-*"))) == 1
 
 
@@ -301,13 +315,14 @@ async def test_inputs_of_failed_jobs_lie_on_the_disk(tmp_path: Path) -> None:
     body = b'{"input":{"fail":1,"l":[' + few_lists + b'1],"x":"' + b"x" * (9 * MIB) + b'"}}'
     with gateway_process(tmp_path) as gateway:
         async with aiohttp.ClientSession(gateway.url + "/", headers=HEADERS) as client:
-            for _ in range(12):
-                async with client.post("run", data=body) as answer:
+            for n in range(12):
+                another = body.replace(b"x" * 8, b"%08d" % n, 1)
+                async with client.post("run", data=another) as answer:
                     assert answer.status == 200
                     job = await answer.json()
                 assert (await ended(client, job["id"]))["status"] == "FAILED"
         assert gateway.peak_memory() < 250 * MIB
-    assert sum(path.stat().st_size for path in tmp_path.rglob("input.json")) > 12 * 9 * MIB
+    assert sum(path.stat().st_size for path in files_in(tmp_path)) > 12 * 9 * MIB
 
 
 @memory_is_measured

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from comfy_remote.errors import ConfigurationError, EngineCrashed, error_from_json
 from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.gateway.clock import GatewayClock
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, error_from_runpod
 
 TOKEN = SecretStr("a-token-for-this-test")
@@ -438,11 +439,13 @@ async def test_files_live_as_long_as_their_job(tmp_path: Path) -> None:
             sha256 = hashlib.sha256(b"big").hexdigest()
             async with both.put(f"files/{job_id}/{sha256}", data=b"big") as answer:
                 assert answer.status == 201
-            stored = list(tmp_path.rglob(f"{job_id}/*"))
+            stored = [path for path in tmp_path.rglob("files/??/*") if path.is_file()]
             assert [path.read_bytes() for path in stored] == [b"big"]
             await done(both, job_id, {"output": 1})
             # The file goes with the result.
-            await until(lambda: not list(tmp_path.rglob(f"{job_id}*")))
+            await until(lambda: gateway.queue.live.get(job_id) is None)
+            gateway.journal.clock = GatewayClock(gateway.journal.clock() + 3700)
+            await until(lambda: not stored[0].exists())
             await get(both, f"files/{job_id}/{sha256}", 404)
 
 
@@ -457,7 +460,7 @@ async def test_the_store_is_bounded(tmp_path: Path) -> None:
                 sha256 = hashlib.sha256(content).hexdigest()
                 async with both.put(f"files/{job_id}/{sha256}", data=content) as answer:
                     assert answer.status == status
-        names = [path.name for path in tmp_path.rglob(f"{job_id}/*")]
+        names = [path.name for path in tmp_path.rglob("files/??/*") if path.is_file()]
         assert names == [hashlib.sha256(b"b" * 9000).hexdigest()]
 
 
