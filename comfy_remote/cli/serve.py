@@ -245,7 +245,8 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
     say_lines(
         "Ready. From a client:\n"
         f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"
-        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}"
+        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}\n"
+        f"What runs and what waits: {url.removesuffix('v2')} in a browser"
     )
     if url.startswith("http:") and not is_loopback(host):
         say(

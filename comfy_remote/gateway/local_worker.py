@@ -146,11 +146,12 @@ class LocalWorker:
         if self._ask_engine is None:
             return
         try:
-            offer = offer_of(await within(self._ask_engine(), _ASK_PATIENCE))
+            said = await within(self._ask_engine(), _ASK_PATIENCE)
         except (ComfyRemoteError, asyncio.TimeoutError) as error:
             _log.debug("The engine of %s does not say what it has: %s", self.worker_id, error)
             return
-        self._worker.offer = replace(offer, warm=self._worker.offer.warm)
+        self._worker.offer = replace(offer_of(said), warm=self._worker.offer.warm)
+        self._worker.engine, self._worker.device = said.engine, said.device
 
     async def _take(self) -> list[GivenJob]:
         try:

@@ -55,6 +55,8 @@ class Worker:
         draining: It gets no more jobs, because its owner says so.
         broken: Why it takes no jobs at present, in words; empty if it does.
         offer: What it has.
+        engine: Name and version of its engine, ``ComfyUI 0.33.0``, for people; empty if unknown.
+        device: Name of its GPU, likewise.
         running: The jobs that it was given, by id.
         idle_since: When it last became idle; ``None`` while it has a job.
     """
@@ -69,6 +71,8 @@ class Worker:
     draining: bool = False
     broken: str = ""
     offer: Offer = field(default_factory=Offer)
+    engine: str = ""
+    device: str = ""
     running: dict[str, Job] = field(default_factory=dict)
 
     @property

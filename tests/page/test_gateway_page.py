@@ -206,7 +206,8 @@ def test_draining_a_worker(gateway: Gateway, window: Page) -> None:
 def test_saying_that_a_worker_is_gone(window: Page) -> None:
     boot = f"{'0' * 32}.{'1' * 32}"
     with gateway_in_thread(limits=GatewayLimits(poll_wait=0.1, worker_silence=0.5)) as gateway:
-        queue = gateway.server.queue
+        queue, journal = gateway.server.queue, gateway.server.journal
+        gateway.run(journal.change_workers(lambda listed: listed.add("attic", "0" * 64)))
         gateway.run(queue.hello("attic", boot, []))
         job = gateway.submit()
         assert gateway.run(queue.take("attic", wait=1))

@@ -72,6 +72,7 @@ const ended = new Table(byId('ended'), byId('no-ended'), ENDED, [])
 function show(seen) {
   document.title = `${seen.endpoint}: ${seen.totals.running} run, ${seen.totals.waiting} wait`
   byId('endpoint').textContent = seen.endpoint
+  byId('version').textContent = `Comfy Remote ${seen.version}`
   const totals = seen.totals
   showTotals([
     ['Running', `${totals.running}`],
@@ -132,6 +133,7 @@ function lock(wrong) {
   byId('not-private').hidden = window.isSecureContext
   document.title = 'Comfy Remote'
   byId('endpoint').textContent = ''
+  byId('version').textContent = ''
   showConnection('This gateway needs its token.')
   showProblem(wrong ? 'This is not the token of this gateway.' : '')
   if (window.isSecureContext) byId('token').focus()
