@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, LocalStorageError
 from .schema import database_error, database_errors, transaction
 
 __all__ = ["GroupCommit"]
@@ -203,7 +203,11 @@ class GroupCommit(Generic[_Row]):
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
                 loop.call_soon_threadsafe(self._end, group, writing.result())
 
-        self._thread.submit(self._write, group).add_done_callback(written)
+        try:
+            self._thread.submit(self._write, group).add_done_callback(written)
+        except RuntimeError:
+            closed = LocalStorageError("The gateway's database has been closed.")
+            loop.call_soon(self._end, group, closed)
 
     def _end(self, group: _Group[_Row], error: Exception | None) -> None:
         self._under_way = None

@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -31,6 +30,7 @@ from ..media.files import storage_errors
 from ..media.temporary import ProcessLock, TemporaryFolder
 from .clock import GatewayClock
 from .group_commit import GroupCommit
+from .group_read import GroupRead
 from .job import Job
 from .job_rows import JobRow, delete_row, forget_row, insert_row, jobs_where, row_of, update_row
 from .limits import GatewayLimits
@@ -179,8 +179,7 @@ class Journal:
                     log_limit=self._log_limit // 4,
                 ),
                 connection,
-                reader,
-                ThreadPoolExecutor(1, "gateway-reader"),
+                GroupRead(reader, self.path),
                 undo.pop_all(),
             )
         self.clock = GatewayClock(recovered.clock, monotonic=self._monotonic)
@@ -374,17 +373,15 @@ class Journal:
         Raises:
             LocalStorageError: The database cannot be read.
         """
-        disk = self._open
 
-        def read() -> int:
-            with database_errors(self.path):
-                pages, free, size = (
-                    disk.reader.execute(f"PRAGMA {name}").fetchone()[0]
-                    for name in ("page_count", "freelist_count", "page_size")
-                )
-                return int((pages - free) * size)
+        def read(connection: sqlite3.Connection) -> int:
+            pages, free, size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+            return int((pages - free) * size)
 
-        return await asyncio.get_running_loop().run_in_executor(disk.read_thread, read)
+        return await self._open.reader.call(read)
 
     def take_dropped(self) -> set[str]:
         """Files that a job has ceased to need since the last call; others may need them."""
@@ -429,15 +426,13 @@ class Journal:
             raise _later("Another program has long been reading the gateway's database.")
 
     async def _read_job(self, condition: str, value: str) -> Job | None:
-        disk = self._open
         if not _is_storable(value):
             return None
 
-        def read() -> Job | None:
-            with database_errors(self.path):
-                return next(iter(jobs_where(disk.reader, condition, value)), None)
+        def read(connection: sqlite3.Connection) -> Job | None:
+            return next(iter(jobs_where(connection, condition, value)), None)
 
-        return await asyncio.get_running_loop().run_in_executor(disk.read_thread, read)
+        return await self._open.reader.call(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,14 +446,13 @@ class _Disk:
 
     writer: GroupCommit[JobRow]
     connection: sqlite3.Connection
-    reader: sqlite3.Connection
-    read_thread: ThreadPoolExecutor
+    reader: GroupRead
     undo: contextlib.ExitStack
 
     def close(self) -> None:
         """This blocks."""
         self.writer.close()
-        self.read_thread.shutdown()
+        self.reader.close()
         with contextlib.suppress(sqlite3.Error):
             self.undo.close()
 

@@ -331,6 +331,38 @@ async def test_text_that_is_not_utf_8_is_refused_and_holds_up_nothing(
     assert await journal.find("j3") is not None
 
 
+async def test_many_find_at_once_and_each_gets_its_own(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    await asyncio.gather(*(journal.add(end(job(f"j{n}"), at=1.0)) for n in range(100)))
+
+    found = await asyncio.gather(*(journal.find(f"j{n % 110}") for n in range(220)))
+
+    assert [one and one.id for one in found] == [
+        f"j{n % 110}" if n % 110 < 100 else None for n in range(220)
+    ]
+    assert found[0] is not found[110]
+
+
+async def test_whoever_waits_when_it_is_closed_gets_an_answer(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    one = job()
+    await journal.add(one)
+    finding = [asyncio.ensure_future(journal.find("j1")) for _ in range(500)]
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(journal.close())
+    await asyncio.sleep(0)
+    journal.post(one)
+    committing = asyncio.ensure_future(journal.committed())
+
+    await closing
+    answers = await asyncio.wait_for(
+        asyncio.gather(*finding, committing, return_exceptions=True), timeout=10.0
+    )
+    assert {type(answer) for answer in answers} <= {Job, LocalStorageError, type(None)}
+
+
 async def test_a_closed_journal_says_so(opened: Callable[..., Journal]) -> None:
     journal = opened()
     await journal.close()
