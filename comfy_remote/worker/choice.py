@@ -182,9 +182,15 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
 
 def _own_folders(folder: Path, own: OneOfSeveral, flags: Collection[str]) -> list[str]:
     """Arguments for folders of its own: models and custom nodes stay the ComfyUI's."""
-    if refused := sorted(_ONE_ENGINES.intersection(flags)):
+    # Python's argparse takes the beginning of an option for it.
+    refused = [
+        flag
+        for flag in flags
+        if flag.startswith("--") and any(one.startswith(flag) for one in _ONE_ENGINES)
+    ]
+    if refused:
         raise ConfigurationError(
-            f"COMFYUI_ARGS has {refused[0]}, which differs between the engines of several GPUs.",
+            f"COMFYUI_ARGS has {min(refused)}, which differs between the engines of several GPUs.",
             advice=Hint.ONE_ENGINES_ARGUMENT(),
         )
     arguments = [

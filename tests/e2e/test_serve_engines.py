@@ -112,6 +112,19 @@ def where(seconds: float, seed: int) -> dict[str, Any]:
     }
 
 
+def submit(url: str, workflow: dict[str, Any]) -> str:
+    body = json.dumps({"input": {"workflow": workflow, "format": "comfy-remote/1"}}).encode()
+    request = urllib.request.Request(f"{url}/local/run", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(json.load(answer)["id"])
+
+
+def status(url: str, job: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/local/status/{job}", timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
 def shown(done: dict[str, Any]) -> list[str]:
     """The GPU that the job's process was shown, and the process."""
     return [one["text"] for one in done["output"]["outputs"] if "text" in one]
@@ -183,6 +196,29 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         assert process.poll() is None  # it was not ours to end
     finally:
         stop(process)
+
+
+def test_a_serve_that_is_killed_goes_on_with_the_jobs_of_all_its_engines(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    def start() -> tuple[Serve, str]:
+        engines = ("--engine", "sandbox", "--engine", "sandbox")
+        server = Serve(*engines, COMFY_REMOTE_HOME=str(tmp_path))
+        servers.append(server)
+        url = server.url()
+        wait_for(lambda: idle_workers(url) == 2, server)
+        return server, url
+
+    server, url = start()
+    jobs = [submit(url, slow(2.0)) for _ in range(3)]
+    wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, server)
+    engines = children_of(server.process.pid)
+    server.process.kill()
+    server.process.wait()
+    server, url = start()
+    assert not alive(engines)
+    wait_for(lambda: all(status(url, job)["status"] == "COMPLETED" for job in jobs), server)
+    assert [status(url, job).get("attempt") for job in jobs] == [2, 2, None]
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ async def test_two_processes_do_not_share_such_folders(
 
 @pytest.mark.parametrize(
     "argument",
-    ["--cuda-device 1", "--cuda-device=1", "--output-directory /out", "--database-url sqlite://"],
+    ["--cuda-device 1", "--cuda-device=1", "--output-dir /out", "--database-url sqlite://"],
 )
 async def test_arguments_for_one_engine_are_refused_for_several(
     tmp_path: Path, environ: dict[str, str], argument: str
