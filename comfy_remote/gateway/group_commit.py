@@ -78,8 +78,8 @@ class GroupCommit(Generic[_Row]):
         path: Of the database.
         write_row: Writes what was posted, in a transaction.
         write_last: Ends each transaction.
-        log_limit: Bytes above which the write-ahead log is written back to the database at once,
-            whoever reads.
+        log_limit: Bytes of the write-ahead log above which the thread waits a moment for whoever
+            reads, so that the log can begin again.
 
     Attributes:
         log_bytes: Size of the write-ahead log after the last transaction.
@@ -298,17 +298,22 @@ class GroupCommit(Generic[_Row]):
                     _log.exception("A change could not be written to the gateway's database.")
 
     def _limit_log(self) -> None:
-        """Have the write-ahead log begin again, if somebody who reads has let it grow."""
+        """Have the write-ahead log begin again, if somebody who reads has let it grow.
+
+        Raises:
+            FileNotFoundError: Somebody has removed it: nothing that is written stays.
+        """
         self.log_bytes = self._log_path.stat().st_size
         if self.log_bytes <= self._log_limit or time.monotonic() < self._log_limited_again:
             return
         self._log_limited_again = time.monotonic() + _LOG_LIMITED_EVERY
         patience = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
         self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_WITH_READERS}")
-        try:
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # what is wrong with the disk, the next commit says
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {patience}")
+        self._connection.execute(f"PRAGMA busy_timeout = {patience}")
         self.log_bytes = self._log_path.stat().st_size
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -223,6 +224,21 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_none(
     assert found is not None
     assert (found.state, found.more) == (RunPodState.COMPLETED, b"r" * 4000)
     await again.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nobody can remove an open file there")
+async def test_nothing_is_promised_when_the_folder_has_been_removed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "gateway")
+    journal.open()
+    one = job()
+    await journal.add(one)
+    shutil.rmtree(tmp_path / "gateway")
+    journal.post(started(one))
+    with pytest.raises(LocalStorageError, match="No such file"):
+        await journal.committed()
+    with pytest.raises(LocalStorageError, match="No such file"):
+        await journal.add(job("later"))
+    await journal.close()
 
 
 async def test_what_waits_to_be_written_is_bounded(tmp_path: Path) -> None:
