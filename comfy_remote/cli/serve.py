@@ -188,24 +188,20 @@ def _running(engines: Engines | None) -> Iterator[None]:
 async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:
     from dataclasses import replace
 
+    from ..gateway.local_files import LocalFiles
     from ..gateway.workers import WorkerKind
     from ..worker.report import EngineReport
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engines} …")
-    settings = replace(
-        WorkerSettings.from_environ(),
-        # What does not fit an answer goes to the gateway's own store.
-        store_url=f"{gateway.worker_endpoint_url}/files",
-        store_key=gateway.worker_token,
-        worker=None,
-    )
+    settings = replace(WorkerSettings.from_environ(), store_url=None, worker=None)
+    files = LocalFiles(gateway.endpoint)
     await engines.ready()
     for one in engines:
         kind = WorkerKind.URL if one.attached else WorkerKind.LOCAL
         fetches_models = settings.models.download is True
         gateway.add_local_worker(
-            one.handler(settings),
+            one.handler(settings, store=files, inputs=files),
             worker_id=one.id,
             kind=kind,
             ask_engine=EngineReport(one.engine, fetches_models=fetches_models),

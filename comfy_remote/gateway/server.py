@@ -48,6 +48,7 @@ from .seen.read import read_state
 from .seen.routes import page_routes
 from .seen.shown import Shown
 from .seen.state import GatewayState
+from .upload_routes import upload_routes
 from .worker_routes import worker_routes
 from .workers import Worker, WorkerKind
 
@@ -196,7 +197,8 @@ class GatewayServer:
             limits=self.limits,
         )
         app = web.Application(middlewares=[refusals])
-        app.add_routes(client_routes(self.endpoint, access))
+        app.add_routes(client_routes(self.endpoint, access, takes_files=True))
+        app.add_routes(upload_routes(self.files, access, self.limits))
         app.add_routes(worker_routes(self.endpoint, access))
         app.add_routes(page_routes(self._shown, QueueControl(self.queue, self.joined), access))
         app.add_routes(joined_routes(self.endpoint, self.joined, self.endpoint_id))

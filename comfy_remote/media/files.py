@@ -21,6 +21,7 @@ __all__ = [
     "CHUNK_SIZE",
     "copy_whole",
     "leads_out",
+    "link_or_copy",
     "place",
     "place_below",
     "place_new",
@@ -157,7 +158,7 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
         source.chmod(0o600)
         for candidate in _candidates(destination):
             try:
-                _link_or_copy(source, candidate)
+                link_or_copy(source, candidate)
                 return candidate
             except FileExistsError:
                 if candidate.is_file() and sha256_of(candidate) == sha256:
@@ -201,7 +202,7 @@ def place_new(source: Path, candidates: Iterable[Path]) -> Path:
         with storage_errors(candidate):
             candidate.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _link_or_copy(source, candidate)
+                link_or_copy(source, candidate)
             except FileExistsError:
                 continue
             return candidate
@@ -291,8 +292,13 @@ def _candidates(destination: Path) -> Iterator[Path]:
         yield destination.with_name(f"{stamped}_{count}{destination.suffix}")
 
 
-def _link_or_copy(source: Path, destination: Path) -> None:
-    """Hard link, which fails if the name is taken: atomic, and no byte is copied."""
+def link_or_copy(source: Path, destination: Path) -> None:
+    """Give a file a second name. Where that cannot be a hard link, it is a copy.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be linked or copied.
+    """
     try:
         os.link(source, destination)
     except FileExistsError:

@@ -29,6 +29,7 @@ from .engine import NOT_STARTED, Engine
 from .gpus import Gpu, choose_gpus, find_gpus, parse_gpus
 from .handler import JobHandler
 from .settings import KEEP_OUTPUTS, WorkerSettings, is_true
+from .storage import InputStore, Store
 
 __all__ = ["Engines", "WorkerEngine"]
 
@@ -62,10 +63,21 @@ class WorkerEngine:
             return str(self.gpu)
         return self.engine.name if self.id == _ONE else f"{self.id} ({self.choice})"
 
-    def handler(self, settings: WorkerSettings) -> JobHandler:
-        """What runs this engine's jobs. ``settings.worker`` is its id if it is ``None``."""
+    def handler(
+        self,
+        settings: WorkerSettings,
+        *,
+        store: Store | None = None,
+        inputs: InputStore | None = None,
+    ) -> JobHandler:
+        """What runs this engine's jobs. ``settings.worker`` is its id if it is ``None``.
+
+        Args:
+            store: As for `JobHandler`, like ``inputs``.
+        """
         settings = replace(settings, worker=settings.worker or self.id)
-        return JobHandler(self.engine, settings, models=models_of(self.engine, settings))
+        models = models_of(self.engine, settings)
+        return JobHandler(self.engine, settings, models=models, store=store, inputs=inputs)
 
 
 class Engines(Iterable[WorkerEngine]):

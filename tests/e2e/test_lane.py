@@ -635,7 +635,7 @@ async def test_what_was_refused_is_not_taken_up_again(
             huge = picture("x" * 11_000_000)
             answer = await shown.queue(huge, "runpod:lane")
             assert answer.status == 400
-            assert "RunPod takes 10 MiB" in answer.body["error"]["message"]
+            assert "runpod:lane takes 10 MiB" in answer.body["error"]["message"]
     with sandbox_with_pack(tmp_path) as server:
         async with endpoint(workers=0) as url, page(server.url) as later:
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)

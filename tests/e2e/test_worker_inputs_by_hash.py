@@ -90,6 +90,8 @@ async def endpoint(
     }
     entry = [sys.executable, "-m", "comfy_remote.worker.runpod_entry", "--engine", engine]
     limits = GatewayLimits(poll_wait=5.0)
+    # As at RunPod: what a gateway does with large files is in test_gateway_large_inputs.
+    monkeypatch.setattr("comfy_remote.gateway.client_routes.FILES_HEADER", "X-Not-Ours")
     async with GatewayServer(endpoint_id="ep", token=TOKEN, limits=limits) as gateway:
         gateway.add_sdk_worker(entry, environment=environment)
         assert await gateway.wait_until_ready(110.0)

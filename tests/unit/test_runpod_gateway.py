@@ -26,10 +26,10 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.events import DidItRun, Finished, JobState, Log, Progress
-from comfy_remote.net.http import HttpLimits
+from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.base import InputFile, RunRequest
-from comfy_remote.targets.runpod.gateway import SMALLEST_SENT_ALONE
+from comfy_remote.targets.runpod.gateway import SMALLEST_SENT_ALONE, OwnGateway
 from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
@@ -46,6 +46,7 @@ TIMES = EndpointTimes(
     requests=HttpLimits(backoff=QUICK),
     polling=Polling(first=0.005, longest=0.01, patience=0.1, backoff=QUICK),
 )
+HEADERS = {"Authorization": SecretStr(f"Bearer {KEY}")}
 LARGE = SMALLEST_SENT_ALONE + 1
 
 
@@ -62,6 +63,10 @@ class Gateway:
     puts: list[int] = field(default_factory=list)
     """What the next uploads are answered with: 0 cuts the connection."""
     heads: list[int] = field(default_factory=list)
+    slow: float = 0.02
+    """Seconds that an upload takes."""
+    forgets: str = ""
+    """This file goes when the second one has come."""
     at_once: int = 0
     most_at_once: int = 0
 
@@ -94,12 +99,15 @@ class Gateway:
             if status != 201:
                 return web.Response(status=status)
             content = await request.read()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(self.slow)
         finally:
             self.at_once -= 1
         if hashlib.sha256(content).hexdigest() != sha256:
             return web.Response(status=400)
         self.has[sha256] = content
+        if self.forgets and len(self.has) == 2:
+            del self.has[self.forgets]
+            self.forgets, self.slow = "", 0.0
         return web.json_response({"size": len(content)}, status=201)
 
     def count(self, what: str) -> int:
@@ -196,6 +204,18 @@ async def test_an_upload_that_breaks_is_repeated_from_its_beginning(
     assert gateway.has[file.sha256] == file.path.read_bytes()
     assert gateway.count("PUT") == 4
     assert len(gateway.runs) == 1
+
+
+async def test_after_a_long_upload_the_gateway_is_asked_for_all_files_again(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    first, second = (a_file(tmp_path, f"{n}.bin", LARGE + n) for n in range(2))
+    gateway.slow, gateway.forgets = 0.4, first.sha256
+    async with HttpClient(f"{gateway.url}/ep", name="It", headers=HEADERS) as http:
+        own = OwnGateway("It", 2**30, http, QUICK, fresh=0.3)
+        there = await own.send([first, second])
+    assert there == {first.sha256, second.sha256} == set(gateway.has)
+    assert gateway.count("PUT") == 3
 
 
 @pytest.mark.parametrize(
