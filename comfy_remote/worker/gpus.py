@@ -235,7 +235,10 @@ def _shown(gpu: Gpu, variables: Mapping[str, str]) -> Gpu:
 
 
 async def _said(command: Sequence[str], environ: Mapping[str, str], patience: float) -> str:
-    """What a program writes to its standard output; "" if it fails, or cannot be started."""
+    """What a program writes to its standard output; "" if it cannot be started.
+
+    Also if it fails: a GPU with a damaged infoROM makes nvidia-smi's exit status 14, and is listed.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -258,6 +261,6 @@ async def _said(command: Sequence[str], environ: Mapping[str, str], patience: fl
             await process.wait()
     if process.returncode:
         lines = (complaint or said).decode("utf-8", "replace").strip().splitlines()
-        _log.warning("%s lists no GPU: %s", command[0], lines[-1] if lines else "it failed")
-        return ""
+        why = lines[-1] if lines else f"exit status {process.returncode}"
+        _log.warning("%s says: %s", command[0], why)
     return said.decode("utf-8", "replace")

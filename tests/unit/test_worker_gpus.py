@@ -126,6 +126,15 @@ async def test_torch_is_asked_where_nvidia_smi_fails(tmp_path: Path) -> None:
     assert gpu.environ == {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
+async def test_what_nvidia_smi_lists_counts_whatever_else_it_complains_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = SMI + "WARNING: infoROM is corrupted at gpu 0000:01:00.0\n"
+    gpus = await find_gpus(None, smi(tmp_path, said, status=14))
+    assert [gpu.index for gpu in gpus] == [0, 1, 2]
+    assert "infoROM is corrupted" in caplog.text
+
+
 async def test_a_mac_has_one(tmp_path: Path) -> None:
     gpus = await find_gpus(sys.executable, torch(tmp_path, count=0, mps=True))
     assert gpus == [Gpu(0, "Apple's GPU")]
