@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .types import JsonValue, with_texts
@@ -164,7 +165,7 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     With ``environ``, also for its variables that are named like secrets, and passwords in its URLs.
     """
     text = SECRETS.redact(text)
-    return _replaced(text, _forms(_secrets_in(environ))) if environ else text
+    return _replaced(text, _forms_in(tuple(environ.items()))) if environ else text
 
 
 def redact_json(value: JsonValue) -> JsonValue:
@@ -182,6 +183,11 @@ def _secrets_in(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         for password in _PASSWORD_IN_URL.findall(value):
             yield password, name
             yield unquote(password), name  # as whoever uses it says it
+
+
+@lru_cache(maxsize=4)  # a log asks for the same environment with each line
+def _forms_in(environ: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return _forms(_secrets_in(dict(environ)))
 
 
 def _forms(secrets: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -283,7 +283,6 @@ class JoinedWorkers:
         self._words.notify()
 
     def _forget(self, worker_id: str, why: str) -> None:
-        _log.info(why)
         self._connections.pop(worker_id, None)
         self._queue.worker_is_gone(
             worker_id, EngineCrashed(why, advice="Run the job again, if it is still wanted.")

@@ -216,6 +216,7 @@ RAN.ending = Ending("", 3, 12_000_000)
         (WorkerSilent("gpu-0", 120.0), "Worker gpu-0 has been silent for 2:00."),
         (WorkerBack("gpu-0"), "Worker gpu-0 is back."),
         (WorkerGone("gpu-0", "It has ended."), "Worker gpu-0 is gone: It has ended."),
+        (WorkerGone("gpu-0", "Worker gpu-0 was removed."), "Worker gpu-0 was removed."),
     ],
 )
 def test_the_log_has_a_line_for_each(

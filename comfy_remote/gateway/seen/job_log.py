@@ -37,41 +37,34 @@ _ENDS = {
 
 def log_event(event: QueueEvent) -> None:
     """Log what happens. A watch of a queue (`queue_events`)."""
-    if not _log.isEnabledFor(logging.INFO):
-        return
-    line, level = words(event)
-    _log.log(level, "%s", line)  # the handlers clean it: config.log
+    level = logging.WARNING if isinstance(event, (JobRepeated, WorkerSilent)) else logging.INFO
+    if _log.isEnabledFor(level):
+        _log.log(level, "%s", _words(event))  # the handlers clean it: config.log
 
 
-def words(event: QueueEvent) -> tuple[str, int]:
-    """What an event's line says, before it is cleaned, and its level."""
-    info, warning = logging.INFO, logging.WARNING
-    if isinstance(event, JobAccepted):
-        return f"Job {event.job.id}{_whose(event.job)} waits.", info
-    if isinstance(event, JobStarted):
-        job = event.job
-        waited = max(0.0, (job.started or job.queued) - job.queued)
-        again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
-        said = f"Job {job.id} runs on {job.worker_id}{again}, after waiting {seconds_text(waited)}."
-        return said, info
-    if isinstance(event, JobEnded):
-        return _end(event.job), warning if event.job.may_be_retried else info
-    if isinstance(event, JobPutBack):
-        return f"Job {event.job.id} waits again: {event.why}", info
-    if isinstance(event, JobRepeated):
-        return f"Job {event.job.id} is to be started once more: {event.why}", warning
-    return _worker(event)
-
-
-def _worker(event: WorkerJoined | WorkerSilent | WorkerBack | WorkerGone) -> tuple[str, int]:
-    name = f"Worker {event.worker_id}"
-    if isinstance(event, WorkerJoined):
-        return f"{name} asks for jobs.", logging.INFO
-    if isinstance(event, WorkerSilent):
-        return f"{name} has been silent for {seconds_text(event.seconds)}.", logging.WARNING
-    if isinstance(event, WorkerBack):
-        return f"{name} is back.", logging.INFO
-    return f"{name} is gone: {event.why}", logging.WARNING
+def _words(event: QueueEvent) -> str:
+    match event:
+        case JobAccepted(job):
+            return f"Job {job.id}{_whose(job)} waits."
+        case JobStarted(job):
+            again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+            waited = seconds_text(max(0.0, (job.started or job.queued) - job.queued))
+            return f"Job {job.id} runs on {job.worker_id}{again}, after waiting {waited}."
+        case JobEnded(job):
+            return _end(job)
+        case JobPutBack(job, why=why):
+            return f"Job {job.id} waits again: {why}"
+        case JobRepeated(job, why=why):
+            return f"Job {job.id} is to be started once more: {why}"
+        case WorkerJoined(worker_id):
+            return f"Worker {worker_id} asks for jobs."
+        case WorkerSilent(worker_id, seconds):
+            return f"Worker {worker_id} has been silent for {seconds_text(seconds)}."
+        case WorkerBack(worker_id):
+            return f"Worker {worker_id} is back."
+        case WorkerGone(worker_id, why):
+            name = f"Worker {worker_id}"
+            return why if why.startswith(f"{name} ") else f"{name} is gone: {why}"
 
 
 def _whose(job: Job) -> str:
