@@ -12,7 +12,6 @@ import contextlib
 import errno
 import hashlib
 import itertools
-import os
 import re
 import shutil
 import uuid
@@ -22,7 +21,7 @@ from typing import Protocol
 
 from ..aio import in_thread
 from ..errors import LocalStorageError, OutputLost, RateLimited, RequestTooLarge
-from ..media.files import storage_errors, sync_folder, take_name
+from ..media.files import storage_errors, sync_file, sync_folder, take_name
 from ..media.receive import receive_file
 from .limits import GatewayLimits
 
@@ -204,7 +203,7 @@ class FileStore:
                 with part.open("xb") as file:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    sync_file(file.fileno())
 
         async with self._changing:
             known = self.size(sha256) is not None

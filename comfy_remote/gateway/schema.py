@@ -142,6 +142,7 @@ def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
         connection.row_factory = sqlite3.Row
         _write_ahead(connection, patience)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # for macOS; others have no such thing
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
     except BaseException:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 import uuid
@@ -30,6 +31,7 @@ __all__ = [
     "sha256_of",
     "storage_errors",
     "subfolder_of",
+    "sync_file",
     "sync_folder",
     "take_name",
     "write_whole",
@@ -261,12 +263,26 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
             file.write(content)
             if durable:
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         beside.replace(path)
         if durable:
             sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync_file(handle: int) -> None:
+    """Have what was written to an open file survive a power cut.
+
+    Raises:
+        OSError: The disk failed, or is full.
+    """
+    if sys.platform == "darwin":  # its fsync leaves it in the disk's own memory
+        import fcntl
+
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(handle)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ..aio import in_thread
 from ..errors import RequestTooLarge, ValueInvalid
-from .files import CHUNK_SIZE, storage_errors, sync_folder, take_name
+from .files import CHUNK_SIZE, storage_errors, sync_file, sync_folder, take_name
 
 __all__ = ["Received", "file_chunks", "receive_file"]
 
@@ -73,7 +73,7 @@ async def receive_file(
             _check(found, sha256)
             if durable:
                 with storage_errors(path, full=_FULL):
-                    await in_thread(os.fsync, file.fileno())
+                    await in_thread(sync_file, file.fileno())
 
         def finish() -> None:
             with storage_errors(path, full=_FULL):
