@@ -19,6 +19,7 @@ BENCHMARKS = {
     "gateway-stored": "gateway_queue:bench_stored",
     "gateway-results": "gateway_queue:bench_results",
     "gateway-growth": "gateway_queue:bench_growth",
+    "fleet": "fleet:bench_fleet",
     "worker": "worker:bench_worker",
     "lane": "lane:bench_lane",
     "download": "large_download:bench_download",
