@@ -93,6 +93,7 @@ class FileStore:
         self._suspects: set[str] = set()
         self._going: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
+        self._arriving_now = asyncio.Semaphore(limits.files_at_a_time)
 
     @property
     def used(self) -> int:
@@ -248,7 +249,8 @@ class FileStore:
                 yield chunk
 
         try:
-            file = await receive_file(counted(), part, sha256=sha256, durable=True)
+            async with self._arriving_now:  # whoever waits here is not read from
+                file = await receive_file(counted(), part, sha256=sha256, durable=True)
         finally:
             self._used -= arriving
         await self._settle(part, sha256, file.size)

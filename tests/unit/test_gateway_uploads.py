@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -172,6 +173,31 @@ async def test_an_upload_that_stalls_or_is_cut_leaves_nothing(
     assert store.files.used == 0
     assert [path for path in store.files.folder.rglob("*") if path.is_file()] == []
     assert await put(client, CONTENT) == 201
+
+
+async def test_few_files_arrive_at_a_time_and_the_others_wait(tmp_path: Path) -> None:
+    most = running = 0
+
+    async def slowly(number: int) -> AsyncIterator[bytes]:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        yield b"%d" % number
+        running -= 1
+
+    limits = replace(LIMITS, files_at_a_time=3)
+    journal = Journal(tmp_path)
+    journal.open()
+    files = FileStore(tmp_path / "files", limits, journal, journal.clock)
+    files.open()
+    names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(8)]
+    sizes = await asyncio.gather(
+        *(files.receive(name, slowly(number)) for number, name in enumerate(names))
+    )
+    assert sizes == [1] * 8
+    assert most == 3
+    await journal.close()
 
 
 async def test_only_clients_may_send_files(client: aiohttp.ClientSession) -> None:
