@@ -224,10 +224,13 @@ class Journal:
             LocalStorageError: The database cannot be written.
             WorkflowInvalid: Its key is not valid UTF-8.
         """
-        self._check_room()
         key = job.idempotency_key
         if key is not None and not _is_storable(key):
             raise WorkflowInvalid("The request's Idempotency-Key is not valid UTF-8.")
+        if (full := self._refuses()) is not None:
+            if key is not None and (brought := await self.by_key(key)) is not None:
+                return brought.id
+            raise full
         self._number += 1
         job.number, job.created_at = self._number, _utc_now()
         row = row_of(job, self._key_retention)
@@ -416,14 +419,16 @@ class Journal:
         )
         self._clock_saved = now
 
-    def _check_room(self) -> None:
+    def _refuses(self) -> ComfyRemoteError | None:
+        """Why no job can be added at present."""
         writer = self._open.writer
         if writer.problem is not None:
-            raise _refusal(writer.problem)
+            return _refusal(writer.problem)
         if writer.size > _WAITING_BYTES:
-            raise _later("The gateway's disk is too slow for so many jobs.")
+            return _later("The gateway's disk is too slow for so many jobs.")
         if self._is_log_full:
-            raise _later("Another program has long been reading the gateway's database.")
+            return _later("Another program has long been reading the gateway's database.")
+        return None
 
     async def _read_job(self, condition: str, value: str) -> Job | None:
         if not _is_storable(value):

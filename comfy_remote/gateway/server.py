@@ -349,7 +349,8 @@ class GatewayServer:
             with contextlib.suppress(LocalStorageError):  # the journal has said so, and tries again
                 await self.journal.look_after()
                 await self.joined.read_words()
-                await self.journal.expire(self.journal.clock())
+                while (await self.journal.expire(self.journal.clock())).more:
+                    pass  # some hundreds at a time, so that promises are written between them
                 await self.files.look_after()
 
     def _happened(self, event: QueueEvent) -> None:

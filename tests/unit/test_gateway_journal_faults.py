@@ -185,7 +185,7 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_none(
 ) -> None:
     journal = Journal(tmp_path)
     journal.open()
-    first = job("first")
+    first = job("first", key="k")
     await journal.add(first)
     disk.limit(1)  # and no more than there are
 
@@ -195,6 +195,7 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_none(
     assert refused.value.details["retry_after"]
     with pytest.raises(RateLimited, match="full"):
         await journal.add(job("later"))
+    assert await journal.add(job("again", key="k")) == "first"
     first.more = b"r" * 4000
     first.state, first.finished = RunPodState.COMPLETED, 3.0
     journal.post(first)
