@@ -28,6 +28,8 @@ def succeeded(*outputs: RemoteOutput) -> list[Event]:
 class FakeEngine:
     """Up and well, until `crash` is called."""
 
+    name = "the fake engine"
+
     def __init__(self) -> None:
         self.alive = True
         self.starts = 0
