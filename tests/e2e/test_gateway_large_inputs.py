@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import real_comfyui, until
+from helpers import free_port, real_comfyui, until
+from joined_kit import Cluster
 from PIL import Image
 from pydantic import SecretStr
 
@@ -203,6 +205,39 @@ async def test_an_input_that_has_gone_before_its_job_came_is_named(
         end = await (await client.submit(WORKFLOW, inputs=picture)).wait()
     assert isinstance(end.error, InputFileMissing)
     assert "in.png" in str(end.error)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, free_port())
+    yield made
+    made.stop()
+
+
+def test_a_joined_worker_gets_what_was_sent_before_the_gateway_was_killed(
+    cluster: Cluster, picture: Path, tmp_path: Path
+) -> None:
+    """Nothing is sent a second time, and the output comes whole as well."""
+    head = cluster.serve()
+    workflow, out = tmp_path / "workflow.json", tmp_path / "out"
+    workflow.write_text(json.dumps(WORKFLOW))
+    run = cluster.command(
+        *("run", str(workflow), "--on", "runpod:local", "--input", str(picture)),
+        *("-o", str(out), "--json"),
+        RUNPOD_ENDPOINT_BASE_URL=f"http://127.0.0.1:{cluster.port}/v2",
+    )
+    run.says('"queued"')
+    head.kill()
+    stored = [path for path in (tmp_path / "head").rglob(sha256_of(picture)) if path.is_file()]
+    assert [path.stat().st_size for path in stored] == [SIZE]
+    modified = stored[0].stat().st_mtime_ns
+    cluster.serve()
+    assert stored[0].stat().st_mtime_ns == modified
+    cluster.worker("attic").says("Connected to the gateway as attic.")
+    assert run.ended(120) == 0, run.text
+    sizes = {path.name: path.stat().st_size for path in out.iterdir() if path.is_file()}
+    assert sizes["film.bin"] == SIZE
+    assert len(sizes) == 2
 
 
 @pytest.mark.comfyui

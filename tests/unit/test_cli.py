@@ -376,3 +376,16 @@ def test_a_name_with_a_line_break_looks_like_one(run: Run) -> None:
         lines = "\n".join(texts).splitlines()
         assert any("A FORGED" in line for line in lines), (command, texts)
         assert not [line for line in lines if line.lstrip().startswith("FORGED")], command
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), True), (("--no-retry-lost",), False)])
+def test_a_job_is_started_again_unless_it_must_not(
+    run: Run, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: bool
+) -> None:
+    plans = []
+    monkeypatch.setattr(
+        "comfy_remote.cli.run_workflow.run_workflow", lambda plan, _reporter: plans.append(plan)
+    )
+    status, _, _ = run("run", write("workflow.json", PROMPT), "--on", "sandbox", *flags)
+    assert status == 0
+    assert [plan.retry_lost for plan in plans] == [expected]

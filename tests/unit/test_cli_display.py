@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from comfy_remote.cli.console import printable
 from comfy_remote.cli.errors import explain
 from comfy_remote.cli.live import LiveReporter
 from comfy_remote.cli.pictures import encode_sixel, graphics_of, load_picture, remove_preview
+from comfy_remote.cli.reporter import JsonReporter, PlainReporter, Reporter
 from comfy_remote.errors import ExecutionFailed, TargetUnreachable, WorkflowInvalid
 from comfy_remote.events import Preview, Progress, Queued, Started
 from comfy_remote.jobs.record import SavedOutput
@@ -259,3 +261,23 @@ def test_words_and_numbers() -> None:
         "3.0 TB",
     ]
     assert [seconds_text(n) for n in (0.84, 42, 187, 3729)] == ["0.8 s", "42 s", "3:07", "1:02:09"]
+
+
+@pytest.mark.parametrize("reporter", [JsonReporter, PlainReporter])
+def test_where_nobody_watches_what_is_sent_is_a_line_now_and_then(
+    reporter: type[Reporter], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("comfy_remote.cli.reporter.time.monotonic", lambda: now)
+    shown = reporter()
+    for number in range(60):
+        now = 1000.0 + number / 2
+        shown.sending(number * 1_000_000, 60_000_000)
+    written = capsys.readouterr()
+    lines = (written.out + written.err).splitlines()
+    if reporter is JsonReporter:
+        assert len(lines) == 29
+        first = {"event": "sending", "sent": 2_000_000, "total": 60_000_000, "job_id": None}
+        assert json.loads(lines[0]) == first
+    else:
+        assert lines == [f"Sent {n} MB of 60.0 MB of input files." for n in ("20.0", "40.0")]

@@ -374,6 +374,33 @@ policy = { executionTimeout = 600000, lowPriority = true }
         Configuration.load(tmp_path)
 
 
+def test_a_gateways_policy_is_read_whole_and_checked(tmp_path: Path) -> None:
+    policy = (
+        'priority = -5, front = true, retryLost = false, client = "ann", batch = "b", '
+        'labels = ["fast", "upstairs"], memory = 24000000000'
+    )
+    address = 'target = "runpod:workshop"\nbase_url = "http://127.0.0.1:8000/v2"'
+    table = f"[targets.workshop]\n{address}\npolicy = {{ {policy} }}"
+    configure(tmp_path / "home", table)
+    target = open_target("workshop", Configuration.load(tmp_path), {})
+    assert isinstance(target, RunPodTarget)
+    assert target.options.policy == {
+        "priority": -5,
+        "front": True,
+        "retryLost": False,
+        "client": "ann",
+        "batch": "b",
+        "labels": ["fast", "upstairs"],
+        "memory": 24_000_000_000,
+    }
+    for wrong in ("priority = 101", 'client = ""', 'client = "a\\u0007"', "memory = 0"):
+        configure(
+            tmp_path / "home", f'[targets.gpu]\ntarget = "runpod:abc"\npolicy = {{ {wrong} }}'
+        )
+        with pytest.raises(ConfigurationError, match=rf"policy\.{wrong.split()[0]}"):
+            Configuration.load(tmp_path)
+
+
 def test_an_unknown_word_for_interruptions_is_refused() -> None:
     with pytest.raises(ValueError, match="on_interrupt is 'cancel' or 'leave', not 'keep'"):
         Client("sandbox", on_interrupt=cast(Any, "keep"))

@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fake_target import FakeTarget
@@ -29,6 +29,7 @@ from comfy_remote.events import JobState, NodeText, Preview, Progress
 from comfy_remote.node_pack.comfyui_host import ComfyUIHost
 from comfy_remote.node_pack.host import LocalPrompt, QueueEntry
 from comfy_remote.node_pack.input_files import InputFiles
+from comfy_remote.node_pack.lane_job import LaneJob
 from comfy_remote.node_pack.page_messages import JOB_EVENT, PageMessages
 from comfy_remote.node_pack.posted_prompt import (
     PagePrompt,
@@ -600,3 +601,18 @@ async def test_a_switch_that_nobody_uses_costs_nothing() -> None:
     switch.set("c", None)
     assert not switch.in_use
     await asyncio.sleep(0)
+
+
+def test_the_page_sees_how_much_of_the_input_files_is_there(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.node_pack.lane_job._SENT_EVERY", 0.0)
+    entry = QueueEntry(0, ID, PROMPT, {"client_id": "page"})
+    job = LaneJob(host, entry, "gpu", cast(Any, None))  # type: ignore[arg-type]
+    job.sending(500_000, 2_000_000)
+    [(event, data, _)] = host.sent
+    assert event == JOB_EVENT
+    assert (data["state"], data["message"]) == ("queued", "Sending input files: 500 kB of 2.0 MB")
+    monkeypatch.setattr("comfy_remote.node_pack.lane_job._SENT_EVERY", 60.0)
+    job.sending(600_000, 2_000_000)
+    assert len(host.sent) == 1

@@ -108,6 +108,16 @@ async def test_a_file_that_is_kept_is_not_sent_again(record: Record) -> None:
     assert sql(record.path, "SELECT * FROM jobs WHERE request IS NOT NULL") == []
 
 
+async def test_a_job_that_is_sent_again_may_be_started_no_more_often(record: Record) -> None:
+    target = KeepingTarget()
+    await run(target, record)
+    target.kept.clear()
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT, retry_lost=False)
+        assert (await job.wait()).state is JobState.SUCCEEDED
+    assert [request.retry_lost for request in target.requests] == [True, False, False]
+
+
 @pytest.mark.parametrize("size", [1, 256 * 1024])
 async def test_small_files_are_always_sent(record: Record, tmp_path: Path, size: int) -> None:
     (tmp_path / "in.png").write_bytes(b"y" * size)
