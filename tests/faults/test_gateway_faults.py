@@ -106,7 +106,7 @@ async def test_large_inputs_and_results_are_files_and_go_in_time(tmp_path: Path)
 async def test_a_key_that_comes_many_times_at_once_is_one_job(tmp_path: Path) -> None:
     async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
-        large = "x" * 6000
+        large = "x" * 40_000
         found = await asyncio.gather(*(submit(client, large, key="once") for _ in range(30)))
         assert len({status["id"] for status in found}) == 1
         await ended(client, found[0]["id"])
@@ -135,19 +135,19 @@ async def test_a_key_is_good_although_the_result_has_gone(tmp_path: Path) -> Non
 
 
 async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path: Path) -> None:
-    limits = GatewayLimits(run_bytes=30_000, store_bytes=100_000, run_retention=0.5)
+    limits = GatewayLimits(run_bytes=50_000, store_bytes=400_000, run_retention=0.5)
     async with served(tmp_path, limits) as (gateway, client, _):
         gateway.add_local_worker(echo)
         done: list[str] = []
         said: dict[str, str] = {}
         while not said:
-            async with client.post("run", json={"input": f"{len(done)}" + "x" * 6000}) as answer:
+            async with client.post("run", json={"input": f"{len(done)}" + "x" * 40_000}) as answer:
                 if answer.status == 429:
                     assert int(answer.headers["Retry-After"]) > 0
                     said = await answer.json()
                 else:
                     done.append((await answer.json())["id"])
-        assert "stores 100000 bytes" in said["error"]
+        assert "stores 400000 bytes" in said["error"]
         assert done, "nothing was taken at all"
         for job_id in done:  # what is promised is not given up for room
             assert (await ended(client, job_id))["status"] == "COMPLETED"
@@ -164,7 +164,7 @@ async def test_a_full_queue_takes_no_jobs_and_says_when_to_ask_again(tmp_path: P
     async with served(tmp_path, GatewayLimits(queued_jobs=3)) as (_, client, _):
         for n in range(3):
             await submit(client, n, key=str(n))
-        async with client.post("run", json={"input": "x" * 6000}) as answer:
+        async with client.post("run", json={"input": "x" * 40_000}) as answer:
             assert answer.status == 429
             assert int(answer.headers["Retry-After"]) > 0
         assert (await submit(client, 2, key="2"))["status"] == "IN_QUEUE", "a known key is answered"
@@ -177,7 +177,7 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     async with served(tmp_path) as (gateway, client, worker):
         full = SimpleNamespace(total=0, used=0, free=gateway.limits.free_bytes)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-        for value in (1, "x" * 6000):
+        for value in (1, "x" * 40_000):
             await gateway.files.look_after()
             async with client.post("run", json={"input": value}) as answer:
                 assert answer.status == 429
@@ -191,7 +191,7 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         async with worker.put(f"files/{job['id']}/{'0' * 64}", data=b"large") as answer:
             assert answer.status == 507
         # The result itself is owed: it may use what is left.
-        given = {"output": "x" * 6000}
+        given = {"output": "x" * 40_000}
         async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200
         assert (await ended(client, job["id"])).items() >= given.items()
@@ -204,14 +204,14 @@ async def test_a_folder_that_somebody_removes_costs_what_was_in_it_and_no_more(
 
     async with served(tmp_path) as (gateway, client, _):
         gateway.add_local_worker(echo)
-        lost = await submit(client, "x" * 6000)
+        lost = await submit(client, "x" * 40_000)
         assert (await ended(client, lost["id"]))["status"] == "COMPLETED"
         shutil.rmtree(tmp_path / "files")
         async with client.get(f"status/{lost['id']}") as answer:
             assert answer.status == 404
             assert "has gone" in (await answer.json())["error"]
         await gateway.files.look_after()
-        again = await submit(client, "x" * 6000)
+        again = await submit(client, "x" * 40_000)
         assert (await ended(client, again["id"]))["status"] == "COMPLETED"
 
 
@@ -229,13 +229,13 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("comfy_remote.gateway.files.os.fsync", full)
-        given = {"output": "x" * 6000}
+        given = {"output": "x" * 40_000}
         async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200, "to the worker it is done: it has nothing to send again"
         status = await ended(client, job["id"])
         assert status["status"] == "FAILED"
         assert "is full" in str(status["error"])
-        async with client.post("run", json={"input": "x" * 6000}) as answer:
+        async with client.post("run", json={"input": "x" * 40_000}) as answer:
             assert answer.status == 507
         monkeypatch.undo()
         assert gateway.files.used == 0
