@@ -193,7 +193,7 @@ class LocalEndpoint:
 
     async def stream(self, job_id: str) -> list[bytes]:
         """See `Endpoint.stream`."""
-        return self.queue.live.take_stream(await self.queue.get(job_id))
+        return self.queue.take_stream(await self.queue.get(job_id))
 
     async def cancel(self, job_id: str) -> Status:
         """See `Endpoint.cancel`."""
@@ -231,15 +231,20 @@ class LocalEndpoint:
         A job whose input cannot be read fails.
         """
         leases = await self.queue.lease(worker_id, wait=wait, count=count)
+        if all(lease.job.input is not None for lease in leases):
+            held = await self.queue.confirm(leases)
+            return [GivenJob(lease, lease.job.input or b"") for lease in held]
         reading = [asyncio.ensure_future(self._input_of(lease)) for lease in leases]
         try:
-            held = set(await self.queue.confirm(leases))
+            confirmed = set(await self.queue.confirm(leases))
             given = zip(leases, await asyncio.gather(*reading), strict=True)
         except BaseException:
             for read in reading:
                 read.cancel()
             raise
-        return [GivenJob(lease, content) for lease, content in given if lease in held and content]
+        return [
+            GivenJob(lease, content) for lease, content in given if content and lease in confirmed
+        ]
 
     async def _input_of(self, lease: Lease) -> bytes | None:
         job = lease.job

@@ -94,6 +94,7 @@ class LocalWorker:
         self._endpoint = endpoint
         self._queue = endpoint.queue
         self._handler = handler
+        self._gets_ready = handler if isinstance(handler, GetsReady) else None  # asking takes long
         self.worker_id = worker_id
         boot = f"{kind.value}:{uuid.uuid4().hex}"
         self._worker = self._queue.workers.register(worker_id, kind, boot, Offer())
@@ -120,9 +121,9 @@ class LocalWorker:
 
     async def _get_ready(self) -> None:
         failures = 0
-        while isinstance(self._handler, GetsReady):
+        while self._gets_ready is not None:
             try:
-                await self._handler.ready()
+                await self._gets_ready.ready()
                 break
             except ConfigurationError:
                 raise  # it would be no better the next time

@@ -42,7 +42,7 @@ from .queue_events import (
     Watch,
     ignore_event,
 )
-from .records import JobJournal, LiveJobs, not_found
+from .records import JobJournal, LiveJobs, RecentJobs, not_found
 from .workers import Worker, WorkerKind, WorkerRegistry
 
 __all__ = ["JobQueue"]
@@ -97,7 +97,8 @@ class JobQueue:
         self._tasks = Background()
         self._settler: asyncio.Future[None] | None = None
         self._queued = Signal()
-        self._finished = Signal()
+        self._recent = RecentJobs()
+        self._ends: dict[str, Signal] = {}
         self._closed = False
 
     @property
@@ -240,7 +241,7 @@ class JobQueue:
         """The job of that id; what it says is on disk, but for progress.
 
         Returns:
-            The job itself while it is live, else a copy.
+            The job itself while it is live; else a copy, which nobody must change.
 
         Raises:
             JobNotFound: There is none, or its result has been forgotten.
@@ -251,7 +252,7 @@ class JobQueue:
             await self._settled(job)
             job = self.live.get(job_id)
         if job is None:
-            job = await self._journal.find(job_id)
+            job = self._recent.get(job_id, self.clock()) or await self._journal.find(job_id)
         if job is None or job.forgotten is not None:
             raise not_found(job_id, job, self.limits)
         return job
@@ -273,7 +274,7 @@ class JobQueue:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return
-            await self._finished.wait(left)
+            await self._wait_for_end(job_id, left)
 
     async def cancel(self, job_id: str) -> Job:
         """End a job that is not final; its worker must stop. Returns it."""
@@ -299,6 +300,7 @@ class JobQueue:
             )
         self.check_room()
         self.live.remove(job)
+        self._recent.remove(job.id)
         now = self.clock()
         job.expires += now - job.created
         job.created = now
@@ -366,6 +368,13 @@ class JobQueue:
             LocalStorageError: It cannot be written. It stays decided, and is tried again.
         """
         await self._journal.committed()
+
+    def take_stream(self, job: Job) -> list[bytes]:
+        """Chunks that have come since the last call, each as JSON."""
+        chunks = self.live.take_stream(job)
+        if job in self.live and job.state.final and job.id not in self._settling:
+            self._let_go(job)
+        return chunks
 
     # The worker's side
 
@@ -614,7 +623,11 @@ class JobQueue:
         now = self.clock()
         self.workers.note_silence(self.limits.worker_silence)
         for job in self.live:
-            if job.state.final or job.id in self._arriving:
+            if job.id in self._arriving or job.id in self._settling:
+                continue
+            if job.state.final:
+                if job.stream and now > (job.finished or 0.0) + job.retention:
+                    self.take_stream(job)
                 continue
             if now > job.expires:
                 self._leave_worker_or_line(job)
@@ -639,7 +652,8 @@ class JobQueue:
                 self.workers.request_stop(job.worker_id, job.id, 0.0)
         self.workers.close()
         self._queued.notify()
-        self._finished.notify()
+        for signal in self._ends.values():
+            signal.notify()
 
     async def settle(self, seconds: float) -> None:
         """Wait until what has been decided is on disk and its consequences are under way, but no
@@ -840,13 +854,23 @@ class JobQueue:
                 continue
             for job in ended:
                 del self._settling[job.id]
-                if job.owed:
-                    self.live.take_stream(job)
-                else:
-                    self.live.remove(job)
+                self._let_go(job)
                 self._on_event(JobEnded(job))
                 self._on_final(job)
-            self._finished.notify()
+                if (signal := self._ends.pop(job.id, None)) is not None:
+                    signal.notify()
+
+    def _let_go(self, job: Job) -> None:
+        """Have a job that is final in memory no more, unless something of it is in memory only."""
+        if job.forgotten is not None:
+            self.live.take_stream(job)
+        if job.owed or job.stream:
+            return
+        self.live.remove(job)
+        self._recent.add(job)
+
+    async def _wait_for_end(self, job_id: str, seconds: float) -> None:
+        await self._ends.setdefault(job_id, Signal()).wait(seconds)
 
     async def _settled(self, job: Job) -> None:
         deadline = asyncio.get_running_loop().time() + _SETTLING_PATIENCE
@@ -857,7 +881,7 @@ class JobQueue:
                     f"The end of job {job.id} cannot be stored at present.",
                     advice="Ask again later. The gateway's log says why.",
                 )
-            await self._finished.wait(left)
+            await self._wait_for_end(job.id, left)
 
     async def owed(self, job_id: str) -> Job | None:
         """A job that ended in an earlier process, and whose webhook has yet to be called. It is in
@@ -874,7 +898,7 @@ class JobQueue:
         if job.owed and job.finished == finished:
             job.owed = False
             self._journal.post(job)
-            self.live.remove(job)
+            self._let_go(job)
 
 
 def _as_result(error: ComfyRemoteError) -> bytes:

@@ -10,10 +10,11 @@ from .job import Job
 from .journal import INLINE_BYTES, Counts
 from .limits import GatewayLimits
 
-__all__ = ["JobJournal", "LiveJobs", "not_found", "size_of"]
+__all__ = ["JobJournal", "LiveJobs", "RecentJobs", "not_found", "size_of"]
 
 _RECORD = 2048  # bytes that a job takes in memory with all that points to it, rounded up
 _CHUNK_OVERHEAD = 64
+_RECENT_BYTES = 4 * 2**20
 _MEMORY_AGAIN_AFTER = 60
 
 
@@ -76,13 +77,13 @@ class LiveJobs:
     def add(self, job: Job) -> None:
         """Have a job in memory."""
         self._jobs[job.id] = job
-        self.memory += self._held(job)
+        self.memory += _held(job)
 
     def remove(self, job: Job) -> None:
         """Have it in memory no more."""
         if job in self:
             del self._jobs[job.id]
-            self.memory -= self._held(job)
+            self.memory -= _held(job)
 
     def check_memory(self) -> None:
         """Refuse a new job (`RateLimited`) when those in memory take too much of it."""
@@ -142,8 +143,41 @@ class LiveJobs:
         chunks, job.stream, job.stream_bytes = job.stream, [], 0
         return chunks
 
-    def _held(self, job: Job) -> int:
-        return size_of(job) + len(job.input or b"") + len(job.more) + job.stream_bytes
+
+def _held(job: Job) -> int:
+    return size_of(job) + len(job.input or b"") + len(job.more) + job.stream_bytes
+
+
+class RecentJobs:
+    """Jobs that have just ended, for the clients that ask for their results: a few, the rest is on
+    the disk.
+    """
+
+    def __init__(self, room: int = _RECENT_BYTES) -> None:
+        self._room = room
+        self._held = 0
+        self._jobs: dict[str, Job] = {}
+
+    def get(self, job_id: str, now: float) -> Job | None:
+        """The job of that id, if it is here and its result is to be stored still."""
+        job = self._jobs.get(job_id)
+        if job is None or job.finished is None or now >= job.finished + job.retention:
+            return None
+        return job
+
+    def add(self, job: Job) -> None:
+        """Have a job here, until others take its place."""
+        self.remove(job.id)
+        if job.forgotten is None:
+            self._jobs[job.id] = job
+            self._held += _held(job)
+            while self._held > self._room:
+                self.remove(next(iter(self._jobs)))
+
+    def remove(self, job_id: str) -> None:
+        """Have a job here no more."""
+        if (job := self._jobs.pop(job_id, None)) is not None:
+            self._held -= _held(job)
 
 
 def not_found(job_id: str, job: Job | None, limits: GatewayLimits) -> JobNotFound:
