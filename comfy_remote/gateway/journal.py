@@ -357,6 +357,19 @@ class Journal:
         """
         return await self._read_job("key = ?", key)
 
+    async def last_ended(self, most: int) -> list[Job]:
+        """Of the jobs whose results are stored, those that were submitted last, the newest first.
+
+        Raises:
+            LocalStorageError: The database cannot be read.
+        """
+        newest = (
+            "number IN (SELECT number FROM jobs WHERE finished IS NOT NULL AND forgotten IS NULL "
+            "ORDER BY number DESC LIMIT ?)"
+        )
+        jobs = await self._open.reader.call(lambda found: list(jobs_where(found, newest, most)))
+        return sorted(jobs, key=lambda job: job.finished or 0.0, reverse=True)
+
     async def used(self, files: Sequence[str]) -> set[str]:
         """Those of the files (their SHA-256) that a job needs, all earlier posts considered.
 

@@ -179,6 +179,7 @@ class GatewayServer:
             await in_thread(self.files.open)
             self.queue.restore(recovered.live)
             await self.joined.read_words()
+            await self._shown.recall(self.journal.last_ended)
             await self._listen()
         except BaseException:
             await self.journal.close()

@@ -141,6 +141,10 @@ def test_jobs_are_seen_from_the_line_to_their_end_and_over_a_kill(
     wait(lambda: [job["id"] for job in ask(url, "overview")["running"]] == [long])
     (repeated,) = ask(url, "overview")["running"]
     assert repeated["attempt"] == 2
+    assert {name: end["state"] for name, end in ended().items()} == {
+        name: end["state"] for name, end in ends.items()
+    }
+    assert ended()[fails]["code"] == "execution_failed"
     counted = metrics(url, METRICS)
     assert counted["comfy_remote_jobs_repeated_total"] == 1
     assert counted["comfy_remote_jobs_started_total"] == 1

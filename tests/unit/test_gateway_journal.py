@@ -463,3 +463,21 @@ def test_a_list_that_no_gateway_has_begun_yet_is_there_for_the_first(tmp_path: P
         assert workers.remove("attic")
         assert not workers.remove("attic")
         assert workers.notes() == WorkerNotes()
+
+
+async def test_the_last_that_have_ended(opened: Callable[..., Journal]) -> None:
+    journal = opened()
+    for number in range(6):
+        await journal.add(job(f"j{number}"))
+    ended = {}
+    for name, at in (("j1", 9.0), ("j3", 5.0), ("j4", 7.0)):
+        found = await journal.find(name)
+        assert found is not None
+        ended[name] = end(found, at=at)
+        journal.post(ended[name])
+    await journal.committed()
+    assert [one.id for one in await journal.last_ended(10)] == ["j1", "j4", "j3"]
+    assert [one.id for one in await journal.last_ended(2)] == ["j4", "j3"]
+    await journal.close()
+    again = opened()
+    assert [(one.id, one.finished) for one in await again.last_ended(1)] == [("j4", 7.0)]

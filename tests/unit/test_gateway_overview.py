@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -128,6 +129,28 @@ def test_only_the_last_ends_are_known() -> None:
     assert [(end.id, end.ago) for end in ends.at(10.0)] == [("8", 2.0), ("7", 3.0), ("6", 4.0)]
 
 
+def test_what_has_ended_before_a_restart_is_known() -> None:
+    ends = RecentEnds()
+    error = error_to_runpod(OutOfMemory("x"))
+    failed = that_ran("w", 5.0, RunPodState.FAILED)
+    failed.more = json.dumps({"output": {"outputs": [{"size": 7}]}, "error": error}).encode()
+    ends.recall([failed, a_job("b", finished=20.0, state=RunPodState.CANCELLED)])
+    newest, oldest = ends.at(30.0)
+    assert (newest.id, newest.state, newest.ago) == ("b", "CANCELLED", 10.0)
+    assert (oldest.code, oldest.files, oldest.size) == ("out_of_memory", 1, 7)
+
+
+async def test_who_hangs_up_leaves_no_half_description() -> None:
+    shown = Shown(lambda: a_state(waiting=[a_job(str(number)) for number in range(500)]))
+    asking = asyncio.create_task(shown.overview())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert asking.cancelled()
+    assert len(json.loads(await shown.overview())["waiting"]) == 500
+
+
 async def test_many_who_ask_are_answered_with_one_description_a_second() -> None:
     reads, now = [], 0.0
 
@@ -150,8 +173,6 @@ async def test_many_who_ask_are_answered_with_one_description_a_second() -> None
 
 async def test_a_full_gateway_is_described_in_small_steps() -> None:
     """Nobody else waits for the whole of it."""
-    import asyncio
-
     waiting = [a_job(str(number), queued=1.0, client="c", batch="b") for number in range(500)]
     turns = 0
 
@@ -187,6 +208,10 @@ RAN.ending = Ending("", 3, 12_000_000)
     [
         (JobAccepted(a_job()), "Job a waits."),
         (JobAccepted(a_job(client="desk", batch="night")), "Job a (of desk, batch night) waits."),
+        (
+            JobAccepted(a_job(client="x) waits. Job b failed", batch='"')),
+            'Job a (of "x) waits. Job b failed", batch "\\"") waits.',
+        ),
         (
             JobStarted(a_job(worker_id="gpu-0", queued=1.0, started=3.5, attempt=1)),
             "Job a runs on gpu-0, after waiting 2.5 s.",

@@ -5,7 +5,9 @@ What a prompt says, and what its files are called, is nobody's business here.
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 
 from ...units import seconds_text, size_text
 from ...wire.runpod import RunPodState
@@ -25,6 +27,7 @@ from ..queue_events import (
 
 __all__ = ["log_event"]
 
+_PLAIN = re.compile(r"[\w.:@+-]+")
 _log = logging.getLogger(__name__)
 
 _ENDS = {
@@ -68,9 +71,14 @@ def _words(event: QueueEvent) -> str:
 
 
 def _whose(job: Job) -> str:
-    words = [f"of {job.client}"] if job.client else []
-    words += [f"batch {job.batch}"] if job.batch else []
+    words = [f"of {_name(job.client)}"] if job.client else []
+    words += [f"batch {_name(job.batch)}"] if job.batch else []
     return f" ({', '.join(words)})" if words else ""
+
+
+def _name(given: str) -> str:
+    """What a client calls itself or its batch; in quotes if it could be taken for words of ours."""
+    return given if _PLAIN.fullmatch(given) else json.dumps(given, ensure_ascii=False)
 
 
 def _end(job: Job) -> str:

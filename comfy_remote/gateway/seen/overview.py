@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from ...clean import one_line
 from ...version import __version__
 from ..job import Job
 from ..queue_events import JobEnded, QueueEvent
+from .ending import ending_of
 from .state import GatewayState, WorkerFacts, WorkerState
 
 __all__ = [
@@ -36,7 +39,8 @@ _LONGEST_TEXT = 300
 
 
 def _shown(text: str) -> str:
-    return one_line(text[:_LONGEST_TEXT])
+    cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+    return one_line(cut)
 
 
 _Text = Annotated[str, AfterValidator(_shown)]
@@ -51,8 +55,7 @@ class WorkerView(_View):
     """A worker.
 
     Attributes:
-        kind: ``local`` (in the gateway's process), ``sdk`` (a process of the RunPod SDK) or
-            ``joined`` (another machine, or GPU, that asks for jobs).
+        kind: See `workers.WorkerKind`.
         seconds: How long it has been in this state; ``null`` if that is not known.
         why: Why it is broken.
         draining: It takes no more jobs; it may still run one.
@@ -168,16 +171,29 @@ class Overview(_View):
 
 
 class RecentEnds:
-    """The jobs that have ended last, since the gateway's start. A watch of its queue."""
+    """The jobs that have ended last. A watch of a gateway's queue.
+
+    Attributes:
+        most: How many are known at most.
+    """
 
     def __init__(self, most: int = _MOST_ENDS) -> None:
+        self.most = most
         self._ends: deque[tuple[float, EndedJob]] = deque(maxlen=most)
 
     def __call__(self, event: QueueEvent) -> None:
         """Note a job that ends."""
         if isinstance(event, JobEnded):
-            job = event.job
-            self._ends.appendleft((job.finished or 0.0, _ended(job)))
+            self._note(event.job)
+
+    def recall(self, jobs: Iterable[Job]) -> None:
+        """Note jobs that have ended before this process began, in that order. Of those with a large
+        result, neither the error's code nor the files are known.
+        """
+        for job in jobs:
+            said = from_json(job.more)
+            job.ending = ending_of(said.get("output"), said.get("error"))
+            self._note(job)
 
     def at(self, now: float) -> list[EndedJob]:
         """The ends, newest first."""
@@ -185,6 +201,9 @@ class RecentEnds:
             view.model_copy(update={"ago": max(0.0, now - finished)})
             for finished, view in self._ends
         ]
+
+    def _note(self, job: Job) -> None:
+        self._ends.appendleft((job.finished or 0.0, _ended(job)))
 
 
 async def overview(state: GatewayState, ends: RecentEnds) -> Overview:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ...secrets import redact
 from ...wire.runpod import RunPodState
+from ..job import Job
 from ..queue_events import JobEnded, QueueEvent
 from .job_log import log_event
 from .metrics import Metrics
@@ -42,7 +44,16 @@ class Shown:
         self._ends = RecentEnds()
         self._describing = asyncio.Lock()
         self._described = b""
-        self._until = 0.0
+        self._until = -math.inf
+        self._changes = 0
+
+    async def recall(self, last_ended: Callable[[int], Awaitable[Sequence[Job]]]) -> None:
+        """Note what has ended before this process began.
+
+        Args:
+            last_ended: Gives so many jobs at most, the newest first; see `Journal.last_ended`.
+        """
+        self._ends.recall(reversed(await last_ended(self._ends.most)))
 
     def on_event(self, event: QueueEvent) -> None:
         """Note what happens in the queue."""
@@ -53,17 +64,18 @@ class Shown:
             self.changed()
 
     def changed(self) -> None:
-        """Describe the gateway anew for the next who asks: somebody has changed it, and looks."""
-        self._until = 0.0
+        """Describe the gateway again for the next who asks: somebody has changed it, and looks."""
+        self._until = -math.inf
+        self._changes += 1
 
     async def overview(self) -> bytes:
         """What ``/overview`` answers, as JSON. However many ask, it is made once a second."""
         async with self._describing:
             if self._clock() >= self._until:
-                until = self._until = self._clock() + self._fresh
+                changes = self._changes
                 described = await overview(self._state(), self._ends)
                 self._described = redact(described.model_dump_json()).encode()
-                if self._until == until:
+                if self._changes == changes:
                     self._until = self._clock() + self._fresh
             return self._described
 

@@ -1,14 +1,14 @@
 // @ts-check
 /** What the page's tables show of each worker and job. */
 
-import { attemptNote, duration, end, memory, priority, size, whose, workerState } from './words.js'
+import { attemptNote, duration, end, kind, memory, priority, size, whose, workerState } from './words.js'
 
 /** @import { EndedJob, RunningJob, WaitingJob, WorkerView } from './gateway.js' */
 /** @import { Column } from './table.js' */
 
 /** @type {Column<WorkerView>[]} */
 export const WORKERS = [
-  { label: 'Worker', cell: (one) => ({ text: one.id, note: one.kind }) },
+  { label: 'Worker', cell: (one) => ({ text: one.id, note: kind(one) }) },
   {
     label: 'State',
     cell: (one) => {

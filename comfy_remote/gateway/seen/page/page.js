@@ -126,6 +126,8 @@ function showProblem(words) {
 function lock(wrong) {
   gateway.token = ''
   byId('open').hidden = true
+  for (const table of [workers, running, waiting, ended]) table.show([])
+  byId('totals').replaceChildren()
   byId('forget').hidden = true
   byId('locked').hidden = false
   // The clients of Comfy Remote do not send it in plain http either.

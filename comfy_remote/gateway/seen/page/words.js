@@ -65,6 +65,19 @@ export function workerState(worker) {
   }
 }
 
+/** @type {Record<string, string>} */
+const KINDS = {
+  local: 'on this machine',
+  url: 'a ComfyUI that runs by itself',
+  sdk: "RunPod's SDK, on this machine",
+  joined: 'joined'
+}
+
+/** @param {WorkerView} worker */
+export function kind(worker) {
+  return KINDS[worker.kind] ?? worker.kind
+}
+
 const ENDS = {
   COMPLETED: { text: 'Completed', tone: 'good' },
   FAILED: { text: 'Failed', tone: 'bad' },
