@@ -29,6 +29,8 @@ __all__ = ["Line", "Needs", "Offer", "PlacedWorker", "WaitingJob"]
 _MOST_NAMED = 3
 _MOST_CONSIDERED = 64
 """Demands of one batch among which a worker has the choice: those behind them wait."""
+_QUICKEST = 1.0
+"""Seconds that a job with models takes at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class Line(Generic[_Job]):
 
     Args:
         warm_patience: Seconds that a worker stays idle rather than take a job whose models are warm
-            on a busy one, and that a job is left to an idle one that has them warm.
+            on a busy one, unless more such jobs wait than that one can run meanwhile; and that a
+            job is left to an idle one that has them warm.
         patience: Seconds after which the job whose turn it is is passed over no longer.
         burst: Seconds that a new job is left to a busy worker in any case, because the rest of its
             batch is arriving, and may suit the idle one better.
@@ -295,7 +298,7 @@ class Line(Generic[_Job]):
 
     def why(self, job: _Job, workers: Collection[PlacedWorker], now: float) -> str:
         """Why a job waits: a sentence or two for people."""
-        demand = _Demand(*_demanded(job))
+        demand = self._demands.get(_demanded(job)) or _Demand(*_demanded(job))
         able = [worker for worker in workers if demand.on(worker).allowed]
         if not able:
             return _not_offered(job, workers)
@@ -356,8 +359,11 @@ class Line(Generic[_Job]):
         if not prospect.warmer:
             return now
         idle_since = now if view.worker.idle_since is None else view.worker.idle_since
+        busy_until = job.queued + self._burst
+        if prospect.waiting * _QUICKEST <= self._warm_patience * len(prospect.warmer):
+            busy_until = max(busy_until, idle_since + self._warm_patience)
         ends = max(
-            max(idle_since + self._warm_patience, job.queued + self._burst)
+            busy_until
             if other.idle_since is None
             else max(other.idle_since, job.queued) + self._warm_patience
             for other in prospect.warmer
@@ -469,10 +475,12 @@ class _Prospect:
         rank: The smaller, the better: its models are warm here (the fewer are missing, the better),
             nowhere, elsewhere.
         warmer: Other workers that have more of its models warm.
+        waiting: How many jobs wait with the same demand.
     """
 
     rank: tuple[int, int]
     warmer: tuple[PlacedWorker, ...] = ()
+    waiting: int = 0
 
 
 _COLD = _Prospect((1, 0))
@@ -505,7 +513,7 @@ class _View:
             if here.is_worse_than(fit.lacks for fit in fits if fit.allowed):
                 return None
         if warmer := self._warmer(demand, here):
-            return _Prospect((2, len(here.cold)), warmer)
+            return _Prospect((2, len(here.cold)), warmer, demand.jobs)
         warm = len(here.cold) < len(demand.needs.models)
         return _Prospect((0, len(here.cold))) if warm else _COLD
 

@@ -420,6 +420,18 @@ def test_a_worker_that_is_idle_for_long_leaves_a_new_job_for_a_moment_only() -> 
     assert scene.choose(cold) is job
 
 
+def test_a_job_is_not_left_to_a_worker_that_has_enough_to_do() -> None:
+    warm, cold = Worker("warm", Offer(warm=A.models), idle_since=None), Worker("cold")
+    scene = Scene(cold, warm)
+    scene.now = cold.idle_since = 100.0
+    jobs = [scene.add(A) for _ in range(11)]
+    assert scene.choose(cold) is None, "the rest of the batch may be others'"
+    scene.now += BURST
+    assert scene.choose(cold) is jobs[0]
+    scene.line.remove(jobs[-1])
+    assert scene.choose(cold) is None, "ten jobs may end in ten seconds"
+
+
 def test_a_job_is_left_to_an_idle_worker_that_is_warm() -> None:
     warm, cold = Worker("warm", Offer(warm=A.models)), Worker("cold")
     scene = Scene(cold, warm)
