@@ -270,8 +270,8 @@ class LimitsSizes(Protocol):
     """A target that limits how much a job may carry."""
 
     @property
-    def body_limit(self) -> int:
-        """Bytes that a request may have."""
+    def body_limit(self) -> int | None:
+        """Bytes that a request may have, its files included; ``None`` if it is not limited."""
 
     @property
     def result_limit(self) -> int | None:

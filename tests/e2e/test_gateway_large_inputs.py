@@ -128,6 +128,18 @@ async def test_an_input_and_an_output_of_24_mb(
     assert film.sha256 == hashlib.sha256(film.bytes()).hexdigest()
 
 
+async def test_a_check_knows_that_large_inputs_are_taken(
+    tmp_path: Path, picture: Path, record: Record
+) -> None:
+    async with (
+        a_gateway() as gateway,
+        local_worker(gateway, tmp_path),
+        Client(target(gateway), record=record) as client,
+    ):
+        report = await client.check(WORKFLOW, inputs=picture)
+    assert "request_too_large" not in [problem.code for problem in report.problems]
+
+
 async def test_an_input_goes_with_its_job_and_comes_again_within_the_next(
     tmp_path: Path, picture: Path, record: Record
 ) -> None:

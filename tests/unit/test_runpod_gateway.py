@@ -26,6 +26,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.events import DidItRun, Finished, JobState, Log, Progress
+from comfy_remote.jobs.forecast import limits_of
 from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.base import InputFile, RunRequest
@@ -34,6 +35,7 @@ from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.runpod import FILES_HEADER, IDEMPOTENCY_HEADER, JobStatus
+from comfy_remote.workflow.check import Limits
 from comfy_remote.workflow.paid_nodes import any_paid, is_paid, known_paid
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
@@ -281,7 +283,7 @@ async def test_the_workflow_itself_may_be_as_large_as_a_request(gateway: Gateway
     async with target_at(gateway) as target:
         with pytest.raises(RequestTooLarge, match="The workflow itself is 11"):
             await target.submit(RunRequest(JOB, prompt))
-        assert target.body_limit == gateway.file_bytes
+        assert limits_of(target) == Limits()  # its files are not counted
 
 
 async def test_a_gateway_that_was_out_of_reach_when_it_was_asked_is_asked_again(

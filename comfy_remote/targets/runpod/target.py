@@ -187,9 +187,9 @@ class RunPodTarget:
         return self.kind.no_worker
 
     @property
-    def body_limit(self) -> int:
-        """Bytes that a request may have, its files included."""
-        return self.kind.body_limit if self._gateway is None else self._gateway.file_bytes
+    def body_limit(self) -> int | None:
+        """Bytes that a request may have, its files included; ``None`` if they go by themselves."""
+        return self.kind.body_limit if self._gateway is None else None
 
     @property
     def result_limit(self) -> int | None:
