@@ -23,7 +23,7 @@ from ..errors import (
     ValueInvalid,
 )
 from ..wire.request import named_by_hash
-from ..wire.runpod import EndpointHealth
+from ..wire.runpod import EndpointHealth, RunPodState
 from .body import json_bytes
 from .files import FileStore
 from .job import Job, Lease, Submission
@@ -201,7 +201,9 @@ class LocalEndpoint:
 
     async def retry(self, job_id: str) -> Status:
         """See `Endpoint.retry`."""
-        return (await self.queue.retry(job_id)).status()
+        job = await self.queue.retry(job_id)
+        # A worker may have it by now.
+        return {"id": job.id, "status": RunPodState.IN_QUEUE.value}
 
     async def purge(self) -> int:
         """See `Endpoint.purge`."""

@@ -1,6 +1,7 @@
 """A gateway in a process of its own, to be filled, measured and killed.
 
-As a program: a gateway whose worker echoes its input, or fails where that is asked for.
+As a program: a gateway whose worker echoes its input, or fails where that is asked for. It notes
+each start and end of a job in a file, if one is named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TOKEN = "a-token-for-the-gateway"
 
@@ -34,9 +36,24 @@ class GatewayProcess:
 
 
 @contextlib.contextmanager
-def gateway_process(temporary: Path, **limits: int | float) -> Iterator[GatewayProcess]:
-    """A gateway with its temporary files below ``temporary``."""
+def gateway_process(
+    temporary: Path,
+    *,
+    folder: Path | None = None,
+    port: int = 0,
+    notes: Path | None = None,
+    **limits: int | float | str,
+) -> Iterator[GatewayProcess]:
+    """A gateway with its temporary files below ``temporary``.
+
+    Args:
+        folder: Where it stores what it promises; a temporary one when ``None``.
+        notes: Gets a line ``start JOB`` and ``end JOB`` for what its worker does.
+    """
     arguments = [f"{name}={value}" for name, value in limits.items()]
+    arguments += [f"_folder={folder}"] if folder else []
+    arguments += [f"_notes={notes}"] if notes else []
+    arguments += [f"_port={port}"] if port else []
     process = subprocess.Popen(
         [sys.executable, __file__, *arguments],
         env={**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary)},
@@ -57,11 +74,24 @@ def gateway_process(temporary: Path, **limits: int | float) -> Iterator[GatewayP
         process.stdout.close()
 
 
-async def _work(job_id: str, payload: object, report: object) -> dict[str, object]:
-    if isinstance(payload, Mapping) and payload.get("fail"):
-        return {"error": "as asked for"}
-    size = len(payload) if isinstance(payload, str | list | Mapping) else payload
-    return {"size": size}
+def _worker(notes: str | None) -> Any:
+    def note(word: str, job_id: str) -> None:
+        if notes is not None:
+            with Path(notes).open("a") as file:
+                file.write(f"{word} {job_id}\n")
+
+    async def work(job_id: str, payload: object, report: object) -> dict[str, object]:
+        note("start", job_id)
+        given = payload if isinstance(payload, Mapping) else {}
+        if given.get("fail"):
+            return {"error": "as asked for"}
+        if given.get("seconds"):
+            await asyncio.sleep(given["seconds"])
+        size = len(payload) if isinstance(payload, str | list | Mapping) else payload
+        note("end", job_id)
+        return {"echo": given["echo"]} if "echo" in given else {"size": size}
+
+    return work
 
 
 async def _serve(arguments: list[str]) -> None:
@@ -70,9 +100,19 @@ async def _serve(arguments: list[str]) -> None:
     from comfy_remote.gateway import GatewayLimits, GatewayServer
 
     given = dict(argument.split("=", 1) for argument in arguments)
-    limits = GatewayLimits(**{name: int(value) for name, value in given.items()})  # type: ignore[arg-type]
-    async with GatewayServer(endpoint_id="desk", token=SecretStr(TOKEN), limits=limits) as gateway:
-        gateway.add_local_worker(_work)
+    folder, port = given.pop("_folder", None), int(given.pop("_port", 0))
+    notes = given.pop("_notes", None)
+    hosts = frozenset(filter(None, [given.pop("webhook_hosts", "")]))
+    numbers: dict[str, Any] = {name: int(value) for name, value in given.items()}
+    limits = GatewayLimits(webhook_hosts=hosts, **numbers)
+    async with GatewayServer(
+        endpoint_id="desk",
+        token=SecretStr(TOKEN),
+        limits=limits,
+        folder=Path(folder) if folder else None,
+        port=port,
+    ) as gateway:
+        gateway.add_local_worker(_worker(notes))
         print(gateway.endpoint_url, flush=True)
         await asyncio.Event().wait()
 

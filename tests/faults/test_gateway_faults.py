@@ -228,7 +228,7 @@ async def test_a_disk_that_is_full_at_the_end_fails_the_job_with_the_reason(
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("comfy_remote.gateway.files.os.fsync", full)
+        monkeypatch.setattr("os.fsync", full)
         given = {"output": "x" * 40_000}
         async with worker.post(f"job-done/w/{job['id']}?gpu=x", json=given) as answer:
             assert answer.status == 200, "to the worker it is done: it has nothing to send again"
