@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 from aiohttp import web
@@ -223,6 +224,7 @@ def sent_token(request: web.Request, token: SecretStr) -> bool:
     )
 
 
+@lru_cache(maxsize=32)  # each request asks
 def _host_name(host: str) -> str:
     try:
         return URL(f"http://{host}").host or ""

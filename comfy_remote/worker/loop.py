@@ -109,17 +109,18 @@ async def work(source: JobSource, handler: Handler, *, backoff: Backoff = _BACKO
     Raises:
         ConfigurationError: The handler cannot get ready, and never will.
     """
+    gets_ready = handler if isinstance(handler, GetsReady) else None
     while not source.closed:
-        if not await _is_ready(source, handler, backoff):
+        if gets_ready is not None and not await _is_ready(source, gets_ready, backoff):
             return
         if (job := await source.take()) is not None:
             await _run(source, handler, job)
 
 
-async def _is_ready(source: JobSource, handler: Handler, backoff: Backoff) -> bool:
+async def _is_ready(source: JobSource, handler: GetsReady, backoff: Backoff) -> bool:
     """Wait until the handler can take a job; ``False`` if there will be none any more."""
     failures = 0
-    while isinstance(handler, GetsReady) and not source.closed:
+    while not source.closed:
         try:
             await handler.ready()
             break
