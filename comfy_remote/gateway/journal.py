@@ -34,7 +34,7 @@ from .group_read import GroupRead
 from .job import Job
 from .job_rows import JobRow, delete_row, forget_row, insert_row, jobs_where, row_of, update_row
 from .limits import GatewayLimits
-from .schema import DATABASE, check, connect, database_errors, is_full, prepare
+from .schema import DATABASE, check, connect, database_errors, give_back, is_full, prepare
 from .worker_list import WorkerList, WorkerNotes
 
 __all__ = ["INLINE_BYTES", "Counts", "Expired", "Journal", "Recovered"]
@@ -46,8 +46,8 @@ INLINE_BYTES = 32 * 1024
 """Up to here, an input or a result is better in the job's row: a file costs five times as much."""
 
 _LOCK = ".lock"
-_WAITING_BYTES = 16 * 2**20
-_LOG_LIMIT = 48 * 2**20  # and what is under way then
+_WAITING_LIMIT = 32 * 2**20  # as many jobs at once as there are connections
+_LOG_LIMIT = 32 * 2**20  # and what waits then: 64 MiB at most
 _CLOCK_SAVED_EVERY = 5.0
 _AGAIN_AFTER = 10
 _PARAMETERS = 400  # of one statement; SQLite takes 999
@@ -104,6 +104,7 @@ class Journal:
         folder: The gateway's own. No other process may have it open. ``None`` for a temporary
             one, which `close` removes.
         key_retention: Seconds that a key is good for after its job's result has gone.
+        waiting_limit: Bytes that may wait to be written; above it, `add` refuses new jobs.
         log_limit: Bytes that the write-ahead log may have; above it, `add` refuses new jobs.
         monotonic: For `clock`.
 
@@ -117,6 +118,7 @@ class Journal:
         folder: Path | None,
         *,
         key_retention: float = _KEY_RETENTION,
+        waiting_limit: int = _WAITING_LIMIT,
         log_limit: int = _LOG_LIMIT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -126,6 +128,7 @@ class Journal:
         self.counts = Counts()
         self._monotonic = monotonic
         self._key_retention = key_retention
+        self._waiting_limit = waiting_limit
         self._log_limit = log_limit
         self._number = 0
         self._clock_saved = 0.0
@@ -290,7 +293,9 @@ class Journal:
         return await self._in_order(write)
 
     async def look_after(self) -> None:
-        """Save the clock, and try again what could not be written. Call it about once a second."""
+        """Save the clock, try again what could not be written, and give the disk its room back.
+        Call it about once a second.
+        """
         if (
             self.problem is not None
             or self._is_log_full
@@ -298,6 +303,9 @@ class Journal:
         ):
             with contextlib.suppress(LocalStorageError):
                 await self._in_order(lambda _: None)
+        if self.problem is None and self.waiting_bytes == 0:
+            with contextlib.suppress(LocalStorageError):
+                await self._open.writer.run(give_back)
 
     # Workers
 
@@ -437,7 +445,7 @@ class Journal:
         writer = self._open.writer
         if writer.problem is not None:
             return _refusal(writer.problem)
-        if writer.size > _WAITING_BYTES:
+        if writer.size > self._waiting_limit:
             return _later("The gateway's disk is too slow for so many jobs.")
         if self._is_log_full:
             return _later("Another program has long been reading the gateway's database.")

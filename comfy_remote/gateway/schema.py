@@ -16,6 +16,7 @@ __all__ = [
     "connect",
     "database_error",
     "database_errors",
+    "give_back",
     "is_full",
     "prepare",
     "transaction",
@@ -32,6 +33,8 @@ _LOG_BYTES = 8 * 2**20
 """What the write-ahead log is cut down to when all of it is in the database."""
 
 _CHECKED_BYTES = 2**29
+_FREE_PAGES = 4096
+_GIVEN_BACK_PAGES = 512  # in some tens of milliseconds
 
 _DAMAGED = (
     "The file is damaged. Restore it from a backup; or move it and the folder {files} away: "
@@ -130,8 +133,9 @@ def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
     """A connection that writes durably: what is committed survives a power cut.
 
     Raises:
-        sqlite3.Error: The file cannot be used.
+        sqlite3.Error, OSError: The file cannot be used.
     """
+    is_new = not path.exists() or path.stat().st_size == 0
     connection = sqlite3.connect(
         path,
         timeout=patience,
@@ -140,6 +144,8 @@ def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
     )
     try:
         connection.row_factory = sqlite3.Row
+        if is_new:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # for `give_back`
         _write_ahead(connection, patience)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # for macOS; others have no such thing
@@ -185,6 +191,21 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             for step in steps:
                 connection.execute(step)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+
+
+def give_back(connection: sqlite3.Connection) -> None:
+    """Give some room back to the disk, where much of the file is free again.
+
+    Raises:
+        sqlite3.Error: The database cannot be written.
+    """
+    pages, free = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count")
+    )
+    if free > max(_FREE_PAGES, pages // 4):
+        # `execute` would do one page of them.
+        connection.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK_PAGES})")
 
 
 @contextlib.contextmanager

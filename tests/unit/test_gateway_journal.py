@@ -182,6 +182,29 @@ async def test_a_result_is_found_and_goes_in_its_time_and_the_key_later(
     assert await journal.add(job("next", idempotency_key="k")) is None
 
 
+async def test_the_room_of_what_is_forgotten_goes_back_to_the_disk(
+    opened: Callable[..., Journal],
+) -> None:
+    journal = opened()
+    jobs = [end(job(f"j{number}"), at=1.0) for number in range(800)]
+    for one in jobs:
+        one.input, one.more = None, b"r" * 32_000
+    await asyncio.gather(*map(journal.add, jobs))
+    while (await journal.expire(1000.0)).more:
+        pass
+    assert await journal.size() < 2**20
+    kept = job("kept")
+    await journal.add(kept)
+    for _ in range(8):
+        await journal.look_after()
+    found = await journal.find("kept")
+    await journal.close()  # which writes the log back
+
+    assert found is not None
+    assert found.input == kept.input
+    assert journal.path.stat().st_size < 23 * 2**20, "of 25 MB"
+
+
 async def test_what_is_owed_does_not_go_and_comes_back(opened: Callable[..., Journal]) -> None:
     journal = opened()
     owed = end(job("owed", webhook="https://example.com", owed=True), at=10.0)
