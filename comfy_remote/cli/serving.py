@@ -97,8 +97,10 @@ def show_log() -> None:
     import logging
 
     from ..config.log import log_to_stderr
+    from ..config.log_thread import log_in_thread
 
     log_to_stderr(logging.INFO, "%(asctime)s %(message)s", "%H:%M:%S")
+    log_in_thread()
 
 
 def read_token(file: Path | None, variable: str = TOKEN_VARIABLE) -> SecretStr | None:

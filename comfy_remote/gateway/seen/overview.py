@@ -34,7 +34,7 @@ __all__ = [
 
 _MOST_ENDS = 50
 _MOST_WARM = 12
-_AT_A_TIME = 25  # jobs described before others have their turn
+_AT_A_TIME = 10  # jobs described before others have their turn
 _LONGEST_TEXT = 300
 
 
