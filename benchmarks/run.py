@@ -20,6 +20,7 @@ BENCHMARKS = {
     "gateway-results": "gateway_queue:bench_results",
     "gateway-growth": "gateway_queue:bench_growth",
     "fleet": "fleet:bench_fleet",
+    "gateway-joined": "joined:bench_joined",
     "worker": "worker:bench_worker",
     "lane": "lane:bench_lane",
     "download": "large_download:bench_download",
