@@ -101,14 +101,18 @@ class JoinedWorkers:
         )
         return drop
 
-    async def take(self, worker_id: str, boot: str) -> list[GivenJob]:
+    async def take(self, worker_id: str, boot: str, ping: Ping) -> list[GivenJob]:
         """A job for a worker, or none after some seconds, or when it says hello again meanwhile.
 
         Raises:
-            NotGreeted: It has to say hello first.
+            NotGreeted: It has to say hello first: also if it should have a job, and has not.
         """
         connection = self._known(worker_id, boot)
         await self._end_take(worker_id)
+        held = {(one.job, one.attempt) for one in ping.holds}
+        worker = self._registry.seen(worker_id)
+        if any((job.id, job.attempt) not in held for job in worker.running.values()):
+            raise NotGreeted
         with self._polling(boot):
             taking = asyncio.ensure_future(self._endpoint.take(worker_id, wait=self.poll))
             connection.take = taking

@@ -29,6 +29,7 @@ from ..wire.joined import (
     Hello,
     HelloAnswer,
     Ping,
+    Stored,
 )
 from .access import RouteHandler, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
@@ -106,7 +107,8 @@ class _JoinedRoutes:
         return _answer(HelloAnswer(drop=drop, poll_wait=self._joined.poll))
 
     async def take(self, request: web.Request) -> web.StreamResponse:
-        jobs = await self._joined.take(_worker(request), _boot(request))
+        ping = await self._read(request, Ping)
+        jobs = await self._joined.take(_worker(request), _boot(request), ping)
         if not jobs:
             return web.Response(status=204)
         try:
@@ -166,9 +168,11 @@ class _JoinedRoutes:
         return web.Response(status=204)
 
     async def has_output(self, request: web.Request) -> web.Response:
-        worker_id, job_id, _ = self._about(request)
+        worker_id, job_id, attempt = self._about(request)
         job, sha256 = self._job(worker_id, job_id), request.match_info["sha256"]
-        return web.Response(status=200 if job and sha256 in job.output_files else 404)
+        if job is None or sha256 not in job.output_files:
+            return web.Response(status=404)
+        return web.Response(headers={JOB_HEADER: f"{job_id}/{attempt}"})
 
     async def write_output(self, request: web.Request) -> web.Response:
         worker_id, job_id, attempt = self._about(request)
@@ -177,7 +181,7 @@ class _JoinedRoutes:
         size = await self._endpoint.add_output(
             job_id, sha256, chunks, worker_id=worker_id, attempt=attempt
         )
-        return json_answer({"size": size}, status=201)
+        return _answer(Stored(size=size), status=201)
 
     async def read_input(self, request: web.Request) -> web.StreamResponse:
         worker_id, job_id = _worker(request), request.match_info["job_id"]
@@ -229,8 +233,9 @@ def _as_taken(job: GivenJob) -> web.Response:
     return web.Response(body=job.content, content_type="application/json", headers=headers)
 
 
-def _answer(model: BaseModel) -> web.Response:
-    return web.Response(body=model.model_dump_json().encode(), content_type="application/json")
+def _answer(model: BaseModel, status: int = 200) -> web.Response:
+    body = model.model_dump_json().encode()
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def _conflict(code: str, words: str) -> web.Response:

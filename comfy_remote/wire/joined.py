@@ -6,7 +6,7 @@ token, and `BOOT_HEADER`:
 | request | body → answer |
 | --- | --- |
 | ``POST hello`` | `Hello` → `HelloAnswer` |
-| ``POST take`` (a long poll) | → the job's input, and `JOB_HEADER`; 204 for no job |
+| ``POST take`` (a long poll) | `Ping` → the job's input, and `JOB_HEADER`; 204 for no job |
 | ``POST ping`` (a long poll) | `Ping` → `PingAnswer` |
 | ``POST jobs/{job}/{attempt}/progress`` | ``{"output"}`` → 204 |
 | ``POST jobs/{job}/{attempt}/done`` | ``{"output", "error"}`` → `Delivered` |
@@ -47,12 +47,13 @@ __all__ = [
     "Ping",
     "PingAnswer",
     "Report",
+    "Stored",
     "home_of",
 ]
 
 BOOT_HEADER = "Comfy-Remote-Boot"
 JOB_HEADER = "Comfy-Remote-Job"
-"""``JOB/ATTEMPT``: which job an input is of."""
+"""``JOB/ATTEMPT``: which job an input, or a large output that is there already, is of."""
 SAY_HELLO = "say_hello"
 NAME_TAKEN = "worker_name_taken"
 
@@ -153,7 +154,7 @@ class HelloAnswer(BaseModel):
 
 
 class Ping(BaseModel):
-    """What the worker runs; see `Hello`."""
+    """What the worker has; see `Hello`. With ``ping``, what it runs is enough."""
 
     holds: Annotated[list[Held], Field(max_length=_MOST_HELD)] = []
     draining: bool = False
@@ -169,6 +170,12 @@ class PingAnswer(BaseModel):
 
     stop: list[Held] = []
     draining: bool = False
+
+
+class Stored(BaseModel):
+    """The answer to a large output: the bytes that have been stored."""
+
+    size: int
 
 
 class Delivered(BaseModel):

@@ -139,12 +139,13 @@ class FakeHead:
         return web.Response(status=204)
 
     async def _head(self, request: web.Request) -> web.StreamResponse:
-        there = request.match_info["sha256"] in self.files
-        return web.Response(status=200 if there else 404)
+        if request.match_info["sha256"] not in self.files:
+            return web.Response(status=404)
+        return web.Response(headers={"Comfy-Remote-Job": "/".join(_job(request))})
 
     async def _put(self, request: web.Request) -> web.StreamResponse:
-        self.files[request.match_info["sha256"]] = await request.read()
-        return web.json_response({}, status=201)
+        content = self.files[request.match_info["sha256"]] = await request.read()
+        return web.json_response({"size": len(content)}, status=201)
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=self.files[request.match_info["sha256"]])

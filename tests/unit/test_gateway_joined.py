@@ -59,8 +59,9 @@ class Box:
         status, body, _ = await self.ask("POST", "hello", {"boot": self.boot, **more})
         return status, json.loads(body)
 
-    async def take(self) -> tuple[str, int, Any] | None:
-        status, body, headers = await self.ask("POST", "take")
+    async def take(self, *has: str) -> tuple[str, int, Any] | None:
+        holds = [{"job": job, "attempt": 1, "state": "ended"} for job in has]
+        status, body, headers = await self.ask("POST", "take", {"holds": holds})
         if status == 204:
             return None
         assert status == 200, body
@@ -225,6 +226,18 @@ async def test_a_job_that_never_arrived_is_put_back_by_the_next_hello(
     assert await box.take() == (job, 1, 1)
 
 
+async def test_one_that_asks_for_a_job_without_the_one_it_has_says_hello_first(
+    gateway: GatewayServer, box: Box
+) -> None:
+    await box.hello()
+    job = await submit(gateway)
+    assert await box.take() is not None  # and the answer is lost
+    status_code, body, _ = await box.ask("POST", "take", {})
+    assert (status_code, json.loads(body)["comfy_remote"]["code"]) == (409, "say_hello")
+    await box.hello()
+    assert await box.take() == (job, 1, 1)
+
+
 async def test_a_hello_ends_the_question_before_it(gateway: GatewayServer, box: Box) -> None:
     await box.hello()
     taking = asyncio.create_task(box.take())
@@ -251,7 +264,7 @@ async def test_a_worker_that_has_started_again_lost_its_job_and_keeps_its_result
     await box.hello()
     lost, ended = await submit(gateway), await submit(gateway, priority=-1)
     assert (await box.take() or ("",))[0] == lost
-    assert (await box.take() or ("",))[0] == ended
+    assert (await box.take(lost) or ("",))[0] == ended
     holds = [
         {"job": ended, "attempt": 1, "state": "ended"},
         {"job": "no-such-job", "attempt": 1, "state": "ended"},
@@ -386,7 +399,7 @@ async def test_labels_and_memory_of_the_report_decide(gateway: GatewayServer, bo
     await submit(gateway, memory=24 * 2**30)
     fits = await submit(gateway, labels=["fast"], memory=8 * 2**30)
     assert (await box.take() or ("",))[0] == fits
-    assert await box.take() is None
+    assert await box.take(fits) is None
 
 
 BAD_HELLOS = {

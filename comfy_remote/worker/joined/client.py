@@ -30,6 +30,7 @@ from ...wire.joined import (
     HelloAnswer,
     Ping,
     PingAnswer,
+    Stored,
 )
 from ..loop import TakenJob
 from ..storage import GatewayStore
@@ -118,9 +119,13 @@ class Gateway:
         body = await asyncio.to_thread(lambda: hello.model_dump_json().encode())
         return _read(HelloAnswer, await self._post("hello", body))
 
-    async def take(self) -> TakenJob | None:
-        """The next job; ``None`` if there was none for some seconds."""
-        answer = await self._post("take", limit=_LARGEST_INPUT)
+    async def take(self, ping: Ping) -> TakenJob | None:
+        """The next job; ``None`` if there was none for some seconds.
+
+        Args:
+            ping: With the results that wait. What it does not have was lost on its way here.
+        """
+        answer = await self._post("take", ping.model_dump_json().encode(), limit=_LARGEST_INPUT)
         if answer.status == 204:
             return None
         try:
@@ -163,13 +168,15 @@ class Gateway:
         """
         path = f"jobs/{job}/{attempt}/files/{file.name}"
         # A large one may have arrived, and its answer not.
-        if (await self._transfers.head_once(path, self._boot)).status == 200:
+        known = await self._transfers.head_once(path, self._boot)
+        if known.status == 200 and known.headers.get(JOB_HEADER) == f"{job}/{attempt}":
             return
         size = (await asyncio.to_thread(file.stat)).st_size
         answer = await self._transfers.put_once(
             path, size, file_chunks(file), self._boot, accept=_SPOKEN_OF
         )
-        self._checked(answer)
+        if _read(Stored, self._checked(answer)).size != size:
+            raise _nonsense("it has another size of a file")
 
     def inputs(self) -> GatewayStore:
         """Where input files are that clients have sent to the gateway by themselves."""

@@ -79,6 +79,7 @@ class JoinedWorker:
         # Stops of jobs that are not here (yet): the answer with the job may be on its way.
         self._early_stops: deque[tuple[str, int]] = deque(maxlen=16)
         self._connected = asyncio.Event()
+        self._asking = asyncio.Lock()
         self._hello_due = asyncio.Event()
         self._draining = asyncio.Event()
         self._broken = ""
@@ -142,33 +143,14 @@ class JoinedWorker:
             return None
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        async with first_of(
-            self._gateway.take(), self._draining.wait(), self._hello_due.wait()
-        ) as (
-            taking,
-            *_,
-        ):
-            if not taking.done():
-                # The answer may be on its way: a hello says that no job has arrived.
-                self._say_hello_again()
-                return None
-            try:
-                job: TakenJob | None = taking.result()
-            except AuthenticationError:
-                raise
-            except (HelloWanted, ComfyRemoteError) as error:
-                _log.debug("No job was taken: %s", error)
-                self._say_hello_again()
-                return None
+        # No hello is under way meanwhile, which would not have the job among those held.
+        async with self._asking:
+            job = None if self._hello_due.is_set() else await self._ask_for_job()
         if job is None:
             # A gateway holds such a question for seconds; one that does not is not asked faster.
             await asyncio.sleep(max(0.0, begun + self._times.least - loop.time()))
-            return None
-        self._stop_it.clear()
-        self._running = self._store.job = job
-        if (job.id, job.attempt) in self._early_stops:
-            self._stop_it.set()
-        _log.info("Job %s begins.", job.id)
+        else:
+            _log.info("Job %s begins.", job.id)
         return job
 
     async def progress(self, job: TakenJob, snapshot: dict[str, JsonValue]) -> None:
@@ -253,18 +235,19 @@ class JoinedWorker:
                 await asyncio.sleep(self._times.outage.seconds(failures))
 
     async def _hello(self) -> None:
-        self._hello_due.clear()
-        holds = self._held()
-        answer = await self._gateway.hello(
-            Hello(
-                boot=self._gateway.boot,
-                version=__version__,
-                report=self._report or Report(),
-                holds=holds,
-                draining=self._draining.is_set(),
-                broken=self._broken,
+        self._hello_due.set()  # ends the question for a job
+        async with self._asking:
+            self._hello_due.clear()
+            answer = await self._gateway.hello(
+                Hello(
+                    boot=self._gateway.boot,
+                    version=__version__,
+                    report=self._report or Report(),
+                    holds=self._held(),
+                    draining=self._draining.is_set(),
+                    broken=self._broken,
+                )
             )
-        )
         await self._drop(answer.drop)
         self._connected.set()
         self._changed.notify()
@@ -334,6 +317,31 @@ class JoinedWorker:
             self._report = before or Report()
         if self._report != before:
             self._say_hello_again()
+
+    async def _ask_for_job(self) -> TakenJob | None:
+        async with first_of(
+            self._gateway.take(Ping(holds=self._held())),
+            self._draining.wait(),
+            self._hello_due.wait(),
+        ) as (taking, *_):
+            if not taking.done():
+                # The answer may be on its way: a hello says that no job has arrived.
+                self._say_hello_again()
+                return None
+            try:
+                job: TakenJob | None = taking.result()
+            except AuthenticationError:
+                raise
+            except (HelloWanted, ComfyRemoteError) as error:
+                _log.debug("No job was taken: %s", error)
+                self._say_hello_again()
+                return None
+        if job is not None:
+            self._stop_it.clear()
+            self._running = self._store.job = job
+            if (job.id, job.attempt) in self._early_stops:
+                self._stop_it.set()
+        return job
 
     def _say_hello_again(self) -> None:
         self._connected.clear()
