@@ -309,14 +309,22 @@ class LocalEndpoint:
         output: JsonValue,
         error: JsonValue,
         attempt: int | None = None,
+        tries_again: bool = False,
     ) -> bool:
         """End a job with what its worker gave: failed if there is an ``error``.
 
         A result that is too large, or cannot be stored, makes the job fail. The end is on disk
         after `JobQueue.committed`.
 
+        Args:
+            tries_again: The worker has the result on its own disk, and delivers it later if it
+                cannot be stored now.
+
         Returns:
             See `JobQueue.finish`.
+
+        Raises:
+            LocalStorageError: With ``tries_again``: it cannot be stored now.
         """
         queue = self.queue
         limit = self.limits.run_bytes
@@ -341,6 +349,8 @@ class LocalEndpoint:
             try:
                 result = await self.files.put(content)
             except LocalStorageError as full:
+                if tries_again:
+                    raise
                 return queue.fail(job_id, worker_id, full, attempt=attempt)
         return queue.finish(
             job_id,

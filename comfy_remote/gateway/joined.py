@@ -50,13 +50,14 @@ class _Connection:
 
     Attributes:
         hello: What it said last.
-        own_draining: Whether it is ending by itself.
         given: The job that it was given last.
         take: The question for a job that is being answered.
+        written: The jobs of the last answer to one.
     """
 
     hello: Hello
     given: Held | None = None
+    written: list[GivenJob] | None = None
     take: asyncio.Future[list[GivenJob]] | None = None
 
 
@@ -119,21 +120,24 @@ class JoinedWorkers:
             try:
                 await asyncio.wait({taking})
             except asyncio.CancelledError:  # the worker has hung up
-                taking.cancel()
-                await asyncio.gather(taking, return_exceptions=True)
-                self.put_back(_result(taking))
-                raise
-            finally:
                 if connection.take is taking:
-                    connection.take = None
-        jobs = _result(taking)
+                    await self._end_take(worker_id)
+                raise
+        if connection.take is not taking:
+            return []  # it has been ended meanwhile, and what it gave is put back
+        connection.take = None
+        jobs = connection.written = _result(taking)
         for job in jobs:
             connection.given = Held(job=job.lease.job.id, attempt=job.lease.attempt)
         return jobs
 
-    def put_back(self, jobs: list[GivenJob]) -> None:
-        """Put back what did not reach the worker."""
-        self._queue.put_back([job.lease for job in jobs], "It did not reach the worker.")
+    def not_delivered(self, worker_id: str, jobs: list[GivenJob]) -> None:
+        """Put back what did not reach the worker, unless it has said since what it has: the job may
+        be its own again then, under the same number.
+        """
+        connection = self._connections.get(worker_id)
+        if connection is not None and connection.written is jobs:
+            self._put_back(jobs)
 
     async def ping(self, worker_id: str, boot: str, ping: Ping) -> PingAnswer:
         """What a worker has to do now; an empty answer after some seconds.
@@ -245,9 +249,13 @@ class JoinedWorkers:
         """End a question that is still being answered: the worker reads no answer to it."""
         connection = self._connections.get(worker_id)
         if connection is not None and (taking := connection.take) is not None:
+            connection.take = None
             taking.cancel()
             await asyncio.wait({taking})
-            self.put_back(_result(taking))
+            self._put_back(_result(taking))
+
+    def _put_back(self, jobs: list[GivenJob]) -> None:
+        self._queue.put_back([job.lease for job in jobs], "It did not reach the worker.")
 
     @contextmanager
     def _polling(self, boot: str) -> Iterator[None]:

@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 from ..errors import (
     AuthenticationError,
     JobNotFound,
+    OutputCorrupt,
     TargetNotFound,
+    ValueInvalid,
     WorkflowInvalid,
 )
 from ..json_text import check_json_values, problems_in
@@ -32,7 +34,7 @@ from ..wire.joined import (
     Stored,
 )
 from .access import RouteHandler, refusal
-from .body import Bodies, body_chunks, json_answer, json_bytes
+from .body import Bodies, body_chunks, json_answer, json_bytes, number_in_query
 from .endpoint import GivenJob, LocalEndpoint
 from .job import Job, Lease
 from .joined import JoinedWorkers, NameTaken, NotGreeted
@@ -114,7 +116,7 @@ class _JoinedRoutes:
         try:
             return await write_now(request, _as_taken(jobs[0]))
         except BaseException:  # a cancelled handler means that the worker has hung up
-            self._joined.put_back(jobs)
+            self._joined.not_delivered(_worker(request), jobs)
             raise
 
     async def ping(self, request: web.Request) -> web.Response:
@@ -150,6 +152,7 @@ class _JoinedRoutes:
                     output=result.get("output"),
                     error=result.get("error") or None,
                     attempt=attempt,
+                    tries_again=True,
                 )
         except WorkflowInvalid as refused:
             error = unusable(job, refused)
@@ -171,16 +174,26 @@ class _JoinedRoutes:
         worker_id, job_id, attempt = self._about(request)
         job, sha256 = self._job(worker_id, job_id), request.match_info["sha256"]
         if job is None or sha256 not in job.output_files:
+            # What will be refused is refused before it is sent.
+            size = number_in_query(request, "size", 0, least=0, most=2**62)
+            self._endpoint.files.check_file(size)
             return web.Response(status=404)
         return web.Response(headers={JOB_HEADER: f"{job_id}/{attempt}"})
 
     async def write_output(self, request: web.Request) -> web.Response:
         worker_id, job_id, attempt = self._about(request)
         sha256 = request.match_info["sha256"]
+        not_its = JobNotFound(f"Worker {worker_id} does not have job {job_id}.")
+        if not self._queue.takes_result(job_id, worker_id, attempt=attempt):
+            raise not_its
+        # Where there is no room now (429, 507), the worker tries again: it has the file.
         chunks = body_chunks(request.content.read, self._limits.body_pause)
-        size = await self._endpoint.add_output(
-            job_id, sha256, chunks, worker_id=worker_id, attempt=attempt
-        )
+        try:
+            size = await self._endpoint.files.receive(sha256, chunks)
+        except ValueInvalid as error:
+            raise OutputCorrupt(error.message, advice=error.advice) from error
+        if not self._queue.add_output_file(job_id, worker_id, sha256, attempt=attempt):
+            raise not_its
         return _answer(Stored(size=size), status=201)
 
     async def read_input(self, request: web.Request) -> web.StreamResponse:

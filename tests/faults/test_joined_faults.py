@@ -16,6 +16,7 @@ from helpers import until
 from proxy import Answer, Cut, Delay, Drip, Drop, Fault, FaultProxy, NotHttp, Stall, name_of
 from pydantic import JsonValue, SecretStr
 
+from comfy_remote.errors import LocalStorageError
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.job import Submission
 from comfy_remote.gateway.tokens import new_token, sha256_of_token
@@ -165,7 +166,7 @@ async def test_each_job_runs_once_and_has_its_result(box: Box, path: str, fault:
     ]
     assert [one.get("attempt") for one in found] == [None] * 3
     assert box.runs == Counter(jobs)
-    assert box.gateway.endpoint.store.file(jobs[1], SHA256).read_bytes() == CONTENT
+    assert box.gateway.endpoint.files.path(SHA256).read_bytes() == CONTENT
     await until(lambda: not box.spool.waiting())
     assert not list((box.folder / "results").rglob("*.json"))
 
@@ -222,7 +223,7 @@ async def test_a_large_output_that_is_cut_on_its_way_is_sent_again(box: Box) -> 
     await box.start()
     job = await box.submit("large")
     assert (await box.ends(job))["status"] == "COMPLETED"
-    assert box.gateway.endpoint.store.file(job, SHA256).read_bytes() == CONTENT
+    assert box.gateway.endpoint.files.path(SHA256).read_bytes() == CONTENT
 
 
 async def test_answers_without_an_end_are_given_up(box: Box) -> None:
@@ -244,3 +245,54 @@ async def test_the_network_comes_and_goes(box: Box) -> None:
     found = [await box.ends(job) for job in jobs]
     assert [one["status"] for one in found] == ["COMPLETED"] * 30
     assert box.runs == Counter(jobs)
+
+
+async def test_a_gateway_without_room_gets_large_outputs_later(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = box.gateway.endpoint.files
+    roomy = files._limits
+    box.go_on.clear()
+    await box.start()
+    job, after = await box.submit("large"), await box.submit("small")
+    await until(lambda: box.runs[job])
+    monkeypatch.setattr(files, "_limits", replace(roomy, store_bytes=1000))
+    box.go_on.set()
+    await until(lambda: any("/files/" in one.path and one.status == 429 for one in box.proxy.seen))
+    assert (await box.gateway.queue.get(job)).state.value == "IN_PROGRESS"
+    await until(lambda: box.runs[after])  # the next job does not wait for that
+    monkeypatch.setattr(files, "_limits", roomy)
+    async with box.proxy.gone():  # it asks again when it has connected again
+        pass
+    assert (await box.ends(job))["status"] == "COMPLETED"
+    assert files.path(SHA256).read_bytes() == CONTENT
+
+
+async def test_an_output_that_no_gateway_takes_fails_its_job(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = box.gateway.endpoint.files
+    monkeypatch.setattr(files, "_limits", replace(files._limits, file_bytes=1000))
+    await box.start()
+    found = await box.ends(await box.submit("large"))
+    assert found["status"] == "FAILED"
+    assert "does not take an output" in json.loads(found["error"])["error_message"]
+    assert (await box.ends(await box.submit("small")))["status"] == "COMPLETED"
+
+
+async def test_a_result_for_which_the_gateway_has_no_room_is_delivered_later(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(content: bytes) -> str:
+        raise LocalStorageError("The disk is full.")
+
+    box.go_on.clear()
+    await box.start()
+    job = await box.submit("x" * 200_000)
+    await until(lambda: box.runs[job])
+    monkeypatch.setattr(box.gateway.endpoint.files, "put", full)
+    box.go_on.set()
+    await until(lambda: any("/done" in one.path and one.status == 507 for one in box.proxy.seen))
+    assert (await box.gateway.queue.get(job)).state.value == "IN_PROGRESS"
+    monkeypatch.undo()
+    assert (await box.ends(job))["status"] == "COMPLETED"

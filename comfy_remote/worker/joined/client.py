@@ -56,15 +56,15 @@ class NameTaken(TargetError):
 
 
 class Refused(Exception):
-    """The gateway does not take a result, and never will: there is no such job, or it is invalid.
+    """The gateway does not take a result, and never will.
 
     Attributes:
-        code: Of the gateway's error; empty if it gave none.
+        status: 404 if the job is not this worker's (any more).
     """
 
-    def __init__(self, why: str, code: str) -> None:
+    def __init__(self, why: str, status: int) -> None:
         super().__init__(why)
-        self.code = code
+        self.status = status
 
 
 class Gateway:
@@ -167,11 +167,15 @@ class Gateway:
             OSError: It cannot be read.
         """
         path = f"jobs/{job}/{attempt}/files/{file.name}"
-        # A large one may have arrived, and its answer not.
-        known = await self._transfers.head_once(path, self._boot)
-        if known.status == 200 and known.headers.get(JOB_HEADER) == f"{job}/{attempt}":
-            return
         size = (await asyncio.to_thread(file.stat)).st_size
+        # It may have arrived, and its answer not; or there may be no room for it.
+        asked = await self._transfers.head_once(f"{path}?size={size}", self._boot)
+        if asked.status == 200 and asked.headers.get(JOB_HEADER) == f"{job}/{attempt}":
+            return
+        if asked.status == 413:
+            raise Refused(f"it has {size} bytes, which is too large", 413)
+        if asked.status != 404:
+            raise error_of(asked, "The gateway")
         answer = await self._transfers.put_once(
             path, size, file_chunks(file), self._boot, accept=_SPOKEN_OF
         )
@@ -204,7 +208,7 @@ class Gateway:
         if not code and answer.status == 404:
             # A proxy, or another program: a gateway of ours says what it does not have.
             raise error_of(answer, "The gateway")
-        raise Refused(said or f"HTTP {answer.status}", code)
+        raise Refused(said or f"HTTP {answer.status}", answer.status)
 
 
 def trusting(ca_file: Path | None) -> ssl.SSLContext | None:

@@ -15,6 +15,7 @@ from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     LocalStorageError,
+    OutputError,
     OutputLost,
     TargetUnreachable,
 )
@@ -193,8 +194,7 @@ class Delivery:
             await in_thread(self._spool.add, worker, job, one.attempt, one.content)
         except LocalStorageError:
             # The gateway may have room where this disk has none.
-            await self._deliver_files(job, one.attempt)
-            await self._post(job, one.attempt, one.content)
+            await self._deliver_all(job, one.attempt, one.content)
         else:
             self._unwritten.pop(job, None)
 
@@ -204,29 +204,32 @@ class Delivery:
             content = await in_thread(self._spool.result, self._gateway.worker, job, attempt)
         except FileNotFoundError:  # it was dropped meanwhile
             return
-        if not await self._deliver_files(job, attempt):
-            damaged = OutputLost(
-                f"An output of job {job} was damaged on the worker's disk.",
-                advice="Run the job again, and check that disk.",
-            )
-            content = to_json({"error": error_to_runpod(damaged)})
+        await self._deliver_all(job, attempt, content)
+
+    async def _deliver_all(self, job: str, attempt: int, content: bytes) -> None:
+        if (problem := await self._deliver_files(job, attempt)) is not None:
+            content = to_json({"error": error_to_runpod(problem)})
         await self._post(job, attempt, content)
 
-    async def _deliver_files(self, job: str, attempt: int) -> bool:
-        """Deliver a result's large outputs; whether they are what they were."""
+    async def _deliver_files(self, job: str, attempt: int) -> ComfyRemoteError | None:
+        """Deliver a result's large outputs; why the job fails, if one will never be there."""
         for file in await in_thread(self._spool.files, self._gateway.worker, job, attempt):
             try:
                 await self._gateway.deliver_file(job, attempt, file)
             except Refused as error:
-                # The job is not this worker's any more; the answer to its result shows it.
-                _log.debug("An output of job %s was refused: %s", job, error)
-                return True
+                if error.status == 404:
+                    # The job is not this worker's any more; the answer to its result says so, too.
+                    return None
+                return OutputError(f"The gateway does not take an output of job {job}: {error}")
             except TargetUnreachable:
                 # Also what a gateway answers to a damaged file.
-                if await in_thread(sha256_of, file) != file.name:
-                    return False
-                raise
-        return True
+                if await in_thread(sha256_of, file) == file.name:
+                    raise
+                return OutputLost(
+                    f"An output of job {job} was damaged on the worker's disk.",
+                    advice="Run the job again, and check that disk.",
+                )
+        return None
 
     async def _post(self, job: str, attempt: int, content: bytes) -> None:
         try:
