@@ -7,6 +7,7 @@ whoever shows them may show them as they are. (`shown` takes secrets out of the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -34,7 +35,7 @@ __all__ = [
 
 _MOST_ENDS = 50
 _MOST_WARM = 12
-_AT_A_TIME = 10  # jobs described before others have their turn
+_LONGEST_TURN = 0.002  # seconds after which others have theirs
 _LONGEST_TEXT = 300
 
 
@@ -207,16 +208,18 @@ class RecentEnds:
 
 
 async def overview(state: GatewayState, ends: RecentEnds) -> Overview:
-    """Describe a gateway's state, a few jobs at a time: other requests are answered meanwhile."""
-    now = state.now
+    """Describe a gateway's state, in turns of a few milliseconds: other requests are answered
+    meanwhile.
+    """
+    now, turn = state.now, _Turn()
     running: list[RunningJob] = []
     for job in state.running:
         running.append(_running(job, now))
-        await _let_others(len(running))
+        await turn.ends()
     waiting: list[WaitingJob] = []
     for job in state.waiting:
         waiting.append(_waiting(job, len(waiting) + 1, state))
-        await _let_others(len(waiting))
+        await turn.ends()
     return Overview(
         endpoint=state.endpoint,
         version=__version__,
@@ -239,9 +242,17 @@ async def overview(state: GatewayState, ends: RecentEnds) -> Overview:
     )
 
 
-async def _let_others(done: int) -> None:
-    if done % _AT_A_TIME == 0:
-        await asyncio.sleep(0)
+class _Turn:
+    """The time that the event loop spends on one description before others have their turn."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def ends(self) -> None:
+        """Let others have their turn if it is over."""
+        if time.perf_counter() - self._began >= _LONGEST_TURN:
+            await asyncio.sleep(0)
+            self._began = time.perf_counter()
 
 
 def _worker(worker: WorkerFacts, now: float) -> WorkerView:
