@@ -124,7 +124,6 @@ class JobQueue:
         """Go on with the jobs of an earlier process: those that wait are in the line again, those
         that run are their workers'.
         """
-        self._line.wait_for_workers(self.clock() + self.limits.return_patience)
         for job in jobs:
             self.live.add(job)
             if job.state is RunPodState.IN_QUEUE:
@@ -138,6 +137,12 @@ class JobQueue:
                 worker.offer = worker.offer.after(job.needs)
                 self._running[job.id] = worker.running[job.id] = job
                 self._line.start(job)
+
+    def expect_workers(self) -> None:
+        """Call it when the gateway starts and workers may come back: for a while, no worker gets a
+        job that it lacks a node or a model for, because another may have that.
+        """
+        self._line.wait_for_workers(self.clock() + self.limits.return_patience)
 
     # The client's side
 

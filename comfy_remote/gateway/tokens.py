@@ -47,6 +47,12 @@ class WorkerTokens:
         self._notes = notes
         self._names = {token.sha256: token.name for token in notes.tokens}
 
+    @property
+    def any_expected(self) -> bool:
+        """Whether a worker may come whose owner has not said that it is gone or gets no jobs."""
+        away = self._notes.gone.keys() | self._notes.draining.keys()
+        return not away.issuperset(self._names.values())
+
     def admits(self, token: str, worker_id: str) -> bool:
         """Whether the token lets this worker in.
 

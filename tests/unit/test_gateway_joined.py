@@ -303,6 +303,37 @@ async def test_jobs_go_on_through_a_restart_of_the_gateway(tmp_path: Path) -> No
         )
 
 
+async def test_after_a_restart_a_job_waits_for_the_box_that_has_its_nodes(tmp_path: Path) -> None:
+    rare, lacks = {"1": {"class_type": "Rare"}}, {"nodes": ["Common"]}
+    async with running(tmp_path) as gateway:
+        tokens = {name: await token_for(gateway, name) for name in ("attic", "cellar")}
+        job = await submit(gateway, {"workflow": rare})
+    async with (
+        running(tmp_path) as gateway,
+        Box(gateway, tokens["attic"], "attic") as attic,
+        Box(gateway, tokens["cellar"], "cellar") as cellar,
+    ):
+        await attic.hello(report=lacks)
+        assert await attic.take() is None
+        await cellar.hello(report={"nodes": ["Common", "Rare"]})
+        taken = await cellar.take()
+        assert taken is not None
+        assert taken[0] == job
+
+
+async def test_nobody_is_waited_for_where_no_worker_may_come(tmp_path: Path) -> None:
+    async with running(tmp_path) as gateway:
+        for name in ("drained", "gone", "desk"):
+            await token_for(gateway, name)
+    async with running(tmp_path) as gateway:
+        assert gateway.joined.tokens.any_expected
+        await gateway.journal.change_workers(lambda listed: listed.say("drained", "drain"))
+        await gateway.journal.change_workers(lambda listed: listed.say("gone", "gone"))
+        await gateway.journal.change_workers(lambda listed: listed.remove("desk"))
+        await gateway.joined.read_words()
+        assert not gateway.joined.tokens.any_expected
+
+
 async def test_a_name_belongs_to_one_connected_process(gateway: GatewayServer, box: Box) -> None:
     token = box.headers["Authorization"].removeprefix("Bearer ")
     await box.hello()

@@ -97,6 +97,7 @@ async def test_after_a_restart_jobs_wait_for_who_has_their_nodes(clock: Clock) -
     queue = JobQueue(GatewayLimits(), MemoryJournal(), clock=clock)
     waits = Job("j", 1000.0, 9000.0, 60.0, 60.0, 1000, needs=RARE, queued=1000.0)
     queue.restore([waits])
+    queue.expect_workers()
     await queue.hello("lacking", BOOT, [], offer=LACKS_RARE)
     assert await take(queue, "lacking") is None
     await queue.hello("having", BOOT, [], offer=HAS_RARE)
@@ -107,6 +108,7 @@ async def test_after_a_restart_nobody_is_waited_for_for_ever(clock: Clock) -> No
     queue = JobQueue(GatewayLimits(), MemoryJournal(), clock=clock)
     waits = Job("j", 1000.0, 9000.0, 60.0, 60.0, 1000, needs=RARE, queued=1000.0)
     queue.restore([waits])
+    queue.expect_workers()
     await queue.hello("lacking", BOOT, [], offer=LACKS_RARE)
     clock.now += 30
     assert await take(queue, "lacking") is waits
