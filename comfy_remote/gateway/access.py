@@ -123,7 +123,7 @@ class Access:
             following = request.headers.get("Sec-Fetch-Mode") == "navigate"
             if not following and (refused := self._other_page(request)) is not None:
                 return refused
-            if self._here_only and not is_loopback(_host_name(request.host)):
+            if self._here_only and not _is_here(request.host):
                 return _forbidden(_HERE_ONLY)
             return await handler(request)
 
@@ -203,7 +203,7 @@ def other_page_refusal(request: web.Request, *, named_here_only: bool) -> web.Re
     """
     if from_another_page(request.headers):
         return _forbidden("Requests from another site's page are refused.")
-    if named_here_only and not is_loopback(_host_name(request.host)):
+    if named_here_only and not _is_here(request.host):
         return _forbidden(_HERE_ONLY)
     return None
 
@@ -225,8 +225,9 @@ def sent_token(request: web.Request, token: SecretStr) -> bool:
 
 
 @lru_cache(maxsize=32)  # each request asks
-def _host_name(host: str) -> str:
+def _is_here(host: str) -> bool:
+    """Whether a ``Host`` header names this machine in a way that it always does."""
     try:
-        return URL(f"http://{host}").host or ""
+        return is_loopback(URL(f"http://{host}").host or "")
     except ValueError:
-        return ""
+        return False

@@ -141,7 +141,7 @@ class GroupCommit(Generic[_Row]):
         waiter: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._waiting.add(_Change(write, size, waiter=waiter))
         self._wake()
-        return await asyncio.shield(waiter)
+        return await waiter
 
     async def committed(self) -> None:
         """Wait until all that was posted before is on disk.

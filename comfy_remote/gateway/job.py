@@ -193,6 +193,7 @@ class Job:
         input_files: The SHA-256 of the files that the client sent by themselves. They stay in the
             store while they are here; so do the others.
         output_files: The SHA-256 of the outputs that its worker sent by themselves.
+        has_used_files: Whether it has ever been on disk with a file that it needs.
         owed: Whether its webhook has yet to be called: until then its result stays.
         result: The name of the file in the store with its result instead, if that is large.
         stream: Chunks that no client has fetched yet, each as JSON.
@@ -232,6 +233,7 @@ class Job:
     input_file: str | None = None
     input_files: frozenset[str] = frozenset()
     output_files: frozenset[str] = frozenset()
+    has_used_files: bool = False
     owed: bool = False
     more: bytes = b"{}"
     result: str | None = None

@@ -53,6 +53,7 @@ class JobRow:
         input: Its input, if that is no file; it never becomes another.
         uses: The files it needs.
         is_gone: Whether nothing is to be known of it any more, not even its key.
+        size: Bytes it takes, roughly.
     """
 
     job: Job
@@ -60,16 +61,14 @@ class JobRow:
     input: bytes | None
     uses: frozenset[Use]
     is_gone: bool
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes, roughly."""
-        contents = (value for value in (*self.changing, self.input) if isinstance(value, bytes))
-        return 1024 + sum(map(len, contents)) + 160 * len(self.uses)
+    size: int
 
 
 def row_of(job: Job, key_retention: float) -> JobRow:
     """The row of a job as it is now."""
+    more = job.more if job.state.final else b"{}"  # progress is in memory only
+    uses = frozenset(_uses(job))
+    job.has_used_files = job.has_used_files or bool(uses)
     return JobRow(
         job,
         (
@@ -86,13 +85,14 @@ def row_of(job: Job, key_retention: float) -> JobRow:
             job.finished,
             job.forgotten,
             job.owed,
-            job.more if job.state.final else b"{}",  # progress is in memory only
+            more,
             job.front,
             _due(job, key_retention),
         ),
         job.input,
-        frozenset(_uses(job)),
+        uses,
         is_gone=job.forgotten is not None and job.idempotency_key is None,
+        size=1024 + len(more) + len(job.input or b"") + 160 * len(uses),
     )
 
 
@@ -152,6 +152,7 @@ def _job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
         more=row["more"],
         result=next(iter(files.get("result", ())), None),
         output_files=frozenset(files.get("output file", ())),
+        has_used_files=bool(files),
     )
 
 
@@ -181,6 +182,8 @@ def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
         return []
     if row.input is None:
         _drop_input(connection, number)
+    if not row.job.has_used_files:
+        return []
     before = _uses_of(connection, number)
     if before == row.uses:
         return []
