@@ -136,9 +136,10 @@ async def test_a_worker_that_dies_fails_its_job_and_is_replaced(
     assert seen["status"] == "FAILED"
     assert isinstance(error_from_runpod(seen["error"]), EngineCrashed)
     assert "status 7" in seen["error"]
+    assert seen["attempt"] == 2
     after = await until(client, await submit(client, do="echo", value=1), final)
     assert after["output"]["echo"] == 1
-    assert notes.read_text() == "ran\n", "the job was not run again"
+    assert notes.read_text() == "ran\nran\n", "it is started once more, and no more"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="looks for processes in POSIX's way")
