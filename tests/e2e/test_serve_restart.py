@@ -1,0 +1,183 @@
+"""``comfy-remote serve`` is killed or stopped while a job runs, and started again.
+
+See the table "What happens when what dies" in docs/serve.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import start_sandbox, stop
+from serve_kit import Serve, alive, children_of
+
+from comfy_remote.wire.runpod import error_from_runpod
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+FINAL = ("COMPLETED", "FAILED")
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Serve]]:
+    started: list[Serve] = []
+    yield started
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def serve(servers: list[Serve], home: Path, *arguments: str) -> Serve:
+    server = Serve(
+        *("--endpoint", "desk", *(arguments or ("--engine", "sandbox"))),
+        COMFY_REMOTE_HOME=str(home),
+    )
+    servers.append(server)
+    return server
+
+
+def ask(server: Serve, path: str, body: object = None, key: str = "") -> dict[str, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
+    request = urllib.request.Request(f"{server.url()}/desk/{path}", data, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def slow(seconds: float, color: int = 0) -> dict[str, Any]:
+    """A job for the sandbox that takes that long."""
+    picture = {"width": 8, "height": 8, "batch_size": 1, "color": color}
+    times = {"steps": round(seconds * 10), "seconds_per_step": 0.1}
+    steps = {"image": ["1", 0], "preview": False, **times}
+    saved = {"images": ["2", 0], "filename_prefix": "a"}
+    workflow = {
+        "1": {"class_type": "EmptyImage", "inputs": picture},
+        "2": {"class_type": "SandboxSlow", "inputs": steps},
+        "3": {"class_type": "SaveImage", "inputs": saved},
+    }
+    return {"input": {"workflow": workflow, "format": "comfy-remote/1"}}
+
+
+def wait_until(server: Serve, job: str, *states: str, output: bool = False) -> dict[str, Any]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = ask(server, f"status/{job}")
+        if status["status"] in states and (status.get("output") or not output):
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"{status}\n{server.text}")
+
+
+def until_gone(pids: set[int]) -> None:
+    deadline = time.monotonic() + 10
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(pids)
+
+
+@pytest.mark.parametrize("worker", ["local", "runpod"])
+def test_after_a_kill_what_ran_is_started_once_more_and_the_rest_goes_on(
+    servers: list[Serve], tmp_path: Path, worker: str
+) -> None:
+    if worker == "runpod" and find_spec("runpod") is None:
+        pytest.skip("the RunPod SDK is not installed")
+    options = ("--engine", "sandbox", "--worker", worker)
+    first = serve(servers, tmp_path, *options)
+    done = ask(first, "run", slow(0.1), key="done")["id"]
+    done_status = wait_until(first, done, *FINAL)
+    assert done_status["status"] == "COMPLETED"
+    runs = ask(first, "run", slow(3, color=1), key="runs")["id"]
+    waits = ask(first, "run", slow(0.1, color=2), key="waits")["id"]
+    wait_until(first, runs, "IN_PROGRESS", output=True)
+    started = children_of(first.process.pid)
+    first.process.kill()
+    first.process.wait()
+
+    second = serve(servers, tmp_path, *options)
+    assert ask(second, f"status/{done}") == done_status
+    again = wait_until(second, runs, *FINAL)
+    assert (again["status"], again["attempt"]) == ("COMPLETED", 2), again
+    other = wait_until(second, waits, *FINAL)
+    assert (other["status"], other.get("attempt", 1)) == ("COMPLETED", 1)
+    assert ask(second, "run", slow(0.1), key="runs")["id"] == runs
+    assert ask(second, "health")["jobs"]["completed"] == 3
+    until_gone(started)
+    assert "Traceback" not in second.text
+
+
+def test_ctrl_c_puts_what_runs_back_into_the_line_and_does_not_count_it(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    first = serve(servers, tmp_path)
+    runs = ask(first, "run", slow(3))["id"]
+    waits = ask(first, "run", slow(0.1, color=1))["id"]
+    wait_until(first, runs, "IN_PROGRESS", output=True)
+    started = children_of(first.process.pid)
+    assert first.stop(signal.SIGINT) == 0
+    until_gone(started)
+
+    second = serve(servers, tmp_path)
+    for job in (runs, waits):
+        status = wait_until(second, job, *FINAL)
+        assert (status["status"], status.get("attempt", 1)) == ("COMPLETED", 1)
+    assert "Traceback" not in first.text + second.text
+
+
+def test_on_an_engine_that_goes_on_a_kill_fails_the_job_and_a_stop_takes_it_back(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    url, engine = start_sandbox()
+    try:
+        first = serve(servers, tmp_path, "--engine", url)
+        runs = ask(first, "run", slow(20))["id"]
+        waits = ask(first, "run", slow(0.1, color=1))["id"]
+        wait_until(first, runs, "IN_PROGRESS", output=True)
+        first.process.kill()
+        first.process.wait()
+
+        second = serve(servers, tmp_path, "--engine", url)
+        failed = wait_until(second, runs, *FINAL)
+        assert failed["status"] == "FAILED"
+        assert "may still be running it" in error_from_runpod(failed["error"]).message
+        with urllib.request.urlopen(f"{url}/queue", timeout=10) as answer:
+            assert len(json.load(answer)["queue_running"]) == 1, "it does go on there"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/interrupt", b"{}"), timeout=10)
+        assert wait_until(second, waits, *FINAL)["status"] == "COMPLETED"
+
+        runs = ask(second, "run", slow(3, color=2))["id"]
+        wait_until(second, runs, "IN_PROGRESS", output=True)
+        assert second.stop(signal.SIGINT) == 0
+        with urllib.request.urlopen(f"{url}/queue", timeout=10) as answer:
+            assert json.load(answer)["queue_running"] == [], "it was stopped there"
+        third = serve(servers, tmp_path, "--engine", url)
+        status = wait_until(third, runs, *FINAL)
+        assert (status["status"], status.get("attempt", 1)) == ("COMPLETED", 1)
+    finally:
+        stop(engine)
+
+
+def test_a_second_serve_on_the_same_endpoint_refuses_to_start(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    first = serve(servers, tmp_path)
+    first.url()
+    second = serve(servers, tmp_path)
+    assert second.process.wait(60) == 2
+    assert "Another gateway is running" in second.text
+    assert "another --endpoint" in second.text
+    other = Serve(
+        "--engine", "sandbox", "--endpoint", "other", COMFY_REMOTE_HOME=os.fspath(tmp_path)
+    )
+    servers.append(other)
+    other.url()
