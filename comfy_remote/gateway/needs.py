@@ -144,16 +144,16 @@ def _of_prompt(prompt: Prompt, request: Mapping[str, JsonValue], pays: bool) -> 
     sent = {(line.kind, line.name) for line in lines if line.name}
     folders = dict(reversed([(name, folder) for folder, name in sent]))
     folders |= _folders_said(request.get("workflow"))
-    models = {_model(line.kind, line.name) for line in lines if line.name and line.number}
-    fetchable = {_model(folder, name) for folder, name in sent}
+    models = {_needed(line.kind, line.name) for line in lines if line.name and line.number}
+    fetchable = {_needed(folder, name) for folder, name in sent}
     nameless = {line.kind for line in lines if not line.name}
     for use in model_uses(prompt):
         name = _posix(use.name)
         folder = use.folder or folders.get(name)
         if folder not in _FREE:
-            models.add(_model(folder, name))
+            models.add(_needed(folder, name))
             if folder in nameless:
-                fetchable.add(_model(folder, name))
+                fetchable.add(_needed(folder, name))
     needed = _within_limits(models)
     return Needs(
         nodes=_within_limits({node["class_type"] for node in prompt.values()}),
@@ -209,6 +209,11 @@ def _within_limits(names: Iterable[str]) -> frozenset[str]:
 
 def _short(names: Iterable[str]) -> Iterator[str]:
     return (name for name in names if 0 < len(name) <= _LONGEST_NAME)
+
+
+def _needed(folder: str | None, name: str) -> str:
+    # The pack that loads such files lists them in folders of its own ("unet_gguf").
+    return _model(None if name.lower().endswith(".gguf") else folder, name)
 
 
 def _model(folder: str | None, name: str) -> str:

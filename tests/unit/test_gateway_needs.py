@@ -69,12 +69,13 @@ def test_an_override_changes_what_is_needed() -> None:
 
 
 def test_models_with_an_address_can_be_fetched() -> None:
+    workflow: JsonValue = {**PROMPT, "4": {"class_type": "X", "inputs": {"file": "c.bin"}}}
     needs = needs_of(
         {
-            "workflow": PROMPT,
+            "workflow": workflow,
             "models": [
                 {"name": "b.safetensors", "url": "https://x.org/b", "directory": "loras"},
-                {"name": "c.gguf", "url": "https://x.org/c", "directory": "unet"},
+                {"name": "c.bin", "url": "https://x.org/c", "directory": "unet"},
                 {"name": "unused.pt", "url": "https://x.org/u", "directory": "vae"},
                 "no object",
                 {"name": 5, "directory": None},
@@ -84,9 +85,18 @@ def test_models_with_an_address_can_be_fetched() -> None:
     assert needs.models == {
         "checkpoints/xl/a.safetensors",
         "loras/b.safetensors",
-        "diffusion_models/c.gguf",
-    }, "the request says in which folder c.gguf is"
-    assert needs.fetchable == {"loras/b.safetensors", "diffusion_models/c.gguf"}
+        "diffusion_models/c.bin",
+    }, "the request says in which folder c.bin is"
+    assert needs.fetchable == {"loras/b.safetensors", "diffusion_models/c.bin"}
+
+
+def test_a_gguf_file_may_be_in_any_folder() -> None:
+    loads: JsonValue = {"1": {"class_type": "UnetLoaderGGUF", "inputs": {"unet_name": "a.gguf"}}}
+    source = {"name": "a.gguf", "url": "https://x.org/a", "directory": "diffusion_models"}
+    needs = needs_of({"workflow": loads, "models": [source]})
+    assert needs.models == needs.fetchable == {"?/a.gguf"}
+    offer = offer_of(Report(models=["unet_gguf/a.gguf"]))
+    assert not offer.lacks(needs)
 
 
 def test_models_of_a_repo_list_must_be_there_and_can_be_fetched() -> None:
