@@ -128,6 +128,9 @@ class Hint(Enum):
         "ComfyUI."
     )
     GPUS_NEED_COMFYUI = "Name the folder of your ComfyUI, or name no GPUs."
+    WORKER_TOKEN = "A token for a worker is made where the gateway runs."  # noqa: S105 - no secret
+    WORKER_NAME = "Give each worker a name and a token of its own."
+    GATEWAY_CERTIFICATE = "Give the gateway's certificate, as a PEM file."
     SEVERAL_ENGINES = "Give the address of each ComfyUI that runs already, or name GPUs."
     ONE_ENGINES_ARGUMENT = "Remove it from COMFYUI_ARGS, or name no GPUs."
     RESUME_IN_TIME = "{kept} Resume the job to fetch its outputs."

@@ -99,6 +99,11 @@ WORDS: dict[Hint, str] = {
         "Omit --gpus, and give --engine once for each ComfyUI that runs already; or omit --engine, "
         "and have --gpus start a ComfyUI for each GPU."
     ),
+    Hint.WORKER_TOKEN: "Make one where the gateway runs: `comfy-remote workers add NAME -o FILE`, "
+    "and give that file as --token-file.",
+    Hint.WORKER_NAME: "Give each worker a name and a token of its own: `comfy-remote workers add "
+    "NAME`, where the gateway runs.",
+    Hint.GATEWAY_CERTIFICATE: "Give the file that serve has as --certfile there.",
     Hint.GPUS_NEED_COMFYUI: (
         "Name the folder of your ComfyUI with --comfyui. To try several engines out on a machine "
         "without a GPU: --engine sandbox --engine sandbox."

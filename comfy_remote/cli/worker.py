@@ -93,6 +93,7 @@ def worker(
       comfy-remote worker --join https://workshop.local:8000 --endpoint workshop \\
         --token-file attic.token --ca-file cert.pem
     """
+    from ..advice import Hint
     from ..config.folders import home
     from ..errors import ConfigurationError
     from ..media.temporary import remove_leftovers
@@ -107,7 +108,7 @@ def worker(
     if token is None:
         raise ConfigurationError(
             f"There is no token: neither --token-file nor {_TOKEN_VARIABLE} is given.",
-            advice="Make one where the gateway runs: comfy-remote workers add NAME -o FILE",
+            advice=Hint.WORKER_TOKEN(),
         )
     own_name = name_in(token, name)
     join = Join(url, endpoint, own_name, token, labels, trusting(ca_file))

@@ -92,7 +92,7 @@ class _JoinedRoutes:
                 )
             if request.match_info["endpoint"] != self._endpoint_id:
                 raise TargetNotFound(
-                    "This gateway has no such endpoint.", advice="Check --endpoint."
+                    "This gateway has no such endpoint.", advice="Check the endpoint's id."
                 )
             try:
                 return await handler(request)

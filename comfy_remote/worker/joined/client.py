@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 from pydantic_core import to_json
 
+from ...advice import Hint
 from ...clean import clean
 from ...errors import ComfyRemoteError, ConfigurationError, TargetError
 from ...json_text import check_json_values, problems_in
@@ -202,8 +203,7 @@ class Gateway:
         if code == NAME_TAKEN:
             raise NameTaken(
                 said or f"Another worker is named {self.worker}.",
-                advice="Give each worker a name and a token of its own: comfy-remote workers add "
-                "NAME, on the gateway.",
+                advice=Hint.WORKER_NAME(),
             )
         if not code and answer.status == 404:
             # A proxy, or another program: a gateway of ours says what it does not have.
@@ -225,8 +225,7 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext | None:
     except OSError as error:  # ssl.SSLError is one
         raise ConfigurationError(
             f"The certificates in {ca_file} cannot be used: {error.strerror or error}.",
-            advice="Give the gateway's certificate as a PEM file: the one that serve has as "
-            "--certfile.",
+            advice=Hint.GATEWAY_CERTIFICATE(),
         ) from error
     return context
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
+from ...advice import Hint
 from ...aio import in_thread
 from ...errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ...net.address import base_address, check_key_is_safe
@@ -59,7 +60,7 @@ class Join:
         if not _ENDPOINT_ID.fullmatch(self.endpoint):
             raise ConfigurationError(
                 f"{self.endpoint!r} cannot be the id of an endpoint.",
-                advice="It is what serve has as --endpoint: letters, digits, - and _.",
+                advice="Give the id that the gateway was started with: letters, digits, - and _.",
             )
         for label in self.labels:
             if not (0 < len(label) <= _LONGEST_LABEL and label.isprintable()):
@@ -176,7 +177,7 @@ def name_in(token: SecretStr, name: str | None) -> str:
     if not (dot and len(secret) >= _SHORTEST_SECRET and WORKER_NAME.fullmatch(own)):
         raise ConfigurationError(
             "That is no token for a worker.",
-            advice="Make one where the gateway runs: comfy-remote workers add NAME -o FILE",
+            advice=Hint.WORKER_TOKEN(),
         )
     if name is None:
         return own
