@@ -50,6 +50,7 @@ TIMES = EndpointTimes(
 )
 HEADERS = {"Authorization": SecretStr(f"Bearer {KEY}")}
 LARGE = SMALLEST_SENT_ALONE + 1
+TRIES = QUICK.attempts + 3
 
 
 @dataclass
@@ -223,11 +224,11 @@ async def test_after_a_long_upload_the_gateway_is_asked_for_all_files_again(
 @pytest.mark.parametrize(
     ("heads", "puts", "kind", "says"),
     [
-        ([429] * 4, [], RateLimited, "takes no more for now: its store has no room for .*large"),
-        ([], [429] * 4, RateLimited, "takes no more for now"),
+        ([429] * TRIES, [], RateLimited, "takes no more for now: its store has no room for .*large"),
+        ([], [429] * TRIES, RateLimited, "takes no more for now"),
         ([413], [], RequestTooLarge, r"large\.bin is 3\.1 MB, and runpod:ep takes 8\.4 MB a file"),
-        ([], [507] * 4, TargetUnreachable, "its disk is full, or cannot be written"),
-        ([], [0] * 4, TargetUnreachable, "could not be reached"),
+        ([], [507] * TRIES, TargetUnreachable, "its disk is full, or cannot be written"),
+        ([], [0] * TRIES, TargetUnreachable, "could not be reached"),
         ([], [400], InputFileMissing, "has changed while it was sent"),
     ],
 )

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -206,7 +206,9 @@ def own_gateway(
     said = health.headers.get(FILES_HEADER, "")
     if not (said.isascii() and said.isdecimal() and len(said) < 20):
         return None
-    return OwnGateway(name, int(said), http, backoff)
+    # Gigabytes are not given up because the gateway is being started again.
+    patient = replace(backoff, attempts=backoff.attempts + 3, longest=2 * backoff.longest)
+    return OwnGateway(name, int(said), http, patient)
 
 
 def policy_of(
