@@ -19,6 +19,7 @@ import heapq
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
@@ -217,7 +218,9 @@ class Line(Generic[_Job]):
             share.jobs += 1
         clients = self._levels.setdefault(_level(job), {})
         alike = clients.setdefault(job.client, {}).setdefault(_group(job), {})
-        demand = self._demands.setdefault(_demanded(job), _Demand(*_demanded(job)))
+        demand = self._demands.get(demanded := _demanded(job))
+        if demand is None:
+            demand = self._demands[demanded] = _Demand(*demanded)
         demand.jobs += 1
         insort(alike.setdefault(demand, []), job, key=_number)
 
@@ -493,13 +496,22 @@ class _View:
         self, worker: PlacedWorker, workers: Collection[PlacedWorker], *, gathering: bool
     ) -> None:
         self.worker = worker
+        self._workers = workers
         self._gathering = gathering
-        self._others = [one for one in workers if one.id != worker.id and _counts(one)]
-        self._warm: dict[str, list[PlacedWorker]] = {}
+
+    @cached_property
+    def _others(self) -> list[PlacedWorker]:
+        return [one for one in self._workers if one.id != self.worker.id and _counts(one)]
+
+    @cached_property
+    def _warm(self) -> dict[str, list[PlacedWorker]]:
+        """By models, the other workers on which they are warm."""
+        found: dict[str, list[PlacedWorker]] = {}
         for other in self._others:
             if _takes_jobs(other):
                 for model in other.offer.warm:
-                    self._warm.setdefault(model, []).append(other)
+                    found.setdefault(model, []).append(other)
+        return found
 
     def prospect(self, demand: _Demand) -> _Prospect | None:
         """What a job with this demand would be here; ``None`` if the worker must not take it."""
@@ -530,7 +542,7 @@ class _View:
 
 def _fitting(alike: _Alike[_Job], view: _View) -> list[tuple[_Job, _Prospect]]:
     """Jobs of a group that a worker may take, of each demand the first, in the order of arrival."""
-    in_order = sorted(alike.items(), key=lambda item: item[1][0].number)
+    in_order = sorted(alike.items(), key=_first_number) if len(alike) > 1 else alike.items()
     judged = ((jobs[0], view.prospect(demand)) for demand, jobs in in_order)
     fitting = ((job, prospect) for job, prospect in judged if prospect is not None)
     return list(islice(fitting, _MOST_CONSIDERED))
@@ -548,6 +560,10 @@ def _counts(worker: PlacedWorker) -> bool:
 
 def _number(job: WaitingJob) -> int:
     return job.number
+
+
+def _first_number(alike: tuple[_Demand, list[_Job]]) -> int:
+    return alike[1][0].number
 
 
 def _level(job: WaitingJob) -> tuple[bool, int]:
