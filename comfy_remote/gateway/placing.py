@@ -501,7 +501,9 @@ class _View:
 
     @cached_property
     def _others(self) -> list[PlacedWorker]:
-        return [one for one in self._workers if one.id != self.worker.id and _counts(one)]
+        """The other workers; first those that have most, which are the likeliest to have more."""
+        others = [one for one in self._workers if one.id != self.worker.id and _counts(one)]
+        return sorted(others, key=lambda one: -len(one.offer.nodes or ()))
 
     @cached_property
     def _warm(self) -> dict[str, list[PlacedWorker]]:
