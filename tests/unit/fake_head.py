@@ -41,6 +41,7 @@ class FakeHead:
         self.asked: list[str] = []
         self.poll_wait = 0.3
         self.taken = True
+        self._given: dict[str, tuple[str, int, Any]] = {}
         self._boot: str | None = None
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -84,6 +85,11 @@ class FakeHead:
             await self._runner.cleanup()
             self._runner = None
 
+    def stop(self, job: str) -> None:
+        """Have the worker stop the first start of a job."""
+        self._given.pop(job, None)
+        self.stops.put_nowait({"job": job, "attempt": 1})
+
     def forget(self) -> None:
         """Ask for a hello again, as after a restart."""
         self._boot = None
@@ -108,6 +114,9 @@ class FakeHead:
         said = await request.json()
         self.hellos.append(said)
         self._boot = said["boot"]
+        held = {one["job"] for one in said["holds"]}
+        for job in [one for one in self._given if one not in held]:
+            self.jobs.put_nowait(self._given.pop(job))  # it never arrived
         return web.json_response({"drop": self.drop, "poll_wait": self.poll_wait})
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
@@ -115,6 +124,7 @@ class FakeHead:
             job, attempt, content = await asyncio.wait_for(self.jobs.get(), self.poll_wait)
         except asyncio.TimeoutError:
             return web.Response(status=204)
+        self._given[job] = job, attempt, content
         headers = {"Comfy-Remote-Job": f"{job}/{attempt}"}
         return web.Response(body=json.dumps(content).encode(), headers=headers)
 
@@ -131,10 +141,12 @@ class FakeHead:
         return web.Response(status=204)
 
     async def _done(self, request: web.Request) -> web.StreamResponse:
+        self._given.pop(request.match_info["job"], None)
         self.results.append((*_job(request), await request.json()))
         return web.json_response({"taken": self.taken})
 
     async def _back(self, request: web.Request) -> web.StreamResponse:
+        self._given.pop(request.match_info["job"], None)
         self.backs.append(request.match_info["job"])
         return web.Response(status=204)
 

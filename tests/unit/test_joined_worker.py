@@ -258,7 +258,7 @@ async def test_a_stop_ends_the_job_and_leaves_nothing(head: FakeHead, tmp_path: 
     async with joined(head, tmp_path, work):
         head.jobs.put_nowait(("a", 1, 0))
         await until(lambda: any(ping["holds"] for ping in head.pings))
-        head.stops.put_nowait({"job": "a", "attempt": 1})
+        head.stop("a")
         await asyncio.wait_for(ended.wait(), 5)
         head.jobs.put_nowait(("b", 1, "next"))
         await until(lambda: head.results)
@@ -269,7 +269,7 @@ async def test_a_stop_ends_the_job_and_leaves_nothing(head: FakeHead, tmp_path: 
 async def test_a_stop_that_comes_before_its_job_counts(head: FakeHead, tmp_path: Path) -> None:
     async with joined(head, tmp_path, for_ever):
         await until(lambda: head.pings)
-        head.stops.put_nowait({"job": "a", "attempt": 1})
+        head.stop("a")
         await until(lambda: len(head.pings) >= 2)
         head.jobs.put_nowait(("a", 1, 0))
         head.jobs.put_nowait(("b", 1, 0))
