@@ -73,8 +73,12 @@ class Offer:
     warm: frozenset[str] = frozenset()
 
     def after(self, needs: Needs) -> Offer:
-        """The same worker once it has a job with these needs: call it when the job starts."""
-        return self if self.warm == needs.models else replace(self, warm=needs.models)
+        """The same worker once it has a job with these needs: call it when the job starts.
+
+        A job without nodes only asks the worker something: what is warm stays so.
+        """
+        runs = bool(needs.nodes or needs.models)
+        return replace(self, warm=needs.models) if runs and self.warm != needs.models else self
 
     def lacks(self, needs: Needs) -> frozenset[str]:
         """Nodes and models that it is known not to have, and does not fetch."""

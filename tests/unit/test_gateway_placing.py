@@ -466,6 +466,13 @@ def test_a_worker_that_cannot_take_it_holds_no_job_back() -> None:
         assert scene.choose(cold) is job
 
 
+def test_a_question_to_a_worker_leaves_its_models_loaded() -> None:
+    warm = Offer(warm=A.models)
+    assert warm.after(Needs()) is warm, "a description, a part of an output"
+    assert warm.after(Needs(nodes=frozenset({"EmptyImage"}))).warm == frozenset()
+    assert warm.after(B).warm == B.models
+
+
 def test_shared_models_count_less_than_all_of_them() -> None:
     flux, other = with_models("unet/flux", "vae/ae"), with_models("unet/other", "vae/ae")
     one, two = Worker("one", Offer(warm=flux.models)), Worker("two", Offer(warm=other.models))
