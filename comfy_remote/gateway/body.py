@@ -105,11 +105,14 @@ class Bodies:
     async def parsed(self, body: bytes, parse: Callable[[bytes], _T]) -> AsyncIterator[_T]:
         """What ``parse`` makes of a body, without blocking the event loop.
 
-        Parsed, JSON takes many times its size: so only a few contexts of this last at a time.
+        Parsed, JSON takes many times its size: so only a few contexts of this last at a time. Small
+        bodies do not count: what is made of them may wait for the disk, and does so together.
         """
+        if len(body) <= _QUICKLY_PARSED:
+            yield parse(body)
+            return
         async with self._parsing:
-            small = len(body) <= _QUICKLY_PARSED
-            yield parse(body) if small else await asyncio.to_thread(parse, body)
+            yield await asyncio.to_thread(parse, body)
 
     def json_object(self, body: bytes) -> dict[str, JsonValue]:
         """A body as a JSON object. Python's ``NaN`` and ``Infinity`` are taken, too.
