@@ -309,9 +309,9 @@ class Line(Generic[_Job]):
         able = [worker for worker in workers if demand.on(worker).allowed]
         if not able:
             return _not_offered(job, workers)
-        staying = [worker for worker in able if _counts(worker)]
+        staying = [one for one in able if _counts(one)] or [one for one in able if not one.draining]
         if not staying:
-            return f"Each worker that can run it is draining or away: {_named(able)}."
+            return f"Each worker that can run it is draining: {_named(able)}."
         lacks = {one.id: demand.on(one).lacks for one in staying}
         having = [one for one in staying if not demand.on(one).is_worse_than(lacks.values())]
         nowhere = frozenset.intersection(*(lacks[one.id] for one in having))
@@ -559,9 +559,9 @@ def _takes_jobs(worker: PlacedWorker) -> bool:
 
 
 def _counts(worker: PlacedWorker) -> bool:
-    """Whether a job may wait for a worker: not for one that is away and never said what it has."""
+    """Whether a job may wait for it: if it is away or broken, it must have said what it has."""
     known = worker.offer.nodes is not None or worker.offer.models is not None
-    return not worker.draining and (known or not worker.silent)
+    return not worker.draining and (known or not (worker.silent or worker.broken))
 
 
 def _number(job: WaitingJob) -> int:

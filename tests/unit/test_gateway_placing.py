@@ -325,6 +325,10 @@ def test_a_job_waits_for_the_worker_that_has_its_nodes_and_is_away() -> None:
     assert scene.why(job) == "Each worker that can run it is away: away. The others lack Rare."
     away.offer = Offer()
     assert scene.choose(here) is job, "nobody knows what that one has"
+    away.silent, away.ready = False, False
+    assert scene.choose(here) is None, "it is starting, and will say what it has"
+    away.broken = "It exits at once."
+    assert scene.choose(here) is job
 
 
 def test_after_a_restart_workers_that_may_come_back_are_waited_for() -> None:
@@ -544,7 +548,7 @@ def test_why_a_job_waits() -> None:
     worker.broken = "It exits at once."
     assert scene.why(job) == "The engine of w does not run: It exits at once."
     worker.draining = True
-    assert scene.why(job) == "Each worker that can run it is draining or away: w."
+    assert scene.why(job) == "Each worker that can run it is draining: w."
     scene.workers.clear()
     assert scene.why(job) == "No worker is connected."
     scene.workers = [Worker(f"w{n}", idle_since=None) for n in range(5)]
@@ -770,7 +774,11 @@ class Placing(RuleBasedStateMachine):
             for other in self.scene.workers
             if self.is_strictly_right(job, other)
             and not other.draining
-            and not (other.silent and other.offer.nodes is None and other.offer.models is None)
+            and (
+                not (other.silent or other.broken)
+                or other.offer.nodes is not None
+                or other.offer.models is not None
+            )
         )
 
     @staticmethod
