@@ -35,6 +35,7 @@ __all__ = [
 COMFY_REMOTE_1 = "comfy-remote/1"
 """The ``format`` of our own answers, see `wire.answer`; the others are in `worker.dialects`."""
 _MOST_MODELS = 1000
+_MOST_FILES = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -98,14 +99,15 @@ class InputFileSent(BaseModel):
 
 
 def named_by_hash(payload: JsonValue) -> list[str]:
-    """The SHA-256 of the files that a job's input names and does not bring, each once.
+    """The SHA-256 of the files that a job's input names and does not bring, each once, as many as
+    a `JobRequest` may have.
 
     Args:
         payload: Anything that a client may have sent: what is not valid is left to the worker.
     """
     files = payload.get("files") if isinstance(payload, dict) else None
     found: dict[str, None] = {}
-    for file in files if isinstance(files, list) else ():
+    for file in files[:_MOST_FILES] if isinstance(files, list) else ():
         if not isinstance(file, dict) or any(file.get(key) is not None for key in ("data", "url")):
             continue
         sha256 = file.get("sha256")
@@ -186,7 +188,7 @@ class JobRequest(BaseModel):
 
     workflow: dict[str, JsonValue]
     images: list[InputImage] = []
-    files: list[InputFileSent] = []
+    files: Annotated[list[InputFileSent], Field(max_length=_MOST_FILES)] = []
     overrides: dict[str, dict[str, JsonValue]] = {}
     prompt: str | None = None
     prompt_node_id: NodeId | None = None

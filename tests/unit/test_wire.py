@@ -14,7 +14,7 @@ from comfy_remote.errors import (
     OutOfMemory,
     WorkflowInvalid,
 )
-from comfy_remote.wire.request import JobRequest
+from comfy_remote.wire.request import JobRequest, named_by_hash
 from comfy_remote.wire.runpod import (
     EndpointHealth,
     JobStatus,
@@ -84,6 +84,36 @@ def test_any_request_is_valid_or_refused(payload: object) -> None:
         JobRequest.parse(payload)  # type: ignore[arg-type]
     except WorkflowInvalid as error:
         assert "The job's input is not valid" in error.message
+
+
+def test_files_that_are_named_by_hash_are_those_that_a_worker_takes() -> None:
+    first, second = "a" * 64, "b" * 64
+    files: list[object] = [
+        {"name": "a", "sha256": first},
+        {"name": "again", "sha256": first, "data": None},
+        {"name": "inline", "sha256": "c" * 64, "data": "aGk="},
+        {"name": "elsewhere", "sha256": "d" * 64, "url": "https://example.com/x"},
+        {"name": "none", "sha256": "nothing"},
+        {"name": "upper", "sha256": "E" * 64},
+        "no file",
+        {"name": "b", "sha256": second},
+    ]
+    assert named_by_hash({"files": files}) == [first, second]  # type: ignore[dict-item]
+    for other in (None, [], "text", {"files": None}, {"files": {"sha256": first}}):
+        assert named_by_hash(other) == []  # type: ignore[arg-type]
+    many = {
+        "workflow": {"1": {}},
+        "files": [{"name": str(n), "sha256": first} for n in range(4097)],
+    }
+    with pytest.raises(WorkflowInvalid, match=r"files: .*4096"):
+        JobRequest.parse(many)  # type: ignore[arg-type]
+    many["files"] = [{"sha256": f"{n:064x}"} for n in range(5000)]
+    assert len(named_by_hash(many)) == 4096  # type: ignore[arg-type]
+
+
+@given(payload=JSON)
+def test_anything_may_be_searched_for_files(payload: object) -> None:
+    assert named_by_hash(payload) == []  # type: ignore[arg-type]
 
 
 def test_our_errors_travel_whole_through_runpod() -> None:
