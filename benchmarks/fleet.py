@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -407,6 +408,45 @@ def bench_fleet() -> None:
         f"{found.ratio:.2f} times the ideal of the workers that were up ({found.ideal:.0f} s)"
         + "".join(f"; {name.replace('_', ' ')}: {value}" for name, value in wrong.items())
     )
+
+
+def bench_start() -> None:
+    """From a submission to its start on a joined worker that has nothing else to do."""
+    from common import size
+
+    with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+        waits = asyncio.run(_starts(Path(folder), size(30, 2)))
+    given, begun = (sorted(times) for times in zip(*waits, strict=True))
+    print(
+        f"gateway-start: {1000 * statistics.median(given):.0f} ms from a submission until a worker "
+        f"that waits for jobs has it, {1000 * statistics.median(begun):.0f} ms until its engine "
+        f"runs the first slow node (medians of {len(waits)}; worst {1000 * given[-1]:.0f} and "
+        f"{1000 * begun[-1]:.0f} ms)"
+    )
+
+
+async def _starts(folder: Path, jobs: int) -> list[tuple[float, float]]:
+    plan = Plan(jobs=jobs, seconds=_STEP, workers=1)
+    waits = []
+    with fleet(folder, 1) as (head, workers, endpoint, log):
+        client = Client(endpoint, _START_PATIENCE)
+        await _all_are_idle(client, 1, [head, *workers])
+        for job in range(-1, jobs):
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            job_id = (await client.ask("POST", "run", _request(plan, job + 1)))["id"]
+            while True:
+                status = await client.ask("GET", f"status/{job_id}")
+                if status["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
+                    break
+                await asyncio.sleep(0.05)
+            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            started = next(
+                line["at"] for line in lines if line["job"] == job + 1 and line["what"] == "start"
+            )
+            if job >= 0:
+                waits.append((status["delayTime"] / 1000, started - began))
+    return waits
 
 
 def main() -> None:

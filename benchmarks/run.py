@@ -19,6 +19,7 @@ BENCHMARKS = {
     "gateway-stored": "gateway_queue:bench_stored",
     "gateway-results": "gateway_queue:bench_results",
     "gateway-growth": "gateway_queue:bench_growth",
+    "gateway-start": "fleet:bench_start",
     "fleet": "fleet:bench_fleet",
     "gateway-joined": "joined:bench_joined",
     "worker": "worker:bench_worker",

@@ -40,7 +40,7 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
     [
         *("help", "command", "overhead", "terminal", "gateway", "worker"),
         *("gateway-jobs", "gateway-submit", "gateway-stored", "gateway-results", "gateway-growth"),
-        "fleet",
+        *("gateway-start", "fleet"),
         *("lane", "download", "conversion", "values", "offload"),
     ],
 )
