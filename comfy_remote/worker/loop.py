@@ -157,9 +157,12 @@ async def _handled(source: JobSource, handler: Handler, job: TakenJob) -> None:
 
     try:
         result = dict(await handler(job.id, await _parsed(job.content), report))
+        failed = result.pop("error", None) or None
+        # For RunPod's workers. In here, the handler has already ended its engine, if need be.
+        result.pop("refresh_worker", None)
+        await source.finish(job, output=result or None, error=failed)
     except ComfyRemoteError as error:
         await source.fail(job, error)
-        return
     except Exception as error:  # noqa: BLE001  a job must not end the worker, as in the SDK
         _log.exception("The handler failed on job %s.", job.id)
         failure = ExecutionFailed(
@@ -167,11 +170,6 @@ async def _handled(source: JobSource, handler: Handler, job: TakenJob) -> None:
             details={"exception_type": type(error).__name__},
         )
         await source.fail(job, failure)
-        return
-    failed = result.pop("error", None) or None
-    # For RunPod's workers. In here, the handler has already ended its engine, if need be.
-    result.pop("refresh_worker", None)
-    await source.finish(job, output=result or None, error=failed)
 
 
 async def _parsed(content: bytes) -> JsonValue:
