@@ -1,0 +1,115 @@
+"""What a job needs, what a worker has, and what else `placing` reads of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+__all__ = ["Needs", "Offer", "PlacedWorker", "WaitingJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a job's prompt needs of its worker.
+
+    Attributes:
+        nodes: Classes of nodes.
+        models: Models by folder and name: ``checkpoints/a.safetensors``.
+        fetchable: Those of them that have an address to fetch them from.
+        may_cost: Whether its nodes may buy something from a service each time that they run: such
+            a job is not started once more by itself. (See `needs.needs_of`.)
+    """
+
+    nodes: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    fetchable: frozenset[str] = frozenset()
+    may_cost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a worker has.
+
+    Attributes:
+        nodes: Classes of nodes; ``None`` if that is not known.
+        models: Models as in `Needs`; ``None`` if that is not known.
+        memory: Bytes of GPU memory; ``None`` if that is not known.
+        labels: Labels that its owner gave it.
+        fetches_models: Whether it fetches models that it lacks.
+        warm: Models of its last run, or of the one that goes on.
+    """
+
+    nodes: frozenset[str] | None = None
+    models: frozenset[str] | None = None
+    memory: int | None = None
+    labels: frozenset[str] = frozenset()
+    fetches_models: bool = False
+    warm: frozenset[str] = frozenset()
+
+    def after(self, needs: Needs) -> Offer:
+        """The same worker once it has a job with these needs: call it when the job starts.
+
+        A job without nodes only asks the worker something: what is warm stays so.
+        """
+        runs = bool(needs.nodes or needs.models)
+        return replace(self, warm=needs.models) if runs and self.warm != needs.models else self
+
+    def lacks(self, needs: Needs) -> frozenset[str]:
+        """Nodes and models that it is known not to have, and does not fetch."""
+        nodes = frozenset() if self.nodes is None else needs.nodes - self.nodes
+        models = frozenset() if self.models is None else needs.models - self.models
+        return nodes | (models - needs.fetchable if self.fetches_models else models)
+
+
+class WaitingJob(Protocol):
+    """What a `Line` reads of a job. None of it changes while the job is in the line.
+
+    ``number`` is its place in the order of arrival, ``queued`` when it began to wait.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def client(self) -> str: ...
+    @property
+    def batch(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def front(self) -> bool: ...
+    @property
+    def low_priority(self) -> bool: ...
+    @property
+    def labels(self) -> frozenset[str]: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def needs(self) -> Needs: ...
+    @property
+    def queued(self) -> float: ...
+
+
+class PlacedWorker(Protocol):
+    """What a `Line` reads of a worker.
+
+    ``silent`` is one that cannot be reached, and may come back. ``broken`` says why its engine does
+    not start; empty if it does. ``idle_since`` is when it became ready or its last job ended;
+    ``None`` while it has a job.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def silent(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def broken(self) -> str: ...
+    @property
+    def offer(self) -> Offer: ...
+    @property
+    def idle_since(self) -> float | None: ...
