@@ -46,7 +46,7 @@ def needs_of(payload: JsonValue) -> Needs:
 
     ``may_cost`` is true if the request brings a key of Comfy.org; if the prompt has one of
     ComfyUI's own API nodes (a worker may have a key of its own); and for a prompt of more than
-    10,000 nodes, which is not read. What a node of another pack buys is not seen.
+    10,000 nodes, which is not read. What other nodes buy, only workers know: see `Offer.may_cost`.
     """
     request = _request_in(payload)
     workflow = request.get("workflow")
@@ -78,6 +78,7 @@ def offer_of(report: Report) -> Offer:
         labels=frozenset(report.labels),
         fetches_models=report.fetches_models,
         warm=frozenset(report.warm),
+        paid=frozenset(report.paid),
     )
 
 

@@ -17,7 +17,8 @@ class Needs:
         models: Models by folder and name: ``checkpoints/a.safetensors``.
         fetchable: Those of them that have an address to fetch them from.
         may_cost: Whether its nodes may buy something from a service each time that they run: such
-            a job is not started once more by itself. (See `needs.needs_of`.)
+            a job is not started once more by itself. (See `needs.needs_of`; `Offer.may_cost` is
+            what workers know besides.)
     """
 
     nodes: frozenset[str] = frozenset()
@@ -37,6 +38,7 @@ class Offer:
         labels: Labels that its owner gave it.
         fetches_models: Whether it fetches models that it lacks.
         warm: Models of its last run, or of the one that goes on.
+        paid: Those of the nodes that buy something from a service each time that they run.
     """
 
     nodes: frozenset[str] | None = None
@@ -45,6 +47,11 @@ class Offer:
     labels: frozenset[str] = frozenset()
     fetches_models: bool = False
     warm: frozenset[str] = frozenset()
+    paid: frozenset[str] = frozenset()
+
+    def may_cost(self, needs: Needs) -> bool:
+        """Whether a job with these needs may cost here, as far as this worker knows."""
+        return not self.paid.isdisjoint(needs.nodes)
 
     def after(self, needs: Needs) -> Offer:
         """The same worker once it has a job with these needs: call it when the job starts.

@@ -124,7 +124,9 @@ class JobQueue(WorkerSide):
             webhook=submission.webhook,
             idempotency_key=idempotency_key,
             # What its nodes buy from a service would be paid for twice.
-            repeat_lost=policy.retry_lost and not needs.may_cost,
+            repeat_lost=policy.retry_lost
+            and not needs.may_cost
+            and not any(worker.offer.may_cost(needs) for worker in self.workers),
             client=policy.client or "",
             batch=policy.batch or "",
             priority=policy.priority,

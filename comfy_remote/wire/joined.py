@@ -93,6 +93,7 @@ class Report(BaseModel):
         labels: What its owner says of it.
         fetches_models: Whether it may fetch models for a job.
         warm: Models of its last run.
+        paid: Those of the nodes that buy something from a service each time that they run.
     """
 
     engine: _Shown = ""
@@ -103,6 +104,7 @@ class Report(BaseModel):
     labels: Annotated[list[_Name], Field(max_length=64)] = []
     fetches_models: bool = False
     warm: Annotated[list[_Name], Field(max_length=1000)] = []
+    paid: Annotated[list[_Name], Field(max_length=MOST_NAMES)] = []
 
 
 class HolderState(str, Enum):

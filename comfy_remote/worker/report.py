@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..targets.comfyui.target import ComfyUITarget
 from ..wire.joined import HELLO_LIMIT, LONGEST_NAME, MOST_NAMES, Report
+from ..workflow.paid_nodes import is_paid
+from ..workflow.schema import Schemas
 from .actions import models_listed
 from .engine import Engine
 
@@ -44,16 +46,19 @@ class EngineReport:
             models = await models_listed(target)
         device = found.device or ""
         on_gpu = not device.lower().startswith("cpu")
+        nodes = found.nodes or {}
+        schemas = Schemas(nodes, "the worker's engine")
         names = [f"{folder}/{name}" for folder, some in models.items() for name in some]
         return Report(
             engine=found.engine or "",
             device=device,
-            nodes=_names(found.nodes) if found.nodes else None,
+            nodes=_names(nodes) if nodes else None,
             models=_names(names) if models else None,
             # On a CPU, ComfyUI says there how much main memory there is.
             memory=found.memory_total if on_gpu else 0,
             labels=self._labels,
             fetches_models=self._fetches_models,
+            paid=_names(name for name in nodes if is_paid(schemas, name)) or [],
         )
 
 

@@ -237,6 +237,7 @@ def test_a_workers_offer_names_things_as_needs_do() -> None:
         labels=["x"],
         fetches_models=True,
         warm=["vae/a.pt"],
+        paid=["B"],
     )
     offer = offer_of(report)
     assert offer == Offer(
@@ -253,6 +254,7 @@ def test_a_workers_offer_names_things_as_needs_do() -> None:
         labels=frozenset({"x"}),
         fetches_models=True,
         warm=frozenset({"vae/a.pt"}),
+        paid=frozenset({"B"}),
     )
     assert offer_of(Report()) == Offer()
     assert not offer.lacks(needs_of({"workflow": {"1": PROMPT["1"]}})) - {"CheckpointLoaderSimple"}

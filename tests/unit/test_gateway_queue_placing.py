@@ -66,6 +66,12 @@ async def test_a_worker_that_says_hello_again_is_still_warm(queue: JobQueue) -> 
     assert await take(queue, "two") is again, "a worker that was started again has nothing loaded"
 
 
+async def test_what_a_worker_says_is_paid_is_not_started_once_more(queue: JobQueue) -> None:
+    await queue.hello("one", BOOT, [], offer=Offer(paid=frozenset({"Rare"})))
+    assert not (await add(queue, RARE)).repeat_lost
+    assert (await add(queue, A)).repeat_lost
+
+
 async def test_who_waits_for_a_warm_worker_is_woken_when_that_ends(clock: Clock) -> None:
     queue = JobQueue(GatewayLimits(warm_patience=0.05), MemoryJournal())
     await queue.hello("one", BOOT, [], offer=Offer())

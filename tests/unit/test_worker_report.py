@@ -69,6 +69,12 @@ async def test_a_gpu_its_nodes_and_its_models() -> None:
     )
 
 
+async def test_nodes_that_buy_something_are_named() -> None:
+    login = {"input": {"hidden": {"auth_token_comfy_org": "AUTH_TOKEN_COMFY_ORG"}}}
+    nodes = {"Free": {}, "Buys": {"api_node": True}, "LogsIn": login}
+    assert (await report_of(Said({}, nodes=nodes))).paid == ["Buys", "LogsIn"]
+
+
 async def test_an_engine_without_models_says_so_and_one_without_the_route_does_not() -> None:
     nodes = {"KSampler": {}}
     assert (await report_of(Said({"vae": []}, nodes=nodes))).models == []
