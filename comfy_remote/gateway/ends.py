@@ -40,10 +40,6 @@ class Ends:
         """Whether a job's end is not on disk yet."""
         return job_id in self._settling
 
-    def get(self, job_id: str) -> Job | None:
-        """The job of that id, if its end is not on disk yet."""
-        return self._settling.get(job_id)
-
     def recent(self, job_id: str, now: float) -> Job | None:
         """A job that has just ended; others are on the disk only."""
         return self._recent.get(job_id, now)

@@ -64,6 +64,8 @@ class WorkerSide:
             lambda: self.clock(),
             on_event,
         )
+        # Which start's word has ended a job, until that is on disk.
+        self._given: dict[str, tuple[str, int | None]] = {}
         self._closed = False
 
     @property
@@ -219,6 +221,7 @@ class WorkerSide:
             job.started = self.clock() if job.started is None else job.started
         job.ending = ending or Ending()
         self._moves.conclude(job, RunPodState.FAILED if failed else RunPodState.COMPLETED, result)
+        self._given[job_id] = (worker_id, attempt)
         return True
 
     def fail(
@@ -233,6 +236,7 @@ class WorkerSide:
         if not self.is_running(job_id, worker_id, attempt):
             return self._has_given(job_id, worker_id, attempt)
         self._moves.fail(self._moves.running[job_id], error)
+        self._given[job_id] = (worker_id, attempt)
         return True
 
     async def hello(
@@ -325,6 +329,7 @@ class WorkerSide:
     # Inside
 
     def _ended(self, job: Job) -> None:
+        self._given.pop(job.id, None)
         self._on_event(JobEnded(job))
         self._on_final(job)
 
@@ -342,12 +347,7 @@ class WorkerSide:
 
     def _has_given(self, job_id: str, worker_id: str, attempt: int | None) -> bool:
         """Whether the job's end, which is not on disk yet, is this worker's: it says so again."""
-        job = self._ends.get(job_id)
-        return (
-            job is not None
-            and job.worker_id == worker_id
-            and (attempt in (None, job.attempt) or Attempt(attempt or 0, worker_id) in job.earlier)
-        )
+        return job_id in self._ends and self._given.get(job_id) == (worker_id, attempt)
 
     def _may_keep(self, worker: Worker, held: Held) -> bool:
         if self.is_running(held.job, worker.id, held.attempt):
