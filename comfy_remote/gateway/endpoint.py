@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -36,6 +36,7 @@ from .seen.ending import ending_of
 __all__ = ["Endpoint", "GivenJob", "LocalEndpoint", "Status", "StoredStatus"]
 
 _QUICKLY_READ = 16 * 1024  # bytes: a thread would take longer to begin
+_FILES_IN_A_TURN = 100
 
 Status: TypeAlias = dict[str, JsonValue]
 """What ``/status`` answers: `wire.runpod.JobStatus`, without the keys that are empty."""
@@ -168,7 +169,7 @@ class LocalEndpoint:
             content=content,
             input_file=input_file,
             # The worker may have those that are not here.
-            input_files=frozenset(filter(self.files.stays, given.files)),
+            input_files=await self._here(given.files),
             needs=given.needs,
             sync=sync,
             idempotency_key=idempotency_key,
@@ -181,6 +182,16 @@ class LocalEndpoint:
             return _Given(to_json(payload), needs_of(payload), named_by_hash(payload))
 
         return await asyncio.to_thread(read) if submission.size > _QUICKLY_READ else read()
+
+    async def _here(self, files: Sequence[str]) -> frozenset[str]:
+        """Those of the files that are in the store: they stay."""
+        found: set[str] = set()
+        for number, sha256 in enumerate(files, 1):
+            if self.files.stays(sha256):
+                found.add(sha256)
+            if number % _FILES_IN_A_TURN == 0:
+                await asyncio.sleep(0)
+        return frozenset(found)
 
     async def wait(self, job_id: str, timeout: float) -> Status | StoredStatus:
         """See `Endpoint.wait`."""

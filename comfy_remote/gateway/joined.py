@@ -13,17 +13,17 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TypeVar
 
 from ..aio import Signal, first_of, in_thread
-from ..errors import EngineCrashed, JobNotFound
+from ..errors import EngineCrashed, JobNotFound, RateLimited
 from ..wire.joined import Held, Hello, Ping, PingAnswer, home_of
 from .endpoint import GivenJob, LocalEndpoint
 from .journal import Journal
 from .needs import offer_of
-from .tokens import WorkerTokens
+from .tokens import WorkerTokens, name_of_token
 from .worker_list import WorkerList
 from .worker_states import WorkerState, WorkerStates
 from .workers import Worker, WorkerKind
@@ -33,6 +33,9 @@ __all__ = ["JoinedWorkers", "NameTaken", "NotGreeted"]
 _T = TypeVar("_T")
 _POLL = 20.0
 _STATES_WRITTEN_EVERY = 2.0
+_WORKERS_OF_A_TOKEN = 64
+_NAMES_OF_A_TOKEN = 64 * 2**20
+_NAME_OVERHEAD = 160  # bytes of a short name in memory, and in a set
 _log = logging.getLogger(__name__)
 
 
@@ -49,13 +52,15 @@ class _Connection:
     """What is under way of one worker.
 
     Attributes:
-        hello: What it said last.
+        hello: What it said last, without the lists of names.
+        names: Bytes, roughly, that these take in memory.
         given: The job that it was given last.
         take: The question for a job that is being answered.
         written: The jobs of the last answer to one.
     """
 
     hello: Hello
+    names: int = 0
     given: Held | None = None
     written: list[GivenJob] | None = None
     take: asyncio.Future[list[GivenJob]] | None = None
@@ -91,15 +96,28 @@ class JoinedWorkers:
         """
         offer = await asyncio.to_thread(offer_of, hello.report)  # there may be many names
         self._check_name(worker_id, hello.boot)
-        await self._end_take(worker_id)
+        await self._make_room_for(worker_id)
+        names = _memory_of(hello)
+        if names + self._names_of_others(worker_id) > _NAMES_OF_A_TOKEN:
+            _log.warning(
+                "Worker %s has more nodes and models than are noted of the workers of one token.",
+                worker_id,
+            )
+            names, offer = 0, replace(offer, nodes=None, models=None)
+        if (before := self._connections.get(worker_id)) is not None:
+            await self._end_take(before)
+        if not self.tokens.knows(worker_id):
+            raise NotGreeted  # its token was removed meanwhile; the next hello is told so
         drop = await self._queue.hello(worker_id, hello.boot, hello.holds, offer=offer)
-        self._connections[worker_id] = _Connection(hello)
+        if not self.tokens.knows(worker_id):
+            raise NotGreeted
+        self._connections[worker_id] = connection = _Connection(_without_lists(hello), names)
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
         worker.broken = hello.broken
         worker.draining = hello.draining or self.tokens.is_draining(worker_id)
-        _log.info(
-            "Worker %s is here: %s", worker_id, _about(hello) or "it does not say what it has."
-        )
+        about = _about(hello) or "it does not say what it has."
+        if before is None or before.hello != connection.hello:
+            _log.info("Worker %s is here: %s", worker_id, about)
         return drop
 
     async def take(self, worker_id: str, boot: str, ping: Ping) -> list[GivenJob]:
@@ -108,8 +126,8 @@ class JoinedWorkers:
         Raises:
             NotGreeted: It has to say hello first: also if it should have a job, and has not.
         """
+        await self._end_take(self._known(worker_id, boot))
         connection = self._known(worker_id, boot)
-        await self._end_take(worker_id)
         held = {(one.job, one.attempt) for one in ping.holds}
         worker = self._registry.seen(worker_id)
         if any((job.id, job.attempt) not in held for job in worker.running.values()):
@@ -121,7 +139,7 @@ class JoinedWorkers:
                 await asyncio.wait({taking})
             except asyncio.CancelledError:  # the worker has hung up
                 if connection.take is taking:
-                    await self._end_take(worker_id)
+                    await self._end_take(connection)
                 raise
         if connection.take is not taking:
             return []  # it has been ended meanwhile, and what it gave is put back
@@ -198,7 +216,7 @@ class JoinedWorkers:
             if on:
                 listed.say(worker_id, "drain")
             else:
-                for name in {worker_id, worker_id.partition(".")[0]}:
+                for name in {worker_id, name_of_token(worker_id)}:
                     listed.take_back(name, "drain")
 
         await self._journal.change_workers(change)
@@ -225,7 +243,39 @@ class JoinedWorkers:
         connection, worker = self._connections.get(worker_id), self._registry.get(worker_id)
         if connection is None or worker is None or connection.hello.boot != boot:
             raise NotGreeted
+        if worker.kind is not WorkerKind.JOINED:  # one of the gateway's own, since that hello
+            raise NotGreeted
         return connection
+
+    async def _make_room_for(self, worker_id: str) -> None:
+        """Bound what one token can fill: forget a worker that has been away for long, if need be.
+
+        Raises:
+            RateLimited: As many workers as may be are here.
+        """
+        if self._registry.get(worker_id) is not None:
+            return
+        name = name_of_token(worker_id)
+        joined = (one for one in self._registry if one.kind is WorkerKind.JOINED)
+        others = [one for one in joined if name_of_token(one.id) == name]
+        if len(others) < _WORKERS_OF_A_TOKEN:
+            return
+        away = [one for one in others if one.silent and not one.running]
+        if not away:
+            raise RateLimited(
+                f"{_WORKERS_OF_A_TOKEN} workers have joined with the token of {name} already.",
+                advice="Make another token.",
+            )
+        longest = min(away, key=lambda one: one.seen)
+        await self._forget(longest.id, f"Worker {longest.id} has not been here for long.")
+
+    def _names_of_others(self, worker_id: str) -> int:
+        name = name_of_token(worker_id)
+        return sum(
+            one.names
+            for other, one in self._connections.items()
+            if other != worker_id and name_of_token(other) == name
+        )
 
     def _check_name(self, worker_id: str, boot: str) -> None:
         known = self._connections.get(worker_id)
@@ -245,10 +295,9 @@ class JoinedWorkers:
                 f"gone {worker_id}"
             )
 
-    async def _end_take(self, worker_id: str) -> None:
+    async def _end_take(self, connection: _Connection) -> None:
         """End a question that is still being answered: the worker reads no answer to it."""
-        connection = self._connections.get(worker_id)
-        if connection is not None and (taking := connection.take) is not None:
+        if (taking := connection.take) is not None:
             connection.take = None
             taking.cancel()
             await asyncio.wait({taking})
@@ -279,9 +328,9 @@ class JoinedWorkers:
         for worker_id in sorted(here | {one for one in running if one is not None}):
             worker = self._registry.get(worker_id)
             if not tokens.knows(worker_id):
-                self._forget(worker_id, f"Worker {worker_id} was removed.")
+                await self._forget(worker_id, f"Worker {worker_id} was removed.")
             elif tokens.is_gone(worker_id):
-                self._forget(worker_id, f"Worker {worker_id} is gone, its owner says.")
+                await self._forget(worker_id, f"Worker {worker_id} is gone, its owner says.")
             elif worker is not None:
                 said = self.said(worker_id)
                 worker.draining = tokens.is_draining(worker_id) or bool(said and said.draining)
@@ -294,8 +343,9 @@ class JoinedWorkers:
         self._queue.look_again()
         self._words.notify()
 
-    def _forget(self, worker_id: str, why: str) -> None:
-        self._connections.pop(worker_id, None)
+    async def _forget(self, worker_id: str, why: str) -> None:
+        if (connection := self._connections.pop(worker_id, None)) is not None:
+            await self._end_take(connection)  # it would get the next job
         self._queue.worker_is_gone(
             worker_id, EngineCrashed(why, advice="Run the job again, if it is still wanted.")
         )
@@ -336,6 +386,18 @@ def _result(taking: asyncio.Future[list[GivenJob]]) -> list[GivenJob]:
 
 def _has_joined(boot: str) -> bool:
     return WorkerKind.of(boot) is WorkerKind.JOINED
+
+
+def _memory_of(hello: Hello) -> int:
+    nodes, models = hello.report.nodes or (), hello.report.models or ()
+    # Of a model, the name without its folder is in memory, too.
+    count, size = len(nodes) + 2 * len(models), sum(map(len, nodes)) + 2 * sum(map(len, models))
+    return size + _NAME_OVERHEAD * count
+
+
+def _without_lists(hello: Hello) -> Hello:
+    report = hello.report.model_copy(update={"nodes": None, "models": None, "warm": []})
+    return hello.model_copy(update={"report": report, "holds": []})
 
 
 def _about(hello: Hello) -> str:

@@ -43,7 +43,7 @@ from .worker_routes import unusable, write_now
 __all__ = ["joined_routes"]
 
 _REFUSAL_DELAY = 0.5
-_MOST_ATTEMPTS = 10**6
+_LONGEST_ATTEMPT = 7  # digits
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -146,6 +146,7 @@ class _JoinedRoutes:
                 self._bodies.receive(request, job.result_limit) as body,
                 self._bodies.parsed(body, self._bodies.json_object) as result,
             ):
+                self._about(request)  # its token may have been removed meanwhile
                 taken = await self._endpoint.finish(
                     job_id,
                     worker_id,
@@ -192,6 +193,7 @@ class _JoinedRoutes:
             size = await self._endpoint.files.receive(sha256, chunks)
         except ValueInvalid as error:
             raise OutputCorrupt(error.message, advice=error.advice) from error
+        self._about(request)  # its token may have been removed meanwhile
         if not self._queue.add_output_file(job_id, worker_id, sha256, attempt=attempt):
             raise not_its
         return _answer(Stored(size=size), status=201)
@@ -208,7 +210,7 @@ class _JoinedRoutes:
         worker_id = _worker(request)
         self._joined.check(worker_id, _boot(request))
         attempt = request.match_info["attempt"]
-        if not (attempt.isascii() and attempt.isdecimal() and int(attempt[:8]) < _MOST_ATTEMPTS):
+        if not (attempt.isascii() and attempt.isdecimal() and len(attempt) <= _LONGEST_ATTEMPT):
             raise WorkflowInvalid("The attempt is not a number.")
         return worker_id, request.match_info["job_id"], int(attempt)
 

@@ -46,6 +46,7 @@ class GatewayLimits:
         body_pause: How long a body may bring nothing. Ours.
         stream_bytes: Chunks of one job that wait for ``/stream``, counted as JSON. Ours.
         file_bytes: One file in the store. Ours.
+        output_files: Large outputs that a job may have. Ours.
         files_at_a_time: Files that are received at the same time; the others wait. Each takes some
             2 MB of memory. Ours.
         upload_retention: How long a file is stored that no job has named yet. Ours.
@@ -87,6 +88,7 @@ class GatewayLimits:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     stream_bytes: int = RUNSYNC_BODY_LIMIT
     file_bytes: int = 8 * 1024**3
+    output_files: int = 10_000
     files_at_a_time: int = 16
     upload_retention: float = 3600.0
     store_bytes: int = 64 * 1024**3

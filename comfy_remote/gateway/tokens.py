@@ -9,9 +9,10 @@ import secrets
 from ..errors import ConfigurationError
 from .worker_list import WorkerNotes
 
-__all__ = ["WorkerTokens", "check_name", "new_token", "sha256_of_token"]
+__all__ = ["WorkerTokens", "check_name", "name_of_token", "new_token", "sha256_of_token"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,48}")
+_OWN = re.compile(r"local|(gpu|engine)[0-9]+", re.IGNORECASE)
 _LONGEST_TOKEN = 4096
 
 
@@ -22,12 +23,22 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be the name of a worker.",
             advice="Use 1 to 48 letters, digits, - and _.",
         )
+    if _OWN.fullmatch(name):
+        raise ConfigurationError(
+            f"{name} is what a gateway calls a worker of its own.",
+            advice="Choose another name.",
+        )
 
 
 def new_token(name: str) -> str:
     """A token for workers ``NAME`` and ``NAME.SUFFIX``."""
     check_name(name)
     return f"{name}.{secrets.token_urlsafe(32)}"
+
+
+def name_of_token(worker_id: str) -> str:
+    """The name of the token that a worker joins with."""
+    return worker_id.partition(".")[0]
 
 
 def sha256_of_token(token: str) -> str:
@@ -61,11 +72,11 @@ class WorkerTokens:
         if len(token) > _LONGEST_TOKEN:
             return False
         name = self._names.get(sha256_of_token(token))
-        return name is not None and name == _base(worker_id)
+        return name is not None and name == name_of_token(worker_id)
 
     def knows(self, worker_id: str) -> bool:
         """Whether there is still a token for this worker."""
-        return _base(worker_id) in self._names.values()
+        return name_of_token(worker_id) in self._names.values()
 
     def is_draining(self, worker_id: str) -> bool:
         """Whether the owner has said that it gets no more jobs."""
@@ -81,10 +92,6 @@ class WorkerTokens:
         return frozenset(self._notes.gone)
 
 
-def _base(worker_id: str) -> str:
-    return worker_id.partition(".")[0]
-
-
 def _said_of(worker_id: str, words: dict[str, str]) -> bool:
     """Whether something was said of a worker, or of all workers of its token."""
-    return worker_id in words or _base(worker_id) in words
+    return worker_id in words or name_of_token(worker_id) in words

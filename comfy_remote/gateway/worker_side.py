@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from ..errors import ComfyRemoteError, EngineCrashed, OutputLost, WorkflowInvalid
+from ..errors import ComfyRemoteError, EngineCrashed, OutputLost, OutputTooLarge, WorkflowInvalid
 from ..wire.joined import Held, HolderState
 from ..wire.runpod import RunPodState
 from .ends import Ends
@@ -104,8 +104,9 @@ class WorkerSide:
     async def lease(self, worker_id: str, *, wait: float, count: int = 1) -> list[Lease]:
         """The first half of `take`: the worker must not hear of the jobs before `confirm`."""
         deadline = asyncio.get_running_loop().time() + wait
-        while not self._closed:
-            worker = self.workers.seen(worker_id, ready=True)
+        worker = self.workers.seen(worker_id, ready=True)
+        while not self._closed and self.workers.get(worker_id) is worker:  # else: removed meanwhile
+            self.workers.seen(worker_id, ready=True)
             if leases := self._hand_over(worker, count):
                 return leases
             left = deadline - asyncio.get_running_loop().time()
@@ -175,10 +176,20 @@ class WorkerSide:
     def add_output_file(
         self, job_id: str, worker_id: str, sha256: str, *, attempt: int | None = None
     ) -> bool:
-        """Note that a file in the store is an output of a job; whether it is that worker's."""
+        """Note that a file in the store is an output of a job; whether it is that worker's.
+
+        Raises:
+            OutputTooLarge: It has too many.
+        """
         job = self._result_taker(job_id, worker_id, attempt)
         if job is None:
             return False
+        most = self.limits.output_files
+        if len(job.output_files) >= most and sha256 not in job.output_files:
+            raise OutputTooLarge(
+                f"Job {job_id} has {most} large outputs already.",
+                advice="Make fewer files, for example one video of all pictures.",
+            )
         job.output_files |= {sha256}
         self._journal.post(job)
         return True

@@ -177,6 +177,7 @@ class WorkerRegistry:
         self._stops.pop(worker_id, None)
         if self._workers.pop(worker_id, None) is not None:
             self._on_event(WorkerGone(worker_id, why))
+            self._changed.notify()
 
     async def wait_until_ready(self, timeout: float) -> bool:
         """Wait for the first worker to ask for a job; whether one did."""
@@ -205,7 +206,8 @@ class WorkerRegistry:
             settle: Seconds that a job must have been with the worker before it is named.
         """
         deadline = asyncio.get_running_loop().time() + wait
-        while True:
+        worker = self.seen(worker_id)
+        while self._workers.get(worker_id) is worker:
             self.seen(worker_id)
             pending = self._stops.get(worker_id, {})
             due = [job for job, taken in pending.items() if self._clock() - taken >= settle]
@@ -219,6 +221,7 @@ class WorkerRegistry:
             if pending:
                 left = min(left, settle - self._clock() + min(pending.values()) + 0.001)
             await self._changed.wait(left)
+        return []  # the worker was removed meanwhile
 
     def close(self) -> None:
         """Answer all waiting workers now."""
