@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +14,7 @@ from .options import json_option
 
 if TYPE_CHECKING:
     from ..gateway.worker_list import WorkerNotes
-    from ..gateway.worker_states import WorkerStates
+    from ..gateway.worker_states import WorkerRow, WorkerStates
 
 __all__ = ["workers"]
 
@@ -103,7 +102,7 @@ def list_workers(endpoint: str, json_lines: bool) -> None:
     rows = _rows(notes, states, runs=runs)
     if json_lines:
         for row in rows:
-            print_json(asdict(row))
+            print_json(row.model_dump())
         return
     if rows:
         print_table(
@@ -169,36 +168,17 @@ def remove(name: str, endpoint: str) -> None:
 _SEE_LIST = "comfy-remote workers list shows those that there are."
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One worker; the keys of ``--json``."""
+def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> list[WorkerRow]:
+    from ..gateway.worker_states import WorkerRow
 
-    name: str
-    state: str
-    jobs: list[str]
-    seen_at: str
-    about: str
-
-
-def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> list[_Row]:
-    known = states.workers if states is not None else []
-    rows = [
-        _Row(one.id, one.state if runs else "unknown", one.jobs, one.seen_at, one.about)
-        for one in known
-    ]
-    joined = {one.id.partition(".")[0] for one in known}
-    draining = ", draining"
-    rows += [
-        _Row(
-            token.name,
-            f"has not joined{draining if token.name in notes.draining else ''}",
-            [],
-            "",
-            "",
-        )
-        for token in notes.tokens
-        if token.name not in joined
-    ]
+    rows = states.workers if states is not None else []
+    if not runs:
+        rows = [row.model_copy(update={"state": "unknown"}) for row in rows]
+    joined = {row.name.partition(".")[0] for row in rows}
+    for token in notes.tokens:
+        if token.name not in joined:
+            draining = ", draining" if token.name in notes.draining else ""
+            rows = [*rows, WorkerRow(name=token.name, state=f"has not joined{draining}")]
     return sorted(rows, key=lambda row: row.name)
 
 

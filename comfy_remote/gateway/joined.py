@@ -25,8 +25,8 @@ from .journal import Journal
 from .needs import offer_of
 from .tokens import WorkerTokens, name_of_token
 from .worker_list import WorkerList
-from .worker_states import WorkerState, WorkerStates
-from .workers import Worker, WorkerKind
+from .worker_states import WorkerRow, WorkerStates
+from .workers import Worker, WorkerKind, WorkerState
 
 __all__ = ["JoinedWorkers", "NameTaken", "NotGreeted"]
 
@@ -113,9 +113,10 @@ class JoinedWorkers:
             raise NotGreeted
         self._connections[worker_id] = connection = _Connection(_without_lists(hello), names)
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
-        worker.broken = hello.broken
+        report, worker.version = hello.report, hello.version
+        worker.engine, worker.device, worker.broken = report.engine, report.device, hello.broken
         worker.draining = hello.draining or self.tokens.is_draining(worker_id)
-        about = _about(hello) or "it does not say what it has."
+        about = _about(worker) or "it does not say what it has."
         if before is None or before.hello != connection.hello:
             _log.info("Worker %s is here: %s", worker_id, about)
         return drop
@@ -232,11 +233,6 @@ class JoinedWorkers:
         await self._journal.change_workers(lambda listed: listed.say(worker_id, "gone"))
         await self.read_words()
 
-    def said(self, worker_id: str) -> Hello | None:
-        """What a worker said of itself last."""
-        connection = self._connections.get(worker_id)
-        return None if connection is None else connection.hello
-
     # Inside
 
     def _known(self, worker_id: str, boot: str) -> _Connection:
@@ -332,8 +328,9 @@ class JoinedWorkers:
             elif tokens.is_gone(worker_id):
                 await self._forget(worker_id, f"Worker {worker_id} is gone, its owner says.")
             elif worker is not None:
-                said = self.said(worker_id)
-                worker.draining = tokens.is_draining(worker_id) or bool(said and said.draining)
+                connection = self._connections.get(worker_id)
+                drains = connection is not None and connection.hello.draining
+                worker.draining = drains or tokens.is_draining(worker_id)
         if gone := tokens.gone:
             # It is done; a worker that comes back after all is welcome.
             await self._journal.change_workers(
@@ -364,14 +361,14 @@ class JoinedWorkers:
         states = WorkerStates(
             written_at=utc.isoformat(timespec="seconds"),
             workers=[
-                WorkerState(
-                    id=worker.id,
-                    state=_state(worker),
+                WorkerRow(
+                    name=worker.id,
+                    state=_state_in_words(worker),
                     jobs=sorted(worker.running),
                     seen_at=datetime.fromtimestamp(
                         utc.timestamp() - max(0.0, now - worker.seen), timezone.utc
                     ).isoformat(timespec="seconds"),
-                    about=_about(said) if (said := self.said(worker.id)) else "",
+                    about=_about(worker),
                 )
                 for worker in self._registry
             ],
@@ -400,18 +397,13 @@ def _without_lists(hello: Hello) -> Hello:
     return hello.model_copy(update={"report": report, "holds": []})
 
 
-def _about(hello: Hello) -> str:
-    report = hello.report
-    return ", ".join(one for one in (report.engine, report.device, *report.labels) if one)
+def _about(worker: Worker) -> str:
+    words = worker.engine, worker.device, *sorted(worker.offer.labels)
+    return ", ".join(one for one in words if one)
 
 
-def _state(worker: Worker) -> str:
-    if worker.silent:
-        return "silent"
-    if worker.broken:
-        return f"takes no job: {worker.broken}"
-    if worker.running:
-        return "runs, then drained" if worker.draining else "runs"
-    if worker.draining:
-        return "drained"
-    return "idle" if worker.ready else "starting"
+def _state_in_words(worker: Worker) -> str:
+    state = worker.state
+    if state is WorkerState.BROKEN:
+        return f"{state.value}: {worker.broken}"
+    return f"{state.value}, then drained" if worker.running and worker.draining else state.value

@@ -44,10 +44,9 @@ from .queue import JobQueue
 from .queue_events import QueueEvent, Watch, ignore_event
 from .sdk_worker import SdkWorker, worker_command
 from .seen.control import QueueControl
-from .seen.read import read_state
 from .seen.routes import page_routes
 from .seen.shown import Shown
-from .seen.state import GatewayState
+from .seen.state import GatewayState, read_state
 from .upload_routes import upload_routes
 from .worker_routes import worker_routes
 from .workers import Worker, WorkerKind
@@ -361,7 +360,7 @@ class GatewayServer:
         self._on_event(event)
 
     def _state(self) -> GatewayState:
-        return read_state(self.endpoint_id, self.queue, self.files, self.joined.said)
+        return read_state(self.endpoint_id, self.queue, self.files)
 
     def _ended(self, job: Job) -> None:
         if job.owed:

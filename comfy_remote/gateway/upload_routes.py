@@ -6,44 +6,18 @@ client's token may ask whether a content is here, and needs its whole SHA-256 fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
-
 from aiohttp import web
 
 from ..wire.request import is_sha256
 from .access import Access
 from .body import body_chunks, json_answer, number_in_query
+from .files import FileStore
 from .limits import GatewayLimits
 
-__all__ = ["TakesFiles", "upload_routes"]
+__all__ = ["upload_routes"]
 
 
-class TakesFiles(Protocol):
-    """Stores files by their SHA-256; `files.FileStore` does."""
-
-    def stays(self, sha256: str) -> bool:
-        """Whether a file is here. If so, it stays for a while, so that a job can name it."""
-
-    def check_file(self, size: int) -> None:
-        """Refuse a file of that size if it cannot be received now.
-
-        Raises:
-            RequestTooLarge: No file may have that size.
-            RateLimited: There is no room for it.
-        """
-
-    async def receive(self, sha256: str, chunks: AsyncIterator[bytes]) -> int:
-        """Store a file as it arrives; its size in bytes.
-
-        Raises:
-            RequestTooLarge, RateLimited: As `check_file`.
-            ValueInvalid: Its SHA-256 is another.
-            LocalStorageError: The disk is full or cannot be written.
-        """
-
-
-def upload_routes(files: TakesFiles, access: Access, limits: GatewayLimits) -> list[web.RouteDef]:
+def upload_routes(files: FileStore, access: Access, limits: GatewayLimits) -> list[web.RouteDef]:
     """The routes, for clients."""
     path, routes = "/v2/{endpoint}/files/{sha256}", _UploadRoutes(files, limits)
     return [
@@ -55,7 +29,7 @@ def upload_routes(files: TakesFiles, access: Access, limits: GatewayLimits) -> l
 class _UploadRoutes:
     """The handlers, a method for each route."""
 
-    def __init__(self, files: TakesFiles, limits: GatewayLimits) -> None:
+    def __init__(self, files: FileStore, limits: GatewayLimits) -> None:
         self._files, self._limits = files, limits
 
     async def is_there(self, request: web.Request) -> web.Response:

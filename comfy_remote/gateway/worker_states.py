@@ -12,24 +12,24 @@ from pydantic import BaseModel, ValidationError
 
 from ..media.files import write_whole
 
-__all__ = ["WorkerState", "WorkerStates"]
+__all__ = ["WorkerRow", "WorkerStates"]
 
 _NAME = "workers.json"
 _LARGEST = 4 * 2**20
 _STALE_AFTER = 15.0
 
 
-class WorkerState(BaseModel):
-    """One worker.
+class WorkerRow(BaseModel):
+    """One worker; the keys of ``comfy-remote workers list --json``.
 
     Attributes:
-        state: ``idle``, ``runs``, ``silent``, ``draining``, ``broken``, in words.
+        state: A `workers.WorkerState`, in words.
         jobs: The jobs that it has.
         seen_at: When it last said something, in UTC.
         about: Its engine and GPU.
     """
 
-    id: str
+    name: str
     state: str
     jobs: list[str] = []
     seen_at: str = ""
@@ -40,7 +40,7 @@ class WorkerStates(BaseModel):
     """All of them, as they were at ``written_at`` (UTC)."""
 
     written_at: str
-    workers: list[WorkerState] = []
+    workers: list[WorkerRow] = []
 
     def write(self, folder: Path) -> None:
         """Write them to the gateway's folder. This blocks.

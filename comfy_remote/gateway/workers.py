@@ -19,7 +19,7 @@ from .queue_events import (
     ignore_event,
 )
 
-__all__ = ["Worker", "WorkerKind", "WorkerRegistry"]
+__all__ = ["Worker", "WorkerKind", "WorkerRegistry", "WorkerState"]
 
 _LONGEST_WAIT = 3600.0
 
@@ -43,6 +43,20 @@ class WorkerKind(str, Enum):
         return cls(kind) if kind in {one.value for one in cls} else cls.JOINED
 
 
+class WorkerState(str, Enum):
+    """What a worker does."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    STARTING = "starting"
+    """Its engine has not asked for jobs yet."""
+    DRAINED = "drained"
+    """Its owner has said that it is to take no more jobs, and it runs none."""
+    SILENT = "silent"
+    BROKEN = "broken"
+    """Its engine does not start."""
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """One worker.
@@ -57,6 +71,7 @@ class Worker:
         offer: What it has.
         engine: Name and version of its engine, ``ComfyUI 0.33.0``, for people; empty if unknown.
         device: Name of its GPU, likewise.
+        version: Of Comfy Remote there, likewise.
         running: The jobs that it was given, by id.
         idle_since: When it last became idle; ``None`` while it has a job.
     """
@@ -73,12 +88,26 @@ class Worker:
     offer: Offer = field(default_factory=Offer)
     engine: str = ""
     device: str = ""
+    version: str = ""
     running: dict[str, Job] = field(default_factory=dict)
 
     @property
     def takes_jobs(self) -> bool:
         """Whether it may be given a job when it is idle."""
         return self.ready and not (self.silent or self.draining or self.broken)
+
+    @property
+    def state(self) -> WorkerState:
+        """What it does."""
+        if self.silent:
+            return WorkerState.SILENT
+        if self.broken:
+            return WorkerState.BROKEN
+        if self.running:
+            return WorkerState.RUNNING
+        if self.draining:
+            return WorkerState.DRAINED
+        return WorkerState.IDLE if self.ready else WorkerState.STARTING
 
 
 class WorkerRegistry:

@@ -218,7 +218,7 @@ def test_drain_and_remove(cluster: Cluster) -> None:
     job = cluster.submit(slow(60))
     cluster.runs(job)
     assert cluster.status(job)["workerId"] == "attic"
-    wait_for(lambda: cluster.workers()["attic"]["state"] == "runs", 10)
+    wait_for(lambda: cluster.workers()["attic"]["state"] == "running", 10)
     cluster.run("workers", "drain", "cellar", "--undo")
     cluster.run("workers", "remove", "attic")
     assert worker.ended(40) == 3, worker.text

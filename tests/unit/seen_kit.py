@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_remote.gateway.job import Ending, Job
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.seen.state import GatewayState
+from comfy_remote.gateway.workers import Worker, WorkerKind
 from comfy_remote.wire.runpod import RunPodState
 
-__all__ = ["a_job", "a_state", "that_ran"]
+__all__ = ["a_job", "a_state", "a_worker", "that_ran"]
 
 
 def a_job(job_id: str = "a", **more: object) -> Job:
@@ -19,6 +20,11 @@ def that_ran(worker: str, seconds: float, state: RunPodState, code: str = "") ->
     return a_job(
         worker_id=worker, started=10.0, finished=10.0 + seconds, state=state, ending=Ending(code)
     )
+
+
+def a_worker(worker_id: str = "w", **more: object) -> Worker:
+    facts = {"kind": WorkerKind.JOINED, "boot": "", "seen": 990.0, "idle_since": 995.0}
+    return Worker(**{"id": worker_id, "ready": True, **facts, **more})
 
 
 def a_state(**more: object) -> GatewayState:

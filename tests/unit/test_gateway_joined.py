@@ -461,8 +461,8 @@ async def test_how_the_workers_are_is_in_a_file(gateway: GatewayServer, box: Box
     def runs() -> bool:
         states = WorkerStates.read(gateway.folder)
         return states is not None and any(
-            (one.id, one.state, one.jobs, one.about)
-            == ("desk", "runs", [job], "ComfyUI 0.33.0, cuda:0 Big")
+            (one.name, one.state, one.jobs, one.about)
+            == ("desk", "running", [job], "ComfyUI 0.33.0, cuda:0 Big")
             for one in states.workers
         )
 

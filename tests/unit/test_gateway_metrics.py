@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from seen_kit import a_job, a_state, that_ran
+from seen_kit import a_job, a_state, a_worker, that_ran
 
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.queue_events import (
@@ -17,7 +17,6 @@ from comfy_remote.gateway.queue_events import (
 )
 from comfy_remote.gateway.seen.exposition import Counter, Histogram, exposition, gauge
 from comfy_remote.gateway.seen.metrics import Metrics
-from comfy_remote.gateway.seen.state import WorkerFacts, WorkerState
 from comfy_remote.wire.runpod import RunPodState
 
 
@@ -75,9 +74,9 @@ def test_what_a_job_has_used_so_far_counts_and_a_start_that_is_lost_stays_counte
 
 def test_the_state_of_the_moment() -> None:
     workers = [
-        WorkerFacts("a", "joined", WorkerState.RUNNING),
-        WorkerFacts("b", "joined", WorkerState.RUNNING),
-        WorkerFacts("c", "joined", WorkerState.SILENT),
+        a_worker("a", running={"a": a_job()}),
+        a_worker("b", running={"b": a_job()}),
+        a_worker("c", silent=True),
     ]
     waiting = [a_job(queued=40.0), a_job(queued=70.0)]
     limits = GatewayLimits(store_bytes=1000)
@@ -132,7 +131,7 @@ def test_prometheus_own_parser_reads_it() -> None:
     metrics = Metrics()
     metrics(JobStarted(a_job(queued=1.0, started=4.0)))
     metrics(JobEnded(that_ran('a "name" \\ with\nall', 7.25, RunPodState.FAILED, "engine_crashed")))
-    scrape = metrics.scrape(a_state(workers=[WorkerFacts("a", "local", WorkerState.IDLE)]))
+    scrape = metrics.scrape(a_state(workers=[a_worker("a")]))
     families = {one.name: one for one in parser.text_string_to_metric_families(scrape.decode())}
     assert all(one.documentation for one in families.values())
     assert families["comfy_remote_jobs_finished"].type == "counter"

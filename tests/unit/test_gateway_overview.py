@@ -8,10 +8,11 @@ import logging
 import time
 
 import pytest
-from seen_kit import a_job, a_state, that_ran
+from seen_kit import a_job, a_state, a_worker, that_ran
 
 from comfy_remote.errors import OutOfMemory
 from comfy_remote.gateway.job import Ending, Job
+from comfy_remote.gateway.placing import Offer
 from comfy_remote.gateway.queue_events import (
     JobAccepted,
     JobEnded,
@@ -28,7 +29,7 @@ from comfy_remote.gateway.seen.ending import ending_of
 from comfy_remote.gateway.seen.job_log import log_event
 from comfy_remote.gateway.seen.overview import RecentEnds, overview, progress_of
 from comfy_remote.gateway.seen.shown import Shown
-from comfy_remote.gateway.seen.state import WorkerFacts, WorkerState
+from comfy_remote.gateway.workers import Worker, WorkerState
 from comfy_remote.secrets import SECRETS
 from comfy_remote.wire.runpod import RunPodState, error_to_runpod
 
@@ -42,20 +43,17 @@ def found_slowly(_job: Job) -> str:
 
 
 async def test_the_whole_of_it() -> None:
-    worker = WorkerFacts(
-        "studio.0",
-        "joined",
-        WorkerState.RUNNING,
-        since=90.0,
-        jobs=("r",),
-        engine="ComfyUI 0.33.0",
-        device="NVIDIA L4",
-        memory=24 * 2**30,
-        labels=frozenset({"b", "a"}),
-        warm=frozenset({"vae/x.safetensors"}),
-    )
     running = a_job("r", worker_id="studio.0", started=90.0, attempt=2, client="desk")
     running.more = json.dumps({"output": {"nodes_done": 1, "nodes_total": 4}}).encode()
+    warm = frozenset({"vae/x.safetensors"})
+    worker = a_worker(
+        "studio.0",
+        running={"r": running},
+        engine="ComfyUI 0.33.0",
+        device="NVIDIA L4",
+        version="0.2.0",
+        offer=Offer(memory=5, labels=frozenset({"b", "a"}), warm=warm),
+    )
     waiting = [a_job("w", queued=40.0, batch="night", priority=3, front=True), a_job("v")]
     ends = RecentEnds()
     ends(JobEnded(that_ran("studio.0", 5.0, RunPodState.FAILED, "out_of_memory")))
@@ -73,6 +71,8 @@ async def test_the_whole_of_it() -> None:
     assert (seen.totals.waiting, seen.totals.running, seen.totals.completed) == (2, 1, 7)
     (one,) = seen.workers
     assert (one.state, one.seconds, one.jobs) == (WorkerState.RUNNING, 10.0, ["r"])
+    assert (one.id, one.kind, one.engine) == ("studio.0", "joined", "ComfyUI 0.33.0")
+    assert (one.device, one.version, one.memory) == ("NVIDIA L4", "0.2.0", 5)
     assert (one.labels, one.warm) == (["a", "b"], ["vae/x.safetensors"])
     (run,) = seen.running
     assert (run.id, run.client, run.attempt, run.worker) == ("r", "desk", 2, "studio.0")
@@ -86,15 +86,32 @@ async def test_the_whole_of_it() -> None:
     assert (end.seconds, end.ago) == (5.0, 85.0)
 
 
+@pytest.mark.parametrize(
+    ("worker", "state", "seconds"),
+    [
+        (a_worker(), WorkerState.IDLE, 5.0),
+        (a_worker(ready=False), WorkerState.STARTING, None),
+        (a_worker(draining=True), WorkerState.DRAINED, None),
+        (a_worker(broken="It does not start."), WorkerState.BROKEN, None),
+        (a_worker(running={"a": a_job(started=980.0)}), WorkerState.RUNNING, 20.0),
+        (a_worker(running={"a": a_job(started=980.0)}, draining=True), WorkerState.RUNNING, 20.0),
+        (a_worker(running={"a": a_job(started=980.0)}, silent=True), WorkerState.SILENT, 10.0),
+        (a_worker(silent=True, broken="It does not start."), WorkerState.SILENT, 10.0),
+    ],
+)
+async def test_what_a_worker_does(worker: Worker, state: WorkerState, seconds: float) -> None:
+    (seen,) = (await overview(a_state(now=1000.0, workers=[worker]), RecentEnds())).workers
+    assert (seen.state, seen.seconds) == (state, seconds)
+    assert (seen.draining, seen.why) == (worker.draining, worker.broken)
+    assert seen.jobs == list(worker.running)
+
+
 async def test_what_strangers_say_is_cleaned_and_shortened() -> None:
     SECRETS.add("TOKEN", "a-secret-value-of-mine")
-    worker = WorkerFacts(
-        "w",
-        "joined",
-        WorkerState.BROKEN,
-        why=f"{HOSTILE} a-secret-value-of-mine",
+    worker = a_worker(
+        broken=f"{HOSTILE} a-secret-value-of-mine",
         device=HOSTILE,
-        labels=frozenset({"x" * 10_000}),
+        offer=Offer(labels=frozenset({"x" * 10_000})),
     )
     state = a_state(
         workers=[worker], waiting=[a_job(client=HOSTILE, batch=HOSTILE)], why=lambda _job: HOSTILE

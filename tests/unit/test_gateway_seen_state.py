@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from memory_journal import MemoryJournal
-from seen_kit import a_job
 
 from comfy_remote.errors import EngineCrashed, JobNotFound, WorkflowInvalid
 from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.journal import Journal
 from comfy_remote.gateway.limits import GatewayLimits
-from comfy_remote.gateway.placing import Offer
 from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.gateway.queue_events import (
     JobAccepted,
@@ -30,10 +28,8 @@ from comfy_remote.gateway.queue_events import (
     WorkerSilent,
 )
 from comfy_remote.gateway.seen.control import QueueControl
-from comfy_remote.gateway.seen.read import read_state
-from comfy_remote.gateway.seen.state import GatewayState, WorkerState
-from comfy_remote.gateway.workers import Worker, WorkerKind
-from comfy_remote.wire.joined import Hello, Report
+from comfy_remote.gateway.seen.state import GatewayState, read_state
+from comfy_remote.gateway.workers import WorkerKind
 
 
 @dataclass
@@ -82,8 +78,8 @@ async def submitted(queue: JobQueue, **policy: object) -> Job:
     return await queue.add(Submission(input=1, policy=Policy.model_validate(policy)), content=b"1")
 
 
-def state(queue: JobQueue, hello: Hello | None = None) -> GatewayState:
-    return read_state("desk", queue, Store(), lambda _worker: hello)
+def state(queue: JobQueue) -> GatewayState:
+    return read_state("desk", queue, Store())
 
 
 async def test_what_waits_is_in_the_order_of_one_client(queue: JobQueue) -> None:
@@ -94,46 +90,6 @@ async def test_what_waits_is_in_the_order_of_one_client(queue: JobQueue) -> None
     assert list(seen.waiting) == [high, front, first, second, low]
     assert seen.why(first) == "No worker is connected."
     assert (seen.endpoint, seen.store_bytes, seen.disk_free) == ("desk", 12, 34)
-
-
-def worker(**more: object) -> Worker:
-    facts = {"kind": WorkerKind.JOINED, "boot": "", "seen": 990.0, "idle_since": 995.0}
-    return Worker(**{"id": "w", "ready": True, **facts, **more})
-
-
-@pytest.mark.parametrize(
-    ("found", "expected", "since"),
-    [
-        (worker(), WorkerState.IDLE, 995.0),
-        (worker(ready=False), WorkerState.STARTING, None),
-        (worker(draining=True), WorkerState.DRAINED, None),
-        (worker(broken="It does not start."), WorkerState.BROKEN, None),
-        (worker(running={"a": a_job(started=980.0)}), WorkerState.RUNNING, 980.0),
-        (worker(running={"a": a_job(started=980.0)}, draining=True), WorkerState.RUNNING, 980.0),
-        (worker(running={"a": a_job(started=980.0)}, silent=True), WorkerState.SILENT, 990.0),
-        (worker(silent=True, broken="It does not start."), WorkerState.SILENT, 990.0),
-    ],
-)
-def test_what_a_worker_does(
-    queue: JobQueue, found: Worker, expected: WorkerState, since: float | None
-) -> None:
-    queue.workers._workers["w"] = found
-    (seen,) = state(queue).workers
-    assert (seen.state, seen.since) == (expected, since)
-    assert seen.draining is found.draining
-    assert seen.jobs == tuple(found.running)
-    assert seen.why == found.broken
-
-
-def test_what_a_worker_is(queue: JobQueue) -> None:
-    boot = f"{'0' * 32}.{'1' * 32}"
-    offer = Offer(memory=5, labels=frozenset({"fast"}), warm=frozenset({"vae/a.pt"}))
-    queue.workers.register("attic", WorkerKind.JOINED, boot, offer)
-    report = Report(engine="ComfyUI 0.33.0", device="NVIDIA L4")
-    (seen,) = state(queue, Hello(boot=boot, version="0.2.0", report=report)).workers
-    assert (seen.engine, seen.device, seen.version) == ("ComfyUI 0.33.0", "NVIDIA L4", "0.2.0")
-    assert (seen.kind, seen.memory, seen.labels) == ("joined", 5, frozenset({"fast"}))
-    assert seen.warm == frozenset({"vae/a.pt"})
 
 
 async def test_to_the_front(queue: JobQueue) -> None:

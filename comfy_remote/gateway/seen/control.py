@@ -11,7 +11,9 @@ __all__ = ["QueueControl"]
 
 
 class QueueControl:
-    """The buttons of the page, for a queue in this process. See `routes.Control`.
+    """What the owner of a gateway may do on its page, besides cancelling jobs.
+
+    The methods raise `JobNotFound` for a job that does not wait, or a worker that is not there.
 
     Args:
         joined: What is said of its workers is on disk, as ``comfy-remote workers`` says it.
@@ -22,11 +24,11 @@ class QueueControl:
         self._joined = joined
 
     async def front(self, job_id: str) -> None:
-        """See `Control.front`."""
+        """Have a job that waits taken before all others of its priority and client."""
         await self._queue.to_front(job_id)
 
     async def drain(self, worker_id: str, *, on: bool) -> None:
-        """See `Control.drain`."""
+        """Give a worker no more jobs, or jobs again."""
         worker = self._worker(worker_id)
         if worker.kind is WorkerKind.JOINED:
             await self._joined.drain(worker_id, on=on)
@@ -35,7 +37,7 @@ class QueueControl:
             self._queue.look_again()
 
     async def gone(self, worker_id: str) -> None:
-        """See `Control.gone`."""
+        """Take the owner's word that a worker will not come back."""
         if self._worker(worker_id).kind is not WorkerKind.JOINED:
             raise WorkflowInvalid(
                 f"Worker {worker_id} is on the gateway's own machine, which knows whether it lives."

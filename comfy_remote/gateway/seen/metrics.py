@@ -20,8 +20,9 @@ from ..queue_events import (
     JobStarted,
     QueueEvent,
 )
+from ..workers import WorkerState
 from .exposition import OTHER, Counter, Family, Histogram, exposition, gauge
-from .state import GatewayState, WorkerState
+from .state import GatewayState
 
 __all__ = ["Metrics"]
 

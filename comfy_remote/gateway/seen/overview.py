@@ -19,8 +19,9 @@ from ...clean import one_line
 from ...version import __version__
 from ..job import Job
 from ..queue_events import JobEnded, QueueEvent
+from ..workers import Worker, WorkerState
 from .ending import ending_of
-from .state import GatewayState, WorkerFacts, WorkerState
+from .state import GatewayState
 
 __all__ = [
     "EndedJob",
@@ -212,6 +213,7 @@ async def overview(state: GatewayState, ends: RecentEnds) -> Overview:
     meanwhile.
     """
     now, turn = state.now, _Turn()
+    workers = [_worker(worker, now) for worker in state.workers]
     running: list[RunningJob] = []
     for job in state.running:
         running.append(_running(job, now))
@@ -235,7 +237,7 @@ async def overview(state: GatewayState, ends: RecentEnds) -> Overview:
             disk_free=state.disk_free,
             disk_reserve=state.limits.free_bytes,
         ),
-        workers=[_worker(worker, now) for worker in state.workers],
+        workers=workers,
         running=running,
         waiting=waiting,
         ended=ends.at(now),
@@ -255,22 +257,35 @@ class _Turn:
             self._began = time.perf_counter()
 
 
-def _worker(worker: WorkerFacts, now: float) -> WorkerView:
+def _worker(worker: Worker, now: float) -> WorkerView:
+    since = _since(worker)
     return WorkerView(
         id=worker.id,
-        kind=worker.kind,
+        kind=worker.kind.value,
         state=worker.state,
-        seconds=None if worker.since is None else max(0.0, now - worker.since),
-        why=worker.why,
+        seconds=None if since is None else max(0.0, now - since),
+        why=worker.broken,
         draining=worker.draining,
-        jobs=list(worker.jobs),
+        jobs=list(worker.running),
         engine=worker.engine,
         device=worker.device,
         version=worker.version,
-        memory=worker.memory,
-        labels=sorted(worker.labels),
-        warm=sorted(worker.warm)[:_MOST_WARM],
+        memory=worker.offer.memory,
+        labels=sorted(worker.offer.labels),
+        warm=sorted(worker.offer.warm)[:_MOST_WARM],
     )
+
+
+def _since(worker: Worker) -> float | None:
+    """When a worker began to be in its state; ``None`` if that is not known."""
+    match worker.state:
+        case WorkerState.SILENT:
+            return worker.seen
+        case WorkerState.RUNNING:
+            return min(job.started or 0.0 for job in worker.running.values())
+        case WorkerState.IDLE:
+            return worker.idle_since
+    return None
 
 
 def _running(job: Job, now: float) -> RunningJob:

@@ -7,16 +7,16 @@ that it shows and does goes through the same guard as clients' requests.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from aiohttp import web
 
 from ..access import Access
 from ..body import json_answer
+from .control import QueueControl
 from .exposition import CONTENT_TYPE
 from .shown import Shown
 
-__all__ = ["Control", "page_routes"]
+__all__ = ["page_routes"]
 
 _PAGE = Path(__file__).with_name("page")
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -34,23 +34,7 @@ _HEADERS = {
 }
 
 
-class Control(Protocol):
-    """What the owner of a gateway may do on its page, besides cancelling jobs.
-
-    The methods raise `JobNotFound` for a job that does not wait, or a worker that is not there.
-    """
-
-    async def front(self, job_id: str) -> None:
-        """Have a job that waits taken before all others of its priority and client."""
-
-    async def drain(self, worker_id: str, *, on: bool) -> None:
-        """Give a worker no more jobs, or jobs again."""
-
-    async def gone(self, worker_id: str) -> None:
-        """Take the owner's word that a worker will not come back."""
-
-
-def page_routes(shown: Shown, control: Control, access: Access) -> list[web.RouteDef]:
+def page_routes(shown: Shown, control: QueueControl, access: Access) -> list[web.RouteDef]:
     """The page's routes, and the metrics'."""
     base, guard, routes = "/v2/{endpoint}", access.client, _PageRoutes(shown, control)
     return [
@@ -87,7 +71,7 @@ class _Asset:
 class _PageRoutes:
     """The handlers, a method for each route."""
 
-    def __init__(self, shown: Shown, control: Control) -> None:
+    def __init__(self, shown: Shown, control: QueueControl) -> None:
         self._shown = shown
         self._control = control
 

@@ -4,58 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from typing import TypeAlias
 
+from ..files import FileStore
 from ..job import Job
 from ..limits import GatewayLimits
+from ..placing import Needs
+from ..queue import JobQueue
+from ..workers import Worker
 
-__all__ = ["GatewayState", "WorkerFacts", "WorkerState"]
+__all__ = ["GatewayState", "read_state"]
 
-
-class WorkerState(str, Enum):
-    """What a worker does."""
-
-    IDLE = "idle"
-    RUNNING = "running"
-    STARTING = "starting"
-    """Its engine has not asked for jobs yet."""
-    DRAINED = "drained"
-    """Its owner has said that it is to take no more jobs, and it runs none."""
-    SILENT = "silent"
-    BROKEN = "broken"
-    """Its engine does not start."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
-    """One worker.
-
-    Attributes:
-        kind: ``local``, ``sdk`` or ``joined``.
-        since: When it began to be in this state; ``None`` if that is not known.
-        why: Why it is broken, in its engine's words.
-        draining: It takes no more jobs; it may still run one.
-        jobs: Ids of the jobs that it runs.
-        engine: For example ``ComfyUI 0.33.0``.
-        device: The name of its GPU, or ``cpu``.
-        version: Of Comfy Remote there.
-        memory: Bytes of its GPU's memory.
-        warm: Models of its last run.
-    """
-
-    id: str
-    kind: str
-    state: WorkerState
-    since: float | None = None
-    why: str = ""
-    draining: bool = False
-    jobs: tuple[str, ...] = ()
-    engine: str = ""
-    device: str = ""
-    version: str = ""
-    memory: int | None = None
-    labels: frozenset[str] = frozenset()
-    warm: frozenset[str] = frozenset()
+_Demand: TypeAlias = "tuple[Needs, frozenset[str], int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +37,50 @@ class GatewayState:
     limits: GatewayLimits
     waiting: Sequence[Job]
     running: Sequence[Job]
-    workers: Sequence[WorkerFacts]
+    workers: Sequence[Worker]
     why: Callable[[Job], str]
     completed: int
     failed: int
     retried: int
     store_bytes: int
     disk_free: int
+
+
+def read_state(endpoint: str, queue: JobQueue, files: FileStore) -> GatewayState:
+    """The state of now."""
+    health = queue.health().jobs
+    return GatewayState(
+        endpoint=endpoint,
+        now=queue.clock(),
+        limits=queue.limits,
+        waiting=sorted(queue.line, key=_position),
+        running=sorted(queue.running, key=lambda job: job.started or 0.0),
+        workers=sorted(queue.workers, key=lambda worker: worker.id),
+        why=_Reasons(queue),
+        completed=health.completed,
+        failed=health.failed,
+        retried=health.retried,
+        store_bytes=files.used,
+        disk_free=files.free,
+    )
+
+
+class _Reasons:
+    """Why each job waits. Jobs that need the same wait for the same: with many workers, a reason
+    takes a while to find.
+    """
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._known: dict[_Demand, str] = {}
+
+    def __call__(self, job: Job) -> str:
+        demand = job.needs, job.labels, job.memory
+        if demand not in self._known:
+            self._known[demand] = self._queue.why(job)
+        return self._known[demand]
+
+
+def _position(job: Job) -> tuple[bool, int, bool, int]:
+    """Jobs in the order in which they are taken, if all are one client's and suit each worker."""
+    return job.low_priority, -job.priority, not job.front, job.number
