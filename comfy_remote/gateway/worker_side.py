@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ..errors import ComfyRemoteError, EngineCrashed, OutputLost, OutputTooLarge, WorkflowInvalid
-from ..wire.joined import Held, HolderState
+from ..wire.joined import Held, HolderState, is_attached
 from ..wire.runpod import RunPodState
 from .ends import Ends
 from .job import Attempt, Ending, Job, Lease
@@ -262,7 +262,8 @@ class WorkerSide:
         """Hear from a joined worker what it has, after its start and after each outage.
 
         A job that it was given, and that it does not say it has, is not there: with the same boot,
-        it never arrived; with another, its start is dead. So the worker must not have a `take`
+        it never arrived; with another, its start is dead, unless its engine goes on by itself: then
+        the job fails. So the worker must not have a `take`
         under way meanwhile whose answer it would still read.
 
         Returns:
@@ -290,6 +291,15 @@ class WorkerSide:
                 self._journal.post(job)
             elif job.boot == boot:
                 self._moves.give_up_start(job, "The worker never had it.")
+            elif is_attached(job.boot):
+                self._moves.fail(
+                    job,
+                    OutputLost(
+                        f"Worker {worker_id} was started again while the job ran on a ComfyUI that "
+                        "runs by itself, and may still be running it.",
+                        advice="Look there for its outputs before you run it again.",
+                    ),
+                )
             else:
                 self._moves.lose(
                     job,

@@ -49,6 +49,7 @@ __all__ = [
     "Report",
     "Stored",
     "home_of",
+    "is_attached",
 ]
 
 BOOT_HEADER = "Comfy-Remote-Boot"
@@ -76,7 +77,7 @@ def _shown(text: str) -> str:
 
 
 _Shown = Annotated[str, AfterValidator(_shown)]
-_Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}$")]
+_Boot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}\.[0-9a-f]{32}(\.url)?$")]
 _JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 _MOST_HELD = 10_000
 
@@ -128,7 +129,8 @@ class Hello(BaseModel):
 
     Attributes:
         boot: New at each start of the worker's process: the id of its folder of results (only one
-            process at a time can use that), a dot, and that of the start.
+            process at a time can use that), a dot, and that of the start; then ``.url`` if its
+            engine goes on when it ends.
         version: Of Comfy Remote there.
         holds: All jobs that it has. A job of this worker that is not among them is not there.
         draining: It takes no more jobs.
@@ -193,3 +195,10 @@ class Delivered(BaseModel):
 def home_of(boot: str) -> str:
     """The id of the folder of results that a boot was started with: the same on one machine."""
     return boot.partition(".")[0]
+
+
+def is_attached(boot: str) -> bool:
+    """Whether the engine of a boot is a ComfyUI that runs by itself: a new start of the worker does
+    not prove that its job has ended there.
+    """
+    return boot.endswith(".url")

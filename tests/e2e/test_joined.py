@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import free_port
+from helpers import free_port, start_sandbox, stop
 from joined_kit import Cluster, engines_of, picture, slow, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
@@ -123,6 +123,24 @@ def test_the_job_of_a_worker_that_is_killed_runs_once_more_and_its_engine_is_gon
     for engine in engines:
         with pytest.raises(ProcessLookupError):
             os.kill(engine, 0)
+
+
+def test_the_job_of_a_killed_worker_is_not_repeated_where_its_engine_goes_on(
+    cluster: Cluster,
+) -> None:
+    cluster.serve()
+    url, engine = start_sandbox()
+    try:
+        worker = cluster.worker("attic", "--engine", url)
+        job = cluster.submit(slow(3))
+        worker.says(f"Job {job} begins")
+        worker.kill()
+        cluster.worker("attic", "--engine", url)
+        found = cluster.ends(job)
+    finally:
+        stop(engine)
+    assert (found["status"], found.get("attempt")) == ("FAILED", None)
+    assert "may still be running it" in str(found["error"])
 
 
 def test_both_are_killed_and_started_again(cluster: Cluster) -> None:

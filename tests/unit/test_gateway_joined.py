@@ -20,7 +20,7 @@ from comfy_remote.gateway.job import Submission
 from comfy_remote.gateway.tokens import new_token, sha256_of_token
 from comfy_remote.gateway.worker_list import WorkerList
 from comfy_remote.gateway.worker_states import WorkerStates
-from comfy_remote.wire.runpod import RunPodState
+from comfy_remote.wire.runpod import RunPodState, error_from_runpod
 
 LIMITS = GatewayLimits(poll_wait=0.5, free_bytes=0, run_bytes=100_000)
 HOME, OTHER_HOME = "a" * 32, "b" * 32
@@ -274,6 +274,25 @@ async def test_a_worker_that_has_started_again_lost_its_job_and_keeps_its_result
     assert await box.done(ended, 1, output=1) == (200, {"taken": True})
     assert await box.take() == (lost, 2, 1)
     assert (await status(gateway, lost))["attempt"] == 2
+
+
+async def test_a_new_start_does_not_prove_that_an_engine_which_runs_by_itself_has_stopped(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as gateway:
+        token = await token_for(gateway)
+        async with Box(gateway, token) as box:
+            await box.hello(f"{HOME}.{'0' * 32}.url")
+            job = await submit(gateway)
+            assert await box.take() == (job, 1, 1)
+    # The gateway knows it of that start also after its own restart, and whatever the next one has.
+    async with running(tmp_path) as gateway, Box(gateway, token) as box:
+        await box.hello(f"{HOME}.{'1' * 32}")
+        found = await status(gateway, job)
+        assert (found["status"], found.get("attempt")) == ("FAILED", None)
+        error = error_from_runpod(found["error"])
+        assert error.code == "output_lost"
+        assert "may still be running it" in error.message
 
 
 async def test_jobs_go_on_through_a_restart_of_the_gateway(tmp_path: Path) -> None:

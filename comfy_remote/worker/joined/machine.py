@@ -127,14 +127,14 @@ class JoinedMachine:
             return name
         return f"{name}-{one.id}" if "." in name else f"{name}.{one.id}"
 
-    def _gateway(self, name: str) -> Gateway:
+    def _gateway(self, name: str, *, attached: bool = False) -> Gateway:
         join = self._join
         return Gateway(
             join.url,
             endpoint=join.endpoint,
             worker=name,
             token=join.token,
-            boot=self._spool.boot(),
+            boot=self._spool.boot(attached=attached),
             tls=join.tls,
         )
 
@@ -143,7 +143,7 @@ class JoinedMachine:
         report = EngineReport(
             one.engine, self._join.labels, fetches_models=settings.models.download is True
         )
-        async with self._gateway(name) as gateway:
+        async with self._gateway(name, attached=one.attached) as gateway:
             store = SpoolStore(self._spool, name)
             handler = JobHandler(
                 one.engine,

@@ -147,9 +147,13 @@ class Spool:
             self._lock.close()
             self._lock = None
 
-    def boot(self) -> str:
-        """A new start's id: see `wire.joined.Hello.boot`."""
-        return f"{self.home}.{uuid.uuid4().hex}"
+    def boot(self, *, attached: bool = False) -> str:
+        """A new start's id: see `wire.joined.Hello.boot`.
+
+        Args:
+            attached: Whether the worker's engine goes on when the worker ends.
+        """
+        return f"{self.home}.{uuid.uuid4().hex}" + (".url" if attached else "")
 
     @property
     def used(self) -> int:
