@@ -110,7 +110,7 @@ class Journal:
 
     Attributes:
         clock: The gateway's time; it begins with `open`.
-        counts: Stored with what is written next.
+        counts: Stored with what is posted next.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class Journal:
         self._is_temporary = folder is None
         self.clock = GatewayClock(monotonic=monotonic)
         self.counts = Counts()
+        self._counted = 0, 0, 0
         self._monotonic = monotonic
         self._key_retention = key_retention
         self._waiting_limit = waiting_limit
@@ -187,7 +188,8 @@ class Journal:
             )
         self.clock = GatewayClock(recovered.clock, monotonic=self._monotonic)
         self._clock_saved = recovered.clock
-        self.counts = replace(recovered.counts)
+        self.counts = counts = replace(recovered.counts)
+        self._counted = counts.completed, counts.failed, counts.retried
         return recovered
 
     async def close(self) -> None:
@@ -254,7 +256,8 @@ class Journal:
     def post(self, job: Job) -> None:
         """Have the row of a job written as it is now. A later post of it replaces this one."""
         row = row_of(job, self._key_retention)
-        self._open.writer.post(job.number, row, row.size)
+        counts = self.counts.completed, self.counts.failed, self.counts.retried
+        self._open.writer.post(job.number, _Posted(row, counts), row.size)
 
     async def committed(self) -> None:
         """Wait until all that was posted before is on disk.
@@ -352,8 +355,8 @@ class Journal:
         Raises:
             LocalStorageError: The database cannot be read.
         """
-        for row in self._open.writer.unwritten:
-            if row.job.id == job_id:
+        for posted in self._open.writer.unwritten:
+            if (row := posted.row).job.id == job_id:
                 return None if row.is_gone else row.job
         return await self._read_job("id = ?", job_id)
 
@@ -429,14 +432,17 @@ class Journal:
     async def _in_order(self, write: Callable[[sqlite3.Connection], _T], size: int = 0) -> _T:
         return await self._open.writer.call(write, size)
 
-    def _write_row(self, connection: sqlite3.Connection, row: JobRow) -> None:
-        self._dropped.extend(update_row(connection, row))
+    def _write_row(self, connection: sqlite3.Connection, posted: _Posted) -> None:
+        self._dropped.extend(update_row(connection, posted.row))
+        # Not what is counted by now: the rows of that may come with the next transaction only.
+        before, now = self._counted, posted.counts
+        self._counted = max(before[0], now[0]), max(before[1], now[1]), max(before[2], now[2])
 
     def _write_last(self, connection: sqlite3.Connection) -> None:
-        now, counts = self.clock(), self.counts
+        now = self.clock()
         connection.execute(
             "UPDATE gateway SET clock = ?, completed = ?, failed = ?, retried = ?",
-            (now, counts.completed, counts.failed, counts.retried),
+            (now, *self._counted),
         )
         self._clock_saved = now
 
@@ -462,6 +468,14 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class _Posted:
+    """A job's row, and what was counted when it was posted: completed, failed, retried."""
+
+    row: JobRow
+    counts: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Disk:
     """What an open journal has.
 
@@ -470,7 +484,7 @@ class _Disk:
         undo: Closes the connections, then gives the folder back.
     """
 
-    writer: GroupCommit[JobRow]
+    writer: GroupCommit[_Posted]
     connection: sqlite3.Connection
     reader: GroupRead
     undo: contextlib.ExitStack

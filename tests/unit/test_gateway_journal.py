@@ -298,8 +298,10 @@ async def test_the_clock_goes_on_where_it_stood_and_downtime_does_not_count(
     journal = opened(monotonic=monotonic)
     assert journal.clock() == 0.0
     monotonic.now += 100.0
-    await journal.add(job())
+    made = job()
+    await journal.add(made)
     journal.counts.completed = 3
+    journal.post(made)
     await journal.close()
 
     monotonic.now = 7.0  # another boot of the machine, a week later
@@ -504,3 +506,26 @@ async def test_the_last_that_have_ended(opened: Callable[..., Journal]) -> None:
     await journal.close()
     again = opened()
     assert [(one.id, one.finished) for one in await again.last_ended(1)] == [("j4", 7.0)]
+
+
+async def test_what_is_counted_is_stored_with_the_jobs_it_counts(tmp_path: Path) -> None:
+    """Else, a kill between the two would have a job counted twice."""
+    journal = Journal(tmp_path)
+    journal.open()
+    first, second = job("first"), job("second")
+    await journal.add(first)
+    await journal.add(second)
+    first.state = RunPodState.COMPLETED
+    journal.counts.completed += 1
+    journal.post(first)
+    written = asyncio.ensure_future(journal.committed())
+    await asyncio.sleep(0)  # the thread has begun, and writes the first only
+    await asyncio.sleep(0)
+    journal.counts.completed += 1  # the second has ended, and is not posted yet
+    await written
+    with sqlite3.connect(journal.path) as other:
+        assert other.execute("SELECT completed FROM gateway").fetchone() == (1,)
+    second.state = RunPodState.COMPLETED
+    journal.post(second)
+    await journal.close()
+    assert Journal(tmp_path).open().counts.completed == 2
