@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,10 +14,13 @@ from .console import print_json, print_table, say
 from .options import json_option
 
 if TYPE_CHECKING:
+    from ..errors import ConfigurationError
     from ..gateway.worker_list import WorkerNotes
     from ..gateway.worker_states import WorkerRow, WorkerStates
 
 __all__ = ["workers"]
+
+_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -123,7 +127,7 @@ def drain(name: str, endpoint: str, undo: bool) -> None:
     """Give a worker no more jobs. The one that it has goes on."""
     from ..gateway.worker_list import WorkerList
 
-    with WorkerList.of(_folder(endpoint)) as listed:
+    with WorkerList.of(_folder_of_one(name, endpoint)) as listed:
         _check_known(name, listed.notes(), endpoint)
         if undo:
             listed.take_back(name, "drain")
@@ -143,7 +147,7 @@ def gone(name: str, endpoint: str) -> None:
     """
     from ..gateway.worker_list import WorkerList
 
-    with WorkerList.of(_folder(endpoint)) as listed:
+    with WorkerList.of(_folder_of_one(name, endpoint)) as listed:
         _check_known(name, listed.notes(), endpoint)
         listed.say(name, "gone")
     say(f"{name} is gone: its jobs go to others.")
@@ -154,14 +158,11 @@ def gone(name: str, endpoint: str) -> None:
 @_endpoint_option
 def remove(name: str, endpoint: str) -> None:
     """Remove a worker: its token is not taken any more, and its jobs go to others."""
-    from ..errors import ConfigurationError
     from ..gateway.worker_list import WorkerList
 
-    with WorkerList.of(_folder(endpoint)) as listed:
+    with WorkerList.of(_folder_of_one(name, endpoint)) as listed:
         if not listed.remove(name):
-            raise ConfigurationError(
-                f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST
-            )
+            raise _unknown(name, endpoint)
     say(f"{name} is removed.")
 
 
@@ -183,20 +184,37 @@ def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> lis
 
 
 def _check_known(name: str, notes: WorkerNotes, endpoint: str) -> None:
+    from ..gateway.tokens import name_of_token
+
+    if name_of_token(name) not in {token.name for token in notes.tokens}:
+        raise _unknown(name, endpoint)
+
+
+def _unknown(name: str, endpoint: str) -> ConfigurationError:
     from ..errors import ConfigurationError
 
-    if name.partition(".")[0] not in {token.name for token in notes.tokens}:
-        raise ConfigurationError(f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST)
+    return ConfigurationError(f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST)
+
+
+def _folder_of_one(name: str, endpoint: str) -> Path:
+    """The folder of a gateway that may have that worker; nothing is made for one that has none."""
+    from ..gateway.schema import DATABASE
+    from ..wire.joined import WORKER_NAME
+
+    folder = _folder(endpoint)
+    if not WORKER_NAME.fullmatch(name) or not (folder / DATABASE).exists():
+        raise _unknown(name, endpoint)
+    return folder
 
 
 def _folder(endpoint: str) -> Path:
     from ..config.folders import home
     from ..errors import ConfigurationError
 
-    if not endpoint.replace("-", "").replace("_", "").isalnum() or not endpoint.isascii():
+    if not _ENDPOINT_ID.fullmatch(endpoint):
         raise ConfigurationError(
             f"{endpoint!r} cannot be the id of an endpoint.",
-            advice="Use letters, digits, - and _.",
+            advice="Use 1 to 64 letters, digits, - and _.",
         )
     return home() / "gateway" / endpoint
 

@@ -110,9 +110,13 @@ class WorkerList:
             ) from error
 
     def remove(self, name: str) -> bool:
-        """Remove a token and what was said of its worker; whether there was one."""
+        """Remove a token and what was said of its workers; whether there was one."""
         removed = self._connection.execute("DELETE FROM tokens WHERE name = ?", (name,))
-        self._connection.execute("DELETE FROM owners_words WHERE worker = ?", (name,))
+        if removed.rowcount:
+            self._connection.execute(
+                "DELETE FROM owners_words WHERE worker = ?1 OR substr(worker, 1, ?2) = ?1 || '.'",
+                (name, len(name) + 1),
+            )
         return removed.rowcount > 0
 
     def say(self, worker: str, word: Word) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import ssl
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +25,14 @@ from ..errors import (
     OutputError,
     OutputLost,
     RateLimited,
+    RequestTooLarge,
     TargetError,
     TargetNotFound,
     TargetUnreachable,
     ValueInvalid,
     WorkflowInvalid,
 )
-from ..media.disk_space import make_room
+from ..media.disk_space import DiskLimits, make_room
 from ..media.files import copy_whole, safe_relative_path, storage_errors
 from ..media.receive import Received, file_chunks, receive_file
 from ..net.bucket import Bucket, BucketSettings
@@ -61,6 +62,8 @@ _VALID_SECONDS = 7 * 24 * 3600
 _BACKOFF = Backoff(attempts=3)
 _PATIENCE = 120.0  # seconds without a byte
 _SECONDS = 3600.0
+_LARGEST_INPUT = 8 * 1024**3  # as a gateway takes them
+_ROOM_CHECKED_EVERY = 64 * 1024**2
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -184,6 +187,7 @@ class GatewayStore:
     Args:
         key: Sent as it is in ``Authorization``.
         tls: As for `HttpClient`.
+        largest: Bytes that a file may have that comes from there.
     """
 
     public = False
@@ -195,8 +199,10 @@ class GatewayStore:
         *,
         backoff: Backoff = _BACKOFF,
         tls: ssl.SSLContext | None = None,
+        largest: int = _LARGEST_INPUT,
     ) -> None:
         self._backoff = backoff
+        self._largest = largest
         self._client = partial(
             HttpClient,
             url,
@@ -229,15 +235,20 @@ class GatewayStore:
         """See `InputStore.fetch`. A connection that breaks is resumed where it broke.
 
         Raises:
-            TargetError: The gateway could not be asked.
-            LocalStorageError: It cannot be written.
+            TargetError: The gateway could not be asked, or sends more than a file may have.
+            LocalStorageError: It cannot be written, or too little of the disk would stay free.
         """
         async with self._client() as http:
             try:
-                chunks = self._arriving(http, _name(job_id, sha256))
-                await receive_file(chunks, path, sha256=sha256)
+                chunks = _with_room(self._arriving(http, _name(job_id, sha256)), path)
+                await receive_file(chunks, path, sha256=sha256, limit=self._largest)
             except TargetNotFound:
                 return False
+            except RequestTooLarge as error:
+                raise TargetError(
+                    f"The gateway's store sends more than the {self._largest} bytes that an input "
+                    "may have.",
+                ) from error
             except ValueInvalid as error:
                 raise TargetError(
                     f"The gateway's store has a damaged file: {error.message}",
@@ -257,6 +268,17 @@ class GatewayStore:
                 return
             except (TargetUnreachable, RateLimited) as error:
                 await retries.wait_after(error)
+
+
+async def _with_room(chunks: AsyncIterable[bytes], path: Path) -> AsyncGenerator[bytes, None]:
+    """The chunks, as long as enough of the disk stays free: nobody has said how many will come."""
+    disk, checked = DiskLimits.of(), 0
+    async for chunk in chunks:
+        if checked <= 0:
+            await asyncio.to_thread(disk.check_room, path, _ROOM_CHECKED_EVERY)
+            checked = _ROOM_CHECKED_EVERY
+        checked -= len(chunk)
+        yield chunk
 
 
 def gateway_store(settings: WorkerSettings) -> GatewayStore | None:
