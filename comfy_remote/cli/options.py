@@ -25,6 +25,8 @@ __all__ = [
     "complete_target",
     "config_option",
     "download_option",
+    "endpoint_option",
+    "engine_options",
     "inputs_option",
     "json_option",
     "make_reporter",
@@ -79,6 +81,45 @@ open_option = click.option(
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
 )
+
+
+endpoint_option = click.option(
+    "--endpoint",
+    metavar="ID",
+    default="local",
+    show_default=True,
+    help="The gateway's endpoint, as in runpod:ID.",
+)
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        metavar="auto|sandbox|URL",
+        multiple=True,
+        help="What runs the workflows: a ComfyUI found here or else the sandbox (auto, the "
+        "default); the sandbox; a ComfyUI that runs already. Several, each with this option, work "
+        "side by side.",
+    ),
+    click.option(
+        "--comfyui",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        help="Start the ComfyUI in this folder instead.",
+    ),
+    click.option(
+        "--gpus",
+        metavar="all|0,2",
+        help="Start that ComfyUI once for each of these GPUs: a worker each (gpu0, gpu2), with "
+        "folders of its own.",
+    ),
+)
+
+
+def engine_options(command: _Command) -> _Command:
+    """``--engine``, ``--comfyui`` and ``--gpus``; see `serving.engine_choices`."""
+    for option in reversed(_ENGINE_OPTIONS):
+        command = option(command)
+    return command
 
 
 def target_option(help: str, name: str = "--on") -> Callable[[_Command], _Command]:  # noqa: A002

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say, say_lines
+from .options import endpoint_option, engine_options
 from .serving import (
     TOKEN_VARIABLE,
     address_for_others,
+    engine_choices,
     listen_options,
     read_token,
     read_token_file,
@@ -35,31 +37,8 @@ _PATIENCE = 30.0
 
 @click.command()
 @listen_options(before=True)
-@click.option(
-    "--endpoint",
-    metavar="ID",
-    default="local",
-    show_default=True,
-    help="The endpoint's id, as in runpod:ID.",
-)
-@click.option(
-    "--engine",
-    metavar="auto|sandbox|URL",
-    multiple=True,
-    help="What runs the workflows: a ComfyUI found here or else the sandbox (auto, the default); "
-    "the sandbox; a ComfyUI that runs already. Several, each with this option, work side by side.",
-)
-@click.option(
-    "--comfyui",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Start the ComfyUI in this folder instead.",
-)
-@click.option(
-    "--gpus",
-    metavar="all|0,2",
-    help="Start that ComfyUI once for each of these GPUs, with folders of its own.",
-)
+@endpoint_option
+@engine_options
 @click.option(
     "--worker",
     type=click.Choice(["local", "none", "runpod"]),
@@ -148,11 +127,8 @@ def _choices(
     """Which engines were asked for, if the options go together."""
     from ..errors import ConfigurationError
 
-    if comfyui is not None and engines:
-        raise ConfigurationError(
-            "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
-        )
-    if worker == "none" and (comfyui is not None or gpus is not None or engines):
+    choices = engine_choices(comfyui, engines)
+    if worker == "none" and (choices or gpus is not None):
         raise ConfigurationError(
             "With --worker none, no engine is started here.",
             advice="Omit --worker none, or --comfyui, --engine and --gpus.",
@@ -162,7 +138,7 @@ def _choices(
             "A worker of the RunPod SDK has one engine.",
             advice="Omit --worker runpod, or give --engine once and no --gpus.",
         )
-    return [str(comfyui.expanduser())] if comfyui is not None else engines or ["auto"]
+    return choices or ["auto"]
 
 
 async def _engines(choices: Sequence[str], gpus: str | None, endpoint: str) -> Engines:
@@ -190,7 +166,6 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
 
     from ..gateway.local_files import LocalFiles
     from ..gateway.workers import WorkerKind
-    from ..worker.report import EngineReport
     from ..worker.settings import WorkerSettings
 
     say(f"Starting {engines} …")
@@ -199,12 +174,11 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     await engines.ready()
     for one in engines:
         kind = WorkerKind.URL if one.attached else WorkerKind.LOCAL
-        fetches_models = settings.models.download is True
         gateway.add_local_worker(
             one.handler(settings, store=files, inputs=files),
             worker_id=one.id,
             kind=kind,
-            ask_engine=EngineReport(one.engine, fetches_models=fetches_models),
+            ask_engine=one.report(settings),
         )
 
 

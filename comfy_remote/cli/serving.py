@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TOKEN_VARIABLE",
     "address_for_others",
+    "engine_choices",
     "finite",
     "listen_options",
     "read_token",
@@ -82,6 +83,23 @@ def listen_options(*, before: bool) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+def engine_choices(comfyui: Path | None, engines: Sequence[str]) -> Sequence[str]:
+    """The engines that were asked for by ``--comfyui`` or ``--engine``; empty for neither.
+
+    Raises:
+        ConfigurationError: Both were given.
+    """
+    from ..errors import ConfigurationError
+
+    if comfyui is None:
+        return engines
+    if engines:
+        raise ConfigurationError(
+            "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
+        )
+    return [str(comfyui.expanduser())]
 
 
 def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from .console import say
-from .serving import read_token, serve_until_stopped, show_log
+from .options import endpoint_option, engine_options
+from .serving import engine_choices, read_token, serve_until_stopped, show_log
 
 __all__ = ["worker"]
 
@@ -22,36 +23,13 @@ _TOKEN_VARIABLE = "COMFY_REMOTE_WORKER_TOKEN"  # noqa: S105  # its name, not its
     required=True,
     help="The gateway: https://HOST:PORT, where comfy-remote serve runs.",
 )
-@click.option(
-    "--endpoint",
-    metavar="ID",
-    default="local",
-    show_default=True,
-    help="The gateway's endpoint, as in runpod:ID.",
-)
+@endpoint_option
 @click.option(
     "--name",
     metavar="NAME",
     help="The token's name, or that with a suffix: NAME.2. Default: the token's.",
 )
-@click.option(
-    "--engine",
-    metavar="auto|sandbox|URL",
-    multiple=True,
-    help="What runs the workflows: a ComfyUI found here or else the sandbox (auto, the default); "
-    "the sandbox; a ComfyUI that runs already. Can be repeated.",
-)
-@click.option(
-    "--comfyui",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Start the ComfyUI in this folder instead.",
-)
-@click.option(
-    "--gpus",
-    metavar="all|0,2",
-    help="Start that ComfyUI once for each of these GPUs: a worker each, NAME.gpu0 and so on.",
-)
+@engine_options
 @click.option(
     "--label",
     "labels",
@@ -113,11 +91,7 @@ def worker(
     own_name = name_in(token, name)
     join = Join(url, endpoint, own_name, token, labels, trusting(ca_file))
     spool = Spool(home() / "worker" / endpoint / own_name, SpoolLimits.from_environ())
-    if comfyui is not None and engine:
-        raise ConfigurationError(
-            "--comfyui starts a ComfyUI, and --engine names an engine.", advice="Give one of them."
-        )
-    choices = [str(comfyui.expanduser())] if comfyui is not None else engine
+    choices = engine_choices(comfyui, engine)
     machine = JoinedMachine(join, WorkerSettings.from_environ(), spool)
     remove_leftovers()
 

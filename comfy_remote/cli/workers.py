@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from .console import print_json, print_table, say
-from .options import json_option
+from .options import endpoint_option, json_option
 
 if TYPE_CHECKING:
     from ..errors import ConfigurationError
@@ -19,10 +17,6 @@ if TYPE_CHECKING:
     from ..gateway.worker_states import WorkerRow, WorkerStates
 
 __all__ = ["workers"]
-
-_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 @click.group()
@@ -39,19 +33,9 @@ def workers() -> None:
     """
 
 
-def _endpoint_option(command: _Command) -> _Command:
-    return click.option(
-        "--endpoint",
-        metavar="ID",
-        default="local",
-        show_default=True,
-        help="The gateway's endpoint, as serve has it.",
-    )(command)
-
-
 @workers.command()
 @click.argument("name")
-@_endpoint_option
+@endpoint_option
 @click.option(
     "-o",
     "--output",
@@ -88,7 +72,7 @@ def add(name: str, endpoint: str, output: Path | None) -> None:
 
 
 @workers.command("list")
-@_endpoint_option
+@endpoint_option
 @json_option
 def list_workers(endpoint: str, json_lines: bool) -> None:
     """List the workers: their state, what they run, when they were last seen."""
@@ -121,7 +105,7 @@ def list_workers(endpoint: str, json_lines: bool) -> None:
 
 @workers.command()
 @click.argument("name")
-@_endpoint_option
+@endpoint_option
 @click.option("--undo", is_flag=True, help="Give it jobs again.")
 def drain(name: str, endpoint: str, undo: bool) -> None:
     """Give a worker no more jobs. The one that it has goes on."""
@@ -138,7 +122,7 @@ def drain(name: str, endpoint: str, undo: bool) -> None:
 
 @workers.command()
 @click.argument("name")
-@_endpoint_option
+@endpoint_option
 def gone(name: str, endpoint: str) -> None:
     """Say that a worker will not come back.
 
@@ -155,7 +139,7 @@ def gone(name: str, endpoint: str) -> None:
 
 @workers.command()
 @click.argument("name")
-@_endpoint_option
+@endpoint_option
 def remove(name: str, endpoint: str) -> None:
     """Remove a worker: its token is not taken any more, and its jobs go to others."""
     from ..gateway.worker_list import WorkerList
@@ -209,13 +193,9 @@ def _folder_of_one(name: str, endpoint: str) -> Path:
 
 def _folder(endpoint: str) -> Path:
     from ..config.folders import home
-    from ..errors import ConfigurationError
+    from ..wire.runpod import check_endpoint_id
 
-    if not _ENDPOINT_ID.fullmatch(endpoint):
-        raise ConfigurationError(
-            f"{endpoint!r} cannot be the id of an endpoint.",
-            advice="Use 1 to 64 letters, digits, - and _.",
-        )
+    check_endpoint_id(endpoint)
     return home() / "gateway" / endpoint
 
 

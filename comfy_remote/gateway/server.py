@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 import ssl
 from collections.abc import Coroutine, Mapping, Sequence
@@ -17,7 +16,6 @@ from pydantic import SecretStr
 from ..aio import first_of, in_thread
 from ..errors import (
     ComfyRemoteError,
-    ConfigurationError,
     EngineCrashed,
     JobNotFound,
     LocalStorageError,
@@ -27,6 +25,7 @@ from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.address import is_loopback
 from ..net.serving import GuardedRunner
 from ..secrets import SECRETS
+from ..wire.runpod import check_endpoint_id
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
@@ -53,7 +52,6 @@ from .workers import Worker, WorkerKind
 
 __all__ = ["GatewayServer"]
 
-_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SWEEP_INTERVAL = 0.5
 _WEBHOOKS_AT_A_TIME = 4
 _STOP_PATIENCE = 5.0
@@ -96,7 +94,8 @@ class GatewayServer:
         webhook_secret: SecretStr | None = None,
         on_event: Watch = ignore_event,
     ) -> None:
-        _check(endpoint_id, host, token)
+        check_endpoint_id(endpoint_id)
+        check_token(host, token)
         if metrics_token is not None:
             check_token(host, metrics_token)
         self._webhook_key = webhook.webhook_key(webhook_secret) if webhook_secret else None
@@ -423,12 +422,3 @@ def _ended_with_the_gateway() -> EngineCrashed:
         "The gateway ended while the job ran, and its worker with it.",
         advice="Retry the job.",
     )
-
-
-def _check(endpoint_id: str, host: str, token: SecretStr | None) -> None:
-    if not _ENDPOINT_ID.fullmatch(endpoint_id):
-        raise ConfigurationError(
-            f"{endpoint_id!r} cannot be the id of an endpoint.",
-            advice="Use 1 to 64 letters, digits, - and _.",
-        )
-    check_token(host, token)

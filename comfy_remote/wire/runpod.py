@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..errors import (
     ComfyRemoteError,
+    ConfigurationError,
     ExecutionFailed,
     JobTimedOut,
     OutOfMemory,
@@ -27,6 +29,7 @@ __all__ = [
     "EndpointHealth",
     "JobStatus",
     "RunPodState",
+    "check_endpoint_id",
     "error_from_runpod",
     "error_to_runpod",
 ]
@@ -47,6 +50,18 @@ FILES_HEADER = "X-Comfy-Remote-Files"
 """Our gateway shows by this header on ``/health`` that it takes input files by themselves
 (``HEAD`` and ``PUT files/SHA256``), and how many bytes one may have. It also means that the
 gateway reads our keys of ``policy``."""
+
+
+_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_endpoint_id(endpoint: str) -> None:
+    """Refuse (`ConfigurationError`) what cannot be the id of a gateway's endpoint."""
+    if not _ENDPOINT_ID.fullmatch(endpoint):
+        raise ConfigurationError(
+            f"{endpoint!r} cannot be the id of an endpoint.",
+            advice="Use 1 to 64 letters, digits, - and _.",
+        )
 
 
 class RunPodState(str, Enum):

@@ -28,6 +28,7 @@ from .choice import EngineChoice, OneOfSeveral, choose_engine, free_port, is_url
 from .engine import NOT_STARTED, Engine
 from .gpus import Gpu, choose_gpus, find_gpus, parse_gpus
 from .handler import JobHandler
+from .report import EngineReport
 from .settings import KEEP_OUTPUTS, WorkerSettings, is_true
 from .storage import InputStore, Store
 
@@ -78,6 +79,10 @@ class WorkerEngine:
         settings = replace(settings, worker=settings.worker or self.id)
         models = models_of(self.engine, settings)
         return JobHandler(self.engine, settings, models=models, store=store, inputs=inputs)
+
+    def report(self, settings: WorkerSettings, labels: Sequence[str] = ()) -> EngineReport:
+        """What asks this engine what it has."""
+        return EngineReport(self.engine, labels, fetches_models=settings.models.download is True)
 
 
 class Engines(Iterable[WorkerEngine]):

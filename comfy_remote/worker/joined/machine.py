@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import ssl
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +15,8 @@ from ...aio import in_thread
 from ...errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ...net.address import base_address, check_key_is_safe
 from ...wire.joined import WORKER_NAME, Report
-from ..actions import models_of
+from ...wire.runpod import check_endpoint_id
 from ..engines import WorkerEngine
-from ..handler import JobHandler
-from ..report import EngineReport
 from ..settings import WorkerSettings
 from .client import Gateway
 from .delivery import SpoolStore
@@ -28,7 +25,6 @@ from .worker import JoinedTimes, JoinedWorker
 
 __all__ = ["Join", "JoinedMachine", "name_in"]
 
-_ENDPOINT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_LABEL = 64
 _SHORTEST_SECRET = 32
 
@@ -57,11 +53,7 @@ class Join:
 
     def __post_init__(self) -> None:
         check_key_is_safe(base_address(self.url))
-        if not _ENDPOINT_ID.fullmatch(self.endpoint):
-            raise ConfigurationError(
-                f"{self.endpoint!r} cannot be the id of an endpoint.",
-                advice="Give the id that the gateway was started with: letters, digits, - and _.",
-            )
+        check_endpoint_id(self.endpoint)
         for label in self.labels:
             if not (0 < len(label) <= _LONGEST_LABEL and label.isprintable()):
                 raise ConfigurationError(
@@ -140,18 +132,10 @@ class JoinedMachine:
 
     async def _work(self, name: str, one: WorkerEngine) -> None:
         settings = replace(self._settings, worker=name)
-        report = EngineReport(
-            one.engine, self._join.labels, fetches_models=settings.models.download is True
-        )
         async with self._gateway(name, attached=one.attached) as gateway:
             store = SpoolStore(self._spool, name)
-            handler = JobHandler(
-                one.engine,
-                settings,
-                models=models_of(one.engine, settings),
-                store=store,
-                inputs=gateway.inputs(),
-            )
+            handler = one.handler(settings, store=store, inputs=gateway.inputs())
+            report = one.report(settings, self._join.labels)
             worker = JoinedWorker(gateway, self._spool, report, store, self._times)
             self._workers.append(worker)
             if self._draining:
