@@ -36,6 +36,7 @@ _STATES_WRITTEN_EVERY = 2.0
 _WORKERS_OF_A_TOKEN = 64
 _NAMES_OF_A_TOKEN = 64 * 2**20
 _NAME_OVERHEAD = 160  # bytes of a short name in memory, and in a set
+_PAUSE = 5.0  # seconds: a worker that is connected always has a question under way
 _log = logging.getLogger(__name__)
 
 
@@ -363,7 +364,7 @@ class JoinedWorkers:
             workers=[
                 WorkerRow(
                     name=worker.id,
-                    state=_state_in_words(worker),
+                    state=self._state_of(worker, now),
                     jobs=sorted(worker.running),
                     seen_at=datetime.fromtimestamp(
                         utc.timestamp() - max(0.0, now - worker.seen), timezone.utc
@@ -375,6 +376,12 @@ class JoinedWorkers:
         )
         with contextlib.suppress(OSError):
             await in_thread(states.write, self._journal.folder)
+
+    def _state_of(self, worker: Worker, now: float) -> str:
+        connected = self._polls[worker.boot] or now - worker.seen < _PAUSE
+        if worker.kind is WorkerKind.JOINED and not connected:
+            return "not connected"
+        return _state_in_words(worker)
 
 
 def _result(taking: asyncio.Future[list[GivenJob]]) -> list[GivenJob]:

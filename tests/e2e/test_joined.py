@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import free_port, start_sandbox, stop
+from helpers import COMFYUI_PYTHON, free_port, real_comfyui, start_sandbox, stop
 from joined_kit import Cluster, engines_of, picture, slow, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
@@ -243,6 +246,9 @@ def test_drain_and_remove(cluster: Cluster) -> None:
     assert "refused the key" in worker.text
     wait_for(lambda: cluster.status(job).get("workerId") == "cellar", 10)
     assert cluster.status(job)["attempt"] == 2
+    other.kill()
+    wait_for(lambda: cluster.workers()["cellar"]["state"] == "not connected", 15)
+    assert cluster.workers()["cellar"]["jobs"] == [job]
 
 
 def test_http_is_refused_beyond_this_machine(cluster: Cluster) -> None:
@@ -263,3 +269,95 @@ def test_a_token_in_the_wrong_place_is_an_error_that_helps(cluster: Cluster) -> 
     )
     assert worker.ended() == 2
     assert "is no token for a worker" in worker.text
+
+
+def test_an_input_that_was_sent_by_itself_reaches_the_worker(cluster: Cluster) -> None:
+    cluster.serve()
+    cluster.worker("attic").says("Connected")
+    content = (EXAMPLES / "input" / "lighthouse.png").read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    put = urllib.request.Request(f"{cluster.url}/files/{sha256}", content, method="PUT")
+    with urllib.request.urlopen(put, timeout=30) as answer:
+        assert answer.status == 201
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "lighthouse.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
+    }
+    files = [{"name": "lighthouse.png", "sha256": sha256}]
+    body = {"input": {"workflow": prompt, "files": files, "format": "comfy-remote/1"}}
+    job = str(cluster.ask("run", body)["id"])
+    found = cluster.ends(job)
+    assert found["status"] == "COMPLETED", found
+
+
+def test_several_engines_of_one_box_are_a_worker_each(cluster: Cluster) -> None:
+    cluster.serve()
+    box = cluster.worker("attic", "--engine", "sandbox", "--engine", "sandbox")
+    box.says("Connected to the gateway as attic.engine1")
+    box.says("Connected to the gateway as attic.engine2")
+    jobs = [cluster.submit(slow(2, color=number)) for number in range(2)]
+    found = [cluster.ends(job) for job in jobs]
+    assert [one["status"] for one in found] == ["COMPLETED"] * 2
+    assert {one["workerId"] for one in found} == {"attic.engine1", "attic.engine2"}
+    cluster.run("workers", "drain", "attic")
+    box.says("The gateway gives this worker no more jobs", 5)
+    wait_for(lambda: [one["state"] for one in cluster.workers().values()] == ["drained"] * 2, 10)
+
+
+@pytest.mark.comfyui
+@pytest.mark.timeout(300)
+def test_a_real_comfyui_joins_runs_a_job_with_a_picture_and_is_stopped(cluster: Cluster) -> None:
+    folder = real_comfyui()
+    cluster.serve()
+    worker = cluster.worker(
+        "attic",
+        *("--comfyui", str(folder)),
+        COMFYUI_PYTHON=COMFYUI_PYTHON,
+        COMFYUI_ARGS="--cpu",
+        COMFY_REMOTE_WORKER_DIR=str(cluster.folder / "cache"),
+    )
+    wait_for(lambda: "ComfyUI" in cluster.workers()["attic"]["about"], 110)
+    content = base64.b64encode((EXAMPLES / "input" / "lighthouse.png").read_bytes()).decode()
+    prompt: dict[str, Any] = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "lighthouse.png"}},
+        "2": {
+            "class_type": "ImageScale",
+            "inputs": {
+                "image": ["1", 0],
+                "upscale_method": "nearest-exact",
+                "width": 384,
+                "height": 384,
+                "crop": "disabled",
+            },
+        },
+        "99": {"class_type": "SaveImage", "inputs": {"filename_prefix": "a"}},
+    }
+    last = "2"
+    for number in range(3, 10):
+        inputs = {"image": [last, 0], "blur_radius": 31, "sigma": 5.0 + number / 100}
+        last = str(number)
+        prompt[last] = {"class_type": "ImageBlur", "inputs": inputs}
+    prompt["99"]["inputs"]["images"] = [last, 0]
+
+    def submit() -> str:
+        prompt["99"]["inputs"]["filename_prefix"] += "b"
+        prompt["3"]["inputs"]["sigma"] += 0.001
+        files = [{"name": "lighthouse.png", "data": content}]
+        body = {"input": {"workflow": prompt, "files": files, "format": "comfy-remote/1"}}
+        return str(cluster.ask("run", body)["id"])
+
+    job, seen = submit(), set[int]()
+    final = ("COMPLETED", "FAILED")
+    while (found := cluster.status(job))["status"] not in final:
+        if isinstance(found.get("output"), dict):
+            seen.add(found["output"].get("nodes_done", 0))
+        time.sleep(0.1)
+    assert found["status"] == "COMPLETED", found
+    assert found["output"]["outputs"][0]["filename"].endswith(".png")
+    assert len(seen) >= 3
+    stopped = submit()
+    worker.says(f"Job {stopped} begins")
+    time.sleep(0.5)
+    cluster.ask(f"cancel/{stopped}", {})
+    worker.says(f"Job {stopped} is stopped", 2)
+    assert cluster.ends(submit(), 110)["status"] == "COMPLETED"

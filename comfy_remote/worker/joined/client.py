@@ -22,6 +22,7 @@ from ...net.http import HttpClient, HttpLimits
 from ...net.retry import Backoff
 from ...wire.joined import (
     BOOT_HEADER,
+    HELLO_LIMIT,
     JOB_HEADER,
     NAME_TAKEN,
     SAY_HELLO,
@@ -118,6 +119,9 @@ class Gateway:
     async def hello(self, hello: Hello) -> HelloAnswer:
         """Say what this worker has."""
         body = await asyncio.to_thread(lambda: hello.model_dump_json().encode())
+        if len(body) > HELLO_LIMIT:
+            unknown = hello.report.model_copy(update={"nodes": None, "models": None})
+            body = hello.model_copy(update={"report": unknown}).model_dump_json().encode()
         return _read(HelloAnswer, await self._post("hello", body))
 
     async def take(self, ping: Ping) -> TakenJob | None:
