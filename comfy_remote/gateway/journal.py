@@ -505,7 +505,7 @@ def _locked(folder: Path) -> ProcessLock:
         if "locked" in str(error):
             raise ConfigurationError(
                 f"Another gateway is running on {folder}.",
-                advice="End that one, or use another --endpoint.",
+                advice="End that one, or use another endpoint id.",
                 details={"path": str(folder)},
             ) from error
         raise LocalStorageError(

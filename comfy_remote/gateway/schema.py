@@ -184,7 +184,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         if version > len(_MIGRATIONS):
             raise LocalStorageError(
                 f"{path} was written by a newer Comfy Remote.",
-                advice="Update this one, or use another --endpoint.",
+                advice="Update this one, or use another endpoint id.",
                 details={"path": str(path)},
             )
         for steps in _MIGRATIONS[version:]:
