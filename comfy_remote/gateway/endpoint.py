@@ -29,7 +29,7 @@ from .files import FileStore
 from .job import Job, Lease, Submission
 from .limits import GatewayLimits
 from .needs import needs_of
-from .placing import Needs
+from .offers import Needs
 from .queue import JobQueue
 from .seen.ending import ending_of
 

@@ -21,7 +21,7 @@ from ..errors import TargetError, WorkflowInvalid
 from ..json_text import check_json_values, problems_in
 from ..wire.runpod import RunPodState
 from .limits import GatewayLimits
-from .placing import Needs
+from .offers import Needs
 from .webhook import WEBHOOK, webhook_guard
 
 __all__ = ["Attempt", "Ending", "Job", "Lease", "Policy", "Submission"]

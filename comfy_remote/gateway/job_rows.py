@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from ..wire.runpod import RunPodState
 from .job import Attempt, Job
-from .placing import Needs
+from .offers import Needs
 
 __all__ = ["JobRow", "delete_row", "forget_row", "insert_row", "jobs_where", "row_of", "update_row"]
 

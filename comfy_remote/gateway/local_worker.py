@@ -20,7 +20,7 @@ from .body import json_bytes
 from .endpoint import LocalEndpoint
 from .job import Lease
 from .needs import offer_of
-from .placing import Offer
+from .offers import Offer
 from .workers import WorkerKind
 
 __all__ = ["AskEngine", "Handler", "LocalWorker", "Report"]

@@ -46,7 +46,7 @@ class JobMoves:
         on_event: Watch,
     ) -> None:
         self.live = live
-        self.line: Line[Job] = Line(warm_patience=limits.warm_patience, patience=limits.patience)
+        self.line = Line(warm_patience=limits.warm_patience, patience=limits.patience)
         self.running: dict[str, Job] = {}
         self.queued = Signal()
         self._journal = journal

@@ -24,7 +24,7 @@ from ..workflow.json_document import graphs_in, is_ui_format
 from ..workflow.models import model_sources, model_uses
 from ..workflow.paid_nodes import any_paid_known
 from ..workflow.prompt import Node, Prompt
-from .placing import Needs, Offer
+from .offers import Needs, Offer
 
 __all__ = ["needs_of", "offer_of"]
 

@@ -1,11 +1,10 @@
-"""What a job needs, what a worker has, and what else `placing` reads of both."""
+"""What a job needs, and what a worker has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-__all__ = ["Needs", "Offer", "PlacedWorker", "WaitingJob"]
+__all__ = ["Needs", "Offer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,57 +65,3 @@ class Offer:
         nodes = frozenset() if self.nodes is None else needs.nodes - self.nodes
         models = frozenset() if self.models is None else needs.models - self.models
         return nodes | (models - needs.fetchable if self.fetches_models else models)
-
-
-class WaitingJob(Protocol):
-    """What a `Line` reads of a job. None of it changes while the job is in the line.
-
-    ``number`` is its place in the order of arrival, ``queued`` when it began to wait.
-    """
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def client(self) -> str: ...
-    @property
-    def batch(self) -> str: ...
-    @property
-    def priority(self) -> int: ...
-    @property
-    def front(self) -> bool: ...
-    @property
-    def low_priority(self) -> bool: ...
-    @property
-    def labels(self) -> frozenset[str]: ...
-    @property
-    def memory(self) -> int: ...
-    @property
-    def needs(self) -> Needs: ...
-    @property
-    def queued(self) -> float: ...
-
-
-class PlacedWorker(Protocol):
-    """What a `Line` reads of a worker.
-
-    ``silent`` is one that cannot be reached, and may come back. ``broken`` says why its engine does
-    not start; empty if it does. ``idle_since`` is when it became ready or its last job ended;
-    ``None`` while it has a job.
-    """
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def ready(self) -> bool: ...
-    @property
-    def silent(self) -> bool: ...
-    @property
-    def draining(self) -> bool: ...
-    @property
-    def broken(self) -> str: ...
-    @property
-    def offer(self) -> Offer: ...
-    @property
-    def idle_since(self) -> float | None: ...

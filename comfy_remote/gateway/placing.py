@@ -20,21 +20,21 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeAlias, TypeVar
+from typing import TypeAlias
 
-from .offers import Needs, Offer, PlacedWorker, WaitingJob
-from .suiting import Demand, Prospect, View, takes_jobs
+from .job import Job
+from .offers import Needs
+from .suiting import Demand, Prospect, View
 from .why_it_waits import why_it_waits
+from .workers import Worker
 
-__all__ = ["Line", "Needs", "Offer", "PlacedWorker", "WaitingJob"]
+__all__ = ["Line"]
 
 _MOST_CONSIDERED = 64
 """Demands of one batch among which a worker has the choice: those behind them wait."""
 _QUICKEST = 1.0
 """Seconds that a job with models takes at least."""
 
-
-_Job = TypeVar("_Job", bound=WaitingJob)
 _Demanded: TypeAlias = tuple[Needs, frozenset[str], int]
 _Group: TypeAlias = tuple[bool, str]  # (False, "") for the front, else (True, batch)
 
@@ -59,7 +59,7 @@ class _Share:
         return self.running, self.turn
 
 
-class Line(Generic[_Job]):
+class Line:
     """The jobs that wait, and who is served next. A job is in it from `add` or `start` to `remove`.
 
     Args:
@@ -77,9 +77,9 @@ class Line(Generic[_Job]):
         self._warm_patience = warm_patience
         self._patience = patience
         self._burst = burst
-        self._waiting: dict[str, _Job] = {}
-        self._running: dict[str, _Job] = {}
-        self._levels: dict[tuple[bool, int], dict[str, dict[_Group, _Alike[_Job]]]] = {}
+        self._waiting: dict[str, Job] = {}
+        self._running: dict[str, Job] = {}
+        self._levels: dict[tuple[bool, int], dict[str, dict[_Group, _Alike]]] = {}
         self._demands: dict[_Demanded, Demand] = {}
         self._shares: dict[tuple[str, ...], _Share] = {}
         self._starts = 0
@@ -91,11 +91,11 @@ class Line(Generic[_Job]):
         """How many jobs wait."""
         return len(self._waiting)
 
-    def __contains__(self, job: _Job) -> bool:
+    def __contains__(self, job: Job) -> bool:
         """Whether a job waits."""
         return job.id in self._waiting
 
-    def __iter__(self) -> Iterator[_Job]:
+    def __iter__(self) -> Iterator[Job]:
         """The jobs that wait, by priority and arrival. (Who is next depends on the worker.)"""
         return iter(sorted(self._waiting.values(), key=lambda job: (_level(job), job.number)))
 
@@ -106,7 +106,7 @@ class Line(Generic[_Job]):
         """
         self._gathering_until = until
 
-    def add(self, job: _Job) -> None:
+    def add(self, job: Job) -> None:
         """Have a job wait: a new one, or one that ran and is to run again."""
         self.remove(job)
         self._waiting[job.id] = job
@@ -121,7 +121,7 @@ class Line(Generic[_Job]):
         demand.jobs += 1
         insort(alike.setdefault(demand, []), job, key=_number)
 
-    def start(self, job: _Job) -> None:
+    def start(self, job: Job) -> None:
         """Note that a job runs: it counts for its client's share until `remove`."""
         self.remove(job)
         self._running[job.id] = job
@@ -132,7 +132,7 @@ class Line(Generic[_Job]):
             share.jobs += 1
             share.running += 1
 
-    def remove(self, job: _Job) -> None:
+    def remove(self, job: Job) -> None:
         """Forget a job, whether it waits, runs, or is not here."""
         if self._waiting.pop(job.id, None) is not None:
             self._passed.pop(job.id, None)
@@ -149,9 +149,7 @@ class Line(Generic[_Job]):
             if not share.jobs:
                 del self._shares[key]
 
-    def choose(
-        self, worker: PlacedWorker, workers: Collection[PlacedWorker], now: float
-    ) -> _Job | None:
+    def choose(self, worker: Worker, workers: Collection[Worker], now: float) -> Job | None:
         """The job that a worker which asks should get; ``None`` for nothing now.
 
         The job stays in the line: call `start` when the worker has it.
@@ -160,10 +158,10 @@ class Line(Generic[_Job]):
             workers: All workers, busy and silent ones too.
             now: Seconds, of the clock that the jobs' and workers' times are of.
         """
-        if not self._waiting or not takes_jobs(worker):
+        if not self._waiting or not worker.takes_jobs:
             return None
         view = View(worker, workers, gathering=now < self._gathering_until)
-        turn: _Job | None = None
+        turn: Job | None = None
         for alike in self._in_order():
             fitting = _fitting(alike, view)
             if not fitting:
@@ -178,14 +176,12 @@ class Line(Generic[_Job]):
             self._passed.setdefault(turn.id, now)
         return None
 
-    def next_change(
-        self, worker: PlacedWorker, workers: Collection[PlacedWorker], now: float
-    ) -> float | None:
+    def next_change(self, worker: Worker, workers: Collection[Worker], now: float) -> float | None:
         """When `choose` may have another answer for a worker although nothing happens till then.
 
         ``None`` if it will not: no job is held back for another worker.
         """
-        if not self._waiting or not takes_jobs(worker):
+        if not self._waiting or not worker.takes_jobs:
             return None
         view = View(worker, workers, gathering=now < self._gathering_until)
         ends = [
@@ -196,7 +192,7 @@ class Line(Generic[_Job]):
         ends.append(self._gathering_until)
         return min((end for end in ends if end > now), default=None)
 
-    def why(self, job: _Job, workers: Collection[PlacedWorker], now: float) -> str:
+    def why(self, job: Job, workers: Collection[Worker], now: float) -> str:
         """Why a job waits: a sentence or two for people."""
 
         def left_for(prospect: Prospect, view: View) -> float:
@@ -211,7 +207,7 @@ class Line(Generic[_Job]):
 
     # Inside
 
-    def _in_order(self) -> Iterator[_Alike[_Job]]:
+    def _in_order(self) -> Iterator[_Alike]:
         """The waiting jobs, group by group, in the order of their claims."""
         for level in sorted(self._levels):
             clients = self._levels[level]
@@ -223,7 +219,7 @@ class Line(Generic[_Job]):
                 for batch in _ascending((self._shares[client, one].claim, one) for one in batches):
                     yield groups[True, batch]
 
-    def _best(self, fitting: list[tuple[_Job, Prospect]], view: View, now: float) -> _Job | None:
+    def _best(self, fitting: list[tuple[Job, Prospect]], view: View, now: float) -> Job | None:
         """Which of a group's jobs the worker gets; it is the turn of the first one."""
         first, _ = fitting[0]
         if self._passed.get(first.id, now) + self._patience <= now:
@@ -236,7 +232,7 @@ class Line(Generic[_Job]):
         best = min(free, default=None, key=lambda one: one[:2])
         return None if best is None else best[2]
 
-    def _held_until(self, job: _Job, prospect: Prospect, view: View, now: float) -> float:
+    def _held_until(self, job: Job, prospect: Prospect, view: View, now: float) -> float:
         """Until when a job is left to workers that have more of its models warm."""
         if not prospect.warmer:
             return now
@@ -252,7 +248,7 @@ class Line(Generic[_Job]):
         )
         return min(ends, self._passed.get(job.id, now) + self._patience)
 
-    def _take_out(self, job: _Job) -> None:
+    def _take_out(self, job: Job) -> None:
         level, group, demand = _level(job), _group(job), self._demands[_demanded(job)]
         demand.jobs -= 1
         if not demand.jobs:
@@ -273,11 +269,11 @@ class Line(Generic[_Job]):
             del self._levels[level]
 
 
-_Alike: TypeAlias = dict[Demand, list[_Job]]
+_Alike: TypeAlias = dict[Demand, list[Job]]
 """The jobs of one group by their demand, each in the order of arrival."""
 
 
-def _fitting(alike: _Alike[_Job], view: View) -> list[tuple[_Job, Prospect]]:
+def _fitting(alike: _Alike, view: View) -> list[tuple[Job, Prospect]]:
     """Jobs of a group that a worker may take, of each demand the first, in the order of arrival."""
     in_order = sorted(alike.items(), key=_first_number) if len(alike) > 1 else alike.items()
     judged = ((jobs[0], view.prospect(demand)) for demand, jobs in in_order)
@@ -285,27 +281,27 @@ def _fitting(alike: _Alike[_Job], view: View) -> list[tuple[_Job, Prospect]]:
     return list(islice(fitting, _MOST_CONSIDERED))
 
 
-def _number(job: WaitingJob) -> int:
+def _number(job: Job) -> int:
     return job.number
 
 
-def _first_number(alike: tuple[Demand, list[_Job]]) -> int:
+def _first_number(alike: tuple[Demand, list[Job]]) -> int:
     return alike[1][0].number
 
 
-def _level(job: WaitingJob) -> tuple[bool, int]:
+def _level(job: Job) -> tuple[bool, int]:
     return job.low_priority, -job.priority
 
 
-def _group(job: WaitingJob) -> _Group:
+def _group(job: Job) -> _Group:
     return (False, "") if job.front else (True, job.batch)
 
 
-def _demanded(job: WaitingJob) -> _Demanded:
+def _demanded(job: Job) -> _Demanded:
     return job.needs, job.labels, job.memory
 
 
-def _shares_of(job: WaitingJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _shares_of(job: Job) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The keys of a job's two shares: its client's and its batch's."""
     return (job.client,), (job.client, job.batch)
 

@@ -18,7 +18,7 @@ from ..errors import JobNotFound, RateLimited, WorkflowInvalid
 from ..wire.runpod import EndpointHealth, RunPodState
 from .job import Job, Submission
 from .limits import GatewayLimits
-from .placing import Needs
+from .offers import Needs
 from .queue_events import JobAccepted, Watch, ignore_event
 from .records import JobJournal, not_found
 from .worker_side import WorkerSide, ignore_job

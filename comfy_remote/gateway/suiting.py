@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .offers import Needs, Offer, PlacedWorker
+from .offers import Needs, Offer
+from .workers import Worker
 
-__all__ = ["Demand", "Fit", "Prospect", "View", "counts", "takes_jobs"]
+__all__ = ["Demand", "Fit", "Prospect", "View", "counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Demand:
     jobs: int = 0
     _fits: dict[str, tuple[Offer, Fit]] = field(default_factory=dict)
 
-    def on(self, worker: PlacedWorker) -> Fit:
+    def on(self, worker: Worker) -> Fit:
         """How a worker suits it. That is asked far more often than an offer changes."""
         known = self._fits.get(worker.id)
         if known is not None and known[0] is worker.offer:
@@ -71,7 +72,7 @@ class Prospect:
     """
 
     rank: tuple[int, int]
-    warmer: tuple[PlacedWorker, ...] = ()
+    warmer: tuple[Worker, ...] = ()
     waiting: int = 0
 
 
@@ -81,25 +82,23 @@ _COLD = Prospect((1, 0))
 class View:
     """The jobs as one worker sees them, while nothing changes."""
 
-    def __init__(
-        self, worker: PlacedWorker, workers: Collection[PlacedWorker], *, gathering: bool
-    ) -> None:
+    def __init__(self, worker: Worker, workers: Collection[Worker], *, gathering: bool) -> None:
         self.worker = worker
         self._workers = workers
         self._gathering = gathering
 
     @cached_property
-    def _others(self) -> list[PlacedWorker]:
+    def _others(self) -> list[Worker]:
         """The other workers; first those that have most, which are the likeliest to have more."""
         others = [one for one in self._workers if one.id != self.worker.id and counts(one)]
         return sorted(others, key=lambda one: -len(one.offer.nodes or ()))
 
     @cached_property
-    def _warm(self) -> dict[str, list[PlacedWorker]]:
+    def _warm(self) -> dict[str, list[Worker]]:
         """By models, the other workers on which they are warm."""
-        found: dict[str, list[PlacedWorker]] = {}
+        found: dict[str, list[Worker]] = {}
         for other in self._others:
-            if takes_jobs(other):
+            if other.takes_jobs:
                 for model in other.offer.warm:
                     found.setdefault(model, []).append(other)
         return found
@@ -120,9 +119,9 @@ class View:
         warm = len(here.cold) < len(demand.needs.models)
         return Prospect((0, len(here.cold))) if warm else _COLD
 
-    def _warmer(self, demand: Demand, here: Fit) -> tuple[PlacedWorker, ...]:
+    def _warmer(self, demand: Demand, here: Fit) -> tuple[Worker, ...]:
         """Workers that have more of its models warm, and may take it."""
-        found: dict[str, PlacedWorker] = {}
+        found: dict[str, Worker] = {}
         for model in here.cold:
             for other in self._warm.get(model, ()):
                 fit = demand.on(other)
@@ -131,12 +130,7 @@ class View:
         return tuple(found[name] for name in sorted(found))
 
 
-def takes_jobs(worker: PlacedWorker) -> bool:
-    """Whether a worker takes jobs when it is idle."""
-    return worker.ready and not (worker.silent or worker.draining or worker.broken)
-
-
-def counts(worker: PlacedWorker) -> bool:
+def counts(worker: Worker) -> bool:
     """Whether a job may wait for it: if it is away or broken, it must have said what it has."""
     known = worker.offer.nodes is not None or worker.offer.models is not None
     return not worker.draining and (known or not (worker.silent or worker.broken))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ..units import seconds_text, size_text
-from .offers import PlacedWorker
-from .suiting import Demand, Prospect, View, counts, takes_jobs
+from .suiting import Demand, Prospect, View, counts
+from .workers import Worker
 
 __all__ = ["why_it_waits"]
 
@@ -15,7 +15,7 @@ _MOST_NAMED = 3
 
 def why_it_waits(
     demand: Demand,
-    workers: Collection[PlacedWorker],
+    workers: Collection[Worker],
     *,
     gathering: float,
     left_for: Callable[[Prospect, View], float],
@@ -41,7 +41,7 @@ def why_it_waits(
     passed = [lacks[one.id] for one in staying if one not in having]
     missing = frozenset[str]().union(*passed) - nowhere
     others = f" The others lack {_listed(sorted(missing))}." if missing else ""
-    ready = [one for one in having if takes_jobs(one)]
+    ready = [one for one in having if one.takes_jobs]
     if not ready:
         broken = next((one for one in having if one.broken), None)
         if broken is not None:
@@ -64,7 +64,7 @@ def why_it_waits(
     return f"It is left to {names}, where its models are loaded, for {left} at most."
 
 
-def _not_offered(demand: Demand, workers: Collection[PlacedWorker]) -> str:
+def _not_offered(demand: Demand, workers: Collection[Worker]) -> str:
     """Why no worker may run a job at all."""
     if not workers:
         return "No worker is connected."
@@ -78,7 +78,7 @@ def _not_offered(demand: Demand, workers: Collection[PlacedWorker]) -> str:
     return f"{wanted}; no worker that it may use says how much it has."
 
 
-def _named(workers: Collection[PlacedWorker]) -> str:
+def _named(workers: Collection[Worker]) -> str:
     return _listed([worker.id for worker in workers])
 
 

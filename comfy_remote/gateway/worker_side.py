@@ -15,7 +15,7 @@ from .ends import Ends
 from .job import Attempt, Ending, Job, Lease
 from .limits import GatewayLimits
 from .moves import JobMoves
-from .placing import Offer
+from .offers import Offer
 from .queue_events import JobEnded, Watch, ignore_event
 from .records import JobJournal, LiveJobs
 from .workers import Worker, WorkerKind, WorkerRegistry

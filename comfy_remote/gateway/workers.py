@@ -9,7 +9,7 @@ from enum import Enum
 
 from ..aio import Signal
 from .job import Job
-from .placing import Offer
+from .offers import Offer
 from .queue_events import (
     Watch,
     WorkerBack,

@@ -17,7 +17,7 @@ from comfy_remote.errors import ConfigurationError, LocalStorageError, WorkflowI
 from comfy_remote.gateway.clock import GatewayClock
 from comfy_remote.gateway.job import Attempt, Job
 from comfy_remote.gateway.journal import Counts, Journal
-from comfy_remote.gateway.placing import Needs
+from comfy_remote.gateway.offers import Needs
 from comfy_remote.gateway.worker_list import WorkerList, WorkerNotes
 from comfy_remote.wire.runpod import RunPodState
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from comfy_remote.gateway.needs import needs_of, offer_of
-from comfy_remote.gateway.placing import Needs, Offer
+from comfy_remote.gateway.offers import Needs, Offer
 from comfy_remote.wire.joined import Report
 
 PROMPT: dict[str, JsonValue] = {

@@ -12,7 +12,7 @@ from seen_kit import a_job, a_state, a_worker, that_ran
 
 from comfy_remote.errors import OutOfMemory
 from comfy_remote.gateway.job import Ending, Job
-from comfy_remote.gateway.placing import Offer
+from comfy_remote.gateway.offers import Offer
 from comfy_remote.gateway.queue_events import (
     JobAccepted,
     JobEnded,

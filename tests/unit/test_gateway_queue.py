@@ -20,7 +20,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
-from comfy_remote.gateway.placing import Needs
+from comfy_remote.gateway.offers import Needs
 from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.wire.runpod import JobStatus, RunPodState, error_from_runpod
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.gateway.job import Job, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
-from comfy_remote.gateway.placing import Needs, Offer
+from comfy_remote.gateway.offers import Needs, Offer
 from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.wire.joined import Held
 from comfy_remote.wire.runpod import RunPodState

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from ..files import FileStore
 from ..job import Job
 from ..limits import GatewayLimits
-from ..placing import Needs
+from ..offers import Needs
 from ..queue import JobQueue
 from ..workers import Worker
 
