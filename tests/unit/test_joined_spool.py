@@ -118,6 +118,16 @@ def test_a_full_spool_says_so_and_takes_no_file(tmp_path: Path) -> None:
     assert spool.lack_of_room() == ""
 
 
+def test_so_many_results_are_room_enough(tmp_path: Path) -> None:
+    spool = opened(tmp_path, SpoolLimits(results=2, free=0))
+    spool.add("desk", "a", 1, b"{}")
+    assert spool.lack_of_room() == ""
+    spool.add("desk", "b", 1, b"{}")
+    assert "2 results wait" in spool.lack_of_room()
+    spool.remove("desk", "a", 1)
+    assert spool.lack_of_room() == ""
+
+
 def test_what_is_reserved_on_the_disk_stays_free(tmp_path: Path) -> None:
     spool = opened(tmp_path / "spool", SpoolLimits(free=2**60))
     assert "are reserved" in spool.lack_of_room()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -443,6 +445,97 @@ async def test_a_result_for_which_the_disk_has_no_room_is_delivered_from_memory(
         await until(running.spool.waiting)
         head.instead.clear()
         await until(lambda: len(head.results) == 2)
+
+
+async def test_a_full_disk_does_not_hold_up_the_results_that_are_on_it(
+    head: FakeHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with joined(head, tmp_path) as running:
+        monkeypatch.setattr(running.spool, "save_clock", full)
+        head.jobs.put_nowait(("a", 1, 1))
+        await until(lambda: head.results)
+
+
+async def test_a_result_that_the_gateway_cannot_take_now_holds_up_no_other(
+    head: FakeHead, tmp_path: Path
+) -> None:
+    async def full_for_a(request: web.Request) -> web.StreamResponse:
+        if request.match_info["job"] == "a":
+            return web.json_response({"error": "full"}, status=507)
+        return await head._done(request)
+
+    head.instead["done"] = full_for_a
+    async with joined(head, tmp_path):
+        for job in ("a", "b", "c"):
+            head.jobs.put_nowait((job, 1, 1))
+        await until(lambda: len(head.results) == 2)
+        assert {job for job, *_ in head.results} == {"b", "c"}
+        head.instead.clear()
+        await until(lambda: len(head.results) == 3)
+
+
+async def test_a_result_that_somebody_deletes_fails_its_job(head: FakeHead, tmp_path: Path) -> None:
+    async def busy(request: web.Request) -> web.Response:
+        return web.json_response({"error": "full"}, status=507)
+
+    head.instead["done"] = busy
+    async with joined(head, tmp_path) as running:
+        head.jobs.put_nowait(("a", 1, 1))
+        await until(running.spool.waiting)
+        shutil.rmtree(tmp_path / "results")
+        head.instead.clear()
+        await until(lambda: head.results)
+        assert not running.spool.waiting()
+        head.jobs.put_nowait(("b", 1, 1))
+        await until(lambda: len(head.results) == 2)
+    (_, _, lost), (_, _, after) = head.results
+    assert json.loads(lost["error"])["comfy_remote"]["code"] == "output_lost"
+    assert after == {"output": {"doubled": 2}}
+
+
+async def test_a_result_that_is_given_up_is_said_to_the_gateway(
+    head: FakeHead, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else, it would take the job for one that never arrived, and have it run again."""
+    head_has_no_room = True
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        if head_has_no_room:
+            return web.json_response({"error": "full"}, status=507)
+        return await head._done(request)
+
+    head.instead["done"] = busy
+    async with joined(head, tmp_path, limits=SpoolLimits(free=0, retention=0.3)) as running:
+        head.jobs.put_nowait(("a", 1, 1))
+        await until(lambda: "is deleted" in caplog.text)
+        await until(running.spool.waiting)
+        head_has_no_room = False
+        await until(lambda: head.results)
+    (_, _, result), *_ = head.results
+    assert json.loads(result["error"])["comfy_remote"]["code"] == "output_lost"
+
+
+async def test_a_result_that_a_proxy_refuses_fails_its_job(head: FakeHead, tmp_path: Path) -> None:
+    """Else, the gateway would wait for it for ever, or have the job run again and again."""
+
+    async def proxy(request: web.Request) -> web.StreamResponse:
+        if len(await request.read()) > 1000:
+            return web.Response(text="<h1>Request Entity Too Large</h1>", status=413)
+        return await head._done(request)
+
+    async def work(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
+        return {"large": "x" * 2000}
+
+    head.instead["done"] = proxy
+    async with joined(head, tmp_path, work) as running:
+        head.jobs.put_nowait(("a", 1, 1))
+        await until(lambda: head.results)
+        await until(lambda: not running.spool.waiting())
+    ((_, _, result),) = head.results
+    assert "on its way to the gateway" in json.loads(result["error"])["error_message"]
 
 
 async def test_an_output_that_was_damaged_on_the_disk_fails_its_job(

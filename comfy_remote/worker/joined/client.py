@@ -58,15 +58,17 @@ class NameTaken(TargetError):
 
 
 class Refused(Exception):
-    """The gateway does not take a result, and never will.
+    """A result is not taken, and never will be.
 
     Attributes:
         status: 404 if the job is not this worker's (any more).
+        by_gateway: Whether the gateway says so, and not a proxy before it.
     """
 
-    def __init__(self, why: str, status: int) -> None:
+    def __init__(self, why: str, status: int, *, by_gateway: bool = True) -> None:
         super().__init__(why)
         self.status = status
+        self.by_gateway = by_gateway
 
 
 class Gateway:
@@ -212,7 +214,7 @@ class Gateway:
         if not code and answer.status == 404:
             # A proxy, or another program: a gateway of ours says what it does not have.
             raise error_of(answer, "The gateway")
-        raise Refused(said or f"HTTP {answer.status}", answer.status)
+        raise Refused(said or f"HTTP {answer.status}", answer.status, by_gateway=bool(code))
 
 
 def trusting(ca_file: Path | None) -> ssl.SSLContext | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import JsonValue
 from pydantic_core import to_json
@@ -32,6 +33,7 @@ from .spool import Spool, Spooled
 __all__ = ["Delivery", "DeliveryTimes", "SpoolStore"]
 
 _log = logging.getLogger(__name__)
+_NOBODY_THERE = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Delivery:
         self._spool = spool
         self._times = times
         self._unwritten: dict[str, _InMemory] = {}
+        self._given_up: set[Spooled] = set()
         self._changed = Signal()
         self._again = asyncio.Event()
 
@@ -150,18 +153,24 @@ class Delivery:
         while True:
             self._again.clear()
             wait = self._times.retention
-            try:
-                for job, one in list(self._unwritten.items()):
-                    await self._write_again(job, one)
-                    wait = self._times.spool
-                for spooled in await in_thread(self._tidied):
-                    await self._deliver(spooled)
-                    failures = 0
-            except AuthenticationError:
-                raise
-            except (ComfyRemoteError, HelloWanted, OSError) as error:
+            problem: Exception | None = None
+            deliveries = [partial(self._write_again, *one) for one in self._unwritten.items()]
+            if deliveries:
+                wait = self._times.spool
+            deliveries += [partial(self._deliver, one) for one in await in_thread(self._tidied)]
+            for deliver in deliveries:
+                try:
+                    await deliver()
+                    failures = 0 if problem is None else failures
+                except AuthenticationError:
+                    raise
+                except (ComfyRemoteError, HelloWanted, OSError) as error:
+                    problem = error
+                    if not _is_of_one_result(error):
+                        break
+            if problem is not None:
                 failures += 1
-                wait = self._wait_after(error, failures)
+                wait = self._wait_after(problem, failures)
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._again.wait(), wait)
 
@@ -180,12 +189,23 @@ class Delivery:
 
     def _tidied(self) -> list[Spooled]:
         """What is to be delivered. Results that are too old are given up."""
-        self._spool.save_clock()
-        for spooled in self._spool.give_up_old():
+        with contextlib.suppress(OSError):  # a full disk gets room by what is delivered
+            self._spool.save_clock()
+        for old in self._spool.give_up_old():
             _log.error(
-                "The result of job %s could not be delivered for too long, and is deleted.",
-                spooled.job,
+                "The result of job %s could not be delivered for too long, and is deleted.", old.job
             )
+            if old in self._given_up:
+                self._given_up.discard(old)
+                continue
+            # The gateway hears that: it would take a job that is not here for one that never came.
+            given_up = OutputLost(
+                "The job's result could not be delivered for too long, and was deleted.",
+                advice="Run the job again.",
+            )
+            with contextlib.suppress(LocalStorageError):
+                error = _as_result(given_up)
+                self._given_up.add(self._spool.add(old.worker, old.job, old.attempt, error))
         return self._waiting()
 
     async def _write_again(self, job: str, one: _InMemory) -> None:
@@ -202,13 +222,19 @@ class Delivery:
         job, attempt = spooled.job, spooled.attempt
         try:
             content = await in_thread(self._spool.result, self._gateway.worker, job, attempt)
-        except FileNotFoundError:  # it was dropped meanwhile
-            return
+        except FileNotFoundError:
+            if spooled not in self._waiting():
+                return  # it was dropped meanwhile
+            deleted = OutputLost(
+                "The job's result was deleted from the worker's disk before it was delivered.",
+                advice=f"Run the job again, and see who cleans up in {self._spool.folder}.",
+            )
+            content = _as_result(deleted)
         await self._deliver_all(job, attempt, content)
 
     async def _deliver_all(self, job: str, attempt: int, content: bytes) -> None:
         if (problem := await self._deliver_files(job, attempt)) is not None:
-            content = to_json({"error": error_to_runpod(problem)})
+            content = _as_result(problem)
         await self._post(job, attempt, content)
 
     async def _deliver_files(self, job: str, attempt: int) -> ComfyRemoteError | None:
@@ -236,9 +262,39 @@ class Delivery:
             answer = await self._gateway.deliver(job, attempt, content)
         except Refused as error:
             _log.error("The gateway refused the result of job %s: %s", job, error)
+            if not error.by_gateway:
+                await self._say_refused(job, attempt, error)
         else:
             if answer.taken:
                 _log.info("The result of job %s is delivered.", job)
             else:
                 _log.info("The result of job %s came too late, and is dropped.", job)
         await self.drop(job, attempt)
+
+    async def _say_refused(self, job: str, attempt: int, why: Refused) -> None:
+        """Fail a job whose result a proxy refuses: the gateway has not heard of it, and would have
+        the job run again and again.
+        """
+        refused = OutputError(
+            f"The job's result was refused on its way to the gateway: {why}.",
+            advice="A proxy in between may limit the size of requests: allow 20 MB there.",
+        )
+        try:
+            await self._gateway.deliver(job, attempt, _as_result(refused))
+        except Refused as error:
+            if not error.by_gateway:
+                raise TargetUnreachable(
+                    f"The result of job {job} is refused on its way to the gateway: {error}."
+                ) from None
+
+
+def _as_result(error: ComfyRemoteError) -> bytes:
+    return to_json({"error": error_to_runpod(error)})
+
+
+def _is_of_one_result(problem: Exception) -> bool:
+    """Whether other results may be delivered nevertheless."""
+    if isinstance(problem, OSError):
+        return True  # it cannot be read
+    status = problem.details.get("http_status") if isinstance(problem, ComfyRemoteError) else None
+    return isinstance(status, int) and status not in _NOBODY_THERE

@@ -53,11 +53,13 @@ class SpoolLimits:
 
     Attributes:
         size: Bytes of results; above it, no further job is taken.
+        results: How many there may be, likewise. A worker names them all when it asks for a job.
         free: Bytes of the disk that stay free.
         retention: Seconds, counted while a worker runs, after which a result is given up.
     """
 
     size: int = 16 * 1024**3
+    results: int = 1000
     free: int = 512 * 1024**2
     retention: float = 7 * 24 * 3600.0
 
@@ -168,6 +170,8 @@ class Spool:
                 f"Results of {size_text(used)} wait in {self.folder}, which may hold "
                 f"{size_text(self._limits.size)}"
             )
+        if (waiting := len(self.waiting())) >= self._limits.results:
+            return f"{waiting} results wait in {self.folder}, which may hold {self._limits.results}"
         try:
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
