@@ -96,7 +96,7 @@ async def test_whenever_it_is_killed_each_job_has_one_result_and_no_key_runs_twi
             if n % 3 == 0:
                 value["seconds"] = 0.05
             await client.run(f"key {n}", value)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.04)
 
     async def follow(client: Client) -> dict[str, dict[str, Any]]:
         await submit(client)
@@ -108,14 +108,14 @@ async def test_whenever_it_is_killed_each_job_has_one_result_and_no_key_runs_twi
         while not following.done():
             with gateway_process(tmp_path, folder=folder, port=port, notes=notes) as gateway:
                 began = time.monotonic()
-                patience = chance.uniform(0.05, 0.6) if kills < 12 else 60
+                patience = chance.uniform(0.05, 0.4) if kills < 12 else 60
                 while time.monotonic() - began < patience and not following.done():
                     await asyncio.sleep(0.01)
                 if not following.done():
                     gateway.process.kill()
                     kills += 1
         ends = following.result()
-        assert kills >= 5
+        assert kills >= 4
         with gateway_process(tmp_path, folder=folder, port=port, notes=notes):
             before = noted(notes)
             for n in range(jobs):
