@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
@@ -26,19 +27,27 @@ _NEEDS = TypeAdapter(Needs)
 _FIXED = (
     *("number", "id", "key", "created_at", "execution_timeout", "retention", "result_limit"),
     *("webhook", "client", "batch", "priority", "low_priority", "repeat_lost", "memory"),
-    *("labels", "needs"),
 )
 _CHANGING = (
-    *("state", "attempt", "lost", "earlier", "worker", "boot", "created", "queued", "expires"),
-    *("started", "finished", "forgotten", "owed", "more", "front", "due"),
+    *("attempt", "lost", "worker", "boot", "created", "queued", "expires", "started", "finished"),
+    *("forgotten", "owed", "front"),
 )
+_YES_OR_NO = ("low_priority", "repeat_lost", "owed", "front")
+_ATTRIBUTES = {name: name for name in (*_FIXED, *_CHANGING)} | {
+    "key": "idempotency_key",
+    "worker": "worker_id",
+}
+_fixed_of = attrgetter(*(_ATTRIBUTES[name] for name in _FIXED))
+_changing_of = attrgetter(*(_ATTRIBUTES[name] for name in _CHANGING))
+_ALL_FIXED = (*_FIXED, "labels", "needs")
+_ALL_CHANGING = (*_CHANGING, "state", "earlier", "more", "due")
 
 _INSERT = (
-    f"INSERT INTO jobs ({', '.join([*_FIXED, *_CHANGING])}) "  # noqa: S608  our own names
-    f"VALUES ({', '.join('?' * (len(_FIXED) + len(_CHANGING)))})"
+    f"INSERT INTO jobs ({', '.join([*_ALL_FIXED, *_ALL_CHANGING])}) "  # noqa: S608  our own names
+    f"VALUES ({', '.join('?' * len([*_ALL_FIXED, *_ALL_CHANGING]))})"
 )
 _UPDATE = (
-    f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _CHANGING)} "  # noqa: S608
+    f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _ALL_CHANGING)} "  # noqa: S608
     "WHERE number = ?"
 )
 
@@ -72,21 +81,10 @@ def row_of(job: Job, key_retention: float) -> JobRow:
     return JobRow(
         job,
         (
+            *_changing_of(job),
             job.state.value,
-            job.attempt,
-            job.lost,
             _EARLIER.dump_json(job.earlier),
-            job.worker_id,
-            job.boot,
-            job.created,
-            job.queued,
-            job.expires,
-            job.started,
-            job.finished,
-            job.forgotten,
-            job.owed,
             more,
-            job.front,
             _due(job, key_retention),
         ),
         job.input,
@@ -116,40 +114,16 @@ def _job_of(row: sqlite3.Row, uses: Iterable[Use]) -> Job:
     for role, sha256 in uses:
         files.setdefault(role, set()).add(sha256)
     return Job(
-        id=row["id"],
-        created=row["created"],
-        expires=row["expires"],
-        execution_timeout=row["execution_timeout"],
-        retention=row["retention"],
-        result_limit=row["result_limit"],
-        low_priority=bool(row["low_priority"]),
-        webhook=row["webhook"],
-        idempotency_key=row["key"],
-        number=row["number"],
-        created_at=row["created_at"],
-        attempt=row["attempt"],
-        boot=row["boot"],
-        lost=row["lost"],
-        earlier=_EARLIER.validate_json(row["earlier"]),
-        repeat_lost=bool(row["repeat_lost"]),
-        client=row["client"],
-        batch=row["batch"],
-        priority=row["priority"],
-        front=bool(row["front"]),
+        **{attribute: row[name] for name, attribute in _ATTRIBUTES.items()}
+        | {name: bool(row[name]) for name in _YES_OR_NO},
         labels=_LABELS.validate_json(row["labels"]),
-        memory=row["memory"],
         needs=_NEEDS.validate_json(row["needs"]),
         state=RunPodState(row["state"]),
-        queued=row["queued"],
-        started=row["started"],
-        finished=row["finished"],
-        worker_id=row["worker"],
-        forgotten=row["forgotten"],
+        earlier=_EARLIER.validate_json(row["earlier"]),
+        more=row["more"],
         input=row["input"],
         input_file=next(iter(files.get("input", ())), None),
         input_files=frozenset(files.get("input file", ())),
-        owed=bool(row["owed"]),
-        more=row["more"],
         result=next(iter(files.get("result", ())), None),
         output_files=frozenset(files.get("output file", ())),
         has_used_files=bool(files),
@@ -164,7 +138,9 @@ def _uses_of(connection: sqlite3.Connection, number: int) -> frozenset[Use]:
 
 def insert_row(connection: sqlite3.Connection, row: JobRow) -> None:
     """Write a new job."""
-    connection.execute(_INSERT, (*_fixed(row.job), *row.changing))
+    job = row.job
+    fixed = *_fixed_of(job), _LABELS.dump_json(job.labels), _NEEDS.dump_json(job.needs)
+    connection.execute(_INSERT, (*fixed, *row.changing))
     if row.input is not None:
         connection.execute("INSERT INTO inputs VALUES (?, ?)", (row.job.number, row.input))
     if row.uses:
@@ -221,27 +197,6 @@ def delete_row(connection: sqlite3.Connection, number: int) -> list[str]:
 
 def _drop_input(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("DELETE FROM inputs WHERE number = ?", (number,))
-
-
-def _fixed(job: Job) -> tuple[_Value, ...]:
-    return (
-        job.number,
-        job.id,
-        job.idempotency_key,
-        job.created_at,
-        job.execution_timeout,
-        job.retention,
-        job.result_limit,
-        job.webhook,
-        job.client,
-        job.batch,
-        job.priority,
-        job.low_priority,
-        job.repeat_lost,
-        job.memory,
-        _LABELS.dump_json(job.labels),
-        _NEEDS.dump_json(job.needs),
-    )
 
 
 def _add_uses(connection: sqlite3.Connection, number: int, uses: Iterable[Use]) -> None:

@@ -27,7 +27,7 @@ from ..errors import (
     WorkflowInvalid,
 )
 from ..media.files import storage_errors
-from ..media.temporary import ProcessLock, TemporaryFolder
+from ..media.temporary import ProcessLock
 from .clock import GatewayClock
 from .group_commit import GroupCommit
 from .group_read import GroupRead
@@ -101,29 +101,29 @@ class Journal:
     that is possible (`look_after` tries). Until then `add` refuses new jobs.
 
     Args:
-        folder: The gateway's own. No other process may have it open. ``None`` for a temporary
-            one, which `close` removes.
+        folder: The gateway's own. No other process may have it open.
         key_retention: Seconds that a key is good for after its job's result has gone.
         waiting_limit: Bytes that may wait to be written; above it, `add` refuses new jobs.
         log_limit: Bytes that the write-ahead log may have; above it, `add` refuses new jobs.
         monotonic: For `clock`.
 
     Attributes:
+        path: The database.
         clock: The gateway's time; it begins with `open`.
         counts: Stored with what is posted next.
     """
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path,
         *,
         key_retention: float = _KEY_RETENTION,
         waiting_limit: int = _WAITING_LIMIT,
         log_limit: int = _LOG_LIMIT,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
-        self._is_temporary = folder is None
+        self.folder = folder
+        self.path = folder / DATABASE
         self.clock = GatewayClock(monotonic=monotonic)
         self.counts = Counts()
         self._counted = 0, 0, 0
@@ -139,18 +139,6 @@ class Journal:
 
     # Begin and end
 
-    @property
-    def folder(self) -> Path:
-        """The gateway's folder."""
-        if self._folder is None:
-            raise LocalStorageError("The gateway's temporary folder has not been made yet.")
-        return self._folder
-
-    @property
-    def path(self) -> Path:
-        """The database."""
-        return self.folder / DATABASE
-
     def open(self) -> Recovered:
         """Take the folder over, and read what has to go on. This blocks.
 
@@ -159,10 +147,6 @@ class Journal:
             LocalStorageError: It cannot be used: damaged, read-only, full, of a newer version.
         """
         with contextlib.ExitStack() as undo:
-            if self._is_temporary:
-                temporary = TemporaryFolder("gateway")
-                undo.callback(temporary.cleanup)
-                self._folder = Path(temporary.name) / "data"  # beside its lock
             with storage_errors(self.folder, full="Free some space there, then start it again."):
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             undo.callback(_locked(self.folder).close)

@@ -174,27 +174,17 @@ class WorkerRegistry:
             self._changed.notify()
         return worker
 
-    def note_silence(self, seconds: float) -> list[Worker]:
-        """Mark the workers that have said nothing for longer than ``seconds``; those that were
-        not marked before.
-        """
+    def note_silence(self, seconds: float) -> None:
+        """Mark the workers that have said nothing for longer than ``seconds``."""
         since = self._clock() - seconds
-        found = [
-            worker
-            for worker in self._workers.values()
-            if worker.seen < since
-            and not worker.silent
-            and (
-                worker.kind is WorkerKind.JOINED
-                or (worker.kind is WorkerKind.SDK and worker.ready)  # else it is still starting
+        for worker in self._workers.values():
+            may_be_silent = worker.kind is WorkerKind.JOINED or (
+                worker.kind is WorkerKind.SDK and worker.ready  # else it is still starting
             )
-        ]
-        for worker in found:
-            worker.silent = True
-            self._on_event(WorkerSilent(worker.id, seconds))
-        if found:
-            self._changed.notify()
-        return found
+            if may_be_silent and not worker.silent and worker.seen < since:
+                worker.silent = True
+                self._on_event(WorkerSilent(worker.id, seconds))
+                self._changed.notify()
 
     async def wait_until_silent(self, worker_id: str) -> None:
         """Wait until a worker that is here has said nothing for too long."""
