@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from ..aio import first_of, in_thread
 from ..errors import (
     ComfyRemoteError,
+    ConfigurationError,
     EngineCrashed,
     JobNotFound,
     LocalStorageError,
@@ -98,6 +99,11 @@ class GatewayServer:
         check_token(host, token)
         if metrics_token is not None:
             check_token(host, metrics_token)
+            if metrics_token == token:
+                raise ConfigurationError(
+                    "The token for the metrics is the clients' token, so it could do everything.",
+                    advice="Make one of its own for the metrics.",
+                )
         self._webhook_key = webhook.webhook_key(webhook_secret) if webhook_secret else None
         self.endpoint_id = endpoint_id
         self.limits = limits or GatewayLimits()

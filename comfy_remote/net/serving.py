@@ -36,7 +36,8 @@ class ConnectionLimits:
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
     """Log a request that is not HTTP in one line: it is its sender's fault."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+    senders_fault = (HttpProcessingError, web.RequestPayloadError)
+    if record.exc_info and isinstance(record.exc_info[1], senders_fault):
         record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True
 
@@ -70,6 +71,9 @@ class GuardedRunner(web.AppRunner):
             shutdown_timeout=shutdown_timeout,
             handler_cancellation=handler_cancellation,
             keepalive_timeout=limits.between_requests,
+            # aiohttp unpacks also what nobody reads, after a refusal: some kilobytes would hold up
+            # the loop for seconds. So nothing is unpacked; who sends it so is told it is not JSON.
+            auto_decompress=False,
         )
         app.middlewares.insert(0, _note_request)
         self.limits = limits

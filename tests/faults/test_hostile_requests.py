@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -148,4 +149,18 @@ async def test_results_that_are_none_fail_their_job(
     assert status == 400, answer
     status, answer = await ask(gateway, f"GET /v2/desk/status/{job_id} HTTP/1.1".encode())
     assert json.loads(answer)["status"] == "FAILED"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("token", [TOKEN, "a-strangers-word"])
+@pytest.mark.parametrize("packed", [gzip.compress(b'{"input": 1}'), b"not gzip"])
+async def test_what_is_packed_is_not_unpacked(
+    gateway: GatewayServer, token: str, packed: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also not after a refusal, when aiohttp reads the rest: a stranger's few kilobytes would hold
+    up everybody for seconds.
+    """
+    head = f"POST /v2/desk/run HTTP/1.1\r\nAuthorization: Bearer {token}\r\nContent-Encoding: gzip"
+    status, body = await ask(gateway, head.encode(), packed)
+    assert (status, b"not JSON" in body) == ((400, True) if token == TOKEN else (401, False))
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -16,6 +16,7 @@ from page_fixtures import browser
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
+from comfy_remote.wire.joined import Hello, Report
 
 __all__ = ["browser"]
 
@@ -233,6 +234,68 @@ def test_what_strangers_say_is_text(gateway: Gateway, window: Page) -> None:
     expect(waiting).to_contain_text("<b>x</b>")
     assert window.locator("main img, main b").count() == 0
     assert "owned" not in window.title()
+
+
+def test_what_a_worker_says_is_text(gateway: Gateway, window: Page) -> None:
+    evil = "<img src=x onerror=document.title='owned'>"
+    tricks = f"{evil}\x1b[2J\u202e\n"
+    server = gateway.server
+    report = Report(engine=tricks, device=tricks, labels=[tricks], nodes=[tricks], warm=[tricks])
+    hello = Hello(boot=f"{'a' * 32}.{'b' * 32}", report=report, version=tricks, broken=tricks)
+
+    async def join() -> None:
+        await server.journal.change_workers(lambda listed: listed.add("attic", "0" * 64))
+        await server.joined.read_words()
+        await server.joined.hello("attic", hello)
+
+    gateway.run(join())
+    job = gateway.submit()
+    assert gateway.take() == job
+    gateway.done(job, {"error": {"error_type": evil, "error_message": evil}})
+    window.goto(gateway.url)
+    worker = row_of(window, "workers", "attic")
+    expect(worker).to_contain_text(evil)
+    expect(row_of(window, "ended", job)).to_contain_text("Failed")
+    assert not {"\x1b", "\u202e"} & set(worker.inner_text())
+    assert window.locator("main img").count() == 0
+    assert "owned" not in window.title()
+
+
+def test_a_page_of_another_site_neither_reads_nor_presses(
+    gateway: Gateway, context: BrowserContext
+) -> None:
+    """It is a page of this browser, and so it reaches a gateway that wants no token."""
+    job = gateway.submit()
+    other = context.new_page()
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    other.route(
+        "http://evil.test/**", lambda route: route.fulfill(body="<p>", content_type="text/html")
+    )
+    other.goto("http://evil.test/")
+    said = other.evaluate(
+        """async (url) => {
+            const tried = []
+            const attempt = (work) => work.then((r) => tried.push(r), () => tried.push('refused'))
+            const seen = (r) => r.type === 'opaque' ? 'opaque' : r.text()
+            const post = { method: 'POST', body: '{}' }
+            for (const mode of ['cors', 'no-cors']) {
+                await attempt(fetch(`${url}overview`, { mode }).then(seen))
+                await attempt(fetch(`${url}v2/local/purge-queue`, { mode, ...post }).then(seen))
+            }
+            const form = document.createElement('form')
+            const action = `${url}v2/local/cancel/JOB`
+            Object.assign(form, { method: 'POST', action, target: 'f' })
+            const frame = document.createElement('iframe')
+            frame.name = 'f'
+            document.body.append(frame, form)
+            form.submit()
+            await new Promise((done) => { frame.onload = done; setTimeout(done, 3000) })
+            return tried
+        }""".replace("JOB", job),
+        f"http://127.0.0.1:{port}/",
+    )
+    assert {one for one in said if one not in ("refused", "opaque")} == set()
+    assert gateway.status(job) == "IN_QUEUE"
 
 
 def test_a_gateway_that_is_away_for_a_while(window: Page) -> None:

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from seen_kit import a_job, a_state
 
 import comfy_remote.gateway.seen
-from comfy_remote.errors import JobNotFound
+from comfy_remote.errors import ConfigurationError, JobNotFound
+from comfy_remote.gateway import GatewayServer
 from comfy_remote.gateway.access import Access, refusals
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.seen.routes import page_routes
@@ -152,6 +153,11 @@ async def test_a_metrics_token_is_needed_where_there_is_no_other(control: Contro
         assert await status(session, "/metrics") == 401
         assert await status(session, "/metrics", Authorization=f"Bearer {METRICS}") == 200
         assert await status(session, "/overview") == 200
+
+
+def test_the_metrics_token_is_not_the_clients() -> None:
+    with pytest.raises(ConfigurationError, match="is the clients' token"):
+        GatewayServer(token=SecretStr(TOKEN), metrics_token=SecretStr(TOKEN))
 
 
 async def test_prometheus_gets_its_content_type(guarded: aiohttp.ClientSession) -> None:
