@@ -26,12 +26,11 @@ from ..wire.request import named_by_hash
 from ..wire.runpod import EndpointHealth, RunPodState
 from .body import json_bytes
 from .files import FileStore
-from .job import Job, Lease, Submission
+from .job import Ending, Job, Lease, Submission
 from .limits import GatewayLimits
 from .needs import needs_of
 from .offers import Needs
 from .queue import JobQueue
-from .seen.ending import ending_of
 
 __all__ = ["Endpoint", "GivenJob", "LocalEndpoint", "Status", "StoredStatus"]
 
@@ -369,7 +368,7 @@ class LocalEndpoint:
             result=result,
             attempt=attempt,
             failed=failed,
-            ending=ending_of(output, error),
+            ending=Ending.of(output, error),
         )
 
     async def whole_status(self, job: Job) -> bytes:

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from ..errors import TargetError, WorkflowInvalid
 from ..json_text import check_json_values, problems_in
-from ..wire.runpod import RunPodState
+from ..wire.runpod import RunPodState, error_from_runpod
 from .limits import GatewayLimits
 from .offers import Needs
 from .webhook import WEBHOOK, webhook_guard
@@ -34,6 +34,7 @@ _LONGEST_ADDRESS = 2048
 _LONGEST_WORD = 64
 _MOST_LABELS = 16
 _MOST_MEMORY = 2**50
+_LARGEST_SIZE = 2**60
 
 
 def _printable(word: str) -> str:
@@ -148,6 +149,22 @@ class Ending:
     code: str = ""
     files: int = 0
     size: int = 0
+
+    @classmethod
+    def of(cls, output: JsonValue, error: JsonValue) -> Ending:
+        """How a job ended, from what its worker gave: `wire.answer.Answer`, or another worker's
+        shape, of which only the error is known.
+        """
+        code = "" if error is None else error_from_runpod(error, output).code
+        outputs = output.get("outputs") if isinstance(output, dict) else None
+        listed = outputs if isinstance(outputs, list) else []
+        sizes = [
+            size
+            for one in listed
+            if isinstance(one, dict) and isinstance(size := one.get("size"), int)
+        ]
+        total = sum(size for size in sizes if 0 <= size <= _LARGEST_SIZE)
+        return cls(code, len(sizes), min(total, _LARGEST_SIZE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,11 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
         source.unlink()
 
 
-def copy_whole(source: Path, destination: Path) -> None:
+def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> None:
     """Copy a file atomically, mode 0600, replacing a file of that name.
+
+    Args:
+        durable: Whether it has to survive a power cut from then on.
 
     Raises:
         OSError: It cannot be copied. Nothing is left.
@@ -240,7 +243,12 @@ def copy_whole(source: Path, destination: Path) -> None:
     try:
         shutil.copyfile(source, beside)
         beside.chmod(0o600)
+        if durable:
+            with beside.open("rb+") as file:
+                sync_file(file.fileno())
         beside.replace(destination)
+        if durable:
+            sync_folder(destination.parent)
     finally:
         beside.unlink(missing_ok=True)
 

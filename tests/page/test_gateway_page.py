@@ -64,7 +64,7 @@ def window(context: BrowserContext) -> Iterator[Page]:
 
 
 def rows(window: Page, table: str) -> Locator:
-    return window.locator(f"#{table} tr")
+    return window.locator(f"#{table} tbody tr")
 
 
 def row_of(window: Page, table: str, words: str) -> Locator:
@@ -380,7 +380,7 @@ def test_a_full_gateway_fits_on_the_screen(gateway: Gateway, window: Page) -> No
     expect(rows(window, "waiting")).to_have_count(500)
     sideways = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert window.evaluate(sideways) == 0
-    jobs = window.locator("#waiting tr td:nth-child(2)")
+    jobs = window.locator("#waiting tbody tr td:nth-child(2)")
     first = str(jobs.first.text_content())
     row_of(window, "waiting", first).get_by_role("button", name="Cancel").click()
     expect(rows(window, "waiting")).to_have_count(499)

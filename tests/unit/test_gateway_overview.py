@@ -25,7 +25,6 @@ from comfy_remote.gateway.queue_events import (
     WorkerJoined,
     WorkerSilent,
 )
-from comfy_remote.gateway.seen.ending import ending_of
 from comfy_remote.gateway.seen.job_log import log_event
 from comfy_remote.gateway.seen.overview import RecentEnds, overview, progress_of
 from comfy_remote.gateway.seen.shown import Shown
@@ -216,12 +215,12 @@ async def test_a_full_gateway_is_described_in_small_steps() -> None:
 
 def test_endings_of_results() -> None:
     files = [{"kind": "image", "filename": "a.png", "size": 10}, {"size": 5}, {"text": "x"}]
-    assert ending_of({"outputs": files}, None) == Ending("", 2, 15)
-    assert ending_of({"outputs": "?"}, None) == Ending()
-    assert ending_of(["a"], None) == Ending()
-    assert ending_of({"outputs": [{"size": -5}, {"size": 10**40}, 7]}, None) == Ending("", 2, 0)
-    assert ending_of(None, error_to_runpod(OutOfMemory("x"))).code == "out_of_memory"
-    assert ending_of(None, "it broke").code == "execution_failed"
+    assert Ending.of({"outputs": files}, None) == Ending("", 2, 15)
+    assert Ending.of({"outputs": "?"}, None) == Ending()
+    assert Ending.of(["a"], None) == Ending()
+    assert Ending.of({"outputs": [{"size": -5}, {"size": 10**40}, 7]}, None) == Ending("", 2, 0)
+    assert Ending.of(None, error_to_runpod(OutOfMemory("x"))).code == "out_of_memory"
+    assert Ending.of(None, "it broke").code == "execution_failed"
 
 
 RAN = that_ran("gpu-0", 42.0, RunPodState.COMPLETED)

@@ -17,10 +17,9 @@ from pydantic_core import from_json
 
 from ...clean import one_line
 from ...version import __version__
-from ..job import Job
+from ..job import Ending, Job
 from ..queue_events import JobEnded, QueueEvent
 from ..workers import Worker, WorkerState
-from .ending import ending_of
 from .state import GatewayState
 
 __all__ = [
@@ -194,7 +193,7 @@ class RecentEnds:
         """
         for job in jobs:
             said = from_json(job.more)
-            job.ending = ending_of(said.get("output"), said.get("error"))
+            job.ending = Ending.of(said.get("output"), said.get("error"))
             self._note(job)
 
     def at(self, now: float) -> list[EndedJob]:

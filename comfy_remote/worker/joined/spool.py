@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, LocalStorageError
 from ...media.disk_space import DiskLimits
-from ...media.files import copy_whole, storage_errors, write_whole
+from ...media.files import copy_whole, storage_errors, sync_folder, write_whole
 from ...media.receive import Received
 from ...media.temporary import ProcessLock
 from ...units import size_text
@@ -199,8 +199,7 @@ class Spool:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._check_room(path, file.size)
             if not path.exists():
-                copy_whole(file.path, path)
-            _sync(path)
+                copy_whole(file.path, path, durable=True)
         with self._changing:
             self._sizes[path] = file.size
 
@@ -214,12 +213,9 @@ class Spool:
         path = folder / _RESULT
         spooled = Spooled(worker, job, attempt, self.clock())
         with storage_errors(path, full=_FULL):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, result)
-            _sync(path)
-            _sync(folder)
+            write_whole(path, result, durable=True)
             os.utime(path, (spooled.since, spooled.since))
-            _sync(folder.parent)
+            sync_folder(folder.parent)
         with self._changing:
             self._sizes[path] = len(result)
             self._waiting[folder] = spooled
@@ -302,8 +298,7 @@ class Spool:
             if _HEX.fullmatch(found := path.read_bytes()[:40].decode().strip()):
                 return found
         made = uuid.uuid4().hex
-        write_whole(path, made.encode())
-        _sync(path)
+        write_whole(path, made.encode(), durable=True)
         return made
 
     def _check_owner(self, owner: str) -> None:
@@ -339,15 +334,3 @@ class Spool:
             self._waiting[folder] = spooled
         if self._waiting:
             _log.info("%d results wait to be delivered.", len(self._waiting))
-
-
-def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk before anything else is said."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders; its file systems log their names
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
-    handle = os.open(path, flags | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -28,7 +28,7 @@ export const WORKERS = [
     })
   },
   { label: 'Labels', cell: (one) => ({ text: one.labels.join(', ') }) },
-  { label: 'Last models', cell: (one) => ({ text: '', note: one.warm.join(', ') }) }
+  { label: 'Models of its last run', cell: (one) => ({ text: '', note: one.warm.join(', ') }) }
 ]
 
 /** @type {Column<RunningJob>[]} */
@@ -57,7 +57,7 @@ export const WAITING = [
   { label: 'Client', cell: whose },
   { label: 'Priority', kind: 'amount', cell: priority },
   { label: 'For', kind: 'amount', cell: (job) => ({ text: duration(job.seconds) }) },
-  { label: 'Why', cell: (job) => ({ text: job.why }) }
+  { label: 'Why it waits', cell: (job) => ({ text: job.why }) }
 ]
 
 /** @type {Column<EndedJob>[]} */

@@ -28,28 +28,33 @@
 export class Table {
   /** @type {Map<string, Row<T>>} */
   #rows = new Map()
-  #body
+  #body = document.createElement('tbody')
+  #table
   #columns
   #actions
   #none
 
   /**
-   * @param {HTMLElement} body
+   * @param {HTMLElement} table
    * @param {HTMLElement} none  What is shown instead of a table without rows.
    * @param {Column<T>[]} columns
    * @param {Action<T>[]} actions
    */
-  constructor(body, none, columns, actions) {
-    this.#body = body
+  constructor(table, none, columns, actions) {
+    this.#table = table
     this.#none = none
     this.#columns = columns
     this.#actions = actions
+    const [head, row] = [document.createElement('thead'), document.createElement('tr')]
+    row.append(...columns.map((column) => heading(column.label)))
+    if (actions.length) row.append(heading('Actions', 'unseen'))
+    head.append(row)
+    table.append(head, this.#body)
   }
 
   /** @param {T[]} items */
   show(items) {
-    const table = /** @type {HTMLElement} */ (this.#body.parentElement)
-    table.hidden = !items.length
+    this.#table.hidden = !items.length
     this.#none.hidden = Boolean(items.length)
     const there = new Set(items.map((item) => item.id))
     for (const [id, row] of this.#rows) {
@@ -139,6 +144,17 @@ class Row {
       }
     })
   }
+}
+
+/** @param {string} words  @param {string} [kind] */
+function heading(words, kind = '') {
+  const cell = document.createElement('th')
+  const text = document.createElement('span')
+  cell.scope = 'col'
+  text.className = kind
+  text.textContent = words
+  cell.append(text)
+  return cell
 }
 
 /**
