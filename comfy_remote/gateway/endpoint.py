@@ -253,6 +253,7 @@ class LocalEndpoint:
         except BaseException:
             for read in reading:
                 read.cancel()
+            self.queue.put_back(leases, "It did not reach the worker.")
             raise
         return [
             GivenJob(lease, content) for lease, content in given if content and lease in confirmed

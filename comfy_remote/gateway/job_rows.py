@@ -62,6 +62,7 @@ class JobRow:
         input: Its input, if that is no file; it never becomes another.
         uses: The files it needs.
         is_gone: Whether nothing is to be known of it any more, not even its key.
+        waits: Whether it is in the line.
         size: Bytes it takes, roughly.
     """
 
@@ -70,6 +71,7 @@ class JobRow:
     input: bytes | None
     uses: frozenset[Use]
     is_gone: bool
+    waits: bool
     size: int
 
 
@@ -90,6 +92,7 @@ def row_of(job: Job, key_retention: float) -> JobRow:
         job.input,
         uses,
         is_gone=job.forgotten is not None and job.idempotency_key is None,
+        waits=job.state is RunPodState.IN_QUEUE,
         size=1024 + len(more) + len(job.input or b"") + 160 * len(uses),
     )
 
@@ -158,6 +161,9 @@ def update_row(connection: sqlite3.Connection, row: JobRow) -> list[str]:
         return []
     if row.input is None:
         _drop_input(connection, number)
+    elif row.waits:
+        # The same of one with a key, whose row stayed without its input.
+        connection.execute("INSERT OR IGNORE INTO inputs VALUES (?, ?)", (number, row.input))
     if not row.job.has_used_files:
         return []
     before = _uses_of(connection, number)

@@ -54,6 +54,7 @@ class _Connection:
 
     Attributes:
         hello: What it said last, without the lists of names.
+        number: That hello's.
         names: Bytes, roughly, that these take in memory.
         given: The job that it was given last.
         take: The question for a job that is being answered.
@@ -61,6 +62,7 @@ class _Connection:
     """
 
     hello: Hello
+    number: int = 0
     names: int = 0
     given: Held | None = None
     written: list[GivenJob] | None = None
@@ -109,10 +111,13 @@ class JoinedWorkers:
             await self._end_take(before)
         if not self.tokens.knows(worker_id):
             raise NotGreeted  # its token was removed meanwhile; the next hello is told so
+        self._check_is_newest(worker_id, hello)
         drop = await self._queue.hello(worker_id, hello.boot, hello.holds, offer=offer)
         if not self.tokens.knows(worker_id):
             raise NotGreeted
-        self._connections[worker_id] = connection = _Connection(_without_lists(hello), names)
+        self._connections[worker_id] = connection = _Connection(
+            _without_lists(hello), hello.number, names
+        )
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
         report, worker.version = hello.report, hello.version
         worker.engine, worker.device, worker.broken = report.engine, report.device, hello.broken
@@ -243,6 +248,12 @@ class JoinedWorkers:
         if worker.kind is not WorkerKind.JOINED:  # one of the gateway's own, since that hello
             raise NotGreeted
         return connection
+
+    def _check_is_newest(self, worker_id: str, hello: Hello) -> None:
+        """Refuse a hello that was overtaken by a later one: it does not name the jobs since."""
+        known = self._connections.get(worker_id)
+        if known is not None and known.hello.boot == hello.boot and hello.number < known.number:
+            raise NotGreeted
 
     async def _make_room_for(self, worker_id: str) -> None:
         """Bound what one token can fill: forget a worker that has been away for long, if need be.
@@ -401,7 +412,7 @@ def _memory_of(hello: Hello) -> int:
 
 def _without_lists(hello: Hello) -> Hello:
     report = hello.report.model_copy(update={"nodes": None, "models": None, "warm": []})
-    return hello.model_copy(update={"report": report, "holds": []})
+    return hello.model_copy(update={"report": report, "holds": [], "number": 0})
 
 
 def _about(worker: Worker) -> str:

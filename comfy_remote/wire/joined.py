@@ -131,6 +131,7 @@ class Hello(BaseModel):
         boot: New at each start of the worker's process: the id of its folder of results (only one
             process at a time can use that), a dot, and that of the start; then ``.url`` if its
             engine goes on when it ends.
+        number: Higher with each hello of that boot: a network may deliver an earlier one later.
         version: Of Comfy Remote there.
         holds: All jobs that it has. A job of this worker that is not among them is not there.
         draining: It takes no more jobs.
@@ -138,6 +139,7 @@ class Hello(BaseModel):
     """
 
     boot: _Boot
+    number: Annotated[int, Field(ge=0, le=2**53)] = 0
     version: _Shown = ""
     report: Report = Report()
     holds: Annotated[list[Held], Field(max_length=_MOST_HELD)] = []

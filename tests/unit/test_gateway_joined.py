@@ -464,6 +464,18 @@ BAD_HELLOS = {
 
 
 @pytest.mark.parametrize("name", BAD_HELLOS)
+async def test_a_hello_that_was_overtaken_by_a_later_one_takes_no_job_away(
+    gateway: GatewayServer, box: Box
+) -> None:
+    """After a cut, the network may deliver what the worker has long given up waiting for."""
+    await box.hello(number=2)
+    job = await submit(gateway)
+    assert await box.take() == (job, 1, 1)
+    assert (await box.hello(number=1))[0] == 409
+    assert (await status(gateway, job))["status"] == "IN_PROGRESS"
+    assert await box.done(job, 1, output=1) == (200, {"taken": True})
+
+
 async def test_a_hello_that_is_not_valid_changes_nothing(
     gateway: GatewayServer, box: Box, name: str
 ) -> None:

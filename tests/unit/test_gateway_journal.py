@@ -234,11 +234,12 @@ async def test_what_expires_is_bounded_and_says_that_there_is_more(
     assert (second.results, second.more) == (["j3", "j4"], False)
 
 
+@pytest.mark.parametrize("key", [None, "k"])
 async def test_a_job_that_is_retried_as_its_result_expires_is_not_lost(
-    opened: Callable[..., Journal],
+    opened: Callable[..., Journal], key: str | None
 ) -> None:
     journal = opened()
-    failed = end(job("j1"), at=1.0, state=RunPodState.FAILED)
+    failed = end(job("j1", idempotency_key=key), at=1.0, state=RunPodState.FAILED)
     await journal.add(failed)
     await journal.expire(1000.0)
 
@@ -246,7 +247,8 @@ async def test_a_job_that_is_retried_as_its_result_expires_is_not_lost(
     journal.post(failed)
     await journal.close()
 
-    assert [one.id for one in Journal(journal.folder).open().live] == ["j1"]
+    (found,) = Journal(journal.folder).open().live
+    assert (found.id, found.input, found.forgotten) == ("j1", failed.input, None)
 
 
 async def test_files_that_no_job_needs_are_named(opened: Callable[..., Journal]) -> None:

@@ -214,3 +214,24 @@ async def test_jobs_go_to_the_worker_whose_engine_has_their_nodes(gateway: Gatew
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_job_whose_input_is_being_read_when_the_gateway_stops_was_not_started(
+    gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slow(sha256: str) -> bytes:
+        reading.set()
+        await asyncio.sleep(60)
+        raise AssertionError(sha256)
+
+    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
+        raise AssertionError(job_id)
+
+    reading = asyncio.Event()
+    monkeypatch.setattr(gateway.queue.live, "has_memory_for", lambda content: False)
+    monkeypatch.setattr(gateway.files, "read", slow)
+    job = await submit(gateway, "large")
+    gateway.add_local_worker(handler)
+    await asyncio.wait_for(reading.wait(), 5)
+    await gateway.stop()
+    assert (job.state, job.attempt) == (RunPodState.IN_QUEUE, 0)

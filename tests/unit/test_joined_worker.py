@@ -130,6 +130,7 @@ async def test_a_job_from_take_to_result(head: FakeHead, tmp_path: Path) -> None
         assert head.progress == [("job-1", "1", {"sequence": 1})]
         await until(lambda: not running.spool.waiting())
     first, *_, last = head.hellos
+    assert [one["number"] for one in head.hellos] == list(range(1, len(head.hellos) + 1))
     assert first["holds"] == []
     assert last["report"]["labels"] == ["fast"]
     assert home_of(first["boot"]) == running.spool.home

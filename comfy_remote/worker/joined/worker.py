@@ -81,6 +81,7 @@ class JoinedWorker:
         self._connected = asyncio.Event()
         self._asking = asyncio.Lock()
         self._hello_due = asyncio.Event()
+        self._hellos = 0
         self._draining = asyncio.Event()
         self._broken = ""
         self._drained_there = False
@@ -238,9 +239,11 @@ class JoinedWorker:
         self._hello_due.set()  # ends the question for a job
         async with self._asking:
             self._hello_due.clear()
+            self._hellos += 1
             answer = await self._gateway.hello(
                 Hello(
                     boot=self._gateway.boot,
+                    number=self._hellos,
                     version=__version__,
                     report=self._report or Report(),
                     holds=self._held(),
