@@ -151,19 +151,27 @@ class LocalEndpoint:
         self, submission: Submission, *, sync: bool, idempotency_key: str | None
     ) -> Status:
         """See `Endpoint.submit`."""
+        try:
+            job = await self._add(submission, sync=sync, idempotency_key=idempotency_key)
+        except (RateLimited, LocalStorageError):
+            # A client whose first answer was lost asks again: its job is here, and may run.
+            known = await self.queue.by_key(idempotency_key)
+            if known is None:
+                raise
+            job = known
+        return job.status()
+
+    async def _add(self, submission: Submission, *, sync: bool, idempotency_key: str | None) -> Job:
         limit = self.limits.runsync_bytes if sync else self.limits.run_bytes
         given = await self._read(submission)
         content: bytes | None = given.content
         input_file = None
         small = self.queue.live.has_memory_for(given.content)
-        if not small or self.queue.is_full:  # before anything is written
-            if (known := await self.queue.by_key(idempotency_key)) is not None:
-                return known.status()
-            self.queue.check_room()
         self.files.check_room(limit if small else limit + len(given.content))
         if not small:
+            self.queue.check_room()  # before anything is written
             content, input_file = None, await self.files.put(given.content)
-        job = await self.queue.add(
+        return await self.queue.add(
             submission,
             content=content,
             input_file=input_file,
@@ -173,7 +181,6 @@ class LocalEndpoint:
             sync=sync,
             idempotency_key=idempotency_key,
         )
-        return job.status()
 
     async def _read(self, submission: Submission) -> _Given:
         def read() -> _Given:

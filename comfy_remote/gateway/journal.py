@@ -217,8 +217,6 @@ class Journal:
         if key is not None and not _is_storable(key):
             raise WorkflowInvalid("The request's Idempotency-Key is not valid UTF-8.")
         if (full := self._refuses()) is not None:
-            if key is not None and (brought := await self.by_key(key)) is not None:
-                return brought.id
             raise full
         self._number += 1
         job.number, job.created_at = self._number, _utc_now()

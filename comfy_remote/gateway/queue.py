@@ -103,12 +103,7 @@ class JobQueue(WorkerSide):
             RateLimited: The queue is full.
             LocalStorageError: It cannot be stored.
         """
-        try:
-            self.check_room()
-        except RateLimited:
-            if (known := await self.by_key(idempotency_key)) is not None:
-                return known
-            raise
+        self.check_room()
         limits, policy, now = self.limits, submission.policy, self.clock()
         needs = needs or Needs()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
@@ -156,15 +151,6 @@ class JobQueue(WorkerSide):
     def why(self, job: Job) -> str:
         """Why a job waits: a sentence or two for people."""
         return self._moves.line.why(job, [*self.workers], self.clock())
-
-    @property
-    def is_full(self) -> bool:
-        """Whether `check_room` refuses."""
-        try:
-            self.check_room()
-        except RateLimited:
-            return True
-        return False
 
     def check_room(self) -> None:
         """Refuse a new job (`RateLimited`) when too many wait, or memory is full."""

@@ -176,12 +176,17 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
 
     async with served(tmp_path) as (gateway, client, worker):
         full = SimpleNamespace(total=0, used=0, free=gateway.limits.free_bytes)
+        accepted = await submit(client, 0, key="0")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
         for value in (1, "x" * 40_000):
             await gateway.files.look_after()
             async with client.post("run", json={"input": value}) as answer:
                 assert answer.status == 429
                 assert "bytes left" in (await answer.json())["error"]
+        again = await submit(client, 0, key="0")
+        assert again["id"] == accepted["id"], "whose answer was lost: it must not run elsewhere"
+        async with client.post(f"cancel/{accepted['id']}"):
+            pass
         monkeypatch.undo()
         await gateway.files.look_after()
         job = await submit(client, 1)

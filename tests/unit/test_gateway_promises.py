@@ -127,8 +127,7 @@ class Promises(RuleBasedStateMachine):
                 self.queue.add(Submission(input=1, policy=policy), sync=sync, idempotency_key=key)
             )
         except RateLimited:
-            assert key not in self.known_keys(), "a known key is answered by a full queue, too"
-            return "none"
+            return "none"  # `LocalEndpoint.submit` looks for the key then
         if key in self.known_keys():
             assert job.id == self.keys[key or ""]
         elif key is not None:
