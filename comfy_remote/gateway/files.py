@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import os
 import re
 import shutil
 import uuid
@@ -114,6 +115,7 @@ class FileStore:
             LocalStorageError: The folder cannot be used.
         """
         with storage_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(self.folder / _ARRIVING, ignore_errors=True)
             (self.folder / _ARRIVING).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._free = shutil.disk_usage(self.folder).free
@@ -201,7 +203,7 @@ class FileStore:
         def write() -> None:
             with storage_errors(part, full=_FULL):
                 part.parent.mkdir(exist_ok=True, parents=True)  # somebody may have removed it
-                with part.open("xb") as file:
+                with open(part, "xb", opener=_private) as file:
                     file.write(content)
                     file.flush()
                     sync_file(file.fileno())
@@ -348,6 +350,10 @@ async def _sha256_of(content: bytes) -> str:
     if len(content) <= _HASHED_AT_ONCE:
         return hashlib.sha256(content).hexdigest()
     return await in_thread(lambda: hashlib.sha256(content).hexdigest())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _removed(path: Path) -> int | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from ..advice import Hint
+from ..config.engine_environment import engine_environment
 from ..errors import ConfigurationError
 
 __all__ = ["Gpu", "choose_gpus", "find_gpus", "parse_gpus"]
@@ -242,7 +243,7 @@ async def _said(command: Sequence[str], environ: Mapping[str, str], patience: fl
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=dict(environ),
+            env=engine_environment(environ),  # torch is other people's code, too
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

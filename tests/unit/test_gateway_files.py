@@ -358,3 +358,20 @@ async def test_a_gateway_without_a_folder_has_a_temporary_one() -> None:
     assert journal.path.is_file()
     await journal.close()
     assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+async def test_nobody_else_on_the_machine_reads_them(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        gateway = Gateway(tmp_path / "gateway")
+        await gateway.files.put(b"a result")
+        await gateway.files.receive(sha256_of(b"an input"), arriving(b"an input"))
+        await gateway.journal.close()
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "gateway").rglob("*")}
+    modes = {path: mode for path, mode in modes.items() if not path.name.startswith(".lock")}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert (tmp_path / "gateway").stat().st_mode & 0o777 == 0o700

@@ -169,3 +169,15 @@ def test_those_that_are_wanted_in_that_order() -> None:
         choose_gpus((3, 0, 5), there)
     with pytest.raises(ConfigurationError, match="No GPU was found"):
         choose_gpus(None, [])
+
+
+async def test_who_is_asked_gets_no_secret(tmp_path: Path) -> None:
+    environ = torch(tmp_path, count=1)
+    environ |= {"COMFY_REMOTE_WORKER_TOKEN": "attic.secret", "OPENAI_API_KEY": "a-key"}
+    seen = tmp_path / "seen"
+    source = f"import os\nopen({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n"
+    (tmp_path / "torch.py").write_text(source + (tmp_path / "torch.py").read_text())
+    assert len(await find_gpus(sys.executable, environ)) == 1
+    assert "PYTHONPATH" in seen.read_text()
+    assert "secret" not in seen.read_text()
+    assert "a-key" not in seen.read_text()
