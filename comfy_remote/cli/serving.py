@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
 import os
@@ -32,6 +33,9 @@ __all__ = [
 TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 
 _LONGEST_TOKEN = 4096
+_HOW_TO_MAKE_ONE = (
+    'To make a token: python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt'
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -121,20 +125,28 @@ def show_log() -> None:
     log_in_thread()
 
 
-def read_token(file: Path | None, variable: str = TOKEN_VARIABLE) -> SecretStr | None:
-    """The token in a file, else in the environment; ``None`` if there is none."""
+def read_token(
+    file: Path | None, variable: str = TOKEN_VARIABLE, *, advice: str = _HOW_TO_MAKE_ONE
+) -> SecretStr | None:
+    """The token in a file, else in the environment; ``None`` if there is none.
+
+    Args:
+        advice: How to get one, for an error.
+    """
     from pydantic import SecretStr
 
     from ..secrets import SECRETS
 
     if file is not None:
-        return read_token_file(file, variable)
+        return read_token_file(file, variable, advice=advice)
     value = os.environ.get(variable, "").strip()
     SECRETS.add(variable, value)
     return SecretStr(value) if value else None
 
 
-def read_token_file(file: Path, name: str = TOKEN_VARIABLE) -> SecretStr:
+def read_token_file(
+    file: Path, name: str = TOKEN_VARIABLE, *, advice: str = _HOW_TO_MAKE_ONE
+) -> SecretStr:
     """The token in a file.
 
     Args:
@@ -150,12 +162,14 @@ def read_token_file(file: Path, name: str = TOKEN_VARIABLE) -> SecretStr:
 
     try:
         with file.open("rb") as opened:
-            value = opened.read(_LONGEST_TOKEN + 1).decode("utf-8-sig").strip()
+            content = opened.read(2 * _LONGEST_TOKEN + 2)
+        # `>` in Windows PowerShell writes UTF-16.
+        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        value = content.decode("utf-16" if utf16 else "utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"The token cannot be read from {file}: {getattr(error, 'strerror', '') or error}.",
-            advice="Check the path. To make a token: "
-            'python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt',
+            advice=f"Check the path. {advice}",
         ) from error
     if not value:
         raise ConfigurationError(f"{file} is empty: it should hold the token.")

@@ -80,9 +80,10 @@ def worker(
     from ..worker.joined.machine import Join, JoinedMachine, name_in
     from ..worker.joined.spool import Spool, SpoolLimits
     from ..worker.settings import WorkerSettings
+    from .advice import for_terminal
 
     show_log()
-    token = read_token(token_file, _TOKEN_VARIABLE)
+    token = read_token(token_file, _TOKEN_VARIABLE, advice=for_terminal(Hint.WORKER_TOKEN()))
     if token is None:
         raise ConfigurationError(
             f"There is no token: neither --token-file nor {_TOKEN_VARIABLE} is given.",

@@ -69,6 +69,7 @@ def add(name: str, endpoint: str, output: Path | None) -> None:
     say(f"The token of {name} is in {file}. Take it to that machine, and start there:")
     say(f"  comfy-remote worker --join https://THIS-MACHINE:8000 --endpoint {endpoint} \\")
     say(f"    --token-file {file.name}")
+    say("If serve has a certificate of its own (--certfile), take that file there, too: --ca-file.")
 
 
 @workers.command("list")
@@ -95,10 +96,13 @@ def list_workers(endpoint: str, json_lines: bool) -> None:
     if rows:
         print_table(
             ("Name", "State", "Runs", "Last seen (UTC)", "Has"),
-            [(row.name, row.state, ", ".join(row.jobs), row.seen_at, row.about) for row in rows],
+            [
+                (row.name, row.state, ", ".join(row.jobs), _short_time(row.seen_at), row.about)
+                for row in rows
+            ],
         )
     else:
-        say("There are no workers. Add one: comfy-remote workers add NAME")
+        say(f"There are no workers. Add one: comfy-remote workers add NAME --endpoint {endpoint}")
     if not runs:
         say(f"No gateway runs here for endpoint {endpoint}.")
 
@@ -150,7 +154,8 @@ def remove(name: str, endpoint: str) -> None:
     say(f"{name} is removed.")
 
 
-_SEE_LIST = "comfy-remote workers list shows those that there are."
+def _short_time(when: str) -> str:
+    return when[:19].replace("T", " ")  # the column says that it is UTC
 
 
 def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> list[WorkerRow]:
@@ -163,7 +168,7 @@ def _rows(notes: WorkerNotes, states: WorkerStates | None, *, runs: bool) -> lis
     for token in notes.tokens:
         if token.name not in joined:
             draining = ", draining" if token.name in notes.draining else ""
-            rows = [*rows, WorkerRow(name=token.name, state=f"has not joined{draining}")]
+            rows = [*rows, WorkerRow(name=token.name, state=f"not connected{draining}")]
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -176,8 +181,18 @@ def _check_known(name: str, notes: WorkerNotes, endpoint: str) -> None:
 
 def _unknown(name: str, endpoint: str) -> ConfigurationError:
     from ..errors import ConfigurationError
+    from ..gateway.worker_states import WorkerStates
 
-    return ConfigurationError(f"The endpoint {endpoint} has no worker {name}.", advice=_SEE_LIST)
+    states = WorkerStates.read(_folder(endpoint))
+    if states is not None and any(one.name == name for one in states.workers):
+        return ConfigurationError(
+            f"{name} is one of the gateway's own workers, not one that has joined.",
+            advice="The gateway's page can drain it: open its address in a browser.",
+        )
+    return ConfigurationError(
+        f"The endpoint {endpoint} has no worker {name}.",
+        advice=f"comfy-remote workers list --endpoint {endpoint} shows those that there are.",
+    )
 
 
 def _folder_of_one(name: str, endpoint: str) -> Path:

@@ -122,7 +122,7 @@ class JoinedWorkers:
         report, worker.version = hello.report, hello.version
         worker.engine, worker.device, worker.broken = report.engine, report.device, hello.broken
         worker.draining = hello.draining or self.tokens.is_draining(worker_id)
-        about = _about(worker) or "it does not say what it has."
+        about = _about(worker) or "its engine is not ready yet."
         if before is None or before.hello != connection.hello:
             _log.info("Worker %s is here: %s", worker_id, about)
         return drop

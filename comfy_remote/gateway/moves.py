@@ -121,9 +121,9 @@ class JobMoves:
         job.earlier = (*job.earlier, Attempt(job.attempt, worker_id))[-_EARLIER:]
         if not job.repeat_lost or job.lost >= _MOST_STARTS:
             why = (
-                "It is not started again, because its request or its nodes do not allow that."
+                "The job is not started again: its request or its nodes do not allow that."
                 if not job.repeat_lost
-                else "It has been started again once already."
+                else "The job has been started again once already."
             )
             self.fail(job, _with_words(error, why))
             return

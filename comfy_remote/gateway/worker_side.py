@@ -305,7 +305,7 @@ class WorkerSide:
                     job,
                     EngineCrashed(
                         f"Worker {worker_id} was started again while the job ran.",
-                        advice="Its log may say why it ended.",
+                        advice="The worker's log may say why.",
                     ),
                 )
         if before is not None and before != boot:

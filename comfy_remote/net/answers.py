@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 from yarl import URL
@@ -25,6 +27,10 @@ from .address import POD_PROXY
 from .retry import retry_after
 
 __all__ = ["Response", "error_of", "unreachable"]
+
+# OpenSSL's X509_V_ERR_…
+_EXPIRED, _NOT_YET_VALID, _OTHER_NAME = 10, 9, (62, 64)
+_LONGEST_ERROR = 65536
 
 _NO_POD = (
     "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
@@ -70,11 +76,7 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     if isinstance(error, asyncio.TimeoutError):
         why = "it did not answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why = "its certificate is not trusted"
-        advice = (
-            "If it is your own certificate, set SSL_CERT_FILE to the file (PEM) that has it; "
-            "otherwise check the address."
-        )
+        why, advice = _distrust(error.certificate_error)
     elif isinstance(error, aiohttp.ClientConnectorError):
         why = error.strerror or str(error.os_error)
     elif isinstance(error, aiohttp.ClientResponseError):
@@ -85,6 +87,31 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
         why = str(error) or type(error).__name__
     return TargetUnreachable(
         f"{where} could not be reached: {why}.", advice=advice, details={"never_sent": never_sent}
+    )
+
+
+def _distrust(error: Exception) -> tuple[str, str]:
+    """What is wrong with a server's certificate, and what to do about it."""
+    code = getattr(error, "verify_code", 0)
+    if code in _OTHER_NAME:
+        said = getattr(error, "verify_message", "").rstrip(".")
+        return (
+            "its certificate names other addresses" + (f" ({said})" if said else ""),
+            "Use an address that the certificate names, or make one that names this address "
+            "(subjectAltName: DNS: for a name, IP: for an IP address).",
+        )
+    if code == _EXPIRED:
+        return "its certificate has expired", "Make a new one there, and check this machine's date."
+    if code == _NOT_YET_VALID:
+        return "its certificate is not valid yet", "Check the date on both machines."
+    why = "its certificate is not trusted"
+    file = os.environ.get("SSL_CERT_FILE", "")
+    if file and not Path(file).is_file():
+        return why, f"SSL_CERT_FILE names {file}, which is not there. Correct it."
+    return (
+        why,
+        "If it is your own certificate, set SSL_CERT_FILE (or, for a worker, its CA file) to the "
+        "file (PEM) that has it; otherwise check the address.",
     )
 
 
@@ -103,7 +130,8 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
     if status in (401, 403):
         return AuthenticationError(
             f"{where} refused the key (HTTP {status}).",
-            advice="Check that the key is right, and that it may use this target.",
+            advice="Check that the key is right, and that it may use this target. The key for a "
+            "gateway is the token that it was started with.",
             details=details,
         )
     if status == 404:
@@ -147,10 +175,25 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
 
 
 def _excerpt(body: bytes) -> str:
-    words = " ".join(body[:400].decode("utf-8", "replace").split())
+    words = " ".join((_said(body) or body[:400].decode("utf-8", "replace")).split())
     if not words or words.startswith("<"):  # a proxy's HTML page helps no reader
         return ""
     return f": {words[:200]}"
+
+
+def _said(body: bytes) -> str:
+    """The words of an error in JSON; empty if there are none."""
+    if len(body) > _LONGEST_ERROR:
+        return ""
+    try:
+        answer = parse_json(body)
+    except ValueError:
+        return ""
+    if not isinstance(answer, dict):
+        return ""
+    ours = answer.get("comfy_remote")  # its message alone: our own advice follows
+    words = ours.get("message") if isinstance(ours, dict) else answer.get("error")
+    return words.rstrip(".") if isinstance(words, str) else ""
 
 
 def _host(url: str) -> str:

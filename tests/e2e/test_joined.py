@@ -230,7 +230,8 @@ def test_one_on_another_machine_is_refused_while_the_first_has_a_job(cluster: Cl
 
 def test_drain_and_remove(cluster: Cluster) -> None:
     cluster.serve()
-    worker = cluster.worker("attic")
+    # Clients have that address.
+    worker = cluster.worker("attic", join=f"http://127.0.0.1:{cluster.port}/v2")
     other = cluster.worker("cellar")
     worker.says("Connected")
     other.says("Connected")
@@ -243,7 +244,7 @@ def test_drain_and_remove(cluster: Cluster) -> None:
     cluster.run("workers", "drain", "cellar", "--undo")
     cluster.run("workers", "remove", "attic")
     assert worker.ended(40) == 3, worker.text
-    assert "refused the key" in worker.text
+    assert "refused the token of attic" in worker.text
     wait_for(lambda: cluster.status(job).get("workerId") == "cellar", 10)
     assert cluster.status(job)["attempt"] == 2
     other.kill()
@@ -269,6 +270,11 @@ def test_a_token_in_the_wrong_place_is_an_error_that_helps(cluster: Cluster) -> 
     )
     assert worker.ended() == 2
     assert "is no token for a worker" in worker.text
+    worker = cluster.command(
+        "worker", "--join", "http://127.0.0.1:1", "--token-file", "nix", "--engine", "sandbox"
+    )
+    assert worker.ended() == 2
+    assert "comfy-remote workers add" in worker.text
 
 
 def test_an_input_that_was_sent_by_itself_reaches_the_worker(cluster: Cluster) -> None:

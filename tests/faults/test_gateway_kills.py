@@ -200,7 +200,7 @@ async def test_what_must_not_be_repeated_fails_after_a_kill_and_says_why(tmp_pat
             with gateway_process(tmp_path, folder=folder, port=port, notes=notes):
                 status = await client.ended(job)
                 assert status["status"] == "FAILED"
-                assert "It is not started again" in error_from_runpod(status["error"]).message
+                assert "The job is not started again" in error_from_runpod(status["error"]).message
                 assert noted(notes)[f"start {job}"] == 1
 
 

@@ -329,6 +329,17 @@ def test_how_long_a_service_stores_results_is_a_number(run: Run, hours: str) -> 
     assert "--keep" in said
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_token_file_may_be_of_any_shell(tmp_path: Path, encoding: str) -> None:
+    from comfy_remote.cli.serving import read_token
+
+    path = tmp_path / "token"
+    path.write_bytes("a-token-of-a-shell\r\n".encode(encoding))  # PowerShell's `>`: UTF-16
+    token = read_token(path)
+    assert token is not None
+    assert token.get_secret_value() == "a-token-of-a-shell"
+
+
 def test_a_token_file_that_never_ends_is_refused(tmp_path: Path) -> None:
     from comfy_remote.cli.serving import read_token
 

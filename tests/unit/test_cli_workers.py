@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from comfy_remote.cli.main import main
 from comfy_remote.gateway.schema import DATABASE
 from comfy_remote.gateway.tokens import sha256_of_token
+from comfy_remote.gateway.worker_states import WorkerRow, WorkerStates
 
 
 @dataclass
@@ -145,3 +147,36 @@ def test_states_that_somebody_else_has_written_are_shown_clean(
     assert said.exit_code == 0
     assert "\x1b" not in said.output
     assert "\x07" not in said.output
+
+
+def test_a_token_that_was_made_says_what_the_other_machine_needs(
+    workers: Workers, home: Path
+) -> None:
+    said = workers("add", "attic", "--endpoint", "shop").output
+    assert "--endpoint shop" in said
+    assert "--ca-file" in said
+    said = workers("list", "--endpoint", "shop").output
+    assert "not connected" in said
+    assert "No gateway runs here for endpoint shop." in said
+
+
+def test_advice_names_the_endpoint_that_was_asked_for(workers: Workers, home: Path) -> None:
+    said = workers("list", "--endpoint", "shop").output
+    assert "comfy-remote workers add NAME --endpoint shop" in said
+    said = workers("drain", "attic", "--endpoint", "shop").output
+    assert "comfy-remote workers list --endpoint shop" in said
+
+
+@pytest.mark.parametrize("word", ["drain", "gone", "remove"])
+def test_a_worker_of_the_gateway_itself_is_not_called_unknown(
+    workers: Workers, home: Path, word: str
+) -> None:
+    workers("add", "attic")
+    seen = datetime(2026, 11, 30, 3, 4, 5, tzinfo=timezone.utc).isoformat(timespec="seconds")
+    row = WorkerRow(name="local", state="idle", seen_at=seen)
+    states = WorkerStates(written_at=datetime.now(timezone.utc).isoformat(), workers=[row])
+    states.write(home / "gateway" / "local")
+    said = workers(word, "local")
+    assert said.exit_code == 2
+    assert "one of the gateway's own workers" in said.output
+    assert "2026-11-30 03:04:05 " in workers("list").output

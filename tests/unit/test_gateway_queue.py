@@ -280,7 +280,7 @@ async def test_a_dead_workers_job_is_started_once_more_and_then_fails(queue: Job
     queue.worker_is_gone("second", EngineCrashed("It died, too."))
     error = error_from_runpod(more_of(await ended(queue, job))["error"])
     assert isinstance(error, EngineCrashed)
-    assert error.message == "It died, too. It has been started again once already."
+    assert error.message == "It died, too. The job has been started again once already."
     assert await take(queue) == []
 
 
@@ -296,7 +296,7 @@ async def test_what_may_not_be_repeated_fails_with_its_worker(
     await take_one(queue)
     queue.worker_is_gone("w", EngineCrashed("It died."))
     error = error_from_runpod(more_of(await ended(queue, job))["error"])
-    assert "It is not started again" in error.message
+    assert "The job is not started again" in error.message
     assert await take(queue) == []
 
 

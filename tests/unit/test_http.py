@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
@@ -25,7 +28,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.net import http
 from comfy_remote.net.address import base_address, is_loopback
-from comfy_remote.net.answers import Response, error_of
+from comfy_remote.net.answers import Response, error_of, unreachable
 from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff
 
@@ -106,6 +109,12 @@ async def test_retry_after_is_honoured_within_reason(
         (Answer(None, 401), AuthenticationError, "refused the key", 1),
         (Answer(None, 403), AuthenticationError, "refused the key", 1),
         (Answer(b"nothing here", 404), TargetNotFound, "has no such address.*nothing here", 1),
+        (
+            Answer({"error": "X. Y.", "comfy_remote": {"message": "No such endpoint."}}, 404),
+            TargetNotFound,
+            r"\(HTTP 404: No such endpoint\)",
+            1,
+        ),
         (Answer(b"", 413), RequestTooLarge, "too large", 1),
         (Answer(b"odd", 418), TargetError, "HTTP 418: odd", 1),
         (Answer(None, 429), RateLimited, "asked too often", 5),
@@ -423,3 +432,37 @@ def test_what_runpods_proxy_means(status: int, says: str) -> None:
     page = Response(status, {}, b"<html>bad gateway</html>")
     assert says in error_of(page, where).advice
     assert says not in error_of(page, "ComfyUI at https://comfy.test").advice
+
+
+class _CertificateError(aiohttp.ClientConnectorCertificateError):
+    """What OpenSSL says of a certificate, by its own code."""
+
+    def __init__(self, code: int, words: str) -> None:
+        error = ssl.SSLCertVerificationError(1, words)
+        error.verify_code, error.verify_message = code, words
+        self._certificate_error = error
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "message", "advice"),
+    [
+        (10, "certificate has expired", "has expired", "Make a new one"),
+        (9, "certificate is not yet valid", "not valid yet", "date"),
+        (62, "Hostname mismatch, not for 'a'.", r"other addresses \(Hostname.*'a'\)", "IP:"),
+        (64, "IP address mismatch", "names other addresses", "subjectAltName"),
+        (18, "self-signed certificate", "is not trusted", "SSL_CERT_FILE .*CA file"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_said(
+    code: int, words: str, message: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    error = unreachable(_CertificateError(code, words), "The box")
+    assert re.search(message, error.message)
+    assert re.search(advice, error.advice)
+
+
+def test_an_ssl_cert_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "nowhere/cert.pem")
+    error = unreachable(_CertificateError(18, "self-signed certificate"), "The box")
+    assert "nowhere/cert.pem, which is not there" in error.advice

@@ -56,7 +56,7 @@ from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.opening import open_target
-from comfy_remote.targets.runpod.kind import EndpointOptions
+from comfy_remote.targets.runpod.kind import DEFAULT_BASE_URL, EndpointOptions, RunPodKind
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.actions import pack_nodes
@@ -168,6 +168,18 @@ def test_on_loopback_neither_https_nor_a_key_is_needed() -> None:
     assert open_target("elsewhere", there, {"K": KEY}).name == "elsewhere"
     with pytest.raises(ConfigurationError, match="no RunPod API key"):
         open_target("runpod:ep", there, {})
+    box = {"RUNPOD_ENDPOINT_BASE_URL": "https://box.example/v2"}
+    with pytest.raises(ConfigurationError, match="no key for the gateway") as caught:
+        open_target("runpod:ep", there, box)
+    assert "the token that the gateway" in caught.value.advice
+
+
+def test_an_unknown_endpoint_is_looked_for_where_it_would_be() -> None:
+    kind = RunPodKind()
+    assert "RunPod's console" in kind.missing("ep", DEFAULT_BASE_URL).advice
+    own = kind.missing("ep", "https://box.example/v2").advice
+    assert "/v2" in own
+    assert "RunPod's console" not in own
 
 
 # --- submitting ---------------------------------------------------------------------------

@@ -196,10 +196,17 @@ class RunPodKind(EndpointKind):
         return base_url != DEFAULT_BASE_URL
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
+        advice = (
+            f"Check its id in RunPod's console ({_CONSOLE}), and that the key belongs to the same "
+            "account."
+        )
+        if self.may_be_own_gateway(base_url):
+            advice = (
+                "Give the id that the gateway was started with (local, if it was given none), and "
+                "an address that ends in /v2."
+            )
         return TargetNotFound(
-            f"There is no endpoint {endpoint!r} at {base_address(base_url).host}.",
-            advice=f"Check its id in RunPod's console ({_CONSOLE}), and that the key belongs to "
-            "the same account.",
+            f"There is no endpoint {endpoint!r} at {base_address(base_url).host}.", advice=advice
         )
 
     def configured_address(self, environment: Mapping[str, str]) -> str | None:
@@ -244,6 +251,13 @@ class RunPodKind(EndpointKind):
         if settings.key_env is None and secret(_KEY, environment) is None:
             if not self.needs_key(settings, environment):
                 return {}
+            server = _base_url(settings, environment)
+            if self.may_be_own_gateway(server):
+                raise ConfigurationError(
+                    f"There is no key for the gateway at {base_address(server).host}.",
+                    advice=f"Set the environment variable {_KEY} to the token that the "
+                    "gateway was started with.",
+                )
             raise ConfigurationError(
                 "There is no RunPod API key.",
                 advice="Make one at https://console.runpod.io/user/settings and set the "

@@ -110,6 +110,13 @@ class JoinedMachine:
             # Results of a GPU that is not used any more.
             works += [self._deliver(name) for name in sorted(waiting - set(names))]
             await _all(works)
+        except AuthenticationError as error:
+            raise AuthenticationError(
+                f"The gateway refused the token of {self._join.name}: it is not, or no longer, "
+                f"one for endpoint {self._join.endpoint} there.",
+                advice=Hint.WORKER_TOKEN(),
+                details=error.details,
+            ) from error
         finally:
             await in_thread(self._spool.close)
 
@@ -122,7 +129,8 @@ class JoinedMachine:
     def _gateway(self, name: str, *, attached: bool = False) -> Gateway:
         join = self._join
         return Gateway(
-            join.url,
+            # Clients' address of a gateway ends in /v2, and may be what was copied.
+            join.url.rstrip("/").removesuffix(f"/v2/{join.endpoint}").removesuffix("/v2"),
             endpoint=join.endpoint,
             worker=name,
             token=join.token,
