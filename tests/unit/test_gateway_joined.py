@@ -463,7 +463,6 @@ BAD_HELLOS = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_HELLOS)
 async def test_a_hello_that_was_overtaken_by_a_later_one_takes_no_job_away(
     gateway: GatewayServer, box: Box
 ) -> None:
@@ -476,6 +475,7 @@ async def test_a_hello_that_was_overtaken_by_a_later_one_takes_no_job_away(
     assert await box.done(job, 1, output=1) == (200, {"taken": True})
 
 
+@pytest.mark.parametrize("name", BAD_HELLOS)
 async def test_a_hello_that_is_not_valid_changes_nothing(
     gateway: GatewayServer, box: Box, name: str
 ) -> None:

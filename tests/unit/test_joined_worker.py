@@ -339,6 +339,7 @@ async def test_drained_it_ends_when_its_job_is_delivered(head: FakeHead, tmp_pat
     assert head.jobs.qsize() == 1
     assert head.hellos[-1] | {"report": None} == {
         "boot": head.hellos[0]["boot"],
+        "number": len(head.hellos),
         "version": head.hellos[0]["version"],
         "report": None,
         "holds": [],
