@@ -350,16 +350,6 @@ async def test_a_file_that_cannot_be_removed_now_is_removed_later(
     assert gateway.files.used == 0
 
 
-async def test_a_gateway_without_a_folder_has_a_temporary_one() -> None:
-    journal = Journal(None)
-    journal.open()
-    folder = journal.folder
-    assert await journal.add(job()) is None
-    assert journal.path.is_file()
-    await journal.close()
-    assert not folder.exists()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
 async def test_nobody_else_on_the_machine_reads_them(tmp_path: Path) -> None:
     before = os.umask(0)
