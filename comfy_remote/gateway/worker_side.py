@@ -49,7 +49,7 @@ class WorkerSide:
     ) -> None:
         self.limits = limits
         self.clock = clock
-        self.workers = WorkerRegistry(lambda: self.clock(), on_event)
+        self.workers = WorkerRegistry(clock, on_event)
         self.live = LiveJobs(limits)
         self._journal = journal
         self._on_final = on_final
@@ -61,7 +61,7 @@ class WorkerSide:
             self.live,
             self.workers,
             self._ends,
-            lambda: self.clock(),
+            clock,
             on_event,
         )
         # Which start's word has ended a job, until that is on disk.
