@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
+from pathlib import Path
 
 from comfy_remote.gateway.job import Job
-from comfy_remote.gateway.journal import Counts
+from comfy_remote.gateway.journal import Journal
 
 
-class MemoryJournal:
+class MemoryJournal(Journal):
     """What the gateway's journal does for a queue.
 
     Attributes:
@@ -21,13 +22,11 @@ class MemoryJournal:
     """
 
     def __init__(self, *, key_retention: float = 24 * 3600.0) -> None:
-        self.counts = Counts()
+        super().__init__(Path("nowhere"), key_retention=key_retention)
         self.rows: dict[str, Job] = {}
         self.posted: dict[str, Job] = {}
         self.slow = False
         self.refused: Exception | None = None
-        self._key_retention = key_retention
-        self._number = 0
         self._waiting: list[asyncio.Future[None]] = []
 
     async def add(self, job: Job) -> str | None:
@@ -79,7 +78,7 @@ class MemoryJournal:
         live = [copy(row) for row in self.rows.values() if not row.state.final]
         return sorted(live, key=lambda job: job.number)
 
-    def expire(self, now: float) -> None:
+    def forget(self, now: float) -> None:
         """Forget results and keys that have been stored for long enough."""
         for row in list(self.rows.values()):
             if not row.state.final or row.owed:

@@ -9,29 +9,31 @@ from collections.abc import Callable
 from ..aio import Background, Signal
 from ..errors import LocalStorageError
 from .job import Job
-from .records import JobJournal, LiveJobs, RecentJobs
+from .journal import Journal
+from .live_jobs import LiveJobs, held
 
 __all__ = ["Ends"]
 
 _SETTLING_PATIENCE = 10.0
 _AGAIN_AFTER = 1.0
+_RECENT_BYTES = 4 * 2**20
 _log = logging.getLogger(__name__)
 
 
 class Ends:
-    """Who waits for the end of a job is told when it is on disk; then the job leaves the memory.
+    """Says that a job has ended once that is on disk, and drops the job from memory then.
 
     Args:
         on_disk: Called with each job whose end is on disk.
     """
 
-    def __init__(self, journal: JobJournal, live: LiveJobs, on_disk: Callable[[Job], None]) -> None:
+    def __init__(self, journal: Journal, live: LiveJobs, on_disk: Callable[[Job], None]) -> None:
         self._journal = journal
         self._live = live
         self._on_disk = on_disk
         self._settling: dict[str, Job] = {}
         self._waiting: dict[str, Signal] = {}
-        self._recent = RecentJobs()
+        self._recent = _RecentJobs()
         self._tasks = Background()
         self._settler: asyncio.Future[None] | None = None
         self._closed = False
@@ -45,13 +47,13 @@ class Ends:
         return self._recent.get(job_id, now)
 
     def add(self, job: Job) -> None:
-        """See to a job whose end has just been posted."""
+        """Take over a job whose end has just been posted."""
         self._settling[job.id] = job
         if self._settler is None or self._settler.done():
             self._settler = self._tasks.start(self._settle())
 
     def let_go(self, job: Job) -> None:
-        """Have a job that is final in memory no more, unless something of it is in memory only."""
+        """Drop a final job from memory, unless something of it is nowhere else."""
         if job.forgotten is not None:
             self._live.take_stream(job)
         if job.owed or job.stream or job.id in self._settling:
@@ -110,3 +112,32 @@ class Ends:
                 self._on_disk(job)
                 if (signal := self._waiting.pop(job.id, None)) is not None:
                     signal.notify()
+
+
+class _RecentJobs:
+    """The jobs that ended last: most results are asked for at once, without a look at the disk."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._jobs: dict[str, Job] = {}
+
+    def get(self, job_id: str, now: float) -> Job | None:
+        """The job of that id, if it is remembered and its result still has to be stored."""
+        job = self._jobs.get(job_id)
+        if job is None or job.finished is None or now >= job.finished + job.retention:
+            return None
+        return job
+
+    def add(self, job: Job) -> None:
+        """Remember a job until newer ones need the room."""
+        self.remove(job.id)
+        if job.forgotten is None:
+            self._jobs[job.id] = job
+            self._held += held(job)
+            while self._held > _RECENT_BYTES:
+                self.remove(next(iter(self._jobs)))
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job."""
+        if (job := self._jobs.pop(job_id, None)) is not None:
+            self._held -= held(job)

@@ -18,15 +18,15 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ..aio import in_thread
 from ..errors import LocalStorageError, OutputLost, RateLimited, RequestTooLarge
 from ..media.files import storage_errors, sync_file, sync_folder, take_name
 from ..media.receive import receive_file
+from .journal import Journal
 from .limits import GatewayLimits
 
-__all__ = ["FileStore", "References"]
+__all__ = ["FileStore"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 4096  # what a small file takes on most disks
@@ -38,30 +38,6 @@ _NAMED_WITHIN = 60.0  # seconds in which the row of a job follows the file with 
 _AT_A_TIME = 200
 _HASHED_AT_ONCE = 64 * 1024
 _MOST_UNNAMED = 100_000
-
-
-class References(Protocol):
-    """Knows which files jobs need; `journal.Journal` is one."""
-
-    async def used(self, files: Sequence[str]) -> set[str]:
-        """Those of the files that a job needs.
-
-        Raises:
-            LocalStorageError: That cannot be read.
-        """
-
-    def used_now(self, files: Sequence[str]) -> set[str]:
-        """The same at the start, blocking."""
-
-    def take_dropped(self) -> set[str]:
-        """Files that a job has ceased to need since the last call."""
-
-    async def size(self) -> int:
-        """Bytes that it takes on the same disk itself.
-
-        Raises:
-            LocalStorageError: That cannot be read.
-        """
 
 
 class FileStore:
@@ -77,12 +53,12 @@ class FileStore:
         self,
         folder: Path,
         limits: GatewayLimits,
-        references: References,
+        journal: Journal,
         clock: Callable[[], float],
     ) -> None:
         self.folder = folder
         self._limits = limits
-        self._references = references
+        self._journal = journal
         self._clock = clock
         self._used = 0
         self._used_beside = 0
@@ -123,7 +99,7 @@ class FileStore:
             there = self._on_disk()
             while some := dict(itertools.islice(there, _AT_A_TIME)):
                 self._used += sum(some.values())
-                unused = some.keys() - self._references.used_now(list(some))
+                unused = some.keys() - self._journal.used_now(list(some))
                 self._stays.update(dict.fromkeys(unused, until))
                 self._remembers_since = until
 
@@ -268,9 +244,9 @@ class FileStore:
         """
         with contextlib.suppress(OSError):
             self._free = await in_thread(lambda: shutil.disk_usage(self.folder).free)
-        self._used_beside = await self._references.size()
+        self._used_beside = await self._journal.size()
         now = self._clock()
-        dropped = self._references.take_dropped()
+        dropped = self._journal.take_dropped()
         if now < self._remembers_since:
             for sha256 in dropped:
                 self._protect(sha256, self._remembers_since - now)
@@ -290,7 +266,7 @@ class FileStore:
 
     async def _remove_unused(self, files: Sequence[str]) -> list[str]:
         """Remove those that no job needs; those that cannot be removed now."""
-        used = await self._references.used(files)
+        used = await self._journal.used(files)
         going = [one for one in files if one not in used and one not in self._stays]
         self._going = frozenset(going)
         try:

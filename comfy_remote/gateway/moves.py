@@ -12,10 +12,11 @@ from ..errors import ComfyRemoteError, JobTimedOut
 from ..wire.runpod import RunPodState, error_to_runpod
 from .ends import Ends
 from .job import Attempt, Ending, Job
+from .journal import Journal
 from .limits import GatewayLimits
+from .live_jobs import LiveJobs
 from .placing import Line
 from .queue_events import JobPutBack, JobRepeated, JobStarted, Watch
-from .records import JobJournal, LiveJobs
 from .workers import Worker, WorkerKind, WorkerRegistry
 
 __all__ = ["JobMoves"]
@@ -38,7 +39,7 @@ class JobMoves:
     def __init__(
         self,
         limits: GatewayLimits,
-        journal: JobJournal,
+        journal: Journal,
         live: LiveJobs,
         workers: WorkerRegistry,
         ends: Ends,
@@ -160,7 +161,7 @@ class JobMoves:
         job.queued = self._clock() if since is None else since
         job.worker_id = job.started = None
         job.boot = ""
-        self.live.say(job, b"{}")
+        self.live.set_more(job, b"{}")
         self.line.add(job)
         self._journal.post(job)
         self.queued.notify()
@@ -180,7 +181,7 @@ class JobMoves:
             self._leave_worker(job)
         job.state, job.finished = state, self._clock()
         job.owed = job.webhook is not None and job.forgotten is None
-        self.live.say(job, result if isinstance(result, bytes) else b"{}")
+        self.live.set_more(job, result if isinstance(result, bytes) else b"{}")
         job.result = None if isinstance(result, bytes) else result
         if not job.may_be_retried:
             self.live.drop_input(job)

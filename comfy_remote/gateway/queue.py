@@ -17,10 +17,10 @@ from ..aio import Background
 from ..errors import JobNotFound, RateLimited, WorkflowInvalid
 from ..wire.runpod import EndpointHealth, RunPodState
 from .job import Job, Submission
+from .journal import Journal
 from .limits import GatewayLimits
 from .offers import Needs
 from .queue_events import JobAccepted, Watch, ignore_event
-from .records import JobJournal, not_found
 from .worker_side import WorkerSide, ignore_job
 
 __all__ = ["JobQueue"]
@@ -43,7 +43,7 @@ class JobQueue(WorkerSide):
     def __init__(
         self,
         limits: GatewayLimits,
-        journal: JobJournal,
+        journal: Journal,
         *,
         clock: Callable[[], float] = time.monotonic,
         on_final: Callable[[Job], None] = ignore_job,
@@ -178,7 +178,7 @@ class JobQueue(WorkerSide):
         if job is None:
             job = self._ends.recent(job_id, self.clock()) or await self._journal.find(job_id)
         if job is None or job.forgotten is not None:
-            raise not_found(job_id, job, self.limits)
+            raise _not_found(job_id, job, self.limits)
         return job
 
     async def by_key(self, idempotency_key: str | None) -> Job | None:
@@ -370,3 +370,17 @@ class JobQueue(WorkerSide):
             job.owed = False
             self._journal.post(job)
             self._ends.let_go(job)
+
+
+def _not_found(job_id: str, job: Job | None, limits: GatewayLimits) -> JobNotFound:
+    """The error for a job that is not known, or of which only the key is."""
+    if job is not None:
+        return JobNotFound(
+            f"Job {job_id} is {job.state.value}, and its result is not stored any more.",
+            advice=f"Results are stored for {job.retention / 60:.0f} min.",
+        )
+    return JobNotFound(
+        f"This endpoint has no job {job_id}.",
+        advice="Results are stored for a while only: "
+        f"{limits.run_retention / 60:.0f} min after /run.",
+    )

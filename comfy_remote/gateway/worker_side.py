@@ -13,11 +13,12 @@ from ..wire.joined import Held, HolderState, is_attached
 from ..wire.runpod import RunPodState
 from .ends import Ends
 from .job import Attempt, Ending, Job, Lease
+from .journal import Journal
 from .limits import GatewayLimits
+from .live_jobs import LiveJobs
 from .moves import JobMoves
 from .offers import Offer
 from .queue_events import JobEnded, Watch, ignore_event
-from .records import JobJournal, LiveJobs
 from .workers import Worker, WorkerKind, WorkerRegistry
 
 __all__ = ["WorkerSide", "ignore_job"]
@@ -41,7 +42,7 @@ class WorkerSide:
     def __init__(
         self,
         limits: GatewayLimits,
-        journal: JobJournal,
+        journal: Journal,
         *,
         clock: Callable[[], float] = time.monotonic,
         on_final: Callable[[Job], None] = ignore_job,
@@ -160,7 +161,7 @@ class WorkerSide:
         there is no room for it: the one before is shown then.
         """
         if self.is_running(job_id, worker_id, attempt):
-            self.live.say_if_it_fits(self._moves.running[job_id], more)
+            self.live.set_more_if_it_fits(self._moves.running[job_id], more)
 
     def stream(
         self, job_id: str, worker_id: str, chunk: bytes, *, attempt: int | None = None

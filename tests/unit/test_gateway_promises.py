@@ -163,7 +163,7 @@ class Promises(RuleBasedStateMachine):
             if self.machines[name].greeted:
                 self.queue.workers.seen(name)
         self.in_loop(self.queue.sweep)
-        self.journal.expire(self.now)
+        self.journal.forget(self.now)
 
     # What workers do
 

@@ -391,10 +391,10 @@ async def test_results_are_kept_for_a_while(
     await take_one(queue)
     queue.finish(job.id, "w", result="here")
     clock.now += kept - 1
-    journal.expire(clock.now)
+    journal.forget(clock.now)
     assert (await queue.get(job.id)).result == "here"
     clock.now += 2
-    journal.expire(clock.now)
+    journal.forget(clock.now)
     with pytest.raises(JobNotFound):
         await queue.get(job.id)
 
@@ -419,7 +419,7 @@ async def test_a_key_is_good_for_longer_than_its_jobs_result(
     queue.finish(job.id, "w", result="here")
     await ended(queue, job)
     clock.now += LIMITS.runsync_retention + 1
-    journal.expire(clock.now)
+    journal.forget(clock.now)
     with pytest.raises(JobNotFound, match="not stored any more"):
         await queue.get(job.id)
     again = await queue.add(submission(), idempotency_key="k")
@@ -436,12 +436,12 @@ async def test_a_result_stays_until_its_webhook_was_called(
     queue.finish(job.id, "w", result="here")
     await queue.committed()
     clock.now += LIMITS.run_retention + 1
-    journal.expire(clock.now)
+    journal.forget(clock.now)
     assert await queue.get(job.id) is job
     queue.webhook_called(job, job.finished)
     await queue.committed()
     assert (len(queue.live), queue.live.memory) == (0, 0)
-    journal.expire(clock.now)
+    journal.forget(clock.now)
     with pytest.raises(JobNotFound):
         await queue.get(job.id)
 
