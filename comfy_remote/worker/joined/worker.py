@@ -41,7 +41,7 @@ class JoinedTimes:
         farewell: How long what is said at the end may take.
     """
 
-    outage: Backoff = Backoff(first=0.25, longest=10.0, jitter=0.5)  # noqa: RUF009 - frozen
+    outage: Backoff = Backoff(first=0.25, longest=2.0, jitter=0.5)  # noqa: RUF009 - frozen
     name_patience: float = 60.0
     room: float = 2.0
     least: float = 0.1
