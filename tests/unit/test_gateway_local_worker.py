@@ -233,5 +233,7 @@ async def test_a_job_whose_input_is_being_read_when_the_gateway_stops_was_not_st
     job = await submit(gateway, "large")
     gateway.add_local_worker(handler)
     await asyncio.wait_for(reading.wait(), 5)
+    await gateway.queue.committed()  # its start, too
+    await asyncio.sleep(0)
     await gateway.stop()
     assert (job.state, job.attempt) == (RunPodState.IN_QUEUE, 0)
