@@ -12,6 +12,7 @@ from functools import partial
 
 from pydantic import BaseModel, JsonValue
 
+from ..aio import within
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..json_text import has_more_values
 from ..secrets import SECRETS
@@ -36,6 +37,7 @@ _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACT
 # An engine of ours has nothing else to do: what it has not begun by then will never begin.
 _CONNECT = partial(ComfyUITarget, times=FollowTimes(stall=60.0))
 _MOST_VALUES = 500_000
+_FAREWELL = 8.0  # seconds: who stops a worker waits no longer
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
 
 _log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class JobHandler:
         )
         self._one_at_a_time = asyncio.Lock()
         self._job_now: WorkflowJob | None = None
-        self._settling: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[bool] | None = None
         self.broken: ComfyRemoteError | None = None
         """Why no job can run here: the engine cannot be started, or its GPU is lost."""
 
@@ -158,11 +160,24 @@ class JobHandler:
         if prompt_id is not None:
             self._settling = asyncio.ensure_future(self._settle(prompt_id))
 
-    async def _settle(self, prompt_id: str) -> None:
+    async def _settle(self, prompt_id: str) -> bool:
+        """Whether it has ended there."""
         try:
-            await settle(self._engine, self._parts.connect, prompt_id, self._settings)
+            return await settle(self._engine, self._parts.connect, prompt_id, self._settings)
         except ComfyRemoteError as error:
             _log.error("the engine could not be started again: %s", error)
+            return False
+
+    async def left_running(self) -> bool:
+        """Whether the job that was stopped last may still run: on an engine that somebody else has
+        started; ours ends with its worker. This waits some seconds for the job's end.
+        """
+        if self._settling is None or self._engine.pid is not None:
+            return False
+        try:
+            return not await within(asyncio.shield(self._settling), _FAREWELL)
+        except asyncio.TimeoutError:
+            return True
 
     async def _settled(self) -> None:
         """Wait for `_settle`, which goes on if this is cancelled."""

@@ -13,10 +13,10 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from ..aio import first_of
-from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed
+from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed, OutputLost
 from ..net.retry import Backoff
 
-__all__ = ["GetsReady", "Handler", "JobSource", "Report", "TakenJob", "work"]
+__all__ = ["GetsReady", "Handler", "JobSource", "MayLeaveRuns", "Report", "TakenJob", "work"]
 
 Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
@@ -50,6 +50,14 @@ class GetsReady(Protocol):
         Raises:
             ComfyRemoteError: It cannot.
         """
+
+
+@runtime_checkable
+class MayLeaveRuns(Protocol):
+    """A handler whose engine may go on with a job that was stopped."""
+
+    async def left_running(self) -> bool:
+        """Whether the job that was stopped last may still run. This waits some seconds for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +155,19 @@ async def _run(source: JobSource, handler: Handler, job: TakenJob) -> None:
     except BaseException:
         # Whoever ends this worker waits for that.
         with contextlib.suppress(ComfyRemoteError):
-            await source.put_back(job)
+            if isinstance(handler, MayLeaveRuns) and await handler.left_running():
+                await source.fail(job, _left_running())
+            else:
+                await source.put_back(job)
         raise
+
+
+def _left_running() -> OutputLost:
+    return OutputLost(
+        "The worker was stopped, and the ComfyUI that ran the job, which runs by itself, may not "
+        "have stopped it.",
+        advice="Look there for its outputs before you run it again.",
+    )
 
 
 async def _handled(source: JobSource, handler: Handler, job: TakenJob) -> None:

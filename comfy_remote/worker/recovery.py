@@ -35,15 +35,18 @@ async def settle(
     connect: Callable[[str], ComfyUITarget],
     prompt_id: str,
     settings: WorkerSettings,
-) -> None:
+) -> bool:
     """Wait until the engine has stopped a cancelled prompt, or start the engine again.
 
     Args:
         settings: With ``cancel_grace``: after that a process of ours is ended and started again;
             of an engine that somebody else has started, the log says what it does.
+
+    Returns:
+        Whether the prompt has ended.
     """
     if not engine.alive:
-        return
+        return True
     grace = settings.cancel_grace
     deadline = time.monotonic() + grace
     async with connect(await engine.ready()) as target:
@@ -52,13 +55,14 @@ async def settle(
                 break
             await asyncio.sleep(_ASK_EVERY)
     if what is None or not engine.alive:
-        return
+        return True
     if engine.pid is None:
         _log.error("%s %s; it was not started here, so it is left alone", engine.name, what)
-        return
+        return False
     _log.error("%s %s %.0f s after the cancel: it is restarted", engine.name, what, grace)
     await asyncio.to_thread(engine.stop)
     await engine.ready()
+    return True
 
 
 async def _occupation(target: ComfyUITarget, prompt_id: str, patience: float) -> str | None:

@@ -121,6 +121,28 @@ async def test_cancelled_the_handler_ends_first_and_then_the_job_is_put_back() -
     assert source.notes == [("ended", "0"), ("put back", "0")]
 
 
+@pytest.mark.parametrize("left", [False, True])
+async def test_what_an_engine_may_go_on_with_is_not_put_back(left: bool) -> None:
+    source = Source("0", "1")
+    begun = asyncio.Event()
+
+    class OnAnEngineThatRunsByItself:
+        async def left_running(self) -> bool:
+            return left
+
+        async def __call__(self, job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
+            begun.set()
+            await asyncio.sleep(60)
+            return {}
+
+    task = asyncio.create_task(work(source, OnAnEngineThatRunsByItself()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert source.notes == [("fail", "output_lost") if left else ("put back", "0")]
+
+
 class Unready:
     """Gets ready after so many errors."""
 

@@ -103,6 +103,25 @@ async def test_an_engine_of_somebody_else_is_left_alone() -> None:
     assert engine.stops == 0
 
 
+@pytest.mark.parametrize(
+    ("held", "engine", "left"),
+    [
+        (True, FakeEngine(), True),
+        (TargetUnreachable("nothing answers"), FakeEngine(), True),
+        (False, FakeEngine(), False),
+        (True, OwnEngine(), False),  # it ends with its worker
+    ],
+)
+async def test_whether_somebody_elses_engine_goes_on_with_a_job_is_known(
+    held: bool | ComfyRemoteError, engine: FakeEngine, left: bool
+) -> None:
+    target = EngineTarget([60.0], held=held)
+    handler = handler_on(target, engine)
+    assert await handler.left_running() is False
+    await cancelled(handler, target)
+    assert await handler.left_running() is left
+
+
 async def test_a_job_that_ended_leaves_nothing_to_wait_for() -> None:
     target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"}, held=True)
     engine = OwnEngine()
