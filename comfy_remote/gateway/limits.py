@@ -47,8 +47,8 @@ class GatewayLimits:
         stream_bytes: Chunks of one job that wait for ``/stream``, counted as JSON. Ours.
         file_bytes: One file in the store. Ours.
         output_files: Large outputs that a job may have. Ours.
-        files_at_a_time: Files that are received at the same time; the others wait. Each takes some
-            2 MB of memory. Ours.
+        files_at_a_time: Files that are received at the same time, three quarters of them from
+            clients; the others wait. Each takes some 2 MB of memory. Ours.
         upload_retention: How long a file is stored that no job has named yet. Ours.
         store_bytes: All files in the store: inputs, results, outputs. Above it, 429. Ours.
         free_bytes: What the store leaves free on its disk. Above it, 429. Ours.

@@ -6,6 +6,8 @@ client's token may ask whether a content is here, and needs its whole SHA-256 fo
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from ..wire.request import is_sha256
@@ -31,6 +33,8 @@ class _UploadRoutes:
 
     def __init__(self, files: FileStore, limits: GatewayLimits) -> None:
         self._files, self._limits = files, limits
+        # Clients behind a slow line must not hold up the outputs of workers.
+        self._at_a_time = asyncio.Semaphore(max(1, limits.files_at_a_time * 3 // 4))
 
     async def is_there(self, request: web.Request) -> web.Response:
         """200 if the file is here. 404 if it may be sent: with ``?size=``, as large as that."""
@@ -44,7 +48,8 @@ class _UploadRoutes:
         sha256 = _sha256_in(request)
         self._files.check_file(request.content_length or 0)
         chunks = body_chunks(request.content.read, self._limits.body_pause)
-        return json_answer({"size": await self._files.receive(sha256, chunks)}, status=201)
+        async with self._at_a_time:
+            return json_answer({"size": await self._files.receive(sha256, chunks)}, status=201)
 
 
 def _sha256_in(request: web.Request) -> str:

@@ -24,14 +24,17 @@ class ConnectionLimits:
         before_a_request: Until a connection's first request is whole.
         between_requests: Until the next one is.
         without_reading: That a client may read nothing of an answer.
-        connections: Open at a time. A new one replaces the oldest that has not sent a request yet,
-            or is refused.
+        connections: Open at a time. A new one replaces the oldest that has not sent a request yet
+            or whose last request lacked the right token, or is refused.
     """
 
     before_a_request: float = 15.0
     between_requests: float = 60.0
     without_reading: float = 60.0
     connections: int = 800
+
+
+_REFUSED = (401, 403)
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
@@ -115,6 +118,11 @@ class GuardedRunner(web.AppRunner):
         """Note that a connection has brought a request."""
         self._silent.pop(connection, None)
 
+    def refused(self, connection: _Connection) -> None:
+        """Have a connection whose request was refused make room like one without a request."""
+        if connection in self._connections:
+            self._silent[connection] = None
+
     def closed(self, connection: _Connection) -> None:
         """Remove a connection from the count."""
         self._connections.discard(connection)
@@ -162,6 +170,9 @@ class _Connection(asyncio.Protocol):
         self._stop_timer()
         self._runner.asked(self)
 
+    def request_refused(self) -> None:
+        self._runner.refused(self)
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -190,9 +201,13 @@ class _Connection(asyncio.Protocol):
 @web.middleware
 async def _note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     protocol = None if request.transport is None else request.transport.get_protocol()
-    if isinstance(protocol, _Connection):
-        protocol.request_began()
-    return await handler(request)
+    if not isinstance(protocol, _Connection):
+        return await handler(request)
+    protocol.request_began()
+    response = await handler(request)
+    if response.status in _REFUSED:
+        protocol.request_refused()
+    return response
 
 
 def _end_when_nothing_is_read(transport: asyncio.Transport, seconds: float) -> None:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from helpers import until
+from pydantic import SecretStr
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.net.serving import ConnectionLimits, GuardedRunner
@@ -149,6 +150,25 @@ async def test_half_open_connections_do_not_keep_others_out() -> None:
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{gateway.endpoint_url}/health") as answer,
+        ):
+            assert answer.status == 200
+        assert gateway.connections <= 20
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_strangers_who_were_refused_do_not_keep_others_out() -> None:
+    token = SecretStr("a-token-for-the-gateway")
+    async with GatewayServer(endpoint_id="desk", limits=few(20), token=token) as gateway:
+        asked = b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        opened = [await connect(port_of(gateway), asked) for _ in range(60)]
+        assert (await opened[-1][0].readline()).split()[1] == b"401"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{gateway.endpoint_url}/health",
+                headers={"Authorization": f"Bearer {token.get_secret_value()}"},
+            ) as answer,
         ):
             assert answer.status == 200
         assert gateway.connections <= 20

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from helpers import until
 from pydantic import SecretStr
 
 from comfy_remote.gateway.access import Access, refusals
@@ -198,6 +199,31 @@ async def test_few_files_arrive_at_a_time_and_the_others_wait(tmp_path: Path) ->
     assert sizes == [1] * 8
     assert most == 3
     await journal.close()
+
+
+async def test_clients_on_a_slow_line_hold_up_no_output(
+    store: Store, client: aiohttp.ClientSession
+) -> None:
+    end = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x" * 20_000
+        await end.wait()
+
+    sending = [
+        asyncio.create_task(client.put(f"files/{number:064x}", data=slowly()))
+        for number in range(LIMITS.files_at_a_time + 4)
+    ]
+    arriving = store.files.folder / "arriving"
+    await until(lambda: len([*arriving.iterdir()]) >= LIMITS.files_at_a_time * 3 // 4)
+
+    async def output() -> AsyncIterator[bytes]:
+        yield CONTENT
+
+    assert await asyncio.wait_for(store.files.receive(SHA256, output()), 0.2) == len(CONTENT)
+    end.set()
+    for answer in await asyncio.gather(*sending):
+        answer.release()
 
 
 async def test_only_clients_may_send_files(client: aiohttp.ClientSession) -> None:
