@@ -12,6 +12,8 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import logging
+import math
 import os
 import re
 import shutil
@@ -21,12 +23,15 @@ from pathlib import Path
 
 from ..aio import in_thread
 from ..errors import LocalStorageError, OutputLost, RateLimited, RequestTooLarge
-from ..media.files import storage_errors, sync_file, sync_folder, take_name
+from ..media.files import OWN_DATA, storage_errors, sync_file, sync_folder, take_name
 from ..media.receive import receive_file
+from ..units import size_text
 from .journal import Journal
 from .limits import GatewayLimits
 
 __all__ = ["FileStore"]
+
+_log = logging.getLogger(__name__)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 4096  # what a small file takes on most disks
@@ -63,6 +68,7 @@ class FileStore:
         self._used = 0
         self._used_beside = 0
         self._free = 2**63
+        self._full_said = -math.inf
         # Until when a file stays although no job may need it; then, or when a job has ceased to
         # need it, it is looked at. An earlier process may have said that others stay, too.
         self._stays: dict[str, float] = {}
@@ -90,7 +96,7 @@ class FileStore:
         Raises:
             LocalStorageError: The folder cannot be used.
         """
-        with storage_errors(self.folder):
+        with storage_errors(self.folder, denied=OWN_DATA):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(self.folder / _ARRIVING, ignore_errors=True)
             (self.folder / _ARRIVING).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,9 +114,19 @@ class FileStore:
         in the database, or on the disk.
         """
         if self._used + self._used_beside + size > self._limits.store_bytes:
-            raise _full(f"The gateway stores {self._limits.store_bytes} bytes at most.")
+            raise self._full(f"The gateway stores {size_text(self._limits.store_bytes)} at most.")
         if self._free - size < self._limits.free_bytes:
-            raise _full(f"The gateway's disk has only {self._free} bytes left.")
+            raise self._full(
+                f"The gateway's disk has {size_text(max(0, self._free))} free; "
+                f"{size_text(self._limits.free_bytes)} are to stay free."
+            )
+
+    def _full(self, why: str) -> RateLimited:
+        now = self._clock()
+        if now >= self._full_said + _FULL_AGAIN_AFTER:
+            self._full_said = now
+            _log.warning("No job and no file is accepted for now. %s", why)
+        return _full(why)
 
     def check_file(self, size: int) -> None:
         """Refuse a file of that size if it cannot be received now.

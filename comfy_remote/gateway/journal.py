@@ -26,7 +26,7 @@ from ..errors import (
     RateLimited,
     WorkflowInvalid,
 )
-from ..media.files import storage_errors
+from ..media.files import OWN_DATA, storage_errors
 from ..media.temporary import ProcessLock
 from .clock import GatewayClock
 from .group_commit import GroupCommit
@@ -147,7 +147,9 @@ class Journal:
             LocalStorageError: It cannot be used: damaged, read-only, full, of a newer version.
         """
         with contextlib.ExitStack() as undo:
-            with storage_errors(self.folder, full="Free some space there, then start it again."):
+            with storage_errors(
+                self.folder, full="Free some space there, then start it again.", denied=OWN_DATA
+            ):
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             undo.callback(_locked(self.folder).close)
             with database_errors(self.path):

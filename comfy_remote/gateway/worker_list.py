@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..errors import ConfigurationError
-from ..media.files import storage_errors
+from ..media.files import OWN_DATA, storage_errors
 from .schema import DATABASE, connect, database_errors, prepare, transaction
 
 __all__ = ["Word", "WorkerList", "WorkerNotes", "WorkerToken"]
@@ -70,7 +70,7 @@ class WorkerList:
             LocalStorageError: The database cannot be used.
         """
         path = folder / DATABASE
-        with storage_errors(folder):
+        with storage_errors(folder, denied=OWN_DATA):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
         with database_errors(path), contextlib.closing(connect(path)) as connection:

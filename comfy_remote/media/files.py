@@ -20,6 +20,7 @@ from ..errors import LocalStorageError
 
 __all__ = [
     "CHUNK_SIZE",
+    "OWN_DATA",
     "copy_whole",
     "leads_out",
     "link_or_copy",
@@ -40,6 +41,7 @@ __all__ = [
 CHUNK_SIZE = 1024 * 1024
 """Bytes read or written at a time."""
 
+OWN_DATA = "Correct its permissions, or set COMFY_REMOTE_HOME to a folder in which you may write."
 _FULL = Hint.ROOM_FOR_OUTPUTS()
 _MAX_PART = 120
 # Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
@@ -103,8 +105,13 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, full: str = _FULL) -> Iterator[None]:
-    """Turn `OSError`s of writing below ``path`` into `LocalStorageError`s; ``full`` is advice."""
+def storage_errors(path: Path, *, full: str = _FULL, denied: str | None = None) -> Iterator[None]:
+    """Turn `OSError`s of writing below ``path`` into `LocalStorageError`s.
+
+    Args:
+        full: Advice for a full disk.
+        denied: Advice where it cannot be written; `OWN_DATA` for a folder of Comfy Remote's own.
+    """
     try:
         yield
     except OSError as error:
@@ -116,7 +123,7 @@ def storage_errors(path: Path, *, full: str = _FULL) -> Iterator[None]:
             ) from error
         raise LocalStorageError(
             f"{path} could not be written: {error.strerror or error}.",
-            advice=Hint.WRITABLE_FOLDER(),
+            advice=Hint.WRITABLE_FOLDER() if denied is None else denied,
             details={"path": str(path)},
         ) from error
 

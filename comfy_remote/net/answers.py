@@ -150,7 +150,9 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
         if (after := retry_after(response.headers.get("Retry-After"))) is not None:
             details["retry_after"] = after
         return RateLimited(
-            f"{where} is being asked too often (HTTP 429).",
+            f"{where} takes nothing for now (HTTP 429{said})."
+            if said
+            else f"{where} is being asked too often (HTTP 429).",
             advice="Wait a little, then try again.",
             details=details,
         )

@@ -20,6 +20,8 @@ from ..types import JsonValue
 
 __all__ = ["Backoff", "Outage", "Polling", "Retries", "TryAgain", "retried", "retry_after"]
 
+_LONG_WAIT = 10.0
+
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -144,8 +146,12 @@ class Retries:
         self._failures += 1
         if self._failures >= self._backoff.attempts:
             raise error
-        wait = self._backoff.seconds(self._failures, _asked(error))
-        _log.debug("Try %d failed: %s Next in %.1f s.", self._failures, error, wait)
+        asked = _asked(error)
+        wait = self._backoff.seconds(self._failures, asked)
+        if (asked or 0.0) >= _LONG_WAIT and isinstance(error, ComfyRemoteError):
+            _log.warning("%s Trying again in %.0f s.", error.message, wait)
+        else:
+            _log.debug("Try %d failed: %s Next in %.1f s.", self._failures, error, wait)
         await asyncio.sleep(wait)
 
 

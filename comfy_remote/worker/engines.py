@@ -18,7 +18,7 @@ from yarl import URL
 from ..advice import Hint
 from ..aio import within
 from ..errors import ComfyRemoteError, ConfigurationError, EngineCrashed
-from ..media.files import storage_errors
+from ..media.files import OWN_DATA, storage_errors
 from ..media.temporary import ProcessLock
 from ..net.address import is_loopback
 from ..targets.comfyui.target import ComfyUITarget
@@ -325,7 +325,7 @@ def _own_folders(folder: Path, names: Sequence[str], output: str) -> ProcessLock
         ConfigurationError: Another process uses them.
         LocalStorageError: They cannot be made.
     """
-    with storage_errors(folder):
+    with storage_errors(folder, denied=OWN_DATA):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         lock = ProcessLock(folder / ".lock")

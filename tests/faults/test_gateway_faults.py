@@ -182,7 +182,7 @@ async def test_space_is_left_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
             await gateway.files.look_after()
             async with client.post("run", json={"input": value}) as answer:
                 assert answer.status == 429
-                assert "bytes left" in (await answer.json())["error"]
+                assert "to stay free" in (await answer.json())["error"]
         again = await submit(client, 0, key="0")
         assert again["id"] == accepted["id"], "whose answer was lost: it must not run elsewhere"
         async with client.post(f"cancel/{accepted['id']}"):

@@ -180,3 +180,14 @@ def test_a_worker_of_the_gateway_itself_is_not_called_unknown(
     assert said.exit_code == 2
     assert "one of the gateway's own workers" in said.output
     assert "2026-11-30 03:04:05 " in workers("list").output
+
+
+def test_a_data_folder_that_cannot_be_made_is_named_by_its_variable(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "file").write_text("")
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(file / "home"))
+    said = workers("add", "attic")
+    assert said.exit_code == 7
+    assert "set COMFY_REMOTE_HOME" in said.output
+    assert "--local-output" not in said.output

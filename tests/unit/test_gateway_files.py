@@ -167,7 +167,7 @@ async def test_what_is_in_the_database_counts(tmp_path: Path) -> None:
     for number in range(50):
         await gateway.journal.add(job(f"j{number}", input=b"x" * 32_000))
     await gateway.files.look_after()
-    with pytest.raises(RateLimited, match="stores 2097152 bytes at most"):
+    with pytest.raises(RateLimited, match=r"stores 2\.1 MB at most"):
         gateway.files.check_room(2**20)
     for number in range(50):
         ended = job(f"j{number}", number=number + 1, state=RunPodState.COMPLETED, forgotten=1.0)
@@ -186,7 +186,7 @@ async def test_what_is_reserved_on_the_disk_stays_free(
     with pytest.raises(LocalStorageError, match="full"):
         await gateway.files.receive(sha256_of(b"b"), arriving(b"b"))
     await gateway.files.look_after()
-    with pytest.raises(RateLimited, match="only 999 bytes"):
+    with pytest.raises(RateLimited, match="999 B free"):
         gateway.files.check_room(0)
     assert gateway.there() == []
     await gateway.journal.close()
@@ -365,3 +365,14 @@ async def test_nobody_else_on_the_machine_reads_them(tmp_path: Path) -> None:
     assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
     assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
     assert (tmp_path / "gateway").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_full_disk_is_said_in_the_log_once_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = Gateway(tmp_path, GatewayLimits(free_bytes=2**62))
+    for _ in range(3):
+        with pytest.raises(RateLimited, match=r"free; 4611686\.0 TB are to stay free"):
+            gateway.files.check_room(1)
+    assert [one.message.startswith("No job and no file") for one in caplog.records] == [True]
+    await gateway.journal.close()

@@ -92,7 +92,10 @@ async def test_a_failure_that_passes_is_not_seen(
 
 
 async def test_retry_after_is_honoured_within_reason(
-    server: ScriptedServer, client: HttpClient, short_waits: list[float]
+    server: ScriptedServer,
+    client: HttpClient,
+    short_waits: list[float],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def busy(after: str) -> Answer:
         return Answer(None, 429, {"Retry-After": after})
@@ -100,6 +103,9 @@ async def test_retry_after_is_honoured_within_reason(
     server.on("GET /queue", busy("7"), busy("9999"), busy("inf"), busy("tomorrow"), Answer([]))
     await client.get("queue")
     assert short_waits[:2] == [7.0, 60.0]
+    # Nobody sits before a terminal that says nothing for a minute.
+    (said,) = (one.message for one in caplog.records if one.levelname == "WARNING")
+    assert "too often" in said
     assert all(wait < 10 for wait in short_waits[2:])
 
 
@@ -118,6 +124,7 @@ async def test_retry_after_is_honoured_within_reason(
         (Answer(b"", 413), RequestTooLarge, "too large", 1),
         (Answer(b"odd", 418), TargetError, "HTTP 418: odd", 1),
         (Answer(None, 429), RateLimited, "asked too often", 5),
+        (Answer({"error": "Full."}, 429), RateLimited, r"nothing for now \(HTTP 429: Full\)", 5),
         (Answer(b"<html><h1>Bad Gateway", 502), TargetUnreachable, r"failing \(HTTP 502\)", 5),
         # aiohttp itself asks once more where a connection is dropped, but never for a POST.
         (drop, TargetUnreachable, "could not be reached", 10),

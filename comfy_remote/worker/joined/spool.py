@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, LocalStorageError
 from ...media.disk_space import DiskLimits
-from ...media.files import copy_whole, storage_errors, sync_folder, write_whole
+from ...media.files import OWN_DATA, copy_whole, storage_errors, sync_folder, write_whole
 from ...media.receive import Received
 from ...media.temporary import ProcessLock
 from ...units import size_text
@@ -120,7 +120,7 @@ class Spool:
             ConfigurationError: Another process uses it, or results for another gateway wait in it.
             LocalStorageError: It cannot be written.
         """
-        with storage_errors(self.folder):
+        with storage_errors(self.folder, denied=OWN_DATA):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             self._lock = ProcessLock(self.folder / ".lock")
