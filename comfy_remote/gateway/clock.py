@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["GatewayClock"]
+__all__ = ["AwakeTime", "GatewayClock"]
+
+_LONGEST_STEP = 5.0
 
 
 class GatewayClock:
@@ -28,3 +31,32 @@ class GatewayClock:
     def __call__(self) -> float:
         """The time now."""
         return self._monotonic() + self._offset
+
+
+class AwakeTime:
+    """Seconds since its making, without those in which the process stood still: its machine was
+    suspended, or somebody has stopped it. A gateway that is awake asks twice a second.
+
+    Args:
+        longest_step: Seconds between two calls that count at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        longest_step: float = _LONGEST_STEP,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._longest_step = longest_step
+        self._monotonic = monotonic
+        self._last = monotonic()
+        self._seconds = 0.0
+        self._lock = threading.Lock()  # the journal asks in its threads, too
+
+    def __call__(self) -> float:
+        """The seconds until now."""
+        with self._lock:
+            now = self._monotonic()
+            self._seconds += min(now - self._last, self._longest_step)
+            self._last = now
+            return self._seconds

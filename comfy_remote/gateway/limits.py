@@ -55,7 +55,8 @@ class GatewayLimits:
         poll_wait: How long a worker's poll is held open; the SDK gives up at 90.
         stop_settle: A stop signal follows the job at this distance at least: the SDK looks
             for new jobs every 0.1 s and drops a signal for one it has not begun.
-        worker_silence: A worker that sends nothing for so long loses its jobs.
+        worker_silence: A worker that sends nothing for so long gets no jobs until it is back; a
+            process with the SDK is ended.
         worker_ping_interval: How often a worker reports that it is alive.
         warm_patience: How long a job may be left to a worker that has its models loaded; see
             `placing.Line`. Ours.

@@ -30,6 +30,7 @@ from ..wire.runpod import check_endpoint_id
 from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
+from .clock import AwakeTime
 from .earlier_process import end_process, wait_for_its_end
 from .endpoint import LocalEndpoint
 from .files import FileStore
@@ -116,7 +117,9 @@ class GatewayServer:
         self.folder = folder
         self._failure: ComfyRemoteError | None = None
         self._worker_failed = asyncio.Event()
-        self.journal = Journal(folder, key_retention=self.limits.key_retention)
+        self.journal = Journal(
+            folder, key_retention=self.limits.key_retention, monotonic=AwakeTime()
+        )
         self.files = FileStore(
             folder / "files", self.limits, self.journal, lambda: self.journal.clock()
         )

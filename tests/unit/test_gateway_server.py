@@ -18,8 +18,10 @@ from pydantic import SecretStr
 
 from comfy_remote.errors import ConfigurationError, EngineCrashed, error_from_json
 from comfy_remote.gateway import GatewayLimits, GatewayServer
-from comfy_remote.gateway.clock import GatewayClock
-from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, error_from_runpod
+from comfy_remote.gateway.clock import AwakeTime, GatewayClock
+from comfy_remote.gateway.job import Submission
+from comfy_remote.gateway.workers import WorkerKind
+from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, RunPodState, error_from_runpod
 
 TOKEN = SecretStr("a-token-for-this-test")
 LIMITS = GatewayLimits(
@@ -519,3 +521,23 @@ async def test_the_error_of_a_dead_worker_survives_the_wire(
         await get(worker, "job-take/w?gpu=x", 204 if _ else 200)
     seen = await get(client, f"status/{job_id}")
     assert isinstance(error_from_runpod(seen["error"]), EngineCrashed)
+
+
+async def test_nothing_ends_while_the_gateway_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine was suspended, or the process was stopped; a worker of the SDK is as before."""
+    seconds = 1000.0
+    monkeypatch.setattr(
+        "comfy_remote.gateway.server.AwakeTime", lambda: AwakeTime(monotonic=lambda: seconds)
+    )
+    async with GatewayServer(limits=LIMITS) as gateway:
+        gateway.queue.workers.register("w", WorkerKind.SDK, "sdk:1:1")
+        gateway.queue.workers.seen("w", ready=True)
+        job = await gateway.queue.add(Submission(input=1))
+        before = gateway.journal.clock()
+        seconds += 7 * 24 * 3600.0
+        gateway.queue.sweep()
+        assert (await gateway.queue.get(job.id)).state is RunPodState.IN_QUEUE
+        assert gateway.queue.workers.ready == {"w"}
+        assert 0 < gateway.journal.clock() - before <= 5.0
+        seconds += 1.0
+        assert gateway.journal.clock() - before <= 6.0
