@@ -151,7 +151,7 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
             details["retry_after"] = after
         return RateLimited(
             f"{where} takes nothing for now (HTTP 429{said})."
-            if said
+            if _said(response.body)
             else f"{where} is being asked too often (HTTP 429).",
             advice="Wait a little, then try again.",
             details=details,
