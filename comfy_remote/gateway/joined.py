@@ -23,8 +23,8 @@ from ..wire.joined import Held, Hello, Ping, PingAnswer, home_of
 from .endpoint import GivenJob, LocalEndpoint
 from .journal import Journal
 from .needs import offer_of
-from .tokens import WorkerTokens, name_of_token
-from .worker_list import WorkerList
+from .tokens import name_of_token
+from .worker_list import WorkerList, WorkerNotes
 from .worker_states import WorkerRow, WorkerStates
 from .workers import Worker, WorkerKind, WorkerState
 
@@ -77,7 +77,8 @@ class JoinedWorkers:
     """
 
     def __init__(self, endpoint: LocalEndpoint, journal: Journal) -> None:
-        self.tokens = WorkerTokens()
+        self.notes = WorkerNotes()
+        """What the owner says of workers, as it was read last."""
         self.poll = min(_POLL, endpoint.limits.poll_wait)
         self._endpoint = endpoint
         self._queue = endpoint.queue
@@ -109,11 +110,11 @@ class JoinedWorkers:
             names, offer = 0, replace(offer, nodes=None, models=None)
         if (before := self._connections.get(worker_id)) is not None:
             await self._end_take(before)
-        if not self.tokens.knows(worker_id):
+        if not self.notes.knows(worker_id):
             raise NotGreeted  # its token was removed meanwhile; the next hello is told so
         self._check_is_newest(worker_id, hello)
         drop = await self._queue.hello(worker_id, hello.boot, hello.holds, offer=offer)
-        if not self.tokens.knows(worker_id):
+        if not self.notes.knows(worker_id):
             raise NotGreeted
         self._connections[worker_id] = connection = _Connection(
             _without_lists(hello), hello.number, names
@@ -121,7 +122,7 @@ class JoinedWorkers:
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
         report, worker.version = hello.report, hello.version
         worker.engine, worker.device, worker.broken = report.engine, report.device, hello.broken
-        worker.draining = hello.draining or self.tokens.is_draining(worker_id)
+        worker.draining = hello.draining or self.notes.is_draining(worker_id)
         about = _about(worker) or "its engine is not ready yet."
         if before is None or before.hello != connection.hello:
             _log.info("Worker %s is here: %s", worker_id, about)
@@ -190,7 +191,7 @@ class JoinedWorkers:
         self._known(worker_id, boot)
         if self._queue.closed:
             stop = []  # what runs elsewhere goes on without this gateway
-        return PingAnswer(stop=stop, draining=self.tokens.is_draining(worker_id))
+        return PingAnswer(stop=stop, draining=self.notes.is_draining(worker_id))
 
     def check(self, worker_id: str, boot: str) -> None:
         """Refuse (`NotGreeted`) what a worker says before its hello."""
@@ -207,7 +208,7 @@ class JoinedWorkers:
         """
         notes = await self._journal.worker_notes()
         if notes is not None:
-            self.tokens.update(notes)
+            self.notes = notes
             await self._apply()
         await self._write_states()
 
@@ -326,24 +327,24 @@ class JoinedWorkers:
 
     async def _words_change(self, worker: Worker, drained: bool) -> None:
         """Wait until something is said of a worker that it has to know."""
-        while worker.draining == drained and self.tokens.knows(worker.id):
+        while worker.draining == drained and self.notes.knows(worker.id):
             await self._words.wait(self.poll)
 
     async def _apply(self) -> None:
-        tokens = self.tokens
+        notes = self.notes
         running = {job.worker_id for job in self._queue.running if _has_joined(job.boot)}
         here = {worker.id for worker in self._registry if worker.kind is WorkerKind.JOINED}
         for worker_id in sorted(here | {one for one in running if one is not None}):
             worker = self._registry.get(worker_id)
-            if not tokens.knows(worker_id):
+            if not notes.knows(worker_id):
                 await self._forget(worker_id, f"Worker {worker_id} was removed.")
-            elif tokens.is_gone(worker_id):
+            elif notes.is_gone(worker_id):
                 await self._forget(worker_id, f"Worker {worker_id} is gone, its owner says.")
             elif worker is not None:
                 connection = self._connections.get(worker_id)
                 drains = connection is not None and connection.hello.draining
-                worker.draining = drains or tokens.is_draining(worker_id)
-        if gone := tokens.gone:
+                worker.draining = drains or notes.is_draining(worker_id)
+        if gone := tuple(notes.gone):
             # It is done; a worker that comes back after all is welcome.
             await self._journal.change_workers(
                 lambda listed: [listed.take_back(name, "gone") for name in gone]

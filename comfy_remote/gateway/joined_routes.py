@@ -85,7 +85,7 @@ class _JoinedRoutes:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             worker_id = request.match_info["worker_id"]
             admitted = scheme.lower() == "bearer" and WORKER_NAME.fullmatch(worker_id)
-            if not admitted or not self._joined.tokens.admits(token.strip(), worker_id):
+            if not admitted or not self._joined.notes.admits(token.strip(), worker_id):
                 await asyncio.sleep(_REFUSAL_DELAY)
                 raise AuthenticationError(
                     f"The token is not (or no longer) one for worker {worker_id}."

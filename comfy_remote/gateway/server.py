@@ -186,7 +186,7 @@ class GatewayServer:
             await in_thread(self.files.open)
             self.queue.restore(recovered.live)
             await self.joined.read_words()
-            if self.joined.tokens.any_expected:
+            if self.joined.notes.any_expected:
                 self.queue.expect_workers()
             await self._shown.recall(self.journal.last_ended)
             await self._listen()

@@ -17,8 +17,11 @@ from typing import Literal, TypeAlias
 from ..errors import ConfigurationError
 from ..media.files import OWN_DATA, storage_errors
 from .schema import DATABASE, connect, database_errors, prepare, transaction
+from .tokens import name_of_token, sha256_of_token
 
 __all__ = ["Word", "WorkerList", "WorkerNotes", "WorkerToken"]
+
+_LONGEST_TOKEN = 4096
 
 Word: TypeAlias = Literal["drain", "gone"]
 """What an owner says: it gets no more jobs; its machine will not come back."""
@@ -46,6 +49,34 @@ class WorkerNotes:
     tokens: tuple[WorkerToken, ...] = ()
     draining: dict[str, str] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def any_expected(self) -> bool:
+        """Whether a worker may come whose owner has not said that it is gone or gets no jobs."""
+        away = self.gone.keys() | self.draining.keys()
+        return not away.issuperset(token.name for token in self.tokens)
+
+    def admits(self, token: str, worker_id: str) -> bool:
+        """Whether the token lets this worker in.
+
+        Its SHA-256 is compared, so the time that this takes says nothing of the token.
+        """
+        if len(token) > _LONGEST_TOKEN:
+            return False
+        known = name_of_token(worker_id), sha256_of_token(token)
+        return any((one.name, one.sha256) == known for one in self.tokens)
+
+    def knows(self, worker_id: str) -> bool:
+        """Whether there is still a token for this worker."""
+        return any(one.name == name_of_token(worker_id) for one in self.tokens)
+
+    def is_draining(self, worker_id: str) -> bool:
+        """Whether that was said of a worker, or of all workers of its token."""
+        return worker_id in self.draining or name_of_token(worker_id) in self.draining
+
+    def is_gone(self, worker_id: str) -> bool:
+        """Whether that was said of a worker, or of all workers of its token."""
+        return worker_id in self.gone or name_of_token(worker_id) in self.gone
 
 
 class WorkerList:

@@ -16,6 +16,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TOKEN = "desk." + "s" * 43
 
 
+def answers(status: int, said: object = None, code: str = "") -> Handler:
+    """A handler that gives the same answer each time."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        error = {"error": said or "no", "comfy_remote": {"code": code}}
+        return web.json_response(error, status=status)
+
+    return answer
+
+
 class FakeHead:
     """Listens on a free port of 127.0.0.1 inside ``async with``; `leave` and `come_back` as a head
     does that is killed and started again.
@@ -90,6 +101,10 @@ class FakeHead:
         self._given.pop(job, None)
         self.stops.put_nowait({"job": job, "attempt": 1})
 
+    def runs_one(self) -> bool:
+        """Whether the worker has said that it runs a job."""
+        return any(ping["holds"] for ping in self.pings)
+
     def forget(self) -> None:
         """Ask for a hello again, as after a restart."""
         self._boot = None
@@ -100,11 +115,10 @@ class FakeHead:
             if (instead := self.instead.get(name)) is not None:
                 return await instead(request)
             if request.headers.get("Authorization") != f"Bearer {TOKEN}":
-                return web.json_response({"error": "no"}, status=401)
+                return await answers(401)(request)
             boot = request.headers.get("Comfy-Remote-Boot")
             if name not in ("hello", "get", "head") and boot != self._boot:
-                said = {"error": "who?", "comfy_remote": {"code": "say_hello"}}
-                return web.json_response(said, status=409)
+                return await answers(409, "who?", "say_hello")(request)
             handler: Handler = getattr(self, f"_{name}")
             return await handler(request)
 

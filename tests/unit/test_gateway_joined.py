@@ -345,12 +345,12 @@ async def test_nobody_is_waited_for_where_no_worker_may_come(tmp_path: Path) -> 
         for name in ("drained", "gone", "desk"):
             await token_for(gateway, name)
     async with running(tmp_path) as gateway:
-        assert gateway.joined.tokens.any_expected
+        assert gateway.joined.notes.any_expected
         await gateway.journal.change_workers(lambda listed: listed.say("drained", "drain"))
         await gateway.journal.change_workers(lambda listed: listed.say("gone", "gone"))
         await gateway.journal.change_workers(lambda listed: listed.remove("desk"))
         await gateway.joined.read_words()
-        assert not gateway.joined.tokens.any_expected
+        assert not gateway.joined.notes.any_expected
 
 
 async def test_a_name_belongs_to_one_connected_process(gateway: GatewayServer, box: Box) -> None:

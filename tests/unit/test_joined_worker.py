@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fake_head import TOKEN, FakeHead
+from fake_head import TOKEN, FakeHead, answers
 from helpers import until
 from pydantic import JsonValue, SecretStr
 
@@ -162,7 +162,7 @@ async def test_a_running_job_goes_on_through_a_restart_of_the_gateway(
 
     async with joined(head, tmp_path, work):
         head.jobs.put_nowait(("job-1", 2, 0))
-        await until(lambda: any(ping["holds"] for ping in head.pings))
+        await until(head.runs_one)
         hellos = len(head.hellos)
         await head.leave()
         await asyncio.sleep(0.1)
@@ -178,10 +178,7 @@ async def test_a_running_job_goes_on_through_a_restart_of_the_gateway(
 async def test_a_result_waits_for_the_gateway_and_the_next_job_does_not_wait_for_it(
     head: FakeHead, tmp_path: Path
 ) -> None:
-    async def busy(request: web.Request) -> web.Response:
-        return web.json_response({"error": "full"}, status=507)
-
-    head.instead["done"] = busy
+    head.instead["done"] = answers(507)
     async with joined(head, tmp_path) as running:
         head.jobs.put_nowait(("a", 1, 1))
         head.jobs.put_nowait(("b", 1, 2))
@@ -196,10 +193,7 @@ async def test_a_result_waits_for_the_gateway_and_the_next_job_does_not_wait_for
 async def test_a_new_start_delivers_what_the_one_before_had_finished(
     head: FakeHead, tmp_path: Path
 ) -> None:
-    async def busy(request: web.Request) -> web.Response:
-        return web.json_response({"error": "full"}, status=507)
-
-    head.instead["done"] = busy
+    head.instead["done"] = answers(507)
     async with joined(head, tmp_path) as running:
         head.jobs.put_nowait(("a", 3, 1))
         await until(running.spool.waiting)
@@ -260,7 +254,7 @@ async def test_a_stop_ends_the_job_and_leaves_nothing(head: FakeHead, tmp_path: 
 
     async with joined(head, tmp_path, work):
         head.jobs.put_nowait(("a", 1, 0))
-        await until(lambda: any(ping["holds"] for ping in head.pings))
+        await until(head.runs_one)
         head.stop("a")
         await asyncio.wait_for(ended.wait(), 5)
         head.jobs.put_nowait(("b", 1, "next"))
@@ -328,7 +322,7 @@ async def test_drained_it_ends_when_its_job_is_delivered(head: FakeHead, tmp_pat
 
     async with joined(head, tmp_path, work) as running:
         head.jobs.put_nowait(("a", 1, 0))
-        await until(lambda: any(ping["holds"] for ping in head.pings))
+        await until(head.runs_one)
         running.worker.drain()
         head.jobs.put_nowait(("b", 1, 0))
         await asyncio.sleep(0.1)
@@ -361,7 +355,7 @@ async def test_drained_while_it_waits_for_a_job_it_ends_at_once(
 async def test_cancelled_it_gives_its_job_back(head: FakeHead, tmp_path: Path) -> None:
     async with joined(head, tmp_path, for_ever) as running:
         head.jobs.put_nowait(("a", 1, 0))
-        await until(lambda: any(ping["holds"] for ping in head.pings))
+        await until(head.runs_one)
         running.task.cancel()
         await asyncio.gather(running.task, return_exceptions=True)
     assert head.backs == ["a"]
@@ -369,9 +363,6 @@ async def test_cancelled_it_gives_its_job_back(head: FakeHead, tmp_path: Path) -
 
 
 async def test_a_token_that_is_not_taken_any_more_ends_it(head: FakeHead, tmp_path: Path) -> None:
-    async def refused(request: web.Request) -> web.Response:
-        return web.json_response({"error": "no"}, status=401)
-
     stopped = asyncio.Event()
 
     async def work(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
@@ -382,9 +373,9 @@ async def test_a_token_that_is_not_taken_any_more_ends_it(head: FakeHead, tmp_pa
 
     async with joined(head, tmp_path, work) as running:
         head.jobs.put_nowait(("a", 1, 0))
-        await until(lambda: any(ping["holds"] for ping in head.pings))
+        await until(head.runs_one)
         for name in ("ping", "back", "hello", "take"):
-            head.instead[name] = refused
+            head.instead[name] = answers(401)
         with pytest.raises(AuthenticationError) as caught:
             await asyncio.wait_for(running.task, 5)
     assert stopped.is_set()
@@ -394,11 +385,7 @@ async def test_a_token_that_is_not_taken_any_more_ends_it(head: FakeHead, tmp_pa
 async def test_a_name_that_another_has_is_waited_for_and_then_an_error(
     head: FakeHead, tmp_path: Path
 ) -> None:
-    async def taken(request: web.Request) -> web.Response:
-        said = {"error": "desk is taken.", "comfy_remote": {"code": "worker_name_taken"}}
-        return web.json_response(said, status=409)
-
-    head.instead["hello"] = taken
+    head.instead["hello"] = answers(409, "desk is taken.", "worker_name_taken")
     async with joined(head, tmp_path) as running:
         with pytest.raises(NameTaken, match="desk is taken"):
             await asyncio.wait_for(running.task, 5)
@@ -411,10 +398,7 @@ async def test_a_name_that_another_has_is_waited_for_and_then_an_error(
 
 
 async def test_a_full_spool_takes_no_further_job(head: FakeHead, tmp_path: Path) -> None:
-    async def busy(request: web.Request) -> web.Response:
-        return web.json_response({"error": "full"}, status=507)
-
-    head.instead["done"] = busy
+    head.instead["done"] = answers(507)
     async with joined(head, tmp_path, limits=SpoolLimits(size=10, free=0)) as running:
         head.jobs.put_nowait(("a", 1, 1))
         head.jobs.put_nowait(("b", 1, 2))
@@ -428,10 +412,7 @@ async def test_a_full_spool_takes_no_further_job(head: FakeHead, tmp_path: Path)
 async def test_a_result_for_which_the_disk_has_no_room_is_delivered_from_memory(
     head: FakeHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def busy(request: web.Request) -> web.Response:
-        return web.json_response({"error": "full"}, status=507)
-
-    head.instead["done"] = busy
+    head.instead["done"] = answers(507)
     async with joined(head, tmp_path) as running:
         await until(lambda: "take" in head.asked)
         (tmp_path / "results").write_text("in the way")
@@ -480,10 +461,7 @@ async def test_a_result_that_the_gateway_cannot_take_now_holds_up_no_other(
 
 
 async def test_a_result_that_somebody_deletes_fails_its_job(head: FakeHead, tmp_path: Path) -> None:
-    async def busy(request: web.Request) -> web.Response:
-        return web.json_response({"error": "full"}, status=507)
-
-    head.instead["done"] = busy
+    head.instead["done"] = answers(507)
     async with joined(head, tmp_path) as running:
         head.jobs.put_nowait(("a", 1, 1))
         await until(running.spool.waiting)
@@ -547,17 +525,13 @@ async def test_an_output_that_was_damaged_on_the_disk_fails_its_job(
     path.write_bytes(b"good")
     sha256 = hashlib.sha256(b"good").hexdigest()
 
-    async def damaged(request: web.Request) -> web.Response:
-        await request.read()
-        return web.json_response({"comfy_remote": {"code": "output_corrupt"}}, status=502)
-
     async def work(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         await running.store.put(job_id, "out.png", Received(path, 4, sha256))
         (file,) = (tmp_path / "spool").rglob(sha256)
         file.write_bytes(b"evil")
         return {"ok": True}
 
-    head.instead["put"] = damaged
+    head.instead["put"] = answers(502, code="output_corrupt")
     async with joined(head, tmp_path / "spool", work) as running:
         head.jobs.put_nowait(("a", 1, 0))
         await until(lambda: head.results)
@@ -643,11 +617,7 @@ async def test_a_gateway_that_answers_at_once_is_not_asked_without_a_pause(
 async def test_one_that_always_wants_a_hello_is_not_asked_without_a_pause(
     head: FakeHead, tmp_path: Path
 ) -> None:
-    async def who(request: web.Request) -> web.Response:
-        said = {"error": "who?", "comfy_remote": {"code": "say_hello"}}
-        return web.json_response(said, status=409)
-
-    head.instead["ping"] = who
+    head.instead["ping"] = answers(409, "who?", "say_hello")
     async with joined(head, tmp_path):
         await asyncio.sleep(0.5)
     assert head.asked.count("hello") < 60
