@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,7 @@ def serve(
     from ..media.disk_space import DiskLimits
     from ..net.address import host_list
     from ..secrets import secret
+    from ..worker.engines import Engines
 
     show_log()
     token = read_token(token_file)
@@ -106,17 +107,22 @@ def serve(
     choices = _choices(engine, comfyui, gpus, worker)
 
     async def whole() -> None:
-        engines = await _engines(choices, gpus, endpoint) if worker == "local" else None
-        # The gateway ends before the engines do: a job that runs is cancelled, not crashed.
-        with _running(engines):
-            async with gateway:
-                say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
-                if engines is not None:
-                    await _start_local_workers(gateway, engines)
-                elif worker == "runpod":
-                    await _start_sdk_worker(gateway, choices[0])
-                _say_how_to_use(gateway, host, _key_words(token, token_file))
-                await gateway.wait_until_failed()
+        async with contextlib.AsyncExitStack() as running:
+            # The gateway ends before the engines do: a job that runs is cancelled, not crashed.
+            engines: Engines | None = None
+            if worker == "local":
+                folder = home() / "engines" / endpoint
+                chosen = await Engines.choose(choices, gpus=gpus, folder=folder)
+                engines = running.enter_context(chosen)
+                running.callback(say, "Stopping …")
+            await running.enter_async_context(gateway)
+            say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
+            if engines is not None:
+                await _start_local_workers(gateway, engines)
+            elif worker == "runpod":
+                await _start_sdk_worker(gateway, choices[0])
+            _say_how_to_use(gateway, host, _key_words(token, token_file))
+            await gateway.wait_until_failed()
 
     serve_until_stopped(whole())
 
@@ -139,26 +145,6 @@ def _choices(
             advice="Omit --worker runpod, or give --engine once and no --gpus.",
         )
     return choices or ["auto"]
-
-
-async def _engines(choices: Sequence[str], gpus: str | None, endpoint: str) -> Engines:
-    from ..config.folders import home
-    from ..worker.engines import Engines
-
-    return await Engines.choose(choices, gpus=gpus, folder=home() / "engines" / endpoint)
-
-
-@contextlib.contextmanager
-def _running(engines: Engines | None) -> Iterator[None]:
-    """Start the engines of workers in this process; a worker of the SDK has its own."""
-    if engines is None:
-        yield
-        return
-    with engines:
-        try:
-            yield
-        finally:
-            say("Stopping …")
 
 
 async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:

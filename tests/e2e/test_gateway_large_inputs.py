@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import free_port, real_comfyui, until
-from joined_kit import Cluster
+from helpers import real_comfyui, until
+from joined_kit import Cluster, cluster
 from PIL import Image
 from pydantic import SecretStr
 
@@ -30,6 +30,8 @@ from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
+
+__all__ = ["cluster"]
 
 TOKEN = SecretStr("a-token-for-this-test")
 SIZE = 24_000_000
@@ -217,13 +219,6 @@ async def test_an_input_that_has_gone_before_its_job_came_is_named(
         end = await (await client.submit(WORKFLOW, inputs=picture)).wait()
     assert isinstance(end.error, InputFileMissing)
     assert "in.png" in str(end.error)
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path, free_port())
-    yield made
-    made.stop()
 
 
 def test_a_joined_worker_gets_what_was_sent_before_the_gateway_was_killed(

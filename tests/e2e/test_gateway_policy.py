@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import free_port, until
-from joined_kit import Cluster, picture, slow
+from helpers import until
+from joined_kit import Cluster, cluster
+from serve_kit import picture, slow
 
 from comfy_remote.config.installation import installation_id
 from comfy_remote.errors import EngineCrashed
@@ -19,12 +19,7 @@ from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.wire.runpod import RunPodState
 
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path, free_port())
-    yield made
-    made.stop()
+__all__ = ["cluster"]
 
 
 @pytest.mark.parametrize(

@@ -5,27 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import COMFYUI_PYTHON, free_port, real_comfyui, start_sandbox, stop
-from joined_kit import Cluster, engines_of, picture, slow, wait_for
+from helpers import COMFYUI_PYTHON, real_comfyui, start_sandbox, stop
+from joined_kit import Cluster, cluster
+from serve_kit import alive, children_of, picture, slow, wait_for
+
+__all__ = ["cluster"]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
 not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="uses ps")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path, free_port())
-    yield made
-    made.stop()
 
 
 def test_the_command_runs_a_workflow_on_a_joined_worker(cluster: Cluster) -> None:
@@ -112,7 +106,7 @@ def test_the_job_of_a_worker_that_is_killed_runs_once_more_and_its_engine_is_gon
     worker = cluster.worker("attic")
     job = cluster.submit(slow(3))
     worker.says(f"Job {job} begins")
-    engines = engines_of(worker)
+    engines = children_of(worker.process.pid)
     assert engines
     worker.kill()
     time.sleep(1.0)
@@ -123,9 +117,7 @@ def test_the_job_of_a_worker_that_is_killed_runs_once_more_and_its_engine_is_gon
     assert time.monotonic() - started < 15
     found = cluster.ends(job)
     assert (found["status"], found["attempt"]) == ("COMPLETED", 2)
-    for engine in engines:
-        with pytest.raises(ProcessLookupError):
-            os.kill(engine, 0)
+    assert not alive(engines)
 
 
 def test_the_job_of_a_killed_worker_is_not_repeated_where_its_engine_goes_on(

@@ -10,22 +10,17 @@ import base64
 import io
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import free_port, start_sandbox, stop
-from joined_kit import Cluster, picture, slow, wait_for
+from helpers import start_sandbox, stop
+from joined_kit import Cluster, cluster
 from PIL import Image
+from serve_kit import picture, slow, wait_for
+
+__all__ = ["cluster"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path, free_port())
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -9,18 +9,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import real_comfyui, start_sandbox, stop
-from serve_kit import Serve, alive, children_of
+from serve_kit import Serve, alive, ask, children_of, job_of, refusal, servers, slow, wait_for
+
+__all__ = ["servers"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
@@ -43,43 +41,15 @@ NODE_CLASS_MAPPINGS = {"WhereItRuns": WhereItRuns}
 TWO = "0, GPU-aaaa, NVIDIA Stand-in, 24564\n1, GPU-bbbb, NVIDIA Stand-in, 24564\n"
 
 
-@pytest.fixture
-def servers() -> Iterator[list[Serve]]:
-    started: list[Serve] = []
-    yield started
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
-
-
 def run(url: str, workflow: dict[str, Any]) -> dict[str, Any]:
     """A job's final status."""
-    body = json.dumps({"input": {"workflow": workflow, "format": "comfy-remote/1"}}).encode()
-    request = urllib.request.Request(
-        f"{url}/local/runsync?wait=300000", body, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        found: dict[str, Any] = json.load(answer)
+    found: dict[str, Any] = ask(f"{url}/local/runsync?wait=300000", job_of(workflow))
     assert found["status"] == "COMPLETED", json.dumps(found)
     return found
 
 
 def idle_workers(url: str) -> int:
-    with urllib.request.urlopen(f"{url}/local/health", timeout=30) as answer:
-        return int(json.load(answer)["workers"]["idle"])
-
-
-def slow(seconds: float) -> dict[str, Any]:
-    """What the sandbox takes that long for."""
-    picture = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
-    steps = {"image": ["1", 0], "steps": 1, "seconds_per_step": seconds, "preview": False}
-    saved = {"images": ["2", 0], "filename_prefix": "a"}
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": picture},
-        "2": {"class_type": "SandboxSlow", "inputs": steps},
-        "3": {"class_type": "SaveImage", "inputs": saved},
-    }
+    return int(ask(f"{url}/local/health")["workers"]["idle"])
 
 
 def two_gpus(folder: Path) -> dict[str, str]:
@@ -113,15 +83,11 @@ def where(seconds: float, seed: int) -> dict[str, Any]:
 
 
 def submit(url: str, workflow: dict[str, Any]) -> str:
-    body = json.dumps({"input": {"workflow": workflow, "format": "comfy-remote/1"}}).encode()
-    request = urllib.request.Request(f"{url}/local/run", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["id"])
+    return str(ask(f"{url}/local/run", job_of(workflow))["id"])
 
 
 def status(url: str, job: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/local/status/{job}", timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
+    found: dict[str, Any] = ask(f"{url}/local/status/{job}")
     return found
 
 
@@ -142,7 +108,7 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
     server = Serve("--gpus", "all", "--comfyui", str(comfyui), **two_gpus(tmp_path))
     servers.append(server)
     url = server.url(seconds=180)
-    wait_for(lambda: idle_workers(url) == 2, server, 60)
+    wait_for(lambda: idle_workers(url) == 2, 60)
     assert "Starting gpu0 (NVIDIA Stand-in, 24 GB), gpu1 (NVIDIA Stand-in, 24 GB)" in server.text
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(lambda seed: run(url, where(2.0, seed)), range(6)))
@@ -152,7 +118,7 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
 
         # One is killed under its job: that job is run again, and the other engine works meanwhile.
         jobs = [threads.submit(run, url, where(4.0, seed)) for seed in range(10, 14)]
-        wait_for(lambda: server.text.count("got prompt") >= 8, server)
+        wait_for(lambda: server.text.count("got prompt") >= 8, 30)
         os.kill(pids["gpu1"], signal.SIGKILL)
         after = [job.result() for job in jobs]
         lost = [done for done in after if "run again" in " ".join(done["output"]["warnings"])]
@@ -171,15 +137,8 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
     started = children_of(server.process.pid)
     assert len(started) >= 2
     assert server.stop(signal.SIGINT) == 0
-    wait_for(lambda: not alive(started), server)
+    wait_for(lambda: not alive(started), 30)
     assert "Traceback" not in server.text
-
-
-def wait_for(condition: Callable[[], bool], server: Serve, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, server.text
-        time.sleep(0.05)
 
 
 def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve]) -> None:
@@ -188,7 +147,7 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         server = Serve("--engine", "sandbox", "--engine", url, "--engine", "sandbox")
         servers.append(server)
         address = server.url()
-        wait_for(lambda: idle_workers(address) == 3, server)
+        wait_for(lambda: idle_workers(address) == 3, 30)
         with ThreadPoolExecutor(3) as threads:
             results = list(threads.map(lambda _: run(address, slow(1.0)), range(3)))
         assert {done["workerId"] for done in results} == {"engine1", "engine2", "engine3"}
@@ -206,26 +165,23 @@ def test_a_serve_that_is_killed_goes_on_with_the_jobs_of_all_its_engines(
         server = Serve(*engines, COMFY_REMOTE_HOME=str(tmp_path))
         servers.append(server)
         url = server.url()
-        wait_for(lambda: idle_workers(url) == 2, server)
+        wait_for(lambda: idle_workers(url) == 2, 30)
         return server, url
 
     server, url = start()
     jobs = [submit(url, slow(2.0)) for _ in range(3)]
-    wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, server)
+    wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, 30)
     engines = children_of(server.process.pid)
-    server.process.kill()
-    server.process.wait()
+    server.kill()
     server, url = start()
     assert not alive(engines)
-    wait_for(lambda: all(status(url, job)["status"] == "COMPLETED" for job in jobs), server)
+    wait_for(lambda: all(status(url, job)["status"] == "COMPLETED" for job in jobs), 30)
     assert [status(url, job).get("attempt") for job in jobs] == [2, 2, None]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--gpus", "0,0"), "names GPU 0 twice"),
-        (("--gpus", "-1"), "is not a list of GPUs"),
         (("--gpus", ""), "is not a list of GPUs"),
         (("--gpus", "0,7"), "There is no GPU 7 here, but gpu0 (NVIDIA Stand-in, 24 GB), gpu1"),
         (("--gpus", "0", "--engine", "http://127.0.0.1:8188"), "Omit --gpus, and give --engine"),
@@ -240,18 +196,8 @@ def test_what_does_not_go_together_is_refused(
     comfyui = tmp_path / "ComfyUI"
     (comfyui / "comfy").mkdir(parents=True)
     (comfyui / "main.py").touch()
-    environment = {**os.environ, **two_gpus(tmp_path), "COMFYUI_DIR": str(comfyui)}
-    done = subprocess.run(
-        [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert words in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+    said = refusal(*arguments, **two_gpus(tmp_path), COMFYUI_DIR=str(comfyui))
+    assert words in " ".join(said.split())
 
 
 def test_one_that_does_not_start_is_tried_again_while_the_others_work(
@@ -277,11 +223,11 @@ def test_one_that_does_not_start_is_tried_again_while_the_others_work(
     )
     servers.append(server)
     url = server.url()
-    wait_for(lambda: server.text.count("gpu1 | GPU is lost") >= 2, server)
+    wait_for(lambda: server.text.count("gpu1 | GPU is lost") >= 2, 30)
     assert idle_workers(url) == 1
     assert run(url, slow(0.1))["workerId"] == "gpu0"
     broken.unlink()
-    wait_for(lambda: idle_workers(url) == 2, server)
+    wait_for(lambda: idle_workers(url) == 2, 30)
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda _: run(url, slow(1.0)), range(2)))
     assert {done["workerId"] for done in results} == {"gpu0", "gpu1"}
@@ -293,21 +239,13 @@ def test_if_none_starts_it_ends_and_says_why_for_each(tmp_path: Path) -> None:
     (comfyui / "main.py").write_text(
         "import os; raise SystemExit('no GPU ' + os.environ['CUDA_VISIBLE_DEVICES'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "comfy_remote", "serve", "--port", "0", "--gpus", "all"],
-        env={
-            **os.environ,
-            **two_gpus(tmp_path),
-            "COMFYUI_DIR": str(comfyui),
-            "COMFYUI_PYTHON": sys.executable,
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    said = refusal(
+        *("--gpus", "all"),
+        status=5,
+        **two_gpus(tmp_path),
+        COMFYUI_DIR=str(comfyui),
+        COMFYUI_PYTHON=sys.executable,
     )
-    assert done.returncode == 5, done.stderr
-    last = " ".join(done.stderr.partition("None of the 2 engines")[2].split())
+    last = " ".join(said.partition("None of the 2 engines")[2].split())
     assert "Last line of its log: no GPU 0" in last
     assert "Last line of its log: no GPU 1" in last
-    assert "Traceback" not in done.stderr

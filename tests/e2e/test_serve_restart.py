@@ -12,29 +12,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import start_sandbox, stop
-from serve_kit import Serve, alive, children_of
+from serve_kit import Serve, alive, ask, children_of, job_of, servers, slow, wait_for
 
 from comfy_remote.wire.runpod import error_from_runpod
 
+__all__ = ["servers"]
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 FINAL = ("COMPLETED", "FAILED")
-
-
-@pytest.fixture
-def servers() -> Iterator[list[Serve]]:
-    started: list[Serve] = []
-    yield started
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
 
 
 def serve(servers: list[Serve], home: Path, *arguments: str) -> Serve:
@@ -46,44 +37,21 @@ def serve(servers: list[Serve], home: Path, *arguments: str) -> Serve:
     return server
 
 
-def ask(server: Serve, path: str, body: object = None, key: str = "") -> dict[str, Any]:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
-    request = urllib.request.Request(f"{server.url()}/desk/{path}", data, headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
+def ask_desk(server: Serve, path: str, prompt: object = None, key: str = "") -> dict[str, Any]:
+    body = None if prompt is None else job_of(prompt)
+    headers = {"Idempotency-Key": key} if key else None
+    found: dict[str, Any] = ask(f"{server.url()}/desk/{path}", body, headers)
     return found
-
-
-def slow(seconds: float, color: int = 0) -> dict[str, Any]:
-    """A job for the sandbox that takes that long."""
-    picture = {"width": 8, "height": 8, "batch_size": 1, "color": color}
-    times = {"steps": round(seconds * 10), "seconds_per_step": 0.1}
-    steps = {"image": ["1", 0], "preview": False, **times}
-    saved = {"images": ["2", 0], "filename_prefix": "a"}
-    workflow = {
-        "1": {"class_type": "EmptyImage", "inputs": picture},
-        "2": {"class_type": "SandboxSlow", "inputs": steps},
-        "3": {"class_type": "SaveImage", "inputs": saved},
-    }
-    return {"input": {"workflow": workflow, "format": "comfy-remote/1"}}
 
 
 def wait_until(server: Serve, job: str, *states: str, output: bool = False) -> dict[str, Any]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        status = ask(server, f"status/{job}")
+        status = ask_desk(server, f"status/{job}")
         if status["status"] in states and (status.get("output") or not output):
             return status
         time.sleep(0.05)
     raise AssertionError(f"{status}\n{server.text}")
-
-
-def until_gone(pids: set[int]) -> None:
-    deadline = time.monotonic() + 10
-    while alive(pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(pids)
 
 
 @pytest.mark.parametrize("worker", ["local", "runpod"])
@@ -94,25 +62,24 @@ def test_after_a_kill_what_ran_is_started_once_more_and_the_rest_goes_on(
         pytest.skip("the RunPod SDK is not installed")
     options = ("--engine", "sandbox", "--worker", worker)
     first = serve(servers, tmp_path, *options)
-    done = ask(first, "run", slow(0.1), key="done")["id"]
+    done = ask_desk(first, "run", slow(0.1), key="done")["id"]
     done_status = wait_until(first, done, *FINAL)
     assert done_status["status"] == "COMPLETED"
-    runs = ask(first, "run", slow(3, color=1), key="runs")["id"]
-    waits = ask(first, "run", slow(0.1, color=2), key="waits")["id"]
+    runs = ask_desk(first, "run", slow(3, color=1), key="runs")["id"]
+    waits = ask_desk(first, "run", slow(0.1, color=2), key="waits")["id"]
     wait_until(first, runs, "IN_PROGRESS", output=True)
     started = children_of(first.process.pid)
-    first.process.kill()
-    first.process.wait()
+    first.kill()
 
     second = serve(servers, tmp_path, *options)
-    assert ask(second, f"status/{done}") == done_status
+    assert ask_desk(second, f"status/{done}") == done_status
     again = wait_until(second, runs, *FINAL)
     assert (again["status"], again["attempt"]) == ("COMPLETED", 2), again
     other = wait_until(second, waits, *FINAL)
     assert (other["status"], other.get("attempt", 1)) == ("COMPLETED", 1)
-    assert ask(second, "run", slow(0.1), key="runs")["id"] == runs
-    assert ask(second, "health")["jobs"]["completed"] == 3
-    until_gone(started)
+    assert ask_desk(second, "run", slow(0.1), key="runs")["id"] == runs
+    assert ask_desk(second, "health")["jobs"]["completed"] == 3
+    wait_for(lambda: not alive(started), 10)
     assert "Traceback" not in second.text
 
 
@@ -120,12 +87,12 @@ def test_ctrl_c_puts_what_runs_back_into_the_line_and_does_not_count_it(
     servers: list[Serve], tmp_path: Path
 ) -> None:
     first = serve(servers, tmp_path)
-    runs = ask(first, "run", slow(3))["id"]
-    waits = ask(first, "run", slow(0.1, color=1))["id"]
+    runs = ask_desk(first, "run", slow(3))["id"]
+    waits = ask_desk(first, "run", slow(0.1, color=1))["id"]
     wait_until(first, runs, "IN_PROGRESS", output=True)
     started = children_of(first.process.pid)
     assert first.stop(signal.SIGINT) == 0
-    until_gone(started)
+    wait_for(lambda: not alive(started), 10)
 
     second = serve(servers, tmp_path)
     for job in (runs, waits):
@@ -140,11 +107,10 @@ def test_on_an_engine_that_goes_on_a_kill_fails_the_job_and_a_stop_takes_it_back
     url, engine = start_sandbox()
     try:
         first = serve(servers, tmp_path, "--engine", url)
-        runs = ask(first, "run", slow(20))["id"]
-        waits = ask(first, "run", slow(0.1, color=1))["id"]
+        runs = ask_desk(first, "run", slow(20))["id"]
+        waits = ask_desk(first, "run", slow(0.1, color=1))["id"]
         wait_until(first, runs, "IN_PROGRESS", output=True)
-        first.process.kill()
-        first.process.wait()
+        first.kill()
 
         second = serve(servers, tmp_path, "--engine", url)
         failed = wait_until(second, runs, *FINAL)
@@ -155,7 +121,7 @@ def test_on_an_engine_that_goes_on_a_kill_fails_the_job_and_a_stop_takes_it_back
         urllib.request.urlopen(urllib.request.Request(f"{url}/interrupt", b"{}"), timeout=10)
         assert wait_until(second, waits, *FINAL)["status"] == "COMPLETED"
 
-        runs = ask(second, "run", slow(3, color=2))["id"]
+        runs = ask_desk(second, "run", slow(3, color=2))["id"]
         wait_until(second, runs, "IN_PROGRESS", output=True)
         assert second.stop(signal.SIGINT) == 0
         with urllib.request.urlopen(f"{url}/queue", timeout=10) as answer:

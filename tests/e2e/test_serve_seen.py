@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
-import signal
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_kit import Serve
+from serve_kit import Serve, ask, job_of, servers, wait_for
+
+__all__ = ["servers"]
 
 TOKEN = secrets.token_urlsafe(24)
 METRICS = secrets.token_urlsafe(24)
@@ -24,14 +23,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
+def serve(servers: list[Serve], tmp_path: Path) -> Callable[[], Serve]:
     """Starts a gateway with two engines and a token for metrics, in the same folder each time."""
-    started: list[Serve] = []
     token = tmp_path / "metrics.txt"
     token.write_text(METRICS)
 
     def start() -> Serve:
-        started.append(
+        servers.append(
             Serve(
                 *("--endpoint", "desk", "--engine", "sandbox", "--engine", "sandbox"),
                 *("--metrics-token-file", str(token)),
@@ -39,21 +37,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[[], Serve]]:
                 COMFY_REMOTE_HOME=str(tmp_path / "home"),
             )
         )
-        return started[-1]
+        return servers[-1]
 
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+    return start
 
 
-def ask(url: str, path: str, body: object = None, token: str = TOKEN) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/desk/{path}", data=data, headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())
+def ask_desk(url: str, path: str, body: object = None, token: str = TOKEN) -> Any:
+    return ask(f"{url}/desk/{path}", body, {"Authorization": f"Bearer {token}"})
 
 
 def metrics(url: str, token: str) -> dict[str, float]:
@@ -83,15 +73,7 @@ def prompt(seconds: float, seed: int, mode: str = "") -> dict[str, object]:
 
 
 def submit(url: str, workflow: dict[str, object], **policy: object) -> str:
-    request = {"workflow": workflow, "format": "comfy-remote/1"}
-    return str(ask(url, "run", {"input": request, "policy": policy})["id"])
-
-
-def wait(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
+    return str(ask_desk(url, "run", job_of(workflow, **policy))["id"])
 
 
 def test_jobs_are_seen_from_the_line_to_their_end_and_over_a_kill(
@@ -103,14 +85,14 @@ def test_jobs_are_seen_from_the_line_to_their_end_and_over_a_kill(
     jobs = [submit(url, prompt(0.2, seed), client="laptop", batch="b") for seed in range(1, 17)]
     long = submit(url, prompt(90, 98), client="desk")
     cancelled = submit(url, prompt(1, 99), lowPriority=True)
-    ask(url, f"cancel/{cancelled}", {})
+    ask_desk(url, f"cancel/{cancelled}", {})
     last = submit(url, prompt(0.2, 100), lowPriority=True)
 
     def ended() -> dict[str, dict[str, Any]]:
-        return {job["id"]: job for job in ask(url, "overview")["ended"]}
+        return {job["id"]: job for job in ask_desk(url, "overview")["ended"]}
 
-    wait(lambda: {fails, cancelled, *jobs, last} <= ended().keys())
-    seen = ask(url, "overview")
+    wait_for(lambda: {fails, cancelled, *jobs, last} <= ended().keys())
+    seen = ask_desk(url, "overview")
     assert (seen["totals"]["waiting"], seen["totals"]["running"]) == (0, 1)
     assert [job["id"] for job in seen["running"]] == [long]
     assert sorted(worker["state"] for worker in seen["workers"]) == ["idle", "running"]
@@ -123,7 +105,7 @@ def test_jobs_are_seen_from_the_line_to_their_end_and_over_a_kill(
         metrics(url, "a-token-that-is-wrong")
     assert refused.value.code == 401
     with pytest.raises(urllib.error.HTTPError):
-        ask(url, "overview", token=METRICS)
+        ask_desk(url, "overview", token=METRICS)
     counted = metrics(url, METRICS)
     assert counted["comfy_remote_jobs_accepted_total"] == 20
     assert counted["comfy_remote_jobs_started_total"] == 19
@@ -134,12 +116,11 @@ def test_jobs_are_seen_from_the_line_to_their_end_and_over_a_kill(
     used = sum(value for name, value in counted.items() if "gpu_seconds_total" in name)
     assert used > 17 * 0.2
 
-    server.process.send_signal(signal.SIGKILL)
-    server.process.wait()
+    server.kill()
     again = serve()
     url = again.url()
-    wait(lambda: [job["id"] for job in ask(url, "overview")["running"]] == [long])
-    (repeated,) = ask(url, "overview")["running"]
+    wait_for(lambda: [job["id"] for job in ask_desk(url, "overview")["running"]] == [long])
+    (repeated,) = ask_desk(url, "overview")["running"]
     assert repeated["attempt"] == 2
     assert {name: end["state"] for name, end in ended().items()} == {
         name: end["state"] for name, end in ends.items()

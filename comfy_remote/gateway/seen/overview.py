@@ -79,7 +79,14 @@ class WorkerView(_View):
     warm: list[_Text]
 
 
-class RunningJob(_View):
+class _JobView(_View):
+    id: str
+    client: _Text
+    batch: _Text
+    attempt: int
+
+
+class RunningJob(_JobView):
     """A job that runs.
 
     Attributes:
@@ -87,17 +94,13 @@ class RunningJob(_View):
         progress: From 0 to 1; ``null`` if the worker has not said.
     """
 
-    id: str
-    client: _Text
-    batch: _Text
     priority: int
-    attempt: int
     worker: _Text
     seconds: _Seconds
     progress: float | None
 
 
-class WaitingJob(_View):
+class WaitingJob(_JobView):
     """A job that waits.
 
     Attributes:
@@ -109,19 +112,15 @@ class WaitingJob(_View):
         attempt: How often it has been started.
     """
 
-    id: str
     position: int
-    client: _Text
-    batch: _Text
     priority: int
     front: bool
     low: bool
-    attempt: int
     seconds: _Seconds
     why: _Text
 
 
-class EndedJob(_View):
+class EndedJob(_JobView):
     """A job that has ended.
 
     Attributes:
@@ -131,13 +130,9 @@ class EndedJob(_View):
         files: How many outputs are files; ``size`` is their bytes.
     """
 
-    id: str
     state: Literal["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
     code: _Text
-    client: _Text
-    batch: _Text
     worker: _Text
-    attempt: int
     ago: _Seconds
     seconds: _Seconds | None
     files: int
