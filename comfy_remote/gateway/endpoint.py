@@ -245,26 +245,14 @@ class LocalEndpoint:
     # The worker's side
 
     async def take(self, worker_id: str, *, wait: float, count: int = 1) -> list[GivenJob]:
-        """`JobQueue.take`, with the jobs' inputs, which are read meanwhile.
-
-        A job whose input cannot be read fails.
-        """
-        leases = await self.queue.lease(worker_id, wait=wait, count=count)
-        if all(lease.job.input is not None for lease in leases):
-            held = await self.queue.confirm(leases)
-            return [GivenJob(lease, lease.job.input or b"") for lease in held]
-        reading = [asyncio.ensure_future(self._input_of(lease)) for lease in leases]
+        """`JobQueue.take`, with the jobs' inputs. A job whose input cannot be read fails."""
+        leases = await self.queue.take(worker_id, wait=wait, count=count)
         try:
-            confirmed = set(await self.queue.confirm(leases))
-            given = zip(leases, await asyncio.gather(*reading), strict=True)
+            given = [(lease, await self._input_of(lease)) for lease in leases]
         except BaseException:
-            for read in reading:
-                read.cancel()
             self.queue.put_back(leases, "It did not reach the worker.")
             raise
-        return [
-            GivenJob(lease, content) for lease, content in given if content and lease in confirmed
-        ]
+        return [GivenJob(lease, content) for lease, content in given if content is not None]
 
     async def _input_of(self, lease: Lease) -> bytes | None:
         job = lease.job

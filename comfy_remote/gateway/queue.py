@@ -81,7 +81,6 @@ class JobQueue(WorkerSide):
         self,
         submission: Submission,
         *,
-        job_id: str | None = None,
         content: bytes | None = None,
         input_file: str | None = None,
         input_files: frozenset[str] = frozenset(),
@@ -108,7 +107,7 @@ class JobQueue(WorkerSide):
         needs = needs or Needs()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
         job = Job(
-            id=job_id or self.new_id(sync=sync),
+            id=f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4()),
             created=now,
             queued=now,
             expires=now + (limits.time_to_live if ttl is None else ttl / 1000),
@@ -137,11 +136,6 @@ class JobQueue(WorkerSide):
         self._arriving.add(job.id)
         # A client that hangs up must not leave a job on disk that is not in the line.
         return await asyncio.shield(self._tasks.start(self._arrive(job)))
-
-    @staticmethod
-    def new_id(*, sync: bool) -> str:
-        """A new id for a job; its beginning says by which route it came."""
-        return f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4())
 
     @property
     def waiting(self) -> int:

@@ -98,12 +98,18 @@ class WorkerSide:
             None to ``count`` jobs, now in progress.
 
         Raises:
-            LocalStorageError: It cannot be written; no job was given.
+            LocalStorageError: It cannot be written; no job was given. (Nor if it is cancelled.)
         """
-        return await self.confirm(await self.lease(worker_id, wait=wait, count=count))
+        leases = await self._lease(worker_id, wait=wait, count=count)
+        if leases:
+            try:
+                await self.committed()
+            except BaseException:
+                self.put_back(leases, "It did not reach the worker.")
+                raise
+        return [lease for lease in leases if self._holds(lease)]
 
-    async def lease(self, worker_id: str, *, wait: float, count: int = 1) -> list[Lease]:
-        """The first half of `take`: the worker must not hear of the jobs before `confirm`."""
+    async def _lease(self, worker_id: str, *, wait: float, count: int) -> list[Lease]:
         deadline = asyncio.get_running_loop().time() + wait
         worker = self.workers.seen(worker_id, ready=True)
         while not self._closed and self.workers.get(worker_id) is worker:  # else: removed meanwhile
@@ -115,20 +121,6 @@ class WorkerSide:
                 break
             await self._moves.queued.wait(min(left, self._until_next_change(worker)))
         return []
-
-    async def confirm(self, leases: Sequence[Lease]) -> list[Lease]:
-        """The second half of `take`: the leases that hold, when they are on disk.
-
-        If it is cancelled or fails, the jobs are put back.
-        """
-        if not leases:
-            return []
-        try:
-            await self.committed()
-        except BaseException:
-            self.put_back(leases, "It did not reach the worker.")
-            raise
-        return [lease for lease in leases if self._holds(lease)]
 
     def put_back(self, leases: Iterable[Lease], why: str) -> None:
         """Undo `take` for jobs that did not reach the worker, or that it has surely stopped: their
