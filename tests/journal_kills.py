@@ -79,7 +79,7 @@ class Child:
         self.random = random.Random(seed)
         self.pipe = pipe
         self.recovered: Recovered = self.journal.open()
-        self.files = FileStore(folder / "files", LIMITS, self.journal, self.journal.clock)
+        self.files = FileStore(folder / "files", LIMITS, self.journal)
         self.files.open()
         self.waiting = [job for job in self.recovered.live if job.started is None]
         self.running = [job for job in self.recovered.live if job.started is not None]

@@ -18,15 +18,16 @@ class GatewayClock:
     the system's clock ends none.
 
     Args:
-        saved: What it showed when that was last stored.
         monotonic: Seconds that never go back, from any start.
     """
 
-    def __init__(
-        self, saved: float = 0.0, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._offset = saved - monotonic()
+        self.set(0.0)
+
+    def set(self, now: float) -> None:
+        """Go on from there: what it showed when that was last stored."""
+        self._offset = now - self._monotonic()
 
     def __call__(self) -> float:
         """The time now."""

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from ..aio import in_thread
@@ -51,20 +51,14 @@ class FileStore:
 
     Args:
         limits: For the sizes of one file and of all, and the space that stays free.
-        clock: The gateway's time.
+        journal: Says which files jobs need, and what time it is.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        limits: GatewayLimits,
-        journal: Journal,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, folder: Path, limits: GatewayLimits, journal: Journal) -> None:
         self.folder = folder
         self._limits = limits
         self._journal = journal
-        self._clock = clock
+        self._clock = journal.clock
         self._used = 0
         self._used_beside = 0
         self._free = 2**63

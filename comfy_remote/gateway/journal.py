@@ -124,10 +124,9 @@ class Journal:
     ) -> None:
         self.folder = folder
         self.path = folder / DATABASE
-        self.clock = GatewayClock(monotonic=monotonic)
+        self.clock = GatewayClock(monotonic)
         self.counts = Counts()
         self._counted = 0, 0, 0
-        self._monotonic = monotonic
         self._key_retention = key_retention
         self._waiting_limit = waiting_limit
         self._log_limit = log_limit
@@ -172,7 +171,7 @@ class Journal:
                 GroupRead(reader, self.path),
                 undo.pop_all(),
             )
-        self.clock = GatewayClock(recovered.clock, monotonic=self._monotonic)
+        self.clock.set(recovered.clock)
         self._clock_saved = recovered.clock
         self.counts = counts = replace(recovered.counts)
         self._counted = counts.completed, counts.failed, counts.retried

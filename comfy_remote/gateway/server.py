@@ -120,13 +120,11 @@ class GatewayServer:
         self.journal = Journal(
             folder, key_retention=self.limits.key_retention, monotonic=AwakeTime()
         )
-        self.files = FileStore(
-            folder / "files", self.limits, self.journal, lambda: self.journal.clock()
-        )
+        self.files = FileStore(folder / "files", self.limits, self.journal)
         self.queue = JobQueue(
             self.limits,
             self.journal,
-            clock=lambda: self.journal.clock(),
+            clock=self.journal.clock,
             on_final=self._ended,
             on_event=self._happened,
         )

@@ -19,7 +19,6 @@ from helpers import until
 from pydantic import SecretStr
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
-from comfy_remote.gateway.clock import GatewayClock
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 MIB = 1024 * 1024
@@ -49,7 +48,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def later(gateway: GatewayServer, seconds: float) -> None:
     """Let that time pass for a gateway."""
-    gateway.journal.clock = GatewayClock(gateway.journal.clock() + seconds)
+    gateway.journal.clock.set(gateway.journal.clock() + seconds)
 
 
 async def echo(job_id: str, payload: object, report: object) -> dict[str, object]:

@@ -48,7 +48,7 @@ class Gateway:
         self.clock = Clock()
         self.journal = Journal(folder, monotonic=self.clock)
         self.journal.open()
-        self.files = FileStore(folder / "files", limits, self.journal, self.journal.clock)
+        self.files = FileStore(folder / "files", limits, self.journal)
         self.files.open()
 
     def there(self) -> list[str]:

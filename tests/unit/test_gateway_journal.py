@@ -325,9 +325,10 @@ async def test_the_clock_is_saved_while_nothing_happens(opened: Callable[..., Jo
     assert 5.0 <= saved <= 10.0
 
 
-def test_a_clock_begins_where_it_is_told() -> None:
+def test_a_clock_goes_on_from_where_it_is_set() -> None:
     monotonic = Monotonic()
-    clock = GatewayClock(12.0, monotonic=monotonic)
+    clock = GatewayClock(monotonic)
+    clock.set(12.0)
     monotonic.now += 3.0
     assert clock() == 15.0
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from comfy_remote.errors import ConfigurationError, EngineCrashed, error_from_json
 from comfy_remote.gateway import GatewayLimits, GatewayServer
-from comfy_remote.gateway.clock import AwakeTime, GatewayClock
+from comfy_remote.gateway.clock import AwakeTime
 from comfy_remote.gateway.job import Submission
 from comfy_remote.gateway.workers import WorkerKind
 from comfy_remote.wire.runpod import IDEMPOTENCY_HEADER, RunPodState, error_from_runpod
@@ -446,7 +446,7 @@ async def test_files_live_as_long_as_their_job(tmp_path: Path) -> None:
             await done(both, job_id, {"output": 1})
             # The file goes with the result.
             await until(lambda: gateway.queue.live.get(job_id) is None)
-            gateway.journal.clock = GatewayClock(gateway.journal.clock() + 3700)
+            gateway.journal.clock.set(gateway.journal.clock() + 3700)
             await until(lambda: not stored[0].exists())
             await get(both, f"files/{job_id}/{sha256}", 404)
 

@@ -69,7 +69,7 @@ class Storage(RuleBasedStateMachine):
         self.journal = Journal(folder, key_retention=KEY_RETENTION, monotonic=lambda: self.now)
         recovered = self.journal.open()
         self.began = recovered.clock
-        self.files = FileStore(folder / "files", LIMITS, self.journal, self.journal.clock)
+        self.files = FileStore(folder / "files", LIMITS, self.journal)
         self.files.open()
         live = {job.id: job for job in recovered.live}
         expected = {job_id for job_id, job in self.known.items() if not job.state.final}

@@ -36,7 +36,7 @@ class Store:
         self.now = 0.0
         self.journal = Journal(folder, monotonic=lambda: self.now)
         self.journal.open()
-        self.files = FileStore(folder / "files", LIMITS, self.journal, self.journal.clock)
+        self.files = FileStore(folder / "files", LIMITS, self.journal)
         self.files.open()
 
     def server(self) -> TestServer:
@@ -190,7 +190,7 @@ async def test_few_files_arrive_at_a_time_and_the_others_wait(tmp_path: Path) ->
     limits = replace(LIMITS, files_at_a_time=3)
     journal = Journal(tmp_path)
     journal.open()
-    files = FileStore(tmp_path / "files", limits, journal, journal.clock)
+    files = FileStore(tmp_path / "files", limits, journal)
     files.open()
     names = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(8)]
     sizes = await asyncio.gather(
