@@ -55,7 +55,6 @@ class _Connection:
     Attributes:
         hello: What it said last, without the lists of names.
         number: That hello's.
-        names: Bytes, roughly, that these take in memory.
         given: The job that it was given last.
         take: The question for a job that is being answered.
         written: The jobs of the last answer to one.
@@ -63,7 +62,6 @@ class _Connection:
 
     hello: Hello
     number: int = 0
-    names: int = 0
     given: Held | None = None
     written: list[GivenJob] | None = None
     take: asyncio.Future[list[GivenJob]] | None = None
@@ -85,6 +83,8 @@ class JoinedWorkers:
         self._registry = endpoint.queue.workers
         self._journal = journal
         self._connections: dict[str, _Connection] = {}
+        # Bytes, roughly, that the names of each one's nodes and models take.
+        self._names: dict[str, int] = {}
         self._polls: Counter[str] = Counter()
         self._words = Signal()
         self._states = ""
@@ -101,24 +101,24 @@ class JoinedWorkers:
         offer = await asyncio.to_thread(offer_of, hello.report)  # there may be many names
         self._check_name(worker_id, hello.boot)
         await self._make_room_for(worker_id)
-        names = _memory_of(hello)
-        if names + self._names_of_others(worker_id) > _NAMES_OF_A_TOKEN:
-            _log.warning(
-                "Worker %s has more nodes and models than are noted of the workers of one token.",
-                worker_id,
-            )
-            names, offer = 0, replace(offer, nodes=None, models=None)
         if (before := self._connections.get(worker_id)) is not None:
             await self._end_take(before)
         if not self.notes.knows(worker_id):
             raise NotGreeted  # its token was removed meanwhile; the next hello is told so
         self._check_is_newest(worker_id, hello)
+        # Noted before anything is waited for: others may say hello at the same time.
+        self._names[worker_id] = _memory_of(hello)
+        if self._names_with_the_token_of(worker_id) > _NAMES_OF_A_TOKEN:
+            _log.warning(
+                "Worker %s has more nodes and models than are noted of the workers of one token.",
+                worker_id,
+            )
+            self._names[worker_id], offer = 0, replace(offer, nodes=None, models=None)
         drop = await self._queue.hello(worker_id, hello.boot, hello.holds, offer=offer)
         if not self.notes.knows(worker_id):
             raise NotGreeted
-        self._connections[worker_id] = connection = _Connection(
-            _without_lists(hello), hello.number, names
-        )
+        connection = _Connection(_without_lists(hello), hello.number)
+        self._connections[worker_id] = connection
         worker = self._registry.register(worker_id, WorkerKind.JOINED, hello.boot)
         report, worker.version = hello.report, hello.version
         worker.engine, worker.device, worker.broken = report.engine, report.device, hello.broken
@@ -278,13 +278,9 @@ class JoinedWorkers:
         longest = min(away, key=lambda one: one.seen)
         await self._forget(longest.id, f"Worker {longest.id} has not been here for long.")
 
-    def _names_of_others(self, worker_id: str) -> int:
+    def _names_with_the_token_of(self, worker_id: str) -> int:
         name = name_of_token(worker_id)
-        return sum(
-            one.names
-            for other, one in self._connections.items()
-            if other != worker_id and name_of_token(other) == name
-        )
+        return sum(size for other, size in self._names.items() if name_of_token(other) == name)
 
     def _check_name(self, worker_id: str, boot: str) -> None:
         known = self._connections.get(worker_id)
@@ -354,6 +350,7 @@ class JoinedWorkers:
         self._words.notify()
 
     async def _forget(self, worker_id: str, why: str) -> None:
+        self._names.pop(worker_id, None)
         if (connection := self._connections.pop(worker_id, None)) is not None:
             await self._end_take(connection)  # it would get the next job
         self._queue.worker_is_gone(
