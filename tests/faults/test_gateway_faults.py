@@ -146,7 +146,7 @@ async def test_a_full_store_takes_no_jobs_and_says_when_to_ask_again(tmp_path: P
                     said = await answer.json()
                 else:
                     done.append((await answer.json())["id"])
-        assert "stores 400000 bytes" in said["error"]
+        assert "stores 400 kB" in said["error"]
         assert done, "nothing was taken at all"
         for job_id in done:  # what is promised is not given up for room
             assert (await ended(client, job_id))["status"] == "COMPLETED"
