@@ -150,7 +150,7 @@ def _choices(
 async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None:
     from dataclasses import replace
 
-    from ..gateway.local_files import LocalFiles
+    from ..gateway.local_worker import LocalFiles
     from ..gateway.workers import WorkerKind
     from ..worker.settings import WorkerSettings
 

@@ -96,7 +96,7 @@ class Access:
             if (refused := self._other_page(request)) is not None:
                 return refused
             self._check_token(request, self._client_token)
-            self._check_endpoint(request)
+            self.check_endpoint(request)
             self._check_rate()
             return await handler(request)
 
@@ -160,7 +160,7 @@ class Access:
                     )
                 await asyncio.sleep(_REFUSAL_DELAY)
                 raise AuthenticationError("The worker's key is wrong.")
-            self._check_endpoint(request)
+            self.check_endpoint(request)
             return await handler(request)
 
         return guarded
@@ -175,7 +175,8 @@ class Access:
 
         return guarded
 
-    def _check_endpoint(self, request: web.Request) -> None:
+    def check_endpoint(self, request: web.Request) -> None:
+        """Refuse (`TargetNotFound`) a request for another endpoint."""
         if request.match_info.get("endpoint", self._endpoint_id) != self._endpoint_id:
             raise TargetNotFound(
                 "This gateway has no such endpoint.", advice="Check the endpoint's id."

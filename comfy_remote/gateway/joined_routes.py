@@ -15,7 +15,6 @@ from ..errors import (
     AuthenticationError,
     JobNotFound,
     OutputCorrupt,
-    TargetNotFound,
     ValueInvalid,
     WorkflowInvalid,
 )
@@ -33,7 +32,7 @@ from ..wire.joined import (
     Ping,
     Stored,
 )
-from .access import RouteHandler, refusal
+from .access import Access, RouteHandler, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes, number_in_query
 from .endpoint import GivenJob, LocalEndpoint
 from .job import Job, Lease
@@ -49,12 +48,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def joined_routes(
-    endpoint: LocalEndpoint, joined: JoinedWorkers, endpoint_id: str
+    endpoint: LocalEndpoint, joined: JoinedWorkers, access: Access
 ) -> list[web.RouteDef]:
     """The routes of one endpoint's joined workers."""
     base = "/v2/{endpoint}/workers/{worker_id}"
     job = f"{base}/jobs/{{job_id}}/{{attempt}}"
-    routes = _JoinedRoutes(endpoint, joined, endpoint_id)
+    routes = _JoinedRoutes(endpoint, joined, access)
     guard = routes.guard
     return [
         web.post(f"{base}/hello", guard(routes.hello)),
@@ -72,8 +71,8 @@ def joined_routes(
 class _JoinedRoutes:
     """The handlers, a method for each route."""
 
-    def __init__(self, endpoint: LocalEndpoint, joined: JoinedWorkers, endpoint_id: str) -> None:
-        self._endpoint, self._joined, self._endpoint_id = endpoint, joined, endpoint_id
+    def __init__(self, endpoint: LocalEndpoint, joined: JoinedWorkers, access: Access) -> None:
+        self._endpoint, self._joined, self._access = endpoint, joined, access
         self._queue, self._limits = endpoint.queue, endpoint.limits
         limits = self._limits
         self._bodies = Bodies(limits.body_bytes, limits.json_values, limits.body_pause)
@@ -90,10 +89,7 @@ class _JoinedRoutes:
                 raise AuthenticationError(
                     f"The token is not (or no longer) one for worker {worker_id}."
                 )
-            if request.match_info["endpoint"] != self._endpoint_id:
-                raise TargetNotFound(
-                    "This gateway has no such endpoint.", advice="Check the endpoint's id."
-                )
+            self._access.check_endpoint(request)
             try:
                 return await handler(request)
             except NotGreeted:

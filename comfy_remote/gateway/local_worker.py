@@ -7,15 +7,19 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
-from ..aio import first_of, within
-from ..errors import ComfyRemoteError, LocalStorageError
+from ..aio import first_of, in_thread, within
+from ..errors import ComfyRemoteError, LocalStorageError, OutputLost
+from ..media.files import link_or_copy, storage_errors
+from ..media.receive import Received, file_chunks
 from ..net.retry import Backoff
 from ..wire.joined import Report as EngineReport
 from ..worker.loop import Handler, Report, TakenJob, work
+from ..worker.storage import StoredFile
 from .body import json_bytes
 from .endpoint import LocalEndpoint
 from .job import Lease
@@ -23,7 +27,7 @@ from .needs import offer_of
 from .offers import Offer
 from .workers import WorkerKind
 
-__all__ = ["AskEngine", "Handler", "LocalWorker", "Report"]
+__all__ = ["AskEngine", "Handler", "LocalFiles", "LocalWorker", "Report"]
 
 AskEngine: TypeAlias = Callable[[], Awaitable[EngineReport]]
 """Asks the engine, which runs, what it has."""
@@ -158,3 +162,39 @@ class LocalWorker:
             return
         self._worker.offer = replace(offer_of(said), warm=self._worker.offer.warm)
         self._worker.engine, self._worker.device = said.engine, said.device
+
+
+class LocalFiles:
+    """`worker.storage.Store` and `worker.storage.InputStore` of a local worker: nothing of its
+    files goes over HTTP.
+    """
+
+    public = False
+
+    def __init__(self, endpoint: LocalEndpoint) -> None:
+        self._endpoint = endpoint
+
+    async def put(self, job_id: str, filename: str, file: Received) -> StoredFile:
+        """Store an output of a job that runs.
+
+        Raises:
+            ComfyRemoteError: As `LocalEndpoint.add_output`.
+        """
+        del filename
+        await self._endpoint.add_output(job_id, file.sha256, file_chunks(file.path))
+        return StoredFile(url=f"files/{job_id}/{file.sha256}")
+
+    async def fetch(self, job_id: str, sha256: str, path: Path) -> bool:
+        """Put an input of a job that runs at ``path``: a link to the stored file, which nobody
+        changes, or a copy on another disk.
+        """
+        job = self._endpoint.queue.live.get(job_id)
+        if job is None or sha256 not in job.input_files:
+            return False
+        try:
+            stored = self._endpoint.files.path(sha256)
+        except OutputLost:
+            return False
+        with storage_errors(path):
+            await in_thread(link_or_copy, stored, path)
+        return True

@@ -209,7 +209,7 @@ class GatewayServer:
         app.add_routes(upload_routes(self.files, access, self.limits))
         app.add_routes(worker_routes(self.endpoint, access))
         app.add_routes(page_routes(self._shown, QueueControl(self.queue, self.joined), access))
-        app.add_routes(joined_routes(self.endpoint, self.joined, self.endpoint_id))
+        app.add_routes(joined_routes(self.endpoint, self.joined, access))
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
             app, handler_cancellation=True, shutdown_timeout=2.0, limits=self.limits.connections

@@ -56,7 +56,7 @@ def _sha256_in(request: web.Request) -> str:
     """The SHA-256 of a request's path.
 
     Raises:
-        web.HTTPNotFound: That is none.
+        web.HTTPNotFound: It is not one.
     """
     sha256 = request.match_info["sha256"]
     if not is_sha256(sha256):

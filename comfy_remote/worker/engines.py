@@ -301,7 +301,7 @@ def _comfyui_for_gpus(choices: Sequence[str], environ: Mapping[str, str]) -> Eng
     """The ComfyUI to start for each GPU.
 
     Raises:
-        ConfigurationError: That is none that can be started here.
+        ConfigurationError: It is not one that can be started here.
     """
     if len(choices) > 1 or any(map(is_url, choices)):
         raise ConfigurationError(

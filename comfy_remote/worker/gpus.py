@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -156,13 +156,16 @@ async def _by_nvidia_smi(environ: Mapping[str, str]) -> list[Gpu]:
             listed[uuid] = Gpu(int(index), ",".join(name), memory)
     given = environ.get(_CUDA)
     if given is None:
-        return [_shown(gpu, {_CUDA: str(gpu.index), _ORDER: _BY_SLOT}) for gpu in listed.values()]
+        return [
+            replace(gpu, environ={_CUDA: str(gpu.index), _ORDER: _BY_SLOT})
+            for gpu in listed.values()
+        ]
     chosen: dict[int, Gpu] = {}
     for part in (part.strip() for part in given.split(",")):
         match = next((gpu for uuid, gpu in listed.items() if _names(part, uuid, gpu)), None)
         if match is None:
             break  # CUDA reads no further than to one that it does not know
-        chosen[match.index] = _shown(match, {_CUDA: part})
+        chosen[match.index] = replace(match, environ={_CUDA: part})
     return list(chosen.values())
 
 
@@ -229,10 +232,6 @@ async def _by_torch(python: str, environ: Mapping[str, str]) -> list[Gpu]:
         index = int(shown) if shown.isdecimal() else number
         gpus.append(Gpu(index, gpu.name, gpu.memory, variables))
     return gpus
-
-
-def _shown(gpu: Gpu, variables: Mapping[str, str]) -> Gpu:
-    return Gpu(gpu.index, gpu.name, gpu.memory, variables)
 
 
 async def _said(command: Sequence[str], environ: Mapping[str, str], patience: float) -> str:

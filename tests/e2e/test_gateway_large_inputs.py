@@ -24,7 +24,7 @@ from comfy_remote import Client
 from comfy_remote.errors import InputFileMissing, OutOfMemory
 from comfy_remote.events import Event, Finished, JobState, Log
 from comfy_remote.gateway import GatewayLimits, GatewayServer
-from comfy_remote.gateway.local_files import LocalFiles
+from comfy_remote.gateway.local_worker import LocalFiles
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.worker.engine import Engine

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +42,6 @@ def test_the_command_runs_a_workflow_on_a_joined_worker(cluster: Cluster) -> Non
         if path.is_file() and path.suffix != ".token":
             assert token.encode() not in path.read_bytes(), path
     assert token not in worker.text
-
-
-def test_a_large_output_reaches_the_client(cluster: Cluster) -> None:
-    cluster.serve()
-    cluster.worker("attic")
-    prompt = picture()
-    prompt["3"] = {
-        "class_type": "SandboxFile",
-        "inputs": {
-            "filename": "big.bin",
-            "subfolder": "",
-            "size": 40_000_000,
-            "list_under": "files",
-            "listed_filename": "",
-            "listed_subfolder": "",
-        },
-    }
-    job = cluster.submit(prompt)
-    found = cluster.ends(job)
-    assert found["status"] == "COMPLETED", found
-    sizes = {one["filename"]: one for one in found["output"]["outputs"]}
-    big = next(one for name, one in sizes.items() if name.startswith("big"))
-    assert big["size"] == 40_000_000
-    assert big["url"].startswith(f"files/{job}/")
 
 
 def test_a_job_goes_on_while_the_gateway_is_killed_and_started_again(cluster: Cluster) -> None:
@@ -150,18 +123,6 @@ def test_both_are_killed_and_started_again(cluster: Cluster) -> None:
     found = [cluster.ends(job) for job in jobs]
     assert [one["status"] for one in found] == ["COMPLETED"] * 3
     assert [one.get("attempt") for one in found] == [2, None, None]
-
-
-def test_a_job_that_may_not_be_repeated_fails_and_says_why(cluster: Cluster) -> None:
-    cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(30), retryLost=False)
-    worker.says(f"Job {job} begins")
-    worker.kill()
-    cluster.worker("attic")
-    found = cluster.ends(job)
-    assert found["status"] == "FAILED"
-    assert "started again while the job ran" in json.loads(found["error"])["error_message"]
 
 
 def test_a_cancel_reaches_the_worker_within_two_seconds(cluster: Cluster) -> None:
@@ -261,31 +222,12 @@ def test_a_token_in_the_wrong_place_is_an_error_that_helps(cluster: Cluster) -> 
         "worker", "--join", "http://127.0.0.1:1", "--token-file", str(file), "--engine", "sandbox"
     )
     assert worker.ended() == 2
-    assert "is no token for a worker" in worker.text
+    assert "is not a worker's token" in worker.text
     worker = cluster.command(
         "worker", "--join", "http://127.0.0.1:1", "--token-file", "nix", "--engine", "sandbox"
     )
     assert worker.ended() == 2
     assert "comfy-remote workers add" in worker.text
-
-
-def test_an_input_that_was_sent_by_itself_reaches_the_worker(cluster: Cluster) -> None:
-    cluster.serve()
-    cluster.worker("attic").says("Connected")
-    content = (EXAMPLES / "input" / "lighthouse.png").read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    put = urllib.request.Request(f"{cluster.url}/files/{sha256}", content, method="PUT")
-    with urllib.request.urlopen(put, timeout=30) as answer:
-        assert answer.status == 201
-    prompt = {
-        "1": {"class_type": "LoadImage", "inputs": {"image": "lighthouse.png"}},
-        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
-    }
-    files = [{"name": "lighthouse.png", "sha256": sha256}]
-    body = {"input": {"workflow": prompt, "files": files, "format": "comfy-remote/1"}}
-    job = str(cluster.ask("run", body)["id"])
-    found = cluster.ends(job)
-    assert found["status"] == "COMPLETED", found
 
 
 def test_several_engines_of_one_box_are_a_worker_each(cluster: Cluster) -> None:

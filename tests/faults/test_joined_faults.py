@@ -218,14 +218,6 @@ async def test_a_result_after_its_cancel_is_dropped(box: Box) -> None:
     assert (await box.ends(job))["status"] == "CANCELLED"
 
 
-async def test_a_large_output_that_is_cut_on_its_way_is_sent_again(box: Box) -> None:
-    box.proxy.plan(f"/files/{SHA256}", Drop(), method="PUT", times=3)
-    await box.start()
-    job = await box.submit("large")
-    assert (await box.ends(job))["status"] == "COMPLETED"
-    assert box.gateway.endpoint.files.path(SHA256).read_bytes() == CONTENT
-
-
 async def test_answers_without_an_end_are_given_up(box: Box) -> None:
     box.proxy.plan("/ping", Drip(size=1000, every=0.0005, endless=True), times=2)
     box.proxy.plan("/hello", Drip(size=1000, every=0.0005, endless=True), times=1)

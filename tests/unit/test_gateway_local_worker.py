@@ -62,15 +62,6 @@ async def test_result_and_progress(gateway: GatewayServer) -> None:
     assert gateway.queue.health().workers.idle == 1
 
 
-async def test_the_key_error_makes_it_fail_and_is_not_output(gateway: GatewayServer) -> None:
-    async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
-        return {"error": "no", "rest": 1}
-
-    gateway.add_local_worker(handler)
-    job = await run(gateway)
-    assert (job["status"], job["error"], job["output"]) == ("FAILED", "no", {"rest": 1})
-
-
 async def test_exceptions_fail_the_job_and_not_the_worker(gateway: GatewayServer) -> None:
     async def handler(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
         match payload:
@@ -82,6 +73,8 @@ async def test_exceptions_fail_the_job_and_not_the_worker(gateway: GatewayServer
                 raise asyncio.CancelledError
             case "large":
                 return {"x": "y" * 2000}
+            case "failed":
+                return {"error": "no", "rest": 1}
             case _:
                 return {"fine": True}
 
@@ -96,6 +89,8 @@ async def test_exceptions_fail_the_job_and_not_the_worker(gateway: GatewayServer
         job = await run(gateway, payload)
         assert job["status"] == "FAILED"
         assert error_from_runpod(str(job["error"])).code == code
+    job = await run(gateway, "failed")
+    assert (job["status"], job["error"], job["output"]) == ("FAILED", "no", {"rest": 1})
     assert (await run(gateway))["output"] == {"fine": True}
 
 

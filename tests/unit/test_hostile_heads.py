@@ -32,7 +32,7 @@ from comfy_remote.worker.joined.spool import Spool, SpoolLimits
 from comfy_remote.worker.storage import GatewayStore
 
 BOOT = f"{'a' * 32}.{'b' * 32}"
-EVIL_IDS = ["../../x", "..", "a/b", "a\\b", "C:x", "a\n", "a\x00", "x" * 65, "", "ä"]
+EVIL_IDS = ["../../x", "..", "a.b", "a/b", "a\\b", "C:x", "a\n", "a\x00", "x" * 65, "", "ä"]
 
 
 def gateway_at(url: str, tls: ssl.SSLContext | None = None) -> Gateway:

@@ -157,10 +157,3 @@ def test_a_damaged_note_is_no_obstacle(tmp_path: Path, name: str, content: bytes
     assert spool.clock() >= 0
     assert spool.give_up_old() == []
     assert len(spool.home) == 32
-
-
-@pytest.mark.parametrize("job", ["../a", "a/b", "", "a" * 65, "a.b", "ä"])
-def test_a_gateway_names_no_other_folder(tmp_path: Path, job: str) -> None:
-    spool = opened(tmp_path)
-    with pytest.raises(LocalStorageError):
-        spool.add("desk", job, 1, b"{}")

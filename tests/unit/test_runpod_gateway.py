@@ -197,18 +197,6 @@ async def test_many_small_files_that_do_not_fit_one_request_go_by_themselves_the
     assert len(run["input"]["images"]) == 50 - len(alone)
 
 
-async def test_an_upload_that_breaks_is_repeated_from_its_beginning(
-    gateway: Gateway, tmp_path: Path
-) -> None:
-    gateway.puts = [0, 503, 0]
-    file = a_file(tmp_path, "large.bin", 3 * 2**20)
-    async with target_at(gateway) as target:
-        await target.submit(RunRequest(JOB, PROMPT, [file]))
-    assert gateway.has[file.sha256] == file.path.read_bytes()
-    assert gateway.count("PUT") == 4
-    assert len(gateway.runs) == 1
-
-
 async def test_after_a_long_upload_the_gateway_is_asked_for_all_files_again(
     gateway: Gateway, tmp_path: Path
 ) -> None:

@@ -163,12 +163,12 @@ def name_in(token: SecretStr, name: str | None) -> str:
     """The worker's name: the token's, or one with a suffix that was asked for.
 
     Raises:
-        ConfigurationError: The token is none for workers, or is for another name.
+        ConfigurationError: It is not a worker's token, or it is for another name.
     """
     own, dot, secret = token.get_secret_value().partition(".")
     if not (dot and len(secret) >= _SHORTEST_SECRET and WORKER_NAME.fullmatch(own)):
         raise ConfigurationError(
-            "That is no token for a worker.",
+            "That is not a worker's token.",
             advice=Hint.WORKER_TOKEN(),
         )
     if name is None:
