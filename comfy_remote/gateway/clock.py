@@ -26,7 +26,7 @@ class GatewayClock:
         self.set(0.0)
 
     def set(self, now: float) -> None:
-        """Go on from there: what it showed when that was last stored."""
+        """Set it, to what it showed when that was last stored."""
         self._offset = now - self._monotonic()
 
     def __call__(self) -> float:

@@ -127,7 +127,7 @@ class GroupCommit(Generic[_Row]):
                     yield change.row
 
     def post(self, key: int, row: _Row, size: int) -> None:
-        """Have a row written. It replaces one of the same key that is not being written yet."""
+        """Write a row soon. It replaces one of the same key that is not being written yet."""
         self._post(self._waiting, key, row, size)
         if self._problem is None:
             self._wake()
@@ -298,7 +298,7 @@ class GroupCommit(Generic[_Row]):
                     _log.exception("A change could not be written to the gateway's database.")
 
     def _limit_log(self) -> None:
-        """Have the write-ahead log begin again, if somebody who reads has let it grow.
+        """Restart the write-ahead log if a reader has let it grow.
 
         Raises:
             FileNotFoundError: Somebody has removed it: nothing that is written stays.

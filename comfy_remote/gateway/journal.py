@@ -237,7 +237,7 @@ class Journal:
             raise _refusal(error) from error
 
     def post(self, job: Job) -> None:
-        """Have the row of a job written as it is now. A later post of it replaces this one."""
+        """Write a job's row soon, as it is now. A later post of the job replaces this one."""
         row = row_of(job, self._key_retention)
         counts = self.counts.completed, self.counts.failed, self.counts.retried
         self._open.writer.post(job.number, _Posted(row, counts), row.size)

@@ -57,7 +57,7 @@ class JobMoves:
         self._on_event = on_event
 
     def restore(self, job: Job) -> None:
-        """Have a job of an earlier process where that had it."""
+        """Put a job of an earlier process back into the line, or with its worker."""
         self.live.add(job)
         if job.state is RunPodState.IN_QUEUE:
             self.line.add(job)

@@ -55,7 +55,7 @@ class _Share:
 
     @property
     def claim(self) -> tuple[int, tuple[int, int]]:
-        """Who has the smaller one is served first. No two are equal."""
+        """The smallest one is served first. No two are equal."""
         return self.running, self.turn
 
 
@@ -107,7 +107,7 @@ class Line:
         self._gathering_until = until
 
     def add(self, job: Job) -> None:
-        """Have a job wait: a new one, or one that ran and is to run again."""
+        """Add a job that waits: a new one, or one that ran and is to run again."""
         self.remove(job)
         self._waiting[job.id] = job
         for key in _shares_of(job):

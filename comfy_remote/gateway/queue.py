@@ -21,7 +21,7 @@ from .journal import Journal
 from .limits import GatewayLimits
 from .offers import Needs
 from .queue_events import JobAccepted, Watch, ignore_event
-from .worker_side import WorkerSide, ignore_job
+from .worker_side import WorkerSide
 
 __all__ = ["JobQueue"]
 
@@ -36,7 +36,6 @@ class JobQueue(WorkerSide):
 
     Args:
         clock: Seconds, never going back: no jump of the system's clock ends a job or a promise.
-        on_final: Called with each job whose end is on disk.
         on_event: Called with what happens; see `queue_events`.
     """
 
@@ -46,10 +45,9 @@ class JobQueue(WorkerSide):
         journal: Journal,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_final: Callable[[Job], None] = ignore_job,
         on_event: Watch = ignore_event,
     ) -> None:
-        super().__init__(limits, journal, clock=clock, on_final=on_final, on_event=on_event)
+        super().__init__(limits, journal, clock, on_event)
         self._arriving: set[str] = set()
         self._tasks = Background()
 
@@ -59,11 +57,11 @@ class JobQueue(WorkerSide):
         return list(self._moves.line)
 
     def look_again(self) -> None:
-        """Have idle workers look for a job again: something else than the line has changed."""
+        """Wake the idle workers: something other than the line has changed."""
         self._moves.queued.notify()
 
     def restore(self, jobs: Iterable[Job]) -> None:
-        """Go on with the jobs of an earlier process: those that wait are in the line again, those
+        """Take over the jobs of an earlier process: those that wait are in the line again, those
         that run are their workers'.
         """
         for job in jobs:
@@ -104,7 +102,6 @@ class JobQueue(WorkerSide):
         """
         self.check_room()
         limits, policy, now = self.limits, submission.policy, self.clock()
-        needs = needs or Needs()
         ttl, timeout = policy.time_to_live, policy.execution_timeout
         job = Job(
             id=f"sync-{uuid.uuid4()}" if sync else str(uuid.uuid4()),
@@ -233,7 +230,7 @@ class JobQueue(WorkerSide):
         return job
 
     async def to_front(self, job_id: str) -> Job:
-        """Have a job that waits taken before its client's others. Returns it.
+        """Move a job that waits before its client's others. Returns it.
 
         Raises:
             WorkflowInvalid: It does not wait.

@@ -77,7 +77,7 @@ class JobRepeated:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """The job is final: ``state``, ``finished`` and ``ending`` say how."""
+    """The job is final, and that is on disk: ``state``, ``finished`` and ``ending`` say how."""
 
     job: Job
 

@@ -42,7 +42,7 @@ from .limits import GatewayLimits
 from .listening import check_token, in_url, listen
 from .local_worker import AskEngine, Handler, LocalWorker
 from .queue import JobQueue
-from .queue_events import QueueEvent, Watch, ignore_event
+from .queue_events import JobEnded, QueueEvent, Watch, ignore_event
 from .sdk_worker import SdkWorker, worker_command
 from .seen.control import QueueControl
 from .seen.routes import page_routes
@@ -125,7 +125,6 @@ class GatewayServer:
             self.limits,
             self.journal,
             clock=self.journal.clock,
-            on_final=self._ended,
             on_event=self._happened,
         )
         self.endpoint = LocalEndpoint(self.queue, self.files)
@@ -171,7 +170,7 @@ class GatewayServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Go on from what the folder says, and listen.
+        """Restore what the folder has, and listen.
 
         Raises:
             ConfigurationError: Another gateway has the folder; or the address or port cannot be
@@ -364,13 +363,11 @@ class GatewayServer:
     def _happened(self, event: QueueEvent) -> None:
         self._shown.on_event(event)
         self._on_event(event)
+        if isinstance(event, JobEnded) and event.job.owed:
+            self._start_task(self._deliver(event.job))
 
     def _state(self) -> GatewayState:
         return read_state(self.endpoint_id, self.queue, self.files)
-
-    def _ended(self, job: Job) -> None:
-        if job.owed:
-            self._start_task(self._deliver(job))
 
     async def _deliver_late(self, job_id: str) -> None:
         """Call the webhook of a job that ended before this process began."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -18,19 +17,14 @@ from .limits import GatewayLimits
 from .live_jobs import LiveJobs
 from .moves import JobMoves
 from .offers import Offer
-from .queue_events import JobEnded, Watch, ignore_event
+from .queue_events import JobEnded, Watch
 from .workers import Worker, WorkerKind, WorkerRegistry
 
-__all__ = ["WorkerSide", "ignore_job"]
+__all__ = ["WorkerSide"]
 
 _LONGEST_POLL = 3600.0
 _SHORTEST_POLL = 0.01
 _log = logging.getLogger(__name__)
-
-
-def ignore_job(job: Job) -> None:
-    """What is called with a job, and does nothing."""
-    del job
 
 
 class WorkerSide:
@@ -43,17 +37,14 @@ class WorkerSide:
         self,
         limits: GatewayLimits,
         journal: Journal,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        on_final: Callable[[Job], None] = ignore_job,
-        on_event: Watch = ignore_event,
+        clock: Callable[[], float],
+        on_event: Watch,
     ) -> None:
         self.limits = limits
         self.clock = clock
         self.workers = WorkerRegistry(clock, on_event)
         self.live = LiveJobs(limits)
         self._journal = journal
-        self._on_final = on_final
         self._on_event = on_event
         self._ends = Ends(journal, self.live, self._ended)
         self._moves = JobMoves(
@@ -252,7 +243,7 @@ class WorkerSide:
         offer: Offer | None = None,
         draining: bool = False,
     ) -> list[Held]:
-        """Hear from a joined worker what it has, after its start and after each outage.
+        """Agree with a joined worker on what it has, after its start and after each outage.
 
         A job that it was given, and that it does not say it has, is not there: with the same boot,
         it never arrived; with another, its start is dead, unless its engine goes on by itself: then
@@ -345,7 +336,6 @@ class WorkerSide:
     def _ended(self, job: Job) -> None:
         self._given.pop(job.id, None)
         self._on_event(JobEnded(job))
-        self._on_final(job)
 
     def _holds(self, lease: Lease) -> bool:
         return self.is_running(lease.job.id, lease.worker_id, lease.attempt)

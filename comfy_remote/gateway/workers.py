@@ -209,7 +209,7 @@ class WorkerRegistry:
         return True
 
     def request_stop(self, worker_id: str, job_id: str, taken: float) -> None:
-        """Have a worker stop a job that it took at ``taken``."""
+        """Ask a worker to stop a job that it took at ``taken``."""
         self._stops.setdefault(worker_id, {})[job_id] = taken
         self._changed.notify()
 
