@@ -18,6 +18,7 @@ from yarl import URL
 from ..errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetNotFound
 from ..net.address import is_loopback
 from ..net.page_origin import from_another_page
+from ..net.serving import give_way
 from .limits import GatewayLimits
 
 __all__ = ["Access", "RouteHandler", "other_page_refusal", "refusal", "refusals", "sent_token"]
@@ -158,6 +159,7 @@ class Access:
                         "~/.runpod/config.toml exists, the RunPod SDK sends the key in that file "
                         "instead of ours."
                     )
+                give_way(request)
                 await asyncio.sleep(_REFUSAL_DELAY)
                 raise AuthenticationError("The worker's key is wrong.")
             self.check_endpoint(request)

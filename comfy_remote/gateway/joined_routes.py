@@ -19,6 +19,7 @@ from ..errors import (
     WorkflowInvalid,
 )
 from ..json_text import check_json_values, problems_in
+from ..net.serving import give_way
 from ..wire.joined import (
     BOOT_HEADER,
     HELLO_LIMIT,
@@ -85,6 +86,7 @@ class _JoinedRoutes:
             worker_id = request.match_info["worker_id"]
             admitted = scheme.lower() == "bearer" and WORKER_NAME.fullmatch(worker_id)
             if not admitted or not self._joined.notes.admits(token.strip(), worker_id):
+                give_way(request)
                 await asyncio.sleep(_REFUSAL_DELAY)
                 raise AuthenticationError(
                     f"The token is not (or no longer) one for worker {worker_id}."

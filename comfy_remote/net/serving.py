@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-__all__ = ["ConnectionLimits", "GuardedRunner"]
+__all__ = ["ConnectionLimits", "GuardedRunner", "give_way"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +200,23 @@ class _Connection(asyncio.Protocol):
 
 @web.middleware
 async def _note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    protocol = None if request.transport is None else request.transport.get_protocol()
-    if not isinstance(protocol, _Connection):
-        return await handler(request)
-    protocol.request_began()
+    if (connection := _connection_of(request)) is not None:
+        connection.request_began()
     response = await handler(request)
     if response.status in _REFUSED:
-        protocol.request_refused()
+        give_way(request)
     return response
+
+
+def give_way(request: web.Request) -> None:
+    """Have the connection of a request that is being refused make room for others from now on."""
+    if (connection := _connection_of(request)) is not None:
+        connection.request_refused()
+
+
+def _connection_of(request: web.Request) -> _Connection | None:
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    return protocol if isinstance(protocol, _Connection) else None
 
 
 def _end_when_nothing_is_read(transport: asyncio.Transport, seconds: float) -> None:
