@@ -154,7 +154,7 @@ async def _start_local_workers(gateway: GatewayServer, engines: Engines) -> None
     from ..gateway.workers import WorkerKind
     from ..worker.settings import WorkerSettings
 
-    say(f"Starting {engines} …")
+    say(f"{'Waiting for' if engines.attached else 'Starting'} {engines} …")
     settings = replace(WorkerSettings.from_environ(), store_url=None, worker=None)
     files = LocalFiles(gateway.endpoint)
     await engines.ready()
@@ -190,8 +190,24 @@ def _key_words(token: SecretStr | None, token_file: Path | None) -> str:
     if token is None:
         return ""
     if token_file is not None:
-        return f" RUNPOD_API_KEY=TOKEN-OF-{token_file.name}"
-    return f" RUNPOD_API_KEY=${TOKEN_VARIABLE}"
+        return f"TOKEN-OF-{token_file.name}"
+    return f"${TOKEN_VARIABLE}"
+
+
+def client_commands(url: str, key: str, endpoint: str, *, windows: bool = os.name == "nt") -> str:
+    """What a client types, in the shell that is usual here.
+
+    Args:
+        key: How it gives the token; empty if there is none.
+    """
+    command = f"comfy-remote run WORKFLOW.json --on runpod:{endpoint}"
+    variables = {"RUNPOD_ENDPOINT_BASE_URL": url} | ({"RUNPOD_API_KEY": key} if key else {})
+    if windows:  # PowerShell
+        values = {name: value.replace("$", "$env:") for name, value in variables.items()}
+        lines = [f'  $env:{name} = "{value}"' for name, value in values.items()]
+        return "\n".join([*lines, f"  {command}"])
+    words = " ".join(f"{name}={value}" for name, value in variables.items())
+    return f"  {words} \\\n    {command}"
 
 
 def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
@@ -199,9 +215,7 @@ def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
 
     url = address_for_others(gateway.url)
     say_lines(
-        "Ready. From a client:\n"
-        f"  RUNPOD_ENDPOINT_BASE_URL={url}{key} \\\n"
-        f"    comfy-remote run WORKFLOW.json --on runpod:{gateway.endpoint_id}\n"
+        f"Ready. From a client:\n{client_commands(url, key, gateway.endpoint_id)}\n"
         f"What runs and what waits: {url.removesuffix('v2')} in a browser"
     )
     if url.startswith("http:") and not is_loopback(host):

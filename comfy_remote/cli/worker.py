@@ -99,7 +99,7 @@ def worker(
     async def whole() -> None:
         folder = home() / "engines" / f"{endpoint}-{own_name}"
         with await Engines.choose(choices, gpus=gpus, folder=folder) as engines:
-            say(f"Starting {engines} …")
+            say(f"{'Waiting for' if engines.attached else 'Starting'} {engines} …")
             try:
                 await machine.run(engines)
             finally:

@@ -67,8 +67,11 @@ def add(name: str, endpoint: str, output: Path | None) -> None:
                 advice="Name another file with -o.",
             ) from error
     say(f"The token of {name} is in {file}. Take it to that machine, and start there:")
-    say(f"  comfy-remote worker --join https://THIS-MACHINE:8000 --endpoint {endpoint} \\")
-    say(f"    --token-file {file.name}")
+    # On one line, which each shell takes: that machine may have another than this one.
+    say(
+        f"  comfy-remote worker --join https://THIS-MACHINE:8000 --endpoint {endpoint} "
+        f"--token-file {file.name}"
+    )
     say("If serve has a certificate of its own (--certfile), take that file there, too: --ca-file.")
 
 

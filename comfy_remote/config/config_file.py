@@ -118,6 +118,7 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigurationError(
             f"{path}: {problems_in(error, 'the file')}.",
             advice=f"Known keys: {', '.join(known)}, and per target: "
-            f"{', '.join(TargetTable.model_fields)}. A key or password itself is never in it: "
+            f"{', '.join(TargetTable.model_fields)}. In a policy: "
+            f"{', '.join(PolicyTable.model_fields)}. A key or password itself is never in it: "
             "key_env and the like name the environment variables that hold them.",
         ) from None

@@ -183,6 +183,11 @@ class Engines(Iterable[WorkerEngine]):
     def __str__(self) -> str:
         return ", ".join(map(str, self._engines))
 
+    @property
+    def attached(self) -> bool:
+        """Whether somebody else has started all of them."""
+        return all(one.attached for one in self._engines)
+
     def __enter__(self) -> Engines:
         """Start the first one, without waiting for it. The others are started by their `ready`.
 

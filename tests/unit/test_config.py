@@ -222,6 +222,13 @@ def test_a_file_that_says_something_else_is_refused_without_showing_it(
     assert KEY not in str(caught.value)
 
 
+def test_a_policy_with_a_typo_is_told_its_keys(tmp_path: Path) -> None:
+    configure(tmp_path / "home", '[targets.a]\ntarget = "x"\npolicy = { priorty = 5 }')
+    with pytest.raises(ConfigurationError, match=r"policy\.priorty: unknown key") as caught:
+        Configuration.load(tmp_path)
+    assert "priority, front, retryLost" in caught.value.advice
+
+
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "home" / "comfy-remote.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="cannot be read"):

@@ -129,6 +129,12 @@ async def test_one_that_does_not_start_leaves_the_others_at_work(
     ]
 
 
+async def test_comfyuis_that_run_already_are_waited_for_and_not_started(tmp_path: Path) -> None:
+    urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    assert (await Engines.choose(urls, gpus=None, folder=tmp_path)).attached
+    assert not (await Engines.choose(["sandbox", *urls], gpus=None, folder=tmp_path)).attached
+
+
 async def test_if_none_starts_each_says_why(
     tmp_path: Path, comfyui: Path, environ: dict[str, str]
 ) -> None:
