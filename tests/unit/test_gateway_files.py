@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 import pytest_asyncio
+from gateway_kit import Clock, a_job
 
 from comfy_remote.errors import (
     LocalStorageError,
@@ -23,7 +24,6 @@ from comfy_remote.errors import (
     ValueInvalid,
 )
 from comfy_remote.gateway.files import FileStore
-from comfy_remote.gateway.job import Job
 from comfy_remote.gateway.journal import Journal
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.wire.runpod import RunPodState
@@ -34,18 +34,11 @@ LIMITS = GatewayLimits(free_bytes=0)
 Usage = namedtuple("Usage", "total used free")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Gateway:
     """A journal and its files, as after a start."""
 
     def __init__(self, folder: Path, limits: GatewayLimits = LIMITS) -> None:
-        self.clock = Clock()
+        self.clock = Clock(0.0)
         self.journal = Journal(folder, monotonic=self.clock)
         self.journal.open()
         self.files = FileStore(folder / "files", limits, self.journal)
@@ -71,20 +64,6 @@ def sha256_of(content: bytes) -> str:
 async def arriving(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-
-
-def job(job_id: str = "j1", **files: object) -> Job:
-    made = Job(
-        id=job_id,
-        created=0.0,
-        expires=9e9,
-        execution_timeout=60.0,
-        retention=60.0,
-        result_limit=1000,
-    )
-    for name, value in files.items():
-        setattr(made, name, value)
-    return made
 
 
 async def test_a_content_is_stored_once_under_its_sha256(gateway: Gateway) -> None:
@@ -165,12 +144,12 @@ async def test_what_is_in_the_database_counts(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path, GatewayLimits(free_bytes=0, store_bytes=2 * 2**20))
     gateway.files.check_room(2**20)
     for number in range(50):
-        await gateway.journal.add(job(f"j{number}", input=b"x" * 32_000))
+        await gateway.journal.add(a_job(f"j{number}", input=b"x" * 32_000))
     await gateway.files.look_after()
     with pytest.raises(RateLimited, match=r"stores 2\.1 MB at most"):
         gateway.files.check_room(2**20)
     for number in range(50):
-        ended = job(f"j{number}", number=number + 1, state=RunPodState.COMPLETED, forgotten=1.0)
+        ended = a_job(f"j{number}", number=number + 1, state=RunPodState.COMPLETED, forgotten=1.0)
         gateway.journal.post(ended)
     await gateway.journal.committed()
     await gateway.files.look_after()
@@ -230,8 +209,8 @@ async def test_an_upload_that_no_job_names_goes_after_an_hour(gateway: Gateway) 
 async def test_a_file_stays_while_any_job_needs_it(gateway: Gateway) -> None:
     shared = await gateway.files.put(b"shared" * 1000)
     first, second = (
-        job("j1", input_files=frozenset({shared})),
-        job("j2", input_files=frozenset({shared})),
+        a_job("j1", input_files=frozenset({shared})),
+        a_job("j2", input_files=frozenset({shared})),
     )
     await gateway.journal.add(first)
     await gateway.journal.add(second)
@@ -250,7 +229,7 @@ async def test_a_file_stays_while_any_job_needs_it(gateway: Gateway) -> None:
 
 async def test_a_result_goes_with_its_job(gateway: Gateway) -> None:
     result = await gateway.files.put(b"r" * 5000)
-    done = job("j1", state=RunPodState.COMPLETED, finished=0.0, result=result)
+    done = a_job("j1", state=RunPodState.COMPLETED, finished=0.0, result=result)
     await gateway.journal.add(done)
     gateway.clock.now += 61.0
     await gateway.files.look_after()
@@ -268,7 +247,7 @@ async def test_a_file_that_a_job_names_while_it_goes_is_not_lost(
     """A job ends, and another one with the same file comes at that moment."""
     shared = sha256_of(b"s")
     await gateway.files.receive(shared, arriving(b"s"))
-    first = job("j1", input_files=frozenset({shared}))
+    first = a_job("j1", input_files=frozenset({shared}))
     await gateway.journal.add(first)
     gateway.clock.now += 2 * HOUR
     await gateway.files.look_after()
@@ -281,7 +260,7 @@ async def test_a_file_that_a_job_names_while_it_goes_is_not_lost(
         await asyncio.sleep(0)
     is_here = gateway.files.stays(shared)
     if is_here:  # else the client sends it again
-        await gateway.journal.add(job("j2", input_files=frozenset({shared})))
+        await gateway.journal.add(a_job("j2", input_files=frozenset({shared})))
     await removing
     await gateway.files.look_after()
     assert gateway.files.stays(shared) is is_here
@@ -292,7 +271,7 @@ async def test_a_start_removes_what_is_half_and_gives_an_hour_to_what_nobody_nee
 ) -> None:
     before = Gateway(tmp_path)
     needed, unnamed = await before.files.put(b"n" * 5000), await before.files.put(b"u" * 5000)
-    await before.journal.add(job("j1", input_file=needed))
+    await before.journal.add(a_job("j1", input_file=needed))
     await before.journal.close()
     half = before.files.folder / "arriving" / "half"
     half.write_bytes(b"half")
@@ -315,7 +294,7 @@ async def test_an_hour_that_was_promised_outlives_a_restart(tmp_path: Path) -> N
     """Of a file that a job needs meanwhile, the next process does not know that it was promised."""
     before = Gateway(tmp_path)
     sha256 = await before.files.put(b"x" * 5000)
-    await before.journal.add(job("j1", state=RunPodState.COMPLETED, finished=0.0, result=sha256))
+    await before.journal.add(a_job("j1", state=RunPodState.COMPLETED, finished=0.0, result=sha256))
     assert before.files.stays(sha256)
     await before.journal.close()
 

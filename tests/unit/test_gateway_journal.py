@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from gateway_kit import Clock, a_job
 
 from comfy_remote.errors import ConfigurationError, LocalStorageError, WorkflowInvalid
 from comfy_remote.gateway.clock import GatewayClock
@@ -23,29 +24,6 @@ from comfy_remote.wire.runpod import RunPodState
 
 HOUR = 3600.0
 SHA = {letter: letter * 64 for letter in "abcdef"}
-
-
-class Monotonic:
-    def __init__(self) -> None:
-        self.now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def job(job_id: str = "j1", **changes: object) -> Job:
-    made = Job(
-        id=job_id,
-        created=1.0,
-        expires=100.0,
-        execution_timeout=60.0,
-        retention=30.0,
-        result_limit=1000,
-        input=b'{"value":1}',
-    )
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
 
 
 def end(done: Job, *, at: float, state: RunPodState = RunPodState.COMPLETED) -> Job:
@@ -72,7 +50,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Callable[..., Journal]]:
 async def test_a_job_is_there_as_it_was_after_a_restart(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.open()
-    added = job(
+    added = a_job(
         low_priority=True,
         webhook="https://example.com/hook",
         idempotency_key="k1",
@@ -103,7 +81,7 @@ async def test_a_job_is_there_as_it_was_after_a_restart(tmp_path: Path) -> None:
     await journal.close()
     never_set = {field.name for field in fields(Needs) if not getattr(added.needs, field.name)}
     assert never_set == set(), "a new field: does the row have it?"
-    untouched = {name for name in Job.__slots__ if getattr(added, name) == getattr(job(), name)}
+    untouched = {name for name in Job.__slots__ if getattr(added, name) == getattr(a_job(), name)}
     assert untouched == {
         *("id", "created", "expires", "execution_timeout", "retention", "result_limit"),
         *("finished", "forgotten", "owed", "result"),  # of a job that has ended
@@ -125,14 +103,14 @@ async def test_jobs_come_back_in_the_order_of_their_arrival(
     opened: Callable[..., Journal],
 ) -> None:
     journal = opened()
-    await asyncio.gather(*(journal.add(job(f"j{number}")) for number in range(20)))
+    await asyncio.gather(*(journal.add(a_job(f"j{number}")) for number in range(20)))
     await journal.close()
 
     again = Journal(journal.folder)
     live = again.open().live
 
     assert [one.id for one in live] == [f"j{number}" for number in range(20)]
-    later = job("later")
+    later = a_job("later")
     await again.add(later)
     assert later.number > live[-1].number
     await again.close()
@@ -144,7 +122,7 @@ async def test_a_key_brings_one_job_also_when_both_come_at_once(
     journal = opened()
 
     answers = await asyncio.gather(
-        *(journal.add(job(f"j{number}", idempotency_key="same")) for number in range(5))
+        *(journal.add(a_job(f"j{number}", idempotency_key="same")) for number in range(5))
     )
 
     assert answers == [None, "j0", "j0", "j0", "j0"]
@@ -159,7 +137,7 @@ async def test_a_result_is_found_and_goes_in_its_time_and_the_key_later(
     opened: Callable[..., Journal],
 ) -> None:
     journal = opened(key_retention=50.0)
-    with_key, without = job("with", idempotency_key="k"), job("without")
+    with_key, without = a_job("with", idempotency_key="k"), a_job("without")
     for one in (with_key, without):
         await journal.add(one)
         journal.post(end(one, at=10.0))
@@ -175,25 +153,25 @@ async def test_a_result_is_found_and_goes_in_its_time_and_the_key_later(
     found = await journal.find("with")
     assert found is not None
     assert (found.forgotten, found.more, found.input) == (40.0, b"{}", None)
-    assert await journal.add(job("next", idempotency_key="k")) == "with"
+    assert await journal.add(a_job("next", idempotency_key="k")) == "with"
 
     assert (await journal.expire(89.9)).keys == 0
     assert (await journal.expire(90.0)).keys == 1
-    assert await journal.add(job("next", idempotency_key="k")) is None
+    assert await journal.add(a_job("next", idempotency_key="k")) is None
 
 
 async def test_the_room_of_what_is_forgotten_goes_back_to_the_disk(
     opened: Callable[..., Journal],
 ) -> None:
     journal = opened()
-    jobs = [end(job(f"j{number}"), at=1.0) for number in range(800)]
+    jobs = [end(a_job(f"j{number}"), at=1.0) for number in range(800)]
     for one in jobs:
         one.input, one.more = None, b"r" * 32_000
     await asyncio.gather(*map(journal.add, jobs))
     while (await journal.expire(1000.0)).more:
         pass
     assert await journal.size() < 2**20
-    kept = job("kept")
+    kept = a_job("kept")
     await journal.add(kept)
     for _ in range(8):
         await journal.look_after()
@@ -207,7 +185,7 @@ async def test_the_room_of_what_is_forgotten_goes_back_to_the_disk(
 
 async def test_what_is_owed_does_not_go_and_comes_back(opened: Callable[..., Journal]) -> None:
     journal = opened()
-    owed = end(job("owed", webhook="https://example.com", owed=True), at=10.0)
+    owed = end(a_job("owed", webhook="https://example.com", owed=True), at=10.0)
     await journal.add(owed)
 
     assert (await journal.expire(10_000.0)).results == []
@@ -225,7 +203,7 @@ async def test_what_expires_is_bounded_and_says_that_there_is_more(
 ) -> None:
     journal = opened()
     for number in range(5):
-        await journal.add(end(job(f"j{number}"), at=float(number)))
+        await journal.add(end(a_job(f"j{number}"), at=float(number)))
 
     first = await journal.expire(1000.0, most=3)
     second = await journal.expire(1000.0, most=3)
@@ -239,7 +217,7 @@ async def test_a_job_that_is_retried_as_its_result_expires_is_not_lost(
     opened: Callable[..., Journal], key: str | None
 ) -> None:
     journal = opened()
-    failed = end(job("j1", idempotency_key=key), at=1.0, state=RunPodState.FAILED)
+    failed = end(a_job("j1", idempotency_key=key), at=1.0, state=RunPodState.FAILED)
     await journal.add(failed)
     await journal.expire(1000.0)
 
@@ -253,8 +231,8 @@ async def test_a_job_that_is_retried_as_its_result_expires_is_not_lost(
 
 async def test_files_that_no_job_needs_are_named(opened: Callable[..., Journal]) -> None:
     journal = opened()
-    first = job("j1", input=None, input_file=SHA["a"], input_files=frozenset({SHA["b"]}))
-    second = job("j2", input_files=frozenset({SHA["b"]}))
+    first = a_job("j1", input=None, input_file=SHA["a"], input_files=frozenset({SHA["b"]}))
+    second = a_job("j2", input_files=frozenset({SHA["b"]}))
     await journal.add(first)
     await journal.add(second)
 
@@ -273,7 +251,7 @@ async def test_files_that_no_job_needs_are_named(opened: Callable[..., Journal])
 
 async def test_many_posts_of_a_job_leave_the_last(opened: Callable[..., Journal]) -> None:
     journal = opened()
-    one = job()
+    one = a_job()
     await journal.add(one)
     for attempt in range(50):
         one.attempt = attempt
@@ -287,7 +265,7 @@ async def test_many_posts_of_a_job_leave_the_last(opened: Callable[..., Journal]
 
 async def test_an_unwritten_change_is_seen_by_find(opened: Callable[..., Journal]) -> None:
     journal = opened()
-    one = job()
+    one = a_job()
     await journal.add(one)
     journal.post(end(one, at=1.0))
     assert await journal.find("j1") is one
@@ -296,11 +274,11 @@ async def test_an_unwritten_change_is_seen_by_find(opened: Callable[..., Journal
 async def test_the_clock_goes_on_where_it_stood_and_downtime_does_not_count(
     opened: Callable[..., Journal],
 ) -> None:
-    monotonic = Monotonic()
+    monotonic = Clock()
     journal = opened(monotonic=monotonic)
     assert journal.clock() == 0.0
     monotonic.now += 100.0
-    made = job()
+    made = a_job()
     await journal.add(made)
     journal.counts.completed = 3
     journal.post(made)
@@ -316,7 +294,7 @@ async def test_the_clock_goes_on_where_it_stood_and_downtime_does_not_count(
 
 
 async def test_the_clock_is_saved_while_nothing_happens(opened: Callable[..., Journal]) -> None:
-    monotonic = Monotonic()
+    monotonic = Clock()
     journal = opened(monotonic=monotonic)
     for _ in range(10):
         monotonic.now += 1.0
@@ -326,7 +304,7 @@ async def test_the_clock_is_saved_while_nothing_happens(opened: Callable[..., Jo
 
 
 def test_a_clock_goes_on_from_where_it_is_set() -> None:
-    monotonic = Monotonic()
+    monotonic = Clock()
     clock = GatewayClock(monotonic)
     clock.set(12.0)
     monotonic.now += 3.0
@@ -350,9 +328,9 @@ async def test_text_that_is_not_utf_8_is_refused_and_holds_up_nothing(
 ) -> None:
     journal = opened()
     with pytest.raises(WorkflowInvalid, match="Idempotency-Key"):
-        await journal.add(job("j1", idempotency_key="\udce9"))
+        await journal.add(a_job("j1", idempotency_key="\udce9"))
     assert await journal.find("\udce9") is None
-    bad, good = job("j2", client="\udce9"), job("j3")
+    bad, good = a_job("j2", client="\udce9"), a_job("j3")
     answers = await asyncio.gather(journal.add(bad), journal.add(good), return_exceptions=True)
     assert isinstance(answers[0], LocalStorageError)
     assert answers[1] is None
@@ -361,7 +339,7 @@ async def test_text_that_is_not_utf_8_is_refused_and_holds_up_nothing(
 
 async def test_many_find_at_once_and_each_gets_its_own(opened: Callable[..., Journal]) -> None:
     journal = opened()
-    await asyncio.gather(*(journal.add(end(job(f"j{n}"), at=1.0)) for n in range(100)))
+    await asyncio.gather(*(journal.add(end(a_job(f"j{n}"), at=1.0)) for n in range(100)))
 
     found = await asyncio.gather(*(journal.find(f"j{n % 110}") for n in range(220)))
 
@@ -375,7 +353,7 @@ async def test_whoever_waits_when_it_is_closed_gets_an_answer(
     opened: Callable[..., Journal],
 ) -> None:
     journal = opened()
-    one = job()
+    one = a_job()
     await journal.add(one)
     finding = [asyncio.ensure_future(journal.find("j1")) for _ in range(500)]
     await asyncio.sleep(0)
@@ -396,7 +374,7 @@ async def test_a_closed_journal_says_so(opened: Callable[..., Journal]) -> None:
     await journal.close()
     await journal.close()
     with pytest.raises(LocalStorageError, match="closed"):
-        await journal.add(job())
+        await journal.add(a_job())
 
 
 # Workers
@@ -408,7 +386,7 @@ async def test_another_process_adds_a_token_and_the_gateway_sees_it_once(
     journal = opened()
     assert await journal.worker_notes() == WorkerNotes()
     assert await journal.worker_notes() is None
-    await journal.add(job())
+    await journal.add(a_job())
     assert await journal.worker_notes() is None
 
     code = (
@@ -460,7 +438,7 @@ async def test_a_change_that_is_refused_changes_nothing_and_holds_up_nothing(
     answers = await asyncio.gather(
         journal.change_workers(again),
         journal.change_workers(fail),
-        journal.add(job()),
+        journal.add(a_job()),
         return_exceptions=True,
     )
 
@@ -496,7 +474,7 @@ def test_a_list_that_no_gateway_has_begun_yet_is_there_for_the_first(tmp_path: P
 async def test_the_last_that_have_ended(opened: Callable[..., Journal]) -> None:
     journal = opened()
     for number in range(6):
-        await journal.add(job(f"j{number}"))
+        await journal.add(a_job(f"j{number}"))
     ended = {}
     for name, at in (("j1", 9.0), ("j3", 5.0), ("j4", 7.0)):
         found = await journal.find(name)
@@ -515,7 +493,7 @@ async def test_what_is_counted_is_stored_with_the_jobs_it_counts(tmp_path: Path)
     """Else, a kill between the two would have a job counted twice."""
     journal = Journal(tmp_path)
     journal.open()
-    first, second = job("first"), job("second")
+    first, second = a_job("first"), a_job("second")
     await journal.add(first)
     await journal.add(second)
     first.state = RunPodState.COMPLETED

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from gateway_kit import a_job
 
 from comfy_remote.errors import ConfigurationError, LocalStorageError, RateLimited
 from comfy_remote.gateway import journal as journal_module
@@ -28,16 +29,7 @@ NOBODY = 65534
 
 
 def job(job_id: str = "j1", *, size: int = 10, key: str | None = None) -> Job:
-    return Job(
-        id=job_id,
-        created=1.0,
-        expires=100.0,
-        execution_timeout=60.0,
-        retention=30.0,
-        result_limit=1000,
-        idempotency_key=key,
-        input=b"x" * size,
-    )
+    return a_job(job_id, idempotency_key=key, input=b"x" * size)
 
 
 def started(one: Job) -> Job:

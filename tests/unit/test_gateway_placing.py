@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TypedDict
 
 import pytest
+from gateway_kit import a_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -47,20 +48,6 @@ class State(TypedDict, total=False):
     broken: str
 
 
-def make_job(number: int, *, needs: Needs | None = None, **words: Unpack[JobWords]) -> Job:
-    return Job(
-        id=f"job-{number}",
-        number=number,
-        created=0.0,
-        expires=1e9,
-        execution_timeout=1e9,
-        retention=60.0,
-        result_limit=1000,
-        needs=needs or Needs(),
-        **words,
-    )
-
-
 def make_worker(
     name: str, offer: Offer | None = None, *, idle_since: float | None = 0.0, **state: Unpack[State]
 ) -> Worker:
@@ -86,7 +73,7 @@ class Scene:
     def add(self, needs: Needs | None = None, **words: Unpack[JobWords]) -> Job:
         self.added += 1
         words.setdefault("queued", self.now)
-        job = make_job(self.added, needs=needs, **words)
+        job = a_job(f"job-{self.added}", number=self.added, needs=needs or Needs(), **words)
         self.line.add(job)
         return job
 
@@ -221,7 +208,7 @@ def test_a_job_that_was_removed_is_not_given_to_anybody() -> None:
 
 def test_a_job_that_ran_before_a_restart_counts_for_its_client() -> None:
     scene = Scene()
-    scene.line.start(make_job(0, client="a"))
+    scene.line.start(a_job(client="a"))
     scene.add(client="a")
     b = scene.add(client="b")
     assert scene.take() is b

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from gateway_kit import Clock
 from memory_journal import MemoryJournal
 
 from comfy_remote.errors import (
@@ -25,14 +26,6 @@ from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.wire.runpod import JobStatus, RunPodState, error_from_runpod
 
 LIMITS = GatewayLimits()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from gateway_kit import Clock
 from memory_journal import MemoryJournal
 from pydantic import JsonValue
 
@@ -20,14 +21,6 @@ A, B = Needs(models=frozenset({"vae/a"})), Needs(models=frozenset({"vae/b"}))
 RARE = Needs(nodes=frozenset({"Rare"}))
 HAS_RARE, LACKS_RARE = Offer(nodes=frozenset({"Rare"})), Offer(nodes=frozenset())
 BOOT = "0" * 32 + "." + "1" * 32
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from gateway_kit import Clock
 from memory_journal import MemoryJournal
 
 from comfy_remote.errors import EngineCrashed, JobNotFound, WorkflowInvalid
@@ -50,13 +51,6 @@ class Said:
 
     async def gone(self, worker_id: str) -> None:
         self.gone_for_good.append(worker_id)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
