@@ -362,7 +362,7 @@ def _workers(ready: int, running: int, queued: int, advice: str) -> Finding:
             "workers",
             "warning",
             f"No worker is up. {words}",
-            f"The first job starts one, which can take minutes. {advice}".strip(),
+            advice,
             details=details,
         )
     return Finding("workers", "ok", words, details=details)

@@ -272,10 +272,7 @@ async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue
     state["health"] = {"ready": health.ready, "running": health.running, "queued": health.queued}
     idle = health.ready == 0 and health.running == 0
     if idle and isinstance(client.target, WaitsForWorkers):
-        state["advice"] = (
-            "No worker is ready. One starts when a job arrives, which can take minutes. "
-            + client.target.no_worker
-        )
+        state["advice"] = f"No worker is ready. {client.target.no_worker}"
     capabilities = await pool.capabilities(target.name)
     state["device"], state["engine"] = capabilities.device, capabilities.engine
     state["known"] = capabilities.nodes is not None

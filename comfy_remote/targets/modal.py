@@ -61,6 +61,7 @@ class ModalKind(EndpointKind):
     provider = "Modal"
     results_kept = "Modal keeps results for seven days at the most."
     no_worker = (
+        "A job starts one, which can take minutes. "
         "If jobs wait for ever, no GPU of that type is available at the moment, or the workspace's "
         "limit is reached: https://modal.com/apps shows the app's containers."
     )

@@ -182,6 +182,14 @@ def test_an_unknown_endpoint_is_looked_for_where_it_would_be() -> None:
     assert "RunPod's console" not in own
 
 
+def test_an_own_gateway_without_workers_starts_none() -> None:
+    kind = RunPodKind()
+    assert "starts one" in kind.no_worker_at(DEFAULT_BASE_URL)
+    own = RunPodTarget("ep", SecretStr(KEY), base_url="https://box.example/v2").no_worker
+    assert "Jobs wait until one is ready" in own
+    assert "RunPod" not in own
+
+
 # --- submitting ---------------------------------------------------------------------------
 
 

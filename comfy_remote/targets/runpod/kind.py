@@ -132,6 +132,10 @@ class EndpointKind(Kind):
         """Whether a gateway of ours may be at that address: it is asked then, once."""
         return False
 
+    def no_worker_at(self, base_url: str) -> str:
+        """Why no worker may come there, and what to do."""
+        return self.no_worker
+
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         """The error for an endpoint that does not exist."""
         raise NotImplementedError
@@ -161,6 +165,7 @@ class RunPodKind(EndpointKind):
     provider = "RunPod"
     results_kept = RESULTS_KEPT
     no_worker = (
+        "A job starts one, which can take minutes. "
         "RunPod sets the workers of an endpoint that was not used for 7 days to 0: then raise Max "
         "workers in its console. If jobs wait for ever, check the endpoint's GPU types there."
     )
@@ -194,6 +199,16 @@ class RunPodKind(EndpointKind):
     def may_be_own_gateway(self, base_url: str) -> bool:
         """Everywhere but at RunPod."""
         return base_url != DEFAULT_BASE_URL
+
+    def no_worker_at(self, base_url: str) -> str:
+        """RunPod starts workers; a gateway of one's own waits for them."""
+        if not self.may_be_own_gateway(base_url):
+            return self.no_worker
+        return (
+            "Jobs wait until one is ready: an engine that still starts, or a machine that joins. "
+            "The gateway's page, at its address in a browser, shows its workers, and why each job "
+            "waits."
+        )
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         advice = (

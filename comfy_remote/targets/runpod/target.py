@@ -184,7 +184,7 @@ class RunPodTarget:
     @property
     def no_worker(self) -> str:
         """Why no worker may come, and what to do."""
-        return self.kind.no_worker
+        return self.kind.no_worker_at(self._base_url)
 
     @property
     def body_limit(self) -> int | None:

@@ -209,7 +209,7 @@ class Gateway:
         if code == NAME_TAKEN:
             raise NameTaken(
                 said or f"Another worker is named {self.worker}.",
-                advice=Hint.WORKER_NAME(),
+                advice="" if said else Hint.WORKER_NAME(),  # the gateway's words have some
             )
         if not code and answer.status == 404:
             # A proxy, or another program: a gateway of ours says what it does not have.
