@@ -1,4 +1,4 @@
-"""Whether a process that an earlier gateway started on this machine is still there."""
+"""What an earlier process of a gateway has left: jobs, and processes that may still run them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,74 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
-__all__ = ["end_process", "is_running", "start_of", "wait_for_its_end"]
+from ..errors import EngineCrashed, OutputLost
+from .queue import JobQueue
+from .workers import Worker, WorkerKind
+
+__all__ = ["give_up_lost_starts", "is_running", "start_of"]
 
 _LOOK_EVERY = 0.1
+_WORKER_PATIENCE = 20.0
 _PATIENCE = 5.0
+
+
+def give_up_lost_starts(queue: JobQueue) -> list[Coroutine[object, object, None]]:
+    """Decide on the jobs that the workers of an earlier process of this gateway had. The folder was
+    free, so that process is gone.
+
+    Returns:
+        To be awaited: they wait until processes which that one had started have ended.
+    """
+    waiting = []
+    for worker in queue.workers:
+        match worker.kind:
+            case WorkerKind.LOCAL:
+                queue.worker_is_gone(worker.id, _ended_with_the_gateway())
+            case WorkerKind.URL:
+                queue.fail_jobs_of(
+                    worker.id,
+                    OutputLost(
+                        "The gateway ended while the job ran on a ComfyUI that runs by itself, "
+                        "and may still be running it.",
+                        advice="Look there for its outputs before you run it again.",
+                    ),
+                )
+            case WorkerKind.SDK:
+                waiting.append(_see_the_end_of(worker, queue))
+            case WorkerKind.JOINED:
+                pass  # it says by itself what it has, when it comes back
+    return waiting
+
+
+async def _see_the_end_of(worker: Worker, queue: JobQueue) -> None:
+    """Wait until a process that an earlier gateway started has ended, as it does by itself."""
+    _, pid, start = worker.boot.split(":", 2) if worker.boot.count(":") > 1 else ("", "", "")
+    if pid.isdecimal() and start:
+        gone = await _wait_for_its_end(int(pid), start, _WORKER_PATIENCE)
+        if not gone:
+            await asyncio.to_thread(_end_process, int(pid), start)
+            gone = await _wait_for_its_end(int(pid), start, _WORKER_PATIENCE)
+        if gone:
+            queue.worker_is_gone(worker.id, _ended_with_the_gateway())
+            return
+    queue.fail_jobs_of(
+        worker.id,
+        OutputLost(
+            "The gateway ended while the job ran, and the worker that had it can deliver no "
+            "result any more.",
+            advice="It may still be running. Make sure that it has ended, then retry the job.",
+        ),
+    )
+
+
+def _ended_with_the_gateway() -> EngineCrashed:
+    return EngineCrashed(
+        "The gateway ended while the job ran, and its worker with it.",
+        advice="Retry the job.",
+    )
 
 
 def start_of(pid: int) -> str:
@@ -48,7 +110,7 @@ def is_running(pid: int, start: str) -> bool:
     return start != "" and start_of(pid) == start
 
 
-async def wait_for_its_end(pid: int, start: str, seconds: float) -> bool:
+async def _wait_for_its_end(pid: int, start: str, seconds: float) -> bool:
     """Wait until that process has ended; whether it did."""
     deadline = asyncio.get_running_loop().time() + seconds
     while await asyncio.to_thread(is_running, pid, start):
@@ -58,7 +120,7 @@ async def wait_for_its_end(pid: int, start: str, seconds: float) -> bool:
     return True
 
 
-def end_process(pid: int, start: str) -> None:
+def _end_process(pid: int, start: str) -> None:
     """End that process by force, with all it has started. This blocks."""
     if not is_running(pid, start):
         return

@@ -17,10 +17,8 @@ from ..aio import first_of, in_thread
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
-    EngineCrashed,
     JobNotFound,
     LocalStorageError,
-    OutputLost,
 )
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.address import is_loopback
@@ -31,7 +29,7 @@ from . import webhook
 from .access import Access, refusals
 from .client_routes import client_routes
 from .clock import AwakeTime
-from .earlier_process import end_process, wait_for_its_end
+from .earlier_process import give_up_lost_starts
 from .endpoint import LocalEndpoint
 from .files import FileStore
 from .job import Job
@@ -50,14 +48,13 @@ from .seen.shown import Shown
 from .seen.state import GatewayState, read_state
 from .upload_routes import upload_routes
 from .worker_routes import worker_routes
-from .workers import Worker, WorkerKind
+from .workers import WorkerKind
 
 __all__ = ["GatewayServer"]
 
 _SWEEP_INTERVAL = 0.5
 _WEBHOOKS_AT_A_TIME = 4
 _STOP_PATIENCE = 5.0
-_LEFT_WORKER_PATIENCE = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -190,7 +187,8 @@ class GatewayServer:
         except BaseException:
             await self.journal.close()
             raise
-        self._give_up_lost_starts()
+        for waiting in give_up_lost_starts(self.queue):
+            self._start_task(waiting)
         self._start_task(self._sweep())
         for job_id in recovered.owed:
             self._start_task(self._deliver_late(job_id))
@@ -244,48 +242,6 @@ class GatewayServer:
         await self.journal.close()
         if self._temporary is not None:
             await asyncio.to_thread(self._temporary.cleanup)
-
-    def _give_up_lost_starts(self) -> None:
-        """Decide on the jobs that the workers of an earlier process of this gateway had. The folder
-        was free, so that process is gone.
-        """
-        for worker in self.queue.workers:
-            match worker.kind:
-                case WorkerKind.LOCAL:
-                    self.queue.worker_is_gone(worker.id, _ended_with_the_gateway())
-                case WorkerKind.URL:
-                    self.queue.fail_jobs_of(
-                        worker.id,
-                        OutputLost(
-                            "The gateway ended while the job ran on a ComfyUI that runs by itself, "
-                            "and may still be running it.",
-                            advice="Look there for its outputs before you run it again.",
-                        ),
-                    )
-                case WorkerKind.SDK:
-                    self._start_task(self._see_the_end_of(worker))
-                case WorkerKind.JOINED:
-                    pass  # it says by itself what it has, when it comes back
-
-    async def _see_the_end_of(self, worker: Worker) -> None:
-        """Wait until a process that an earlier gateway started has ended, as it does by itself."""
-        _, pid, start = worker.boot.split(":", 2) if worker.boot.count(":") > 1 else ("", "", "")
-        if pid.isdecimal() and start:
-            gone = await wait_for_its_end(int(pid), start, _LEFT_WORKER_PATIENCE)
-            if not gone:
-                await asyncio.to_thread(end_process, int(pid), start)
-                gone = await wait_for_its_end(int(pid), start, _LEFT_WORKER_PATIENCE)
-            if gone:
-                self.queue.worker_is_gone(worker.id, _ended_with_the_gateway())
-                return
-        self.queue.fail_jobs_of(
-            worker.id,
-            OutputLost(
-                "The gateway ended while the job ran, and the worker that had it can deliver no "
-                "result any more.",
-                advice="It may still be running. Make sure that it has ended, then retry the job.",
-            ),
-        )
 
     def add_local_worker(
         self,
@@ -419,10 +375,3 @@ def _start(work: Coroutine[object, object, None], tasks: set[asyncio.Task[None]]
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(ended)
-
-
-def _ended_with_the_gateway() -> EngineCrashed:
-    return EngineCrashed(
-        "The gateway ended while the job ran, and its worker with it.",
-        advice="Retry the job.",
-    )

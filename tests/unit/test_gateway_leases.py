@@ -227,7 +227,7 @@ def test_a_process_is_known_by_its_start() -> None:
 def test_an_sdk_workers_process_is_ended_before_its_job_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.gateway.server._LEFT_WORKER_PATIENCE", 1.0)
+    monkeypatch.setattr("comfy_remote.gateway.earlier_process._WORKER_PATIENCE", 1.0)
     process = start_process()
     boot = f"sdk:{process.pid}:{start_of(process.pid)}"
     job_id = left_behind(tmp_path, boot)
