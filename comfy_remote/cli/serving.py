@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -33,6 +34,7 @@ __all__ = [
 TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 
 _LONGEST_TOKEN = 4096
+_FILES = 4096
 _HOW_TO_MAKE_ONE = (
     'To make a token: python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt'
 )
@@ -193,8 +195,21 @@ def serve_until_stopped(
 
     from .interrupt import run_interruptible
 
+    _allow_more_files()
     with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
         run_interruptible(work, politely)
+
+
+def _allow_more_files() -> None:
+    """Let this process open more files, within what its user may: connections are files, too."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def address_for_others(url: str) -> str:

@@ -6,26 +6,26 @@ import errno
 import socket
 import ssl
 
-from aiohttp import web
 from pydantic import SecretStr
 
 from ..advice import Hint
 from ..errors import ConfigurationError
 from ..net.address import is_loopback
+from ..net.serving import GuardedRunner, GuardedSite
 from .limits import MINIMUM_TOKEN_LENGTH
 
 __all__ = ["check_token", "in_url", "listen"]
 
 
 async def listen(
-    runner: web.AppRunner, host: str, port: int, context: ssl.SSLContext | None
+    runner: GuardedRunner, host: str, port: int, context: ssl.SSLContext | None
 ) -> int:
     """Listen, on a free port if ``port`` is 0; returns the port.
 
     Raises:
         ConfigurationError: The address or port cannot be used, with what to do.
     """
-    site = web.TCPSite(runner, host, port, ssl_context=context)
+    site = GuardedSite(runner, host, port, context)
     before = len(runner.addresses)
     try:
         await site.start()

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
+from yarl import URL
 
-__all__ = ["ConnectionLimits", "GuardedRunner", "give_way"]
+__all__ = ["ConnectionLimits", "GuardedRunner", "GuardedSite", "give_way"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +96,23 @@ class GuardedRunner(web.AppRunner):
         # A site of aiohttp only calls what it gets here.
         return cast("web.Server", lambda: _Connection(cast("asyncio.Protocol", server()), self))
 
+    def protocols(self, tls: ssl.SSLContext | None) -> Callable[[], asyncio.Protocol]:
+        """What makes a protocol for each connection of one site."""
+        server = super().server
+        if server is None:
+            raise RuntimeError("the runner has not been set up")
+        return lambda: _Connection(cast("asyncio.Protocol", server()), self, tls)
+
     @property
     def connections(self) -> int:
         """How many are open."""
         return len(self._connections)
+
+    async def cleanup(self) -> None:
+        """See `aiohttp.web.BaseRunner.cleanup`. Who has not asked yet gets no answer any more."""
+        for connection in list(self._silent):
+            connection.abort()
+        await super().cleanup()
 
     def opened(self, connection: _Connection) -> bool:
         """Count a connection.
@@ -129,34 +145,108 @@ class GuardedRunner(web.AppRunner):
         self._silent.pop(connection, None)
 
 
-class _Connection(asyncio.Protocol):
-    """Between a connection and aiohttp's protocol for it, which gets all that arrives."""
+class GuardedSite(web.BaseSite):
+    """An address that a `GuardedRunner` listens on, over https with ``tls``.
 
-    def __init__(self, inner: asyncio.Protocol, runner: GuardedRunner) -> None:
+    aiohttp's own leaves the handshake to asyncio, which takes any number of connections for it, and
+    a minute for each: who opens a thousand, and says nothing, has all of the process's files.
+    """
+
+    def __init__(
+        self, runner: GuardedRunner, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(runner)
+        self._protocols = runner.protocols(tls)
+        self._scheme = "http" if tls is None else "https"
+        self._host, self._port = host, port
+
+    @property
+    def name(self) -> str:
+        """Its URL."""
+        return str(URL.build(scheme=self._scheme, host=self._host, port=self._port))
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: The address cannot be used.
+        """
+        await super().start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocols, self._host, self._port)
+
+
+class _Connection(asyncio.Protocol):
+    """Between a connection and aiohttp's protocol for it, which gets all that arrives.
+
+    Args:
+        tls: For https: it counts from its first byte, not only when the handshake is over.
+    """
+
+    def __init__(
+        self, inner: asyncio.Protocol, runner: GuardedRunner, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._inner = inner
         self._runner = runner
+        self._tls = tls
+        self._securing: asyncio.Task[None] | None = None
+        self._begun = self._ended = False
+        self._early: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._inner.connection_made(transport)
         if not self._runner.opened(self):
             self.abort()
             return
-        _end_when_nothing_is_read(self._transport, self._runner.limits.without_reading)
         self._abort_in(self._runner.limits.before_a_request)
+        if self._tls is None:
+            self._begin(self._transport)
+        else:
+            self._transport.pause_reading()  # the handshake reads
+            secure = self._secure(self._transport, self._tls)
+            self._securing = asyncio.get_running_loop().create_task(secure)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self._runner.closed(self)
-        self._inner.connection_lost(exc)
+        self._ended = True
+        if self._begun:
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
+        if self._begun:
+            self._inner.data_received(data)
+        else:
+            self._early.append(data)  # with the end of the handshake
 
     def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
+        return self._inner.eof_received() if self._begun else None
+
+    async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        loop, seconds = asyncio.get_running_loop(), self._runner.limits.before_a_request
+        try:
+            secured = await loop.start_tls(
+                transport, self, tls, server_side=True, ssl_handshake_timeout=seconds
+            )
+        except OSError:  # also what is no TLS, and what has ended meanwhile
+            secured = None
+        if secured is None or self._ended:
+            self._stop_timer()
+            self._runner.closed(self)
+            transport.abort()
+        else:
+            self._transport = secured
+            self._begin(secured)
+
+    def _begin(self, transport: asyncio.Transport) -> None:
+        self._begun = True
+        self._inner.connection_made(transport)
+        _end_when_nothing_is_read(transport, self._runner.limits.without_reading)
+        for data in self._early:
+            self._inner.data_received(data)
+        self._early.clear()
 
     def pause_writing(self) -> None:
         self._watch_reading()
