@@ -347,7 +347,8 @@ class GatewayServer:
                     body,
                     guard=webhook.webhook_guard(self.limits),
                     retry_delay=self.limits.webhook_retry_delay,
-                    message_id=job.id,
+                    # The same after a restart, and another if the job was retried and ends again.
+                    message_id=f"{job.id}.{round((finished or 0.0) * 1000)}",
                     key=self._webhook_key,
                 )
             self.queue.webhook_called(job, finished)

@@ -19,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from memory_journal import MemoryJournal
 
 from comfy_remote.errors import EngineCrashed, JobNotFound, RateLimited
-from comfy_remote.gateway.job import Policy, Submission
+from comfy_remote.gateway.job import Lease, Policy, Submission
 from comfy_remote.gateway.limits import GatewayLimits
 from comfy_remote.gateway.queue import JobQueue
 from comfy_remote.gateway.workers import WorkerKind
@@ -34,7 +34,9 @@ LIMITS = GatewayLimits(
     worker_silence=50.0,
 )
 LOCAL = "local"
-JOINED = ("a", "b")
+ATTACHED = "c"
+"""A joined worker whose engine goes on when it ends."""
+JOINED = ("a", "b", ATTACHED)
 WORKERS = st.sampled_from((LOCAL, *JOINED))
 ENDED = (RunPodState.COMPLETED, RunPodState.FAILED, RunPodState.CANCELLED, RunPodState.TIMED_OUT)
 
@@ -79,6 +81,9 @@ class Promises(RuleBasedStateMachine):
         self.retries: dict[str, int] = {}
         self.results: dict[str, bytes] = {}
         self.ended: dict[str, float] = {}
+        self.left_running: set[str] = set()
+        # Of which somebody has said, wrongly or at his own risk, that their starts are dead.
+        self.risked: set[str] = set()
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
@@ -98,7 +103,9 @@ class Promises(RuleBasedStateMachine):
 
     def new_boot(self, name: str) -> str:
         self.boots += 1
-        return f"local:{self.boots}" if name == LOCAL else f"{self.boots:032x}.{self.boots:032x}"
+        if name == LOCAL:
+            return f"local:{self.boots}"
+        return f"{self.boots:032x}.{self.boots:032x}" + (".url" if name == ATTACHED else "")
 
     def start_queue(self) -> None:
         self.queue = JobQueue(LIMITS, self.journal, clock=lambda: self.now)
@@ -121,6 +128,9 @@ class Promises(RuleBasedStateMachine):
 
     @rule(target=jobs, key=st.sampled_from(["x", "y", "z", None]), sync=st.booleans())
     def submit(self, key: str | None, sync: bool) -> str:
+        return self.submitted(key, sync=sync)
+
+    def submitted(self, key: str | None, *, sync: bool) -> str:
         policy = Policy.model_validate({"ttl": 10_000_000})
         try:
             job = self.do(
@@ -137,9 +147,14 @@ class Promises(RuleBasedStateMachine):
     def known_keys(self) -> set[str]:
         return {key for key, job_id in self.keys.items() if job_id in self.journal.rows}
 
-    @rule(job_id=jobs)
-    def cancel(self, job_id: str) -> None:
-        if self.state(job_id) in (RunPodState.IN_QUEUE, RunPodState.IN_PROGRESS):
+    @rule(job_id=jobs, all_that_wait=st.sampled_from([False, False, False, True]))
+    def cancel(self, job_id: str, all_that_wait: bool) -> None:
+        if all_that_wait:
+            waiting = [job.id for job in self.queue.line]
+            assert self.do(self.queue.purge()) == len(waiting)
+            for one in waiting:
+                self.results[one], self.ended[one] = b"{}", self.now
+        elif self.state(job_id) in (RunPodState.IN_QUEUE, RunPodState.IN_PROGRESS):
             self.do(self.queue.cancel(job_id))
             self.results[job_id] = b"{}"
             self.ended[job_id] = self.now
@@ -152,13 +167,22 @@ class Promises(RuleBasedStateMachine):
             self.do(self.queue.retry(job_id))
         except RateLimited:
             return
+        if job_id in self.left_running:
+            self.risked.add(job_id)
         self.retries[job_id] = self.retries.get(job_id, 0) + 1
         self.results.pop(job_id, None)
         self.ended.pop(job_id, None)
 
+    @rule(job_id=jobs)
+    def to_front(self, job_id: str) -> None:
+        if self.state(job_id) is RunPodState.IN_QUEUE:
+            assert self.do(self.queue.to_front(job_id)).front
+
     @rule(seconds=st.integers(1, 60))
     def wait(self, seconds: int) -> None:
         self.now += seconds
+        if seconds > 30:
+            self.left_running.clear()
         for name in JOINED:
             if self.machines[name].greeted:
                 self.queue.workers.seen(name)
@@ -171,7 +195,7 @@ class Promises(RuleBasedStateMachine):
     def take(self, name: str, arrives: bool) -> None:
         machine = self.machines[name]
         if not machine.greeted:
-            return
+            self.greet(name)
         for lease in self.do(self.queue.take(name, wait=0)):
             self.check_that_nobody_computes(lease.job.id)
             if arrives or name == LOCAL:
@@ -179,6 +203,12 @@ class Promises(RuleBasedStateMachine):
                 self.starts[lease.job.id] = self.starts.get(lease.job.id, 0) + 1
             else:
                 machine.greeted = False  # it was cut off, and says hello when it is back
+
+    @rule(target=jobs, name=WORKERS)
+    def begin_a_job(self, name: str) -> str:
+        job_id = self.submitted(None, sync=False)
+        self.take(name, arrives=True)
+        return job_id
 
     @rule(name=st.sampled_from(JOINED))
     def say_hello(self, name: str) -> None:
@@ -220,20 +250,47 @@ class Promises(RuleBasedStateMachine):
                     del machine.has[job_id, attempt]
 
     @rule(name=st.sampled_from(JOINED))
-    def restart_a_worker(self, name: str) -> None:
+    def give_back(self, name: str) -> None:
+        """As at a second Ctrl-C: what runs is stopped, and another may do it."""
         machine = self.machines[name]
-        self.note_deaths(name)
+        for (job_id, attempt), state in list(machine.has.items()):
+            if machine.greeted and state is HolderState.RUNNING:
+                del machine.has[job_id, attempt]
+                self.starts[job_id] -= 1
+                job = self.queue.live.get(job_id)
+                if job is not None and not self.queue.is_running(job_id, name, attempt):
+                    self.starts[job_id] += 1
+                elif job is not None:
+                    lease = Lease(job, name, attempt)
+                    self.in_loop(partial(self.queue.put_back, [lease], "It was stopped."))
+
+    @rule(name=st.sampled_from(JOINED), is_back=st.booleans())
+    def restart_a_worker(self, name: str, is_back: bool) -> None:
+        machine = self.machines[name]
+        if name == ATTACHED:
+            self.left_running.update(
+                job_id for (job_id, _), state in machine.has.items() if state is HolderState.RUNNING
+            )
+        else:
+            self.note_deaths(name)
         machine.has = {
             key: state for key, state in machine.has.items() if state is HolderState.ENDED
         }
         machine.boot, machine.greeted = self.new_boot(name), False
+        if is_back:
+            self.greet(name)
+            self.take(LOCAL, arrives=True)
 
-    @rule(name=st.sampled_from(JOINED))
-    def lose_a_machine_for_good(self, name: str) -> None:
-        self.note_deaths(name)
+    @rule(name=st.sampled_from(JOINED), lives=st.booleans())
+    def say_that_one_is_gone(self, name: str, lives: bool) -> None:
+        self.note_deaths(name, results_too=True)
         gone = EngineCrashed("Its owner says so.")
         self.in_loop(lambda: self.queue.worker_is_gone(name, gone))
-        self.machines[name] = Machine(self.new_boot(name), greeted=False)
+        if lives:
+            self.risked.update(job_id for job_id, _ in self.machines[name].has)
+            self.machines[name].greeted = False
+        else:
+            self.machines[name] = Machine(self.new_boot(name), greeted=False)
 
     # What happens to the gateway
 
@@ -282,9 +339,9 @@ class Promises(RuleBasedStateMachine):
         except JobNotFound:
             return None
 
-    def note_deaths(self, name: str) -> None:
+    def note_deaths(self, name: str, *, results_too: bool = False) -> None:
         for (job_id, _), state in self.machines[name].has.items():
-            if state is HolderState.RUNNING:
+            if results_too or state is HolderState.RUNNING:
                 self.deaths[job_id] = self.deaths.get(job_id, 0) + 1
 
     def computing(self, job_id: str) -> list[str]:
@@ -296,7 +353,9 @@ class Promises(RuleBasedStateMachine):
         ]
 
     def check_that_nobody_computes(self, job_id: str) -> None:
-        assert self.computing(job_id) == []
+        if job_id not in self.risked:
+            assert self.computing(job_id) == []
+            assert job_id not in self.left_running
 
     @invariant()
     def results_are_there_as_long_as_promised(self) -> None:
