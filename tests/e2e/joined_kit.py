@@ -72,6 +72,13 @@ class Cluster:
     def submit(self, prompt: object, **policy: object) -> str:
         return str(self.ask("run", job_of(prompt, **policy))["id"])
 
+    def begin(self, prompt: object, *arguments: str) -> tuple[Command, str]:
+        """A worker named attic, and a job that has begun on it."""
+        worker = self.worker("attic", *arguments)
+        job = self.submit(prompt)
+        worker.says(f"Job {job} begins")
+        return worker, job
+
     def status(self, job: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask(f"status/{job}")
         return found

@@ -106,6 +106,24 @@ def a_gateway(folder: Path | None = None, **limits: Any) -> GatewayServer:
     return GatewayServer(endpoint_id="ep", token=TOKEN, limits=limited, folder=folder)
 
 
+@asynccontextmanager
+async def running(
+    folder: Path,
+    record: Record,
+    worker: Callable[..., Any] = local_worker,
+    *,
+    choice: str = "sandbox",
+    stored: Path | None = None,
+    **limits: Any,
+) -> AsyncIterator[tuple[GatewayServer, Client]]:
+    async with (
+        a_gateway(stored, **limits) as gateway,
+        worker(gateway, folder, choice),
+        Client(target(gateway), record=record) as client,
+    ):
+        yield gateway, client
+
+
 def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -115,11 +133,9 @@ async def test_an_input_and_an_output_of_24_mb(
     worker: Callable[..., Any], tmp_path: Path, picture: Path, record: Record
 ) -> None:
     told: list[tuple[int, int]] = []
-    async with (
-        a_gateway() as gateway,
-        worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record, worker) as (gateway, client):
+        report = await client.check(WORKFLOW, inputs=picture)
+        assert "request_too_large" not in [problem.code for problem in report.problems]
         job = await client.submit(WORKFLOW, inputs=picture, on_sent=lambda *sent: told.append(sent))
         shown, film = await job.outputs()
         kept = gateway.files.path(sha256_of(picture)).read_bytes()
@@ -130,28 +146,12 @@ async def test_an_input_and_an_output_of_24_mb(
     assert film.sha256 == hashlib.sha256(film.bytes()).hexdigest()
 
 
-async def test_a_check_knows_that_large_inputs_are_taken(
-    tmp_path: Path, picture: Path, record: Record
-) -> None:
-    async with (
-        a_gateway() as gateway,
-        local_worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
-        report = await client.check(WORKFLOW, inputs=picture)
-    assert "request_too_large" not in [problem.code for problem in report.problems]
-
-
 async def test_an_input_goes_with_its_job_and_comes_again_within_the_next(
     tmp_path: Path, picture: Path, record: Record
 ) -> None:
     """The worker's cache is gone as well: as if another worker took the next job."""
     sha256 = sha256_of(picture)
-    async with (
-        a_gateway(upload_retention=1.0) as gateway,
-        local_worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record, upload_retention=1.0) as (gateway, client):
         first = await client.submit(WORKFLOW, inputs=picture)
         assert (await first.wait()).state is JobState.SUCCEEDED
         await until(lambda: gateway.files.size(sha256) is None)
@@ -166,11 +166,7 @@ async def test_an_input_goes_with_its_job_and_comes_again_within_the_next(
 async def test_a_failed_job_can_be_retried_with_its_input(
     tmp_path: Path, picture: Path, record: Record
 ) -> None:
-    async with (
-        a_gateway(upload_retention=0.1) as gateway,
-        local_worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record, upload_retention=0.1) as (gateway, client):
         job = await client.submit(FAILS, inputs=picture)
         assert isinstance((await job.wait()).error, OutOfMemory)
         (tmp_path / "worker" / "inputs" / sha256_of(picture)).unlink()
@@ -191,11 +187,7 @@ async def test_an_input_that_waits_survives_a_restart(
         Client(target(gateway), record=record) as client,
     ):
         sent = await client.submit(WORKFLOW, inputs=picture)
-    async with (
-        a_gateway(folder, upload_retention=0.1) as gateway,
-        local_worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record, stored=folder, upload_retention=0.1) as (gateway, client):
         outputs = await (await client.resume(sent.id)).outputs()
     assert [output.size for output in outputs][1:] == [SIZE]
 
@@ -204,11 +196,7 @@ async def test_an_input_that_has_gone_before_its_job_came_is_named(
     tmp_path: Path, picture: Path, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If more than an hour passed between the two. Nothing runs then."""
-    async with (
-        a_gateway() as gateway,
-        local_worker(gateway, tmp_path),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record) as (gateway, client):
         add = gateway.queue.add
 
         async def late(*args: Any, **kwargs: Any) -> Any:
@@ -260,11 +248,7 @@ async def test_a_comfyui_gets_an_input_that_its_own_upload_would_refuse(
         file.truncate(120_000_000)
     arguments = f"--cpu --disable-all-custom-nodes --base-directory '{tmp_path / 'comfyui'}'"
     monkeypatch.setenv("COMFYUI_ARGS", arguments)
-    async with (
-        a_gateway() as gateway,
-        local_worker(gateway, tmp_path, str(real_comfyui())),
-        Client(target(gateway), record=record) as client,
-    ):
+    async with running(tmp_path, record, choice=str(real_comfyui())) as (_, client):
         workflow = {key: WORKFLOW[key] for key in ("1", "2")}
         [output] = await (await client.submit(workflow, inputs=picture)).outputs()
     assert output.image().getpixel((3, 3)) == (255, 0, 0)

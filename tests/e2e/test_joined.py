@@ -46,9 +46,7 @@ def test_the_command_runs_a_workflow_on_a_joined_worker(cluster: Cluster) -> Non
 
 def test_a_job_goes_on_while_the_gateway_is_killed_and_started_again(cluster: Cluster) -> None:
     head = cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(4))
-    worker.says(f"Job {job} begins")
+    worker, job = cluster.begin(slow(4))
     head.kill()
     time.sleep(1.0)
     cluster.serve()
@@ -59,9 +57,7 @@ def test_a_job_goes_on_while_the_gateway_is_killed_and_started_again(cluster: Cl
 
 def test_a_result_waits_for_a_gateway_that_is_down(cluster: Cluster) -> None:
     head = cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(2))
-    worker.says(f"Job {job} begins")
+    worker, job = cluster.begin(slow(2))
     head.kill()
     worker.says(f"Job {job} has ended", 30)
     worker.kill()
@@ -76,9 +72,7 @@ def test_the_job_of_a_worker_that_is_killed_runs_once_more_and_its_engine_is_gon
     cluster: Cluster,
 ) -> None:
     cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(3))
-    worker.says(f"Job {job} begins")
+    worker, job = cluster.begin(slow(3))
     engines = children_of(worker.process.pid)
     assert engines
     worker.kill()
@@ -99,9 +93,7 @@ def test_the_job_of_a_killed_worker_is_not_repeated_where_its_engine_goes_on(
     cluster.serve()
     url, engine = start_sandbox()
     try:
-        worker = cluster.worker("attic", "--engine", url)
-        job = cluster.submit(slow(3))
-        worker.says(f"Job {job} begins")
+        worker, job = cluster.begin(slow(3), "--engine", url)
         worker.kill()
         cluster.worker("attic", "--engine", url)
         found = cluster.ends(job)
@@ -127,9 +119,7 @@ def test_both_are_killed_and_started_again(cluster: Cluster) -> None:
 
 def test_a_cancel_reaches_the_worker_within_two_seconds(cluster: Cluster) -> None:
     cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(60))
-    worker.says(f"Job {job} begins")
+    worker, job = cluster.begin(slow(60))
     cluster.ask(f"cancel/{job}", {})
     worker.says(f"Job {job} is stopped", 2)
     after = cluster.submit(picture())
@@ -168,9 +158,7 @@ def test_two_processes_of_one_machine_cannot_have_one_name(cluster: Cluster) -> 
 
 def test_one_on_another_machine_is_refused_while_the_first_has_a_job(cluster: Cluster) -> None:
     cluster.serve()
-    worker = cluster.worker("attic")
-    job = cluster.submit(slow(3))
-    worker.says(f"Job {job} begins")
+    worker, job = cluster.begin(slow(10))
     second = cluster.worker("attic", COMFY_REMOTE_HOME=str(cluster.folder / "elsewhere"))
     second.says("Another process is connected as attic")
     worker.kill()

@@ -110,6 +110,14 @@ class Box:
         found = await self.gateway.endpoint.submit(submission, sync=False, idempotency_key=None)
         return str(found["id"])
 
+    async def begin(self, payload: object) -> str:
+        """Start the worker, and a job on it that ends once `go_on` is set."""
+        self.go_on.clear()
+        await self.start()
+        job = await self.submit(payload)
+        await until(lambda: self.runs[job])
+        return job
+
     async def ends(self, job: str, seconds: float = 30.0) -> dict[str, Any]:
         await self.gateway.queue.wait_until_final(job, seconds)
         found = await self.gateway.queue.get(job)
@@ -172,10 +180,7 @@ async def test_each_job_runs_once_and_has_its_result(box: Box, path: str, fault:
 
 
 async def test_a_job_goes_on_while_the_network_is_cut(box: Box) -> None:
-    box.go_on.clear()
-    await box.start()
-    job = await box.submit("a")
-    await until(lambda: box.runs[job])
+    job = await box.begin("a")
     async with box.proxy.gone():
         await asyncio.sleep(0.5)
         box.go_on.set()
@@ -192,10 +197,7 @@ async def test_a_job_goes_on_while_the_network_is_cut(box: Box) -> None:
 
 
 async def test_a_cancel_during_a_cut_stops_the_job_when_the_network_is_back(box: Box) -> None:
-    box.go_on.clear()
-    await box.start()
-    job = await box.submit("a")
-    await until(lambda: box.runs[job])
+    job = await box.begin("a")
     async with box.proxy.gone():
         await box.gateway.queue.cancel(job)
         await asyncio.sleep(0.2)
@@ -206,10 +208,7 @@ async def test_a_cancel_during_a_cut_stops_the_job_when_the_network_is_back(box:
 
 
 async def test_a_result_after_its_cancel_is_dropped(box: Box) -> None:
-    box.go_on.clear()
-    await box.start()
-    job = await box.submit("a")
-    await until(lambda: box.runs[job])
+    job = await box.begin("a")
     async with box.proxy.gone():
         box.go_on.set()
         await until(box.spool.waiting)
@@ -278,10 +277,7 @@ async def test_a_result_for_which_the_gateway_has_no_room_is_delivered_later(
     async def full(content: bytes) -> str:
         raise LocalStorageError("The disk is full.")
 
-    box.go_on.clear()
-    await box.start()
-    job = await box.submit("x" * 200_000)
-    await until(lambda: box.runs[job])
+    job = await box.begin("x" * 200_000)
     monkeypatch.setattr(box.gateway.endpoint.files, "put", full)
     box.go_on.set()
     await until(lambda: any("/done" in one.path and one.status == 507 for one in box.proxy.seen))

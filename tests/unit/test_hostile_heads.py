@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,16 @@ def gateway_at(url: str, tls: ssl.SSLContext | None = None) -> Gateway:
     return Gateway(url, endpoint="local", worker="desk", token=SecretStr(TOKEN), boot=BOOT, tls=tls)
 
 
-async def serving(handler: Any, tls: ssl.SSLContext | None = None) -> TestServer:
+@asynccontextmanager
+async def serving(handler: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[TestServer]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     server = TestServer(app, host="127.0.0.1", scheme="http" if tls is None else "https")
     await server.start_server(ssl=tls)
-    return server
+    try:
+        yield server
+    finally:
+        await server.close()
 
 
 @pytest.mark.parametrize("job", EVIL_IDS)
@@ -54,14 +59,10 @@ async def test_ids_that_are_paths_are_not_taken(job: str) -> None:
     async def evil(request: web.Request) -> web.Response:
         return web.json_response({"drop": held, "stop": held})
 
-    server = await serving(evil)
-    try:
-        async with gateway_at(str(server.make_url("/"))) as gateway:
-            for asked in (gateway.hello(Hello(boot=BOOT)), gateway.ping(Ping())):
-                with pytest.raises(TargetError, match="cannot be understood"):
-                    await asked
-    finally:
-        await server.close()
+    async with serving(evil) as server, gateway_at(str(server.make_url("/"))) as gateway:
+        for asked in (gateway.hello(Hello(boot=BOOT)), gateway.ping(Ping())):
+            with pytest.raises(TargetError, match="cannot be understood"):
+                await asked
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,9 @@ async def test_jobs_that_are_paths_are_not_taken(job: str) -> None:
     async def evil(request: web.Request) -> web.Response:
         return web.Response(body=b"1", headers={"Comfy-Remote-Job": job})
 
-    server = await serving(evil)
-    try:
-        async with gateway_at(str(server.make_url("/"))) as gateway:
-            with pytest.raises(TargetError, match="a job without an id"):
-                await gateway.take(Ping())
-    finally:
-        await server.close()
+    async with serving(evil) as server, gateway_at(str(server.make_url("/"))) as gateway:
+        with pytest.raises(TargetError, match="a job without an id"):
+            await gateway.take(Ping())
 
 
 @pytest.mark.parametrize("job", EVIL_IDS)
@@ -106,16 +103,14 @@ async def test_a_redirect_does_not_lead_the_token_elsewhere(tmp_path: Path, stat
         reached.append(request.headers.get("Authorization", ""))
         return web.json_response({})
 
-    other = await serving(elsewhere)
-
-    async def away(request: web.Request) -> web.Response:
-        await request.read()
-        return web.Response(status=status, headers={"Location": str(other.make_url("/"))})
-
-    server = await serving(away)
     (file := tmp_path / hashlib.sha256(b"x").hexdigest()).write_bytes(b"x")
-    try:
-        async with gateway_at(str(server.make_url("/"))) as gateway:
+    async with serving(elsewhere) as other:
+
+        async def away(request: web.Request) -> web.Response:
+            await request.read()
+            return web.Response(status=status, headers={"Location": str(other.make_url("/"))})
+
+        async with serving(away) as server, gateway_at(str(server.make_url("/"))) as gateway:
             for asked in (
                 gateway.hello(Hello(boot=BOOT)),
                 gateway.take(Ping()),
@@ -125,9 +120,6 @@ async def test_a_redirect_does_not_lead_the_token_elsewhere(tmp_path: Path, stat
             ):
                 with pytest.raises(ComfyRemoteError):
                     await asked
-    finally:
-        await server.close()
-        await other.close()
     assert reached == []
 
 
@@ -145,8 +137,7 @@ async def test_another_certificate_gets_no_token(tmp_path: Path) -> None:
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "own.pem", tmp_path / "own.key")
-    server = await serving(answer, context)
-    try:
+    async with serving(answer, context) as server:
         url = f"https://127.0.0.1:{server.port}"
         for tls in (None, trusting(tmp_path / "other.pem")):
             async with gateway_at(url, tls) as gateway:
@@ -156,8 +147,6 @@ async def test_another_certificate_gets_no_token(tmp_path: Path) -> None:
         async with gateway_at(url, trusting(tmp_path / "own.pem")) as gateway:
             await gateway.hello(Hello(boot=BOOT))
         assert reached == [f"Bearer {TOKEN}"]
-    finally:
-        await server.close()
 
 
 @pytest.mark.parametrize("url", ["http://192.168.1.20:8000", "http://head.example", "ftp://head"])
@@ -173,14 +162,10 @@ async def test_a_small_answer_that_unpacks_to_a_large_one_is_not_unpacked() -> N
         headers = {"Content-Encoding": "gzip", "Comfy-Remote-Job": "a/1"}
         return web.Response(body=bomb, headers=headers)
 
-    server = await serving(packed)
-    try:
-        async with gateway_at(str(server.make_url("/"))) as gateway:
-            for asked in (gateway.hello(Hello(boot=BOOT)), gateway.take(Ping())):
-                with pytest.raises(TargetError):
-                    await asked
-    finally:
-        await server.close()
+    async with serving(packed) as server, gateway_at(str(server.make_url("/"))) as gateway:
+        for asked in (gateway.hello(Hello(boot=BOOT)), gateway.take(Ping())):
+            with pytest.raises(TargetError):
+                await asked
 
 
 @pytest.fixture
@@ -191,9 +176,8 @@ async def endless() -> AsyncIterator[TestServer]:
         while True:
             await response.write(b"\0" * 2**20)
 
-    server = await serving(stream)
-    yield server
-    await server.close()
+    async with serving(stream) as server:
+        yield server
 
 
 async def test_an_input_without_an_end_does_not_fill_the_disk(
@@ -217,12 +201,8 @@ async def test_what_a_gateway_says_is_a_line_of_the_log(
         words = f"\x1b[2Jno\n12:00:00 Job x has ended. {request.headers['Authorization']}"
         return web.json_response({"error": words}, status=404)
 
-    server = await serving(evil)
-    try:
-        async with gateway_at(str(server.make_url("/"))) as gateway:
-            with pytest.raises(ComfyRemoteError) as caught:
-                await gateway.hello(Hello(boot=BOOT))
-    finally:
-        await server.close()
+    async with serving(evil) as server, gateway_at(str(server.make_url("/"))) as gateway:
+        with pytest.raises(ComfyRemoteError) as caught:
+            await gateway.hello(Hello(boot=BOOT))
     assert "\x1b" not in str(caught.value)
     assert TOKEN not in f"{caught.value} {caplog.text}"

@@ -4,73 +4,35 @@
 const PATIENCE_MS = 15_000
 
 /**
- * @typedef {object} WorkerView
- * @property {string} id
- * @property {string} kind
- * @property {'idle' | 'running' | 'starting' | 'drained' | 'silent' | 'broken'} state
- * @property {number | null} seconds
- * @property {string} why
- * @property {boolean} draining
- * @property {string[]} jobs
- * @property {string} engine
- * @property {string} device
- * @property {string} version
- * @property {number | null} memory
- * @property {string[]} labels
- * @property {string[]} warm
- */
-
-/**
- * @typedef {object} RunningJob
- * @property {string} id
- * @property {string} client
- * @property {string} batch
- * @property {number} priority
- * @property {number} attempt
- * @property {string} worker
- * @property {number} seconds
- * @property {number | null} progress
- */
-
-/**
- * @typedef {object} WaitingJob
- * @property {string} id
- * @property {number} position
- * @property {string} client
- * @property {string} batch
- * @property {number} priority
- * @property {boolean} front
- * @property {boolean} low
- * @property {number} attempt
- * @property {number} seconds
- * @property {string} why
- */
-
-/**
- * @typedef {object} EndedJob
- * @property {string} id
- * @property {'COMPLETED' | 'FAILED' | 'CANCELLED' | 'TIMED_OUT'} state
- * @property {string} code
- * @property {string} client
- * @property {string} batch
- * @property {string} worker
- * @property {number} attempt
- * @property {number} ago
- * @property {number | null} seconds
- * @property {number} files
- * @property {number} size
- */
-
-/**
- * @typedef {object} Overview
- * @property {string} endpoint
- * @property {string} version
- * @property {Record<'waiting' | 'waiting_limit' | 'running' | 'completed' | 'failed' | 'retried' |
- *   'store' | 'store_limit' | 'disk_free' | 'disk_reserve', number>} totals
- * @property {WorkerView[]} workers
- * @property {RunningJob[]} running
- * @property {WaitingJob[]} waiting
- * @property {EndedJob[]} ended
+ * @typedef {{
+ *   id: string, kind: string, jobs: string[], draining: boolean,
+ *   state: 'idle' | 'running' | 'starting' | 'drained' | 'silent' | 'broken',
+ *   seconds: number | null, why: string,
+ *   engine: string, device: string, version: string,
+ *   memory: number | null, labels: string[], warm: string[]
+ * }} WorkerView
+ *
+ * @typedef {{ id: string, client: string, batch: string, attempt: number }} Job
+ *
+ * @typedef {Job & {
+ *   priority: number, worker: string, seconds: number, progress: number | null
+ * }} RunningJob
+ *
+ * @typedef {Job & {
+ *   position: number, priority: number, front: boolean, low: boolean, seconds: number, why: string
+ * }} WaitingJob
+ *
+ * @typedef {Job & {
+ *   state: 'COMPLETED' | 'FAILED' | 'CANCELLED' | 'TIMED_OUT', code: string, worker: string,
+ *   ago: number, seconds: number | null, files: number, size: number
+ * }} EndedJob
+ *
+ * @typedef {{
+ *   endpoint: string, version: string,
+ *   totals: Record<'waiting' | 'waiting_limit' | 'running' | 'completed' | 'failed' | 'retried' |
+ *     'store' | 'store_limit' | 'disk_free' | 'disk_reserve', number>,
+ *   workers: WorkerView[], running: RunningJob[], waiting: WaitingJob[], ended: EndedJob[]
+ * }} Overview
  */
 
 /** An answer that is an error, in the gateway's words. */
