@@ -226,6 +226,9 @@ class _Connection(asyncio.Protocol):
 
     async def _secure(self, transport: asyncio.Transport, tls: ssl.SSLContext) -> None:
         loop, seconds = asyncio.get_running_loop(), self._runner.limits.before_a_request
+        # Python 3.10 has begun to read all the same, and `start_tls` would lose what comes now.
+        transport.resume_reading()
+        transport.pause_reading()
         try:
             secured = await loop.start_tls(
                 transport, self, tls, server_side=True, ssl_handshake_timeout=seconds
