@@ -382,6 +382,30 @@ async def test_a_token_that_is_not_taken_any_more_ends_it(head: FakeHead, tmp_pa
     assert TOKEN not in str(caught.value)
 
 
+async def test_a_proxy_that_refuses_for_a_while_ends_neither_worker_nor_job(
+    head: FakeHead, tmp_path: Path
+) -> None:
+    """Only the gateway's own 401 says that the token is not taken."""
+    go_on = asyncio.Event()
+
+    async def work(job_id: str, payload: Any, report: Any) -> dict[str, JsonValue]:
+        await go_on.wait()
+        return {"done": True}
+
+    async with joined(head, tmp_path, work) as running:
+        head.jobs.put_nowait(("a", 1, 0))
+        await until(head.runs_one)
+        for name in ("ping", "hello", "take", "done"):
+            head.instead[name] = answers(403)
+        asked = len(head.asked)
+        go_on.set()
+        await until(lambda: {"hello", "done"} <= set(head.asked[asked:]))
+        assert not running.task.done()
+        head.instead.clear()
+        await until(lambda: head.results)
+    assert head.results == [("a", "1", {"output": {"done": True}})]
+
+
 async def test_a_name_that_another_has_is_waited_for_and_then_an_error(
     head: FakeHead, tmp_path: Path
 ) -> None:

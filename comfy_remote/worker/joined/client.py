@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from ...advice import Hint
 from ...clean import clean
-from ...errors import ComfyRemoteError, ConfigurationError, TargetError
+from ...errors import ComfyRemoteError, ConfigurationError, TargetError, TargetUnreachable
 from ...json_text import check_json_values, problems_in
 from ...media.receive import file_chunks
 from ...net.address import base_address, check_key_is_safe
@@ -44,7 +44,7 @@ _POLLS = HttpLimits(patience=35.0, answer=4 * 1024**2, backoff=Backoff(attempts=
 _TRANSFERS = HttpLimits(patience=120.0, answer=4 * 1024**2, backoff=Backoff(attempts=1))
 _LARGEST_INPUT = 64 * 1024**2
 _MOST_VALUES = 500_000
-_SPOKEN_OF = (400, 404, 409, 410, 413)
+_SPOKEN_OF = (400, 403, 404, 409, 410, 413)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -181,6 +181,8 @@ class Gateway:
             return
         if asked.status == 413:
             raise Refused(f"it has {size} bytes, which is too large", 413)
+        if asked.status == 403:
+            raise _forbidden()
         if asked.status != 404:
             raise error_of(asked, "The gateway")
         answer = await self._transfers.put_once(
@@ -194,7 +196,7 @@ class Gateway:
         return GatewayStore(f"{self._base}/files", self._key, tls=self._tls)
 
     async def _post(self, path: str, body: bytes = b"{}", limit: int | None = None) -> Response:
-        answer = await self._polls.post_once(path, body, self._boot, accept=(409,), limit=limit)
+        answer = await self._polls.post_once(path, body, self._boot, accept=(403, 409), limit=limit)
         try:
             return self._checked(answer)
         except Refused as error:
@@ -211,6 +213,10 @@ class Gateway:
                 said or f"Another worker is named {self.worker}.",
                 advice="" if said else Hint.WORKER_NAME(),  # the gateway's words have some
             )
+        if not code and answer.status == 403:
+            raise _forbidden()
+        if answer.status == 403:
+            raise error_of(answer, "The gateway")
         if not code and answer.status == 404:
             # A proxy, or another program: a gateway of ours says what it does not have.
             raise error_of(answer, "The gateway")
@@ -266,4 +272,12 @@ def _nonsense(why: str) -> TargetError:
     return TargetError(
         f"The gateway's answer cannot be understood: {clean(why)[:500]}.",
         advice="Check the address, and that both run the same version of Comfy Remote.",
+    )
+
+
+def _forbidden() -> TargetUnreachable:
+    """A gateway refuses a token by 401: this is a proxy, or the page of a network's login."""
+    return TargetUnreachable(
+        "Something between this machine and the gateway refuses to pass requests on (HTTP 403).",
+        advice="Look at the proxy, or log in to the network.",
     )
