@@ -68,16 +68,12 @@ class _Connection:
 
 
 class JoinedWorkers:
-    """All of them, between their routes and the queue.
-
-    Args:
-        poll: Seconds for which a worker's question is held open, at most.
-    """
+    """All of them, between their routes and the queue."""
 
     def __init__(self, endpoint: LocalEndpoint, journal: Journal) -> None:
         self.notes = WorkerNotes()
         """What the owner says of workers, as it was read last."""
-        self.poll = min(_POLL, endpoint.limits.poll_wait)
+        self._poll = min(_POLL, endpoint.limits.poll_wait)
         self._endpoint = endpoint
         self._queue = endpoint.queue
         self._registry = endpoint.queue.workers
@@ -141,7 +137,7 @@ class JoinedWorkers:
         if any((job.id, job.attempt) not in held for job in worker.running.values()):
             raise NotGreeted
         with self._polling(boot):
-            taking = asyncio.ensure_future(self._endpoint.take(worker_id, wait=self.poll))
+            taking = asyncio.ensure_future(self._endpoint.take(worker_id, wait=self._poll))
             connection.take = taking
             try:
                 await asyncio.wait({taking})
@@ -182,7 +178,7 @@ class JoinedWorkers:
         if not stop:
             with self._polling(boot):
                 async with first_of(
-                    self._registry.take_stops(worker_id, wait=self.poll),
+                    self._registry.take_stops(worker_id, wait=self._poll),
                     self._words_change(worker, drained),
                 ) as (stopping, _):
                     jobs = stopping.result() if stopping.done() else []
@@ -324,7 +320,7 @@ class JoinedWorkers:
     async def _words_change(self, worker: Worker, drained: bool) -> None:
         """Wait until something is said of a worker that it has to know."""
         while worker.draining == drained and self.notes.knows(worker.id):
-            await self._words.wait(self.poll)
+            await self._words.wait(self._poll)
 
     async def _apply(self) -> None:
         notes = self.notes
@@ -409,7 +405,7 @@ def _memory_of(hello: Hello) -> int:
 
 
 def _without_lists(hello: Hello) -> Hello:
-    report = hello.report.model_copy(update={"nodes": None, "models": None, "warm": []})
+    report = hello.report.model_copy(update={"nodes": None, "models": None})
     return hello.model_copy(update={"report": report, "holds": [], "number": 0})
 
 

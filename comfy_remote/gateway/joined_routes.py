@@ -104,7 +104,7 @@ class _JoinedRoutes:
     async def hello(self, request: web.Request) -> web.Response:
         hello = await self._read(request, Hello)
         drop = await self._joined.hello(_worker(request), hello)
-        return _answer(HelloAnswer(drop=drop, poll_wait=self._joined.poll))
+        return _answer(HelloAnswer(drop=drop))
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         ping = await self._read(request, Ping)

@@ -77,7 +77,6 @@ def offer_of(report: Report) -> Offer:
         memory=report.memory,
         labels=frozenset(report.labels),
         fetches_models=report.fetches_models,
-        warm=frozenset(report.warm),
         paid=frozenset(report.paid),
     )
 

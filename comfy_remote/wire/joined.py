@@ -93,7 +93,6 @@ class Report(BaseModel):
         memory: Bytes of the GPU's memory.
         labels: What its owner says of it.
         fetches_models: Whether it may fetch models for a job.
-        warm: Models of its last run.
         paid: Those of the nodes that buy something from a service each time that they run.
     """
 
@@ -104,7 +103,6 @@ class Report(BaseModel):
     memory: Annotated[int, Field(ge=0, le=2**50)] | None = None
     labels: Annotated[list[_Name], Field(max_length=64)] = []
     fetches_models: bool = False
-    warm: Annotated[list[_Name], Field(max_length=1000)] = []
     paid: Annotated[list[_Name], Field(max_length=MOST_NAMES)] = []
 
 
@@ -148,15 +146,13 @@ class Hello(BaseModel):
 
 
 class HelloAnswer(BaseModel):
-    """What the worker must drop, and how long polls are held open.
+    """What the worker must drop.
 
     Attributes:
         drop: Jobs that are no longer its own: those that run are to be stopped, results deleted.
-        poll_wait: Seconds after which ``take`` and ``ping`` are answered at the latest.
     """
 
     drop: list[Held] = []
-    poll_wait: float = Field(default=20.0, gt=0, le=60.0)
 
 
 class Ping(BaseModel):

@@ -240,7 +240,7 @@ def test_what_a_worker_says_is_text(gateway: Gateway, window: Page) -> None:
     evil = "<img src=x onerror=document.title='owned'>"
     tricks = f"{evil}\x1b[2J\u202e\n"
     server = gateway.server
-    report = Report(engine=tricks, device=tricks, labels=[tricks], nodes=[tricks], warm=[tricks])
+    report = Report(engine=tricks, device=tricks, labels=[tricks], nodes=[tricks])
     hello = Hello(boot=f"{'a' * 32}.{'b' * 32}", report=report, version=tricks, broken=tricks)
 
     async def join() -> None:

@@ -131,7 +131,7 @@ class FakeHead:
         held = {one["job"] for one in said["holds"]}
         for job in [one for one in self._given if one not in held]:
             self.jobs.put_nowait(self._given.pop(job))  # it never arrived
-        return web.json_response({"drop": self.drop, "poll_wait": self.poll_wait})
+        return web.json_response({"drop": self.drop})
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         try:

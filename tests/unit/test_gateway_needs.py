@@ -236,7 +236,6 @@ def test_a_workers_offer_names_things_as_needs_do() -> None:
         memory=5,
         labels=["x"],
         fetches_models=True,
-        warm=["vae/a.pt"],
         paid=["B"],
     )
     offer = offer_of(report)
@@ -253,7 +252,6 @@ def test_a_workers_offer_names_things_as_needs_do() -> None:
         memory=5,
         labels=frozenset({"x"}),
         fetches_models=True,
-        warm=frozenset({"vae/a.pt"}),
         paid=frozenset({"B"}),
     )
     assert offer_of(Report()) == Offer()
