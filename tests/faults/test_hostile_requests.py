@@ -153,7 +153,9 @@ async def test_results_that_are_none_fail_their_job(
 
 
 @pytest.mark.parametrize("token", [TOKEN, "a-strangers-word"])
-@pytest.mark.parametrize("packed", [gzip.compress(b'{"input": 1}'), b"not gzip"])
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(b'{"input": 1}', mtime=0), b"not gzip"], ids=["gzip", "other"]
+)
 async def test_what_is_packed_is_not_unpacked(
     gateway: GatewayServer, token: str, packed: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
