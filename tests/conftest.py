@@ -8,6 +8,7 @@ tried otherwise. Without one, the tests that need it are skipped with the reason
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ from helpers import (
 )
 from hypothesis import HealthCheck, settings
 
+from comfy_remote.config.log_thread import LogThread
 from comfy_remote.net.retry import Backoff
 from comfy_remote.secrets import SECRETS
 
@@ -163,3 +165,13 @@ def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def no_secrets_of_other_tests() -> None:
     """A process notes each secret that it reads; here, each test is one."""
     SECRETS.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_log_thread_is_left() -> Iterator[None]:
+    """A server that a test ran in its own process does not log the next tests' records."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, LogThread)]:
+        root.removeHandler(handler)
+        handler.close()

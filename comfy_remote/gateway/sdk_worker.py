@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import SecretStr
 
 from ..aio import first_of
-from ..errors import ConfigurationError, EngineCrashed
+from ..errors import ConfigurationError, EngineCrashed, OutputLost
 from ..net.retry import Backoff
 from ..targets.launch import own_module
 from ..worker.process import ChildProcess
@@ -72,6 +72,8 @@ class SdkWorker:
         self._endpoint_id = endpoint_id
         self._token = token
         self._command = list(command)
+        # What its ComfyUI may go on with when it has ended is never given to another.
+        self._attached = any(word.startswith(("http://", "https://")) for word in command)
         self._environment = dict(environment or {})
         self._grace = grace
         self._backoff = backoff
@@ -120,27 +122,39 @@ class SdkWorker:
         )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         start = await asyncio.to_thread(start_of, process.pid)
-        boot = f"{WorkerKind.SDK.value}:{process.pid}:{start}"
+        # Without a start, the end of the process proves nothing to the gateway's next one.
+        boot = f"{WorkerKind.SDK.value}:{process.pid}:{'' if self._attached else start}"
         self._queue.workers.register(worker_id, WorkerKind.SDK, boot)
         try:
             status = await self._end_of(process, worker_id)
             worker = self._queue.workers.get(worker_id)
             self._was_ready = self._was_ready or (worker is not None and worker.ready)
             _log.warning("Worker %s ended with status %d.", worker_id, status)
-            self._queue.worker_is_gone(
-                worker_id,
-                EngineCrashed(
-                    f"The worker process ended (status {status}) while the job ran.",
-                    advice="The gateway's log says more; a worker that ran out of memory is one "
-                    "reason.",
-                    details={"status": status},
-                ),
+            died = EngineCrashed(
+                f"The worker process ended (status {status}) while the job ran.",
+                advice="The gateway's log says more. A worker may run out of memory, for example.",
+                details={"status": status},
             )
+            if self._attached:
+                died.message += " The ComfyUI that it used may still be running the job."
+                self._queue.fail_jobs_of(worker_id, died)
+            else:
+                self._queue.worker_is_gone(worker_id, died)
             return status
         finally:
             # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))
-            self._queue.worker_has_stopped(worker_id, "The gateway was stopped.")
+            if self._attached:
+                self._queue.fail_jobs_of(
+                    worker_id,
+                    OutputLost(
+                        "The gateway was stopped while the job ran on a ComfyUI that runs by "
+                        "itself, and may still be running it.",
+                        advice="Look there for its outputs before you run it again.",
+                    ),
+                )
+            else:
+                self._queue.worker_has_stopped(worker_id, "The gateway was stopped.")
 
     async def _end_of(self, process: ChildProcess, worker_id: str) -> int:
         """Its exit status. One that has long been silent is ended: it hangs."""

@@ -62,7 +62,7 @@ async def test_an_unknown_endpoint(gateway: Lane, out: Path) -> None:
     async with Client(target) as client:
         with pytest.raises(TargetNotFound, match="nosuch") as caught:
             await client.submit(picture(new_mark()))
-    assert "console" in caught.value.advice
+    assert "Give the id" in caught.value.advice
     assert gateway.proxy.count("/run") == 1
 
 

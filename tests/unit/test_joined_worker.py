@@ -23,7 +23,7 @@ from comfy_remote.errors import AuthenticationError, EngineCrashed, TargetError
 from comfy_remote.media.receive import Received
 from comfy_remote.net.retry import Backoff
 from comfy_remote.wire.joined import Report, home_of
-from comfy_remote.worker.joined.client import Gateway, NameTaken
+from comfy_remote.worker.joined.client import Gateway
 from comfy_remote.worker.joined.delivery import DeliveryTimes, SpoolStore
 from comfy_remote.worker.joined.spool import Spool, SpoolLimits
 from comfy_remote.worker.joined.worker import JoinedTimes, JoinedWorker
@@ -411,7 +411,7 @@ async def test_a_name_that_another_has_is_waited_for_and_then_an_error(
 ) -> None:
     head.instead["hello"] = answers(409, "desk is taken.", "worker_name_taken")
     async with joined(head, tmp_path) as running:
-        with pytest.raises(NameTaken, match="desk is taken"):
+        with pytest.raises(TargetError, match="desk is taken"):
             await asyncio.wait_for(running.task, 5)
     assert head.asked.count("hello") > 1
     async with joined(head, tmp_path) as running:

@@ -37,7 +37,7 @@ from ...wire.joined import (
 from ..loop import TakenJob
 from ..storage import GatewayStore
 
-__all__ = ["Gateway", "HelloWanted", "NameTaken", "Refused", "trusting"]
+__all__ = ["Gateway", "HelloWanted", "Refused", "trusting"]
 
 # Above the 20 s for which a gateway holds a poll, so that a cut network is noticed.
 _POLLS = HttpLimits(patience=35.0, answer=4 * 1024**2, backoff=Backoff(attempts=1))
@@ -51,10 +51,6 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 class HelloWanted(Exception):
     """The gateway does not know this start of the worker: it has started again itself."""
-
-
-class NameTaken(TargetError):
-    """Another worker has this worker's name."""
 
 
 class Refused(Exception):
@@ -75,8 +71,9 @@ class Gateway:
     """The gateway, as one worker sees it. Used as an asynchronous context manager.
 
     Nothing is tried again here. Besides what is said below, all methods raise `HelloWanted`,
-    `NameTaken`, `AuthenticationError` for a token that is not (or no longer) taken, and
-    `TargetError` where there is no answer, or none that can be understood.
+    `AuthenticationError` for a token that is not (or no longer) taken, and `TargetError` where there
+    is no answer, none that can be understood, or (with `NAME_TAKEN` in its details) another worker
+    has this one's name.
 
     Args:
         url: Of the gateway: ``https://head:8000``.
@@ -209,9 +206,10 @@ class Gateway:
         if code == SAY_HELLO:
             raise HelloWanted
         if code == NAME_TAKEN:
-            raise NameTaken(
+            raise TargetError(
                 said or f"Another worker is named {self.worker}.",
                 advice="" if said else Hint.WORKER_NAME(),  # the gateway's words have some
+                details={NAME_TAKEN: True},
             )
         if not code and answer.status == 403:
             raise _forbidden()

@@ -15,10 +15,10 @@ from ...aio import Signal, first_of, in_thread, within
 from ...errors import AuthenticationError, ComfyRemoteError, TargetError
 from ...net.retry import Backoff
 from ...version import __version__
-from ...wire.joined import Held, Hello, HolderState, Ping, Report
+from ...wire.joined import NAME_TAKEN, Held, Hello, HolderState, Ping, Report
 from ...wire.runpod import error_to_runpod
 from ..loop import Handler, TakenJob, work
-from .client import Gateway, HelloWanted, NameTaken
+from .client import Gateway, HelloWanted
 from .delivery import Delivery, DeliveryTimes, SpoolStore
 from .spool import Spool
 
@@ -221,12 +221,11 @@ class JoinedWorker:
                 error: Exception | None = None
             except AuthenticationError:
                 raise
-            except NameTaken as taken:
-                now = asyncio.get_running_loop().time()
-                if not taken_once and now - since > self._times.name_patience:
-                    raise
-                failures, error = failures + 1, taken
             except ComfyRemoteError as outage:
+                waited = asyncio.get_running_loop().time() - since
+                taken = outage.details.get(NAME_TAKEN) and not taken_once
+                if taken and waited > self._times.name_patience:
+                    raise
                 failures, error = failures + 1, outage
             self._connected.clear()
             if error is not None:
