@@ -71,9 +71,9 @@ class Gateway:
     """The gateway, as one worker sees it. Used as an asynchronous context manager.
 
     Nothing is tried again here. Besides what is said below, all methods raise `HelloWanted`,
-    `AuthenticationError` for a token that is not (or no longer) taken, and `TargetError` where there
-    is no answer, none that can be understood, or (with `NAME_TAKEN` in its details) another worker
-    has this one's name.
+    `AuthenticationError` for a token that is not (or no longer) taken, and `TargetError` where
+    there is no answer, none that can be understood, or (with `NAME_TAKEN` in its details) another
+    worker has this one's name.
 
     Args:
         url: Of the gateway: ``https://head:8000``.
