@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from ..errors import EngineCrashed, OutputLost
+from .moves import may_go_on
 from .queue import JobQueue
 from .workers import Worker, WorkerKind
 
@@ -35,14 +36,7 @@ def give_up_lost_starts(queue: JobQueue) -> list[Coroutine[object, object, None]
             case WorkerKind.LOCAL:
                 queue.worker_is_gone(worker.id, _ended_with_the_gateway())
             case WorkerKind.URL:
-                queue.fail_jobs_of(
-                    worker.id,
-                    OutputLost(
-                        "The gateway ended while the job ran on a ComfyUI that runs by itself, "
-                        "and may still be running it.",
-                        advice="Look there for its outputs before you run it again.",
-                    ),
-                )
+                queue.fail_jobs_of(worker.id, may_go_on("The gateway ended"))
             case WorkerKind.SDK:
                 waiting.append(_see_the_end_of(worker, queue))
             case WorkerKind.JOINED:

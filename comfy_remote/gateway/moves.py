@@ -8,7 +8,7 @@ from copy import copy
 from pydantic_core import to_json
 
 from ..aio import Signal
-from ..errors import ComfyRemoteError, JobTimedOut
+from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
 from ..wire.runpod import RunPodState, error_to_runpod
 from .ends import Ends
 from .job import Attempt, Ending, Job
@@ -19,7 +19,7 @@ from .placing import Line
 from .queue_events import JobPutBack, JobRepeated, JobStarted, Watch
 from .workers import Worker, WorkerKind, WorkerRegistry
 
-__all__ = ["JobMoves"]
+__all__ = ["JobMoves", "may_go_on"]
 
 _MOST_STARTS = 2
 """One repeat: what has killed two workers would kill a third."""
@@ -195,6 +195,18 @@ class JobMoves:
 
     def _worker_of(self, job: Job) -> Worker | None:
         return None if job.worker_id is None else self._workers.get(job.worker_id)
+
+
+def may_go_on(what: str) -> OutputLost:
+    """What a job ends with when its worker has gone, and its engine goes on without the worker.
+
+    Args:
+        what: What happened to the worker: ``The gateway ended``.
+    """
+    return OutputLost(
+        f"{what} while the job ran on a ComfyUI that runs by itself, and may still be running it.",
+        advice="Look there for its outputs before you run it again.",
+    )
 
 
 def _as_result(error: ComfyRemoteError) -> bytes:

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pydantic import SecretStr
 
 from ..aio import first_of
-from ..errors import ConfigurationError, EngineCrashed, OutputLost
+from ..errors import ConfigurationError, EngineCrashed
 from ..net.retry import Backoff
 from ..targets.launch import own_module
+from ..worker.choice import is_url
 from ..worker.process import ChildProcess
 from .earlier_process import start_of
+from .moves import may_go_on
 from .queue import JobQueue
 from .workers import WorkerKind
 
@@ -73,7 +75,7 @@ class SdkWorker:
         self._token = token
         self._command = list(command)
         # What its ComfyUI may go on with when it has ended is never given to another.
-        self._attached = any(word.startswith(("http://", "https://")) for word in command)
+        self._attached = any(map(is_url, command))
         self._environment = dict(environment or {})
         self._grace = grace
         self._backoff = backoff
@@ -122,9 +124,9 @@ class SdkWorker:
         )
         _log.info("Worker %s started (process %d).", worker_id, process.pid)
         start = await asyncio.to_thread(start_of, process.pid)
-        # Without a start, the end of the process proves nothing to the gateway's next one.
-        boot = f"{WorkerKind.SDK.value}:{process.pid}:{'' if self._attached else start}"
-        self._queue.workers.register(worker_id, WorkerKind.SDK, boot)
+        kind = WorkerKind.URL if self._attached else WorkerKind.SDK
+        boot = f"{kind.value}:{process.pid}:{start}"
+        self._queue.workers.register(worker_id, kind, boot)
         try:
             status = await self._end_of(process, worker_id)
             worker = self._queue.workers.get(worker_id)
@@ -145,14 +147,7 @@ class SdkWorker:
             # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))
             if self._attached:
-                self._queue.fail_jobs_of(
-                    worker_id,
-                    OutputLost(
-                        "The gateway was stopped while the job ran on a ComfyUI that runs by "
-                        "itself, and may still be running it.",
-                        advice="Look there for its outputs before you run it again.",
-                    ),
-                )
+                self._queue.fail_jobs_of(worker_id, may_go_on("The gateway was stopped"))
             else:
                 self._queue.worker_has_stopped(worker_id, "The gateway was stopped.")
 

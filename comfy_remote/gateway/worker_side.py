@@ -15,7 +15,7 @@ from .job import Attempt, Ending, Job, Lease
 from .journal import Journal
 from .limits import GatewayLimits
 from .live_jobs import LiveJobs
-from .moves import JobMoves
+from .moves import JobMoves, may_go_on
 from .offers import Offer
 from .queue_events import JobEnded, Watch
 from .workers import Worker, WorkerKind, WorkerRegistry
@@ -276,14 +276,7 @@ class WorkerSide:
             elif job.boot == boot:
                 self._moves.give_up_start(job, "The worker never had it.")
             elif is_attached(job.boot):
-                self._moves.fail(
-                    job,
-                    OutputLost(
-                        f"Worker {worker_id} was started again while the job ran on a ComfyUI that "
-                        "runs by itself, and may still be running it.",
-                        advice="Look there for its outputs before you run it again.",
-                    ),
-                )
+                self._moves.fail(job, may_go_on(f"Worker {worker_id} was started again"))
             else:
                 self._moves.lose(
                     job,

@@ -32,7 +32,7 @@ class WorkerKind(str, Enum):
     SDK = "sdk"
     """A process on this machine with RunPod's SDK."""
     URL = "url"
-    """It runs in the gateway's own process, on an engine that goes on without it."""
+    """One of the gateway's own, on an engine that goes on without it."""
     JOINED = "joined"
     """One that has joined, on any machine."""
 
