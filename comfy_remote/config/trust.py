@@ -28,6 +28,7 @@ from yarl import URL
 
 from ..advice import Advice
 from ..clean import one_line
+from ..database import transaction
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
 from ..targets.kinds import secret_variables
@@ -166,12 +167,10 @@ class TrustStore:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
             self._check_owner()
-            with contextlib.closing(self._connect()) as connection:
-                connection.execute("BEGIN IMMEDIATE")
+            with contextlib.closing(self._connect()) as connection, transaction(connection):
                 for statement in _TABLES:
                     connection.execute(statement)
                 yield connection
-                connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise LocalStorageError(
                 f"What you trust could not be stored: {self.path}: {error}.",

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ..database import transaction
 from ..errors import ComfyRemoteError, LocalStorageError
-from .schema import database_error, database_errors, transaction
+from .schema import database_error, database_errors
 
 __all__ = ["GroupCommit"]
 

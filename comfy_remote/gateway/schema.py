@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..database import transaction, write_ahead
 from ..errors import ComfyRemoteError, LocalStorageError
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "give_back",
     "is_full",
     "prepare",
-    "transaction",
 ]
 
 DATABASE = "gateway.sqlite3"
@@ -146,7 +145,7 @@ def connect(path: Path, *, patience: float = _PATIENCE) -> sqlite3.Connection:
         connection.row_factory = sqlite3.Row
         if is_new:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # for `give_back`
-        _write_ahead(connection, patience)
+        write_ahead(connection, patience)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")  # for macOS; others have no such thing
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -208,19 +207,6 @@ def give_back(connection: sqlite3.Connection) -> None:
         connection.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK_PAGES})")
 
 
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is written in it, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite itself has rolled it back where the disk is full
-            connection.execute("ROLLBACK")
-        raise
-
-
 def database_error(path: Path, error: Exception) -> ComfyRemoteError:
     """What to raise instead of an error of the database; one of ours stays as it is."""
     if isinstance(error, ComfyRemoteError):
@@ -252,16 +238,3 @@ def is_full(error: BaseException | None) -> bool:
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            # SQLite's own waiting leaves this one out: two who make the file at once collide.
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)

@@ -14,9 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ..database import transaction
 from ..errors import ConfigurationError
 from ..media.files import OWN_DATA, storage_errors
-from .schema import DATABASE, connect, database_errors, prepare, transaction
+from .schema import DATABASE, connect, database_errors, prepare
 from .tokens import name_of_token, sha256_of_token
 
 __all__ = ["Word", "WorkerList", "WorkerNotes", "WorkerToken"]

@@ -21,6 +21,7 @@ from typing import ParamSpec, TypeVar
 
 from ...advice import Hint
 from ...config.folders import home
+from ...database import transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
 from ...secrets import redact_json
@@ -102,7 +103,8 @@ class Record:
 
     def _prepare(self) -> None:
         with self._errors():
-            self._write_ahead()
+            # So that `jobs list` reads while a run writes.
+            write_ahead(self._connection, self._lock_patience)
             # Survives a killed process, which is what the record is for.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             if self._version() < len(MIGRATIONS):
@@ -119,7 +121,7 @@ class Record:
     def _migrate(self) -> None:
         """Bring the file to the current version, completely or not at all."""
         # Two programs that start at once must not both change it: the second waits here.
-        with _transaction(self._connection):
+        with transaction(self._connection):
             for steps in MIGRATIONS[self._version() :]:
                 for step in steps:
                     if callable(step):
@@ -127,19 +129,6 @@ class Record:
                     else:
                         self._connection.execute(step)
             self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    def _write_ahead(self) -> None:
-        """Set the journal that lets `jobs list` read while a run writes."""
-        deadline = time.monotonic() + self._lock_patience
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                # SQLite's own waiting leaves this one out: two who make the file at once collide.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     def __enter__(self) -> Record:
         return self
@@ -248,7 +237,7 @@ class Record:
         workload = workload_of(prompt)
 
         def write(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with transaction(connection):
                 number, values = store_prompt(connection, prompt)
                 connection.execute(
                     "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
@@ -335,7 +324,7 @@ class Record:
         """
 
         def write(connection: sqlite3.Connection) -> str | None:
-            with _transaction(connection):
+            with transaction(connection):
                 row = connection.execute(
                     "SELECT request FROM jobs WHERE id = ? AND remote_id = ?",
                     (ref.job_id, ref.remote_id),
@@ -366,7 +355,7 @@ class Record:
         rows = [(keeper, sha256, time.time()) for sha256 in hashes]
 
         def write(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with transaction(connection):
                 connection.execute("DELETE FROM kept_inputs WHERE seen <= ?", (since,))
                 connection.executemany(
                     "INSERT OR REPLACE INTO kept_inputs (keeper, sha256, seen) VALUES (?, ?, ?)",
@@ -544,18 +533,6 @@ class _Thread:
     def end(self) -> None:
         """Wait until it has done everything."""
         self._pool.shutdown()
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # SQLite itself has rolled it back where the disk is full
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _awaitable(running: Future[_T]) -> asyncio.Future[_T]:
