@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from ..errors import EngineCrashed, OutputLost
+from ..worker.process import end_tree_on_windows
 from .moves import may_go_on
 from .queue import JobQueue
 from .workers import Worker, WorkerKind
@@ -119,14 +120,7 @@ def _end_process(pid: int, start: str) -> None:
     if not is_running(pid, start):
         return
     if sys.platform == "win32":
-        taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                [str(taskkill), "/T", "/F", "/PID", str(pid)],
-                check=False,
-                capture_output=True,
-                timeout=_PATIENCE,
-            )
+        end_tree_on_windows(pid)
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             # It was started as the leader of a group of its own.

@@ -18,7 +18,7 @@ from ..clean import one_line
 from ..errors import ConfigurationError
 from ..targets.launch import detached
 
-__all__ = ["ChildProcess"]
+__all__ = ["ChildProcess", "end_tree_on_windows"]
 
 _LINES_KEPT = 200
 _TERMINATE_PATIENCE = 5.0
@@ -130,7 +130,9 @@ class ChildProcess:
         Blocks for as long as that takes.
         """
         if sys.platform == "win32":
-            self._stop_tree_on_windows()
+            end_tree_on_windows(self.pid)
+            if self.alive:
+                self._process.kill()
         else:
             self._signal_group(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -144,19 +146,6 @@ class ChildProcess:
         if sys.platform != "win32":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
-
-    def _stop_tree_on_windows(self) -> None:
-        # Windows has no process groups to signal, and `terminate` ends one process only.
-        taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                [str(taskkill), "/T", "/F", "/PID", str(self._process.pid)],
-                check=False,
-                capture_output=True,
-                timeout=_TERMINATE_PATIENCE,
-            )
-        if self.alive:
-            self._process.kill()
 
     def _listen(self) -> None:
         output = self._process.stdout
@@ -179,6 +168,21 @@ class ChildProcess:
         for one in waiting:
             with contextlib.suppress(RuntimeError):  # its loop was closed before the process
                 one.get_loop().call_soon_threadsafe(_tell, one)
+
+
+def end_tree_on_windows(pid: int) -> None:
+    """End a process by force, with all that it has started. This blocks for some seconds at most.
+
+    Windows has no process groups to signal, and `terminate` ends one process only.
+    """
+    taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [str(taskkill), "/T", "/F", "/PID", str(pid)],
+            check=False,
+            capture_output=True,
+            timeout=_TERMINATE_PATIENCE,
+        )
 
 
 def _tell(waiting: asyncio.Future[None]) -> None:
