@@ -383,12 +383,12 @@ def test_secrets_are_nowhere(remote: Command, sandbox_url: str) -> None:
 
 
 def test_empty_words_are_as_good_as_none(remote: Command, sandbox_url: str) -> None:
-    path = write(remote.folder, picture("x"))
+    path = write(remote.folder, picture("empty-words"))
     empty = ("--output-folder", "", "--image-id", "")
     done = remote("--workflow", path, "--pod-url", sandbox_url, *empty)
     assert done.returncode == 0, done.stderr
     names = [Path(line) for line in done.stdout.splitlines()]
-    assert names == [Path("output", "x_00001_.png"), Path("output", "x_00002_.png")]
+    assert names == [Path("output", f"empty-words_0000{number}_.png") for number in (1, 2)]
     (log,) = (remote.folder / "logs" / "generations").glob("*.json")
     found = json.loads(log.read_text(encoding="utf-8"))
     assert found["image_id"] == found["job_id"][:8]
