@@ -416,6 +416,21 @@ def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:
         ModelSettings.from_environ({name: value})
 
 
+@pytest.mark.parametrize(
+    ("environ", "bucket"),
+    [
+        ({"R2_ENDPOINT": "https://s3.example"}, "comfyui-models"),
+        ({"R2_ENDPOINT": "https://s3.example/mine"}, "mine"),
+        ({"R2_ENDPOINT": "https://s3.example", "R2_BUCKET": "named"}, "named"),
+    ],
+)
+def test_a_bucket_for_models_has_a_name_by_default(environ: dict[str, str], bucket: str) -> None:
+    keys = {"R2_ACCESS_KEY_ID": "id", "R2_SECRET_ACCESS_KEY": "secret"}
+    found = ModelSettings.from_environ({**environ, **keys}).bucket
+    assert found is not None
+    assert found.bucket == bucket
+
+
 def test_a_bucket_link_needs_a_bucket(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="has none"):
         understand(ModelLine(1, "lora", "r2:a.safetensors"), settings_for(tmp_path))

@@ -84,7 +84,7 @@ class BucketLink:
     """One object of the bucket.
 
     Attributes:
-        key: Of the object: ``loras/style.safetensors``.
+        key: Of the object, below the bucket's prefix: ``loras/style.safetensors``.
     """
 
     settings: BucketSettings
@@ -108,26 +108,26 @@ class BucketLink:
             if bucket is None:
                 raise ConfigurationError(
                     f"{url} is in a bucket, and this worker has none.",
-                    advice="Set R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
+                    advice="Set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
                 )
             path = unquote(url.removeprefix("r2:")).lstrip("/")
             return cls(bucket, path if path.startswith(f"{folder}/") else f"{folder}/{path}")
         if bucket is None or not url.startswith("http"):
             return None
-        if URL(url).origin() != bucket.endpoint.origin():
-            return None
-        name, _, key = unquote(URL(url).raw_path).lstrip("/").partition("/")
-        if name != bucket.bucket or not key:
+        key = bucket.name_at(URL(url))
+        if key == "":
+            ours = bucket.key("").rstrip("/")
             raise unavailable(
-                f"The link leads to the bucket {name!r}, and this worker's is {bucket.bucket!r}.",
+                f"The link {url.partition('?')[0]} does not lead into this worker's bucket, "
+                f"{bucket.bucket}{'/' * bool(ours)}{ours}.",
                 "Use r2:FILE, or an address below R2_ENDPOINT/R2_BUCKET.",
             )
-        return cls(bucket, key)
+        return None if key is None else cls(bucket, key)
 
     @property
     def identity(self) -> str:
         """``r2:BUCKET/KEY``."""
-        return f"r2:{self.settings.bucket}/{self.key}"
+        return f"r2:{self.settings.bucket}/{self.settings.key(self.key)}"
 
     @property
     def name(self) -> str:
@@ -144,6 +144,6 @@ class BucketLink:
             name=self.name,
             denied="Check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, that they may read this "
             "bucket, and this machine's clock.",
-            missing=f"The bucket has no {self.key}. It is laid out like ComfyUI's models folder: "
-            "checkpoints/…, loras/….",
+            missing=f"The bucket has no {self.settings.key(self.key)}. It is laid out like "
+            "ComfyUI's models folder: checkpoints/…, loras/….",
         )
