@@ -34,11 +34,13 @@ class WorkerComfyUIAnswer(BaseModel):
         errors: What went wrong, also in a workflow that failed after a file was saved: that job
             is completed for RunPod.
         status: ``success_no_images`` if there are none.
+        message: Then, why there are none; the public worker says nothing.
     """
 
     images: list[WorkerComfyUIImage] = []
     errors: list[str] | None = None
     status: Literal["success_no_images"] | None = None
+    message: str | None = None
 
     @property
     def failures(self) -> list[str]:

@@ -145,7 +145,8 @@ class JobHandler:
         _log.warning("job %s failed: %s: %s", job_id, failure.code, failure)
         secrets = {**self._parts.environ, **_secrets_of(payload)}
         seconds = round(time.monotonic() - begun, 3)
-        answer = dialect_of(payload).failure(Failure(failure, secrets, seconds, saved))
+        dialect = dialect_of(payload, self._settings.answer_format)
+        answer = dialect.failure(Failure(failure, secrets, seconds, saved))
         if needs_fresh_engine(failure):
             self.broken = failure
             _log.error("no job can run here any more: asking for a fresh worker")
@@ -221,7 +222,8 @@ class JobHandler:
         async with self._parts.models.in_use():
             request = JobRequest.parse(payload)
             named = request.format
-            dialect = dialect_of(payload) if named is None else dialect_named(named)
+            otherwise = self._settings.answer_format
+            dialect = dialect_of(payload, otherwise) if named is None else dialect_named(named)
             job = self._job_now = WorkflowJob(job_id, request, dialect, self._parts)
             return await job.run(report)
 

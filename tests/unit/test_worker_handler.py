@@ -151,7 +151,7 @@ async def test_bad_input_is_refused_before_anything_runs(
 async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) -> None:
     result = await handler_for(EngineTarget())("j", payload, silent)
     assert "not valid" in str(result["error"])
-    assert result["details"] == []
+    assert "details" not in result
     # Also for those who know the worker by another dialect.
     assert (result["status"], result["error_type"]) == ("error", "validation")
     assert isinstance(result["execution_time_seconds"], float)

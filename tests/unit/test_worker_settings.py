@@ -41,6 +41,12 @@ def test_a_limit_that_is_none_is_refused(value: str) -> None:
         WorkerSettings.from_environ({"COMFY_REMOTE_RESULT_LIMIT": value})
 
 
+def test_a_form_of_answers_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="COMFY_REMOTE_FORMAT is 'base64'") as caught:
+        WorkerSettings.from_environ({"COMFY_REMOTE_FORMAT": "base64"})
+    assert "plain" in caught.value.advice
+
+
 def test_the_key_goes_nowhere_in_the_clear() -> None:
     with pytest.raises(ConfigurationError, match="https"):
         WorkerSettings.from_environ({"COMFY_REMOTE_STORE_URL": "http://gateway.example/files"})
