@@ -187,6 +187,8 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
     target = open_target(configuration.choose(on), configuration)
     if configuration.untrusted is not None:
         say(configuration.untrusted.sentence())
+    if on is None:
+        say(configuration.usual_sentence())
 
     async def whole() -> _T:
         async with target:

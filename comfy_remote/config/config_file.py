@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import ConfigurationError
 from ..json_text import problems_in
+from ..targets.kinds import typed_target
 from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):
@@ -28,6 +29,7 @@ def _printable(word: str) -> str:
     return word
 
 
+_Target = Annotated[str, AfterValidator(typed_target)]
 _Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
@@ -62,7 +64,7 @@ class TargetTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     names_nothing: ClassVar[frozenset[str]] = frozenset({"price_per_hour", "keep_stored", "policy"})
 
-    target: str
+    target: _Target
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -83,7 +85,7 @@ class ConfigFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    default: str | None = None
+    default: _Target | None = None
     allowed_addresses: list[str] = []
     allowed_hosts: list[str] = []
     allowed_folders: list[str] = []

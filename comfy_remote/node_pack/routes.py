@@ -11,7 +11,7 @@ import os
 from typing import Annotated
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from ..aio import Background
 from ..config.environment import unused_files
@@ -27,6 +27,7 @@ from ..jobs.estimate import estimate_run
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
 from ..targets.base import WaitsForWorkers
+from ..targets.kinds import typed_target
 from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
@@ -51,24 +52,27 @@ _PATIENCE = 30.0
 """Seconds that a target has to answer."""
 
 
+_Target = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(typed_target)]
+
+
 class _SwitchRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     client_id: Annotated[str, Field(min_length=1, max_length=200)]
-    target: Annotated[str, Field(min_length=1, max_length=500)] | None
-    usual: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    target: _Target | None
+    usual: _Target | None = None
 
 
 class _AddressRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    target: Annotated[str, Field(min_length=1, max_length=500)]
+    target: _Target
 
 
 class _EstimateRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    target: Annotated[str, Field(min_length=1, max_length=500)]
+    target: _Target
     prompt: dict[str, JsonValue]
 
 
@@ -116,7 +120,7 @@ def routes(
     @table.get("/remote/targets/{name:.+}")
     @json_route
     async def target_state(request: web.Request) -> JsonValue:
-        name = request.match_info["name"]
+        name = typed_target(request.match_info["name"])
         target = await asyncio.to_thread(
             lambda: describe_target(name, Configuration.load(), os.environ)
         )

@@ -194,6 +194,17 @@ async def test_without_a_configuration_the_endpoint_of_the_environment_comes_fir
     assert [target["name"] for target in targets if target["default"]] == [default]
 
 
+async def test_what_runpods_console_shows_switches_to_the_endpoint(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_KEY", KEY)
+    monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", "http://127.0.0.1:9/v2")
+    typed = "https://api.runpod.ai/v2/abc/run?x=1"
+    answer = await page.post("/remote/switch", {"client_id": "tab", "target": typed})
+    assert answer == (200, {"target": "runpod:abc"})
+    assert page.switch.target_of("tab") == "runpod:abc"
+
+
 async def test_files_that_lack_a_yes_are_named_with_the_command_that_says_it(
     page: Page, tmp_path: Path
 ) -> None:
