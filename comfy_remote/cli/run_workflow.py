@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..aio import Deadline
 from ..events import Log
 from ..jobs.client import Client, not_in_time
-from ..jobs.estimate import estimate_run
+from ..jobs.estimate import estimate_on
 from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
 from ..targets.base import OneEngine, not_returned
@@ -98,8 +98,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
-            price = configuration.price_per_hour(target.name)
-            estimate = await estimate_run(record, target.name, ready.prompt, price)
+            estimate = await estimate_on(target, record, ready.prompt, configuration)
+            price = estimate.price_per_hour
             paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())

@@ -43,7 +43,7 @@ from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.base import RemoteRef, Target, release
+from ..targets.base import RemoteRef, Target, release, server_of
 from ..targets.download import download
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
@@ -172,8 +172,9 @@ class Job:
         if self._finished is not None:
             yield self._finished
             return
+        server = server_of(self._target)
         estimate = await self._record.read_at_once(
-            estimate_progress, self._record, self._target.name, self._prompt
+            estimate_progress, self._record, self._target.name, self._prompt, server
         )
         while True:
             await self._sent_again()

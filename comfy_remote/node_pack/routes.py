@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypedDict
 
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
@@ -26,7 +27,7 @@ from ..errors import (
 from ..jobs.estimate import estimate_run
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
-from ..targets.base import WaitsForWorkers
+from ..targets.base import WaitsForWorkers, server_of
 from ..targets.kinds import typed_target
 from ..targets.opening import open_target
 from ..version import __version__
@@ -192,9 +193,10 @@ def routes(
             raise ConfigurationError(
                 "The prompt is in UI format.", advice="Send what the page posts to /prompt."
             )
-        configuration = await asyncio.to_thread(Configuration.load)
-        price = configuration.price_per_hour(wanted.target)
-        return (await estimate_run(pool.record, wanted.target, prompt, price)).to_json()
+        estimate = await estimate_run(
+            pool.record, wanted.target, prompt, **await asyncio.to_thread(_costs, wanted.target)
+        )
+        return estimate.to_json()
 
     @table.post("/remote/cut")
     @json_route
@@ -236,6 +238,26 @@ def _known() -> list[KnownTarget]:
 def _check_usable(target: str) -> None:
     check_target(target)
     open_target(target)  # raises if it means nothing, or its key is missing
+
+
+class _Costs(TypedDict):
+    price_per_hour: float | None
+    billed: bool
+    server: Mapping[str, str]
+
+
+def _costs(name: str) -> _Costs:
+    """What is known of a target's costs; nothing is asked over the network."""
+    configuration = Configuration.load()
+    try:
+        server = server_of(open_target(name, configuration))
+    except ComfyRemoteError:
+        server = {}  # its key is missing
+    return {
+        "price_per_hour": configuration.price_per_hour(name),
+        "billed": configuration.billing_of(name) == "by run",
+        "server": server,
+    }
 
 
 async def _prefetch(pool: TargetPool, target: str) -> None:

@@ -314,6 +314,20 @@ class KeepsInputs(Protocol):
         """Who keeps them: the same for the same endpoint, whatever it is called here."""
 
 
+@runtime_checkable
+class HasServer(Protocol):
+    """A target at a server that has other names, or whose name means other servers elsewhere."""
+
+    @property
+    def server(self) -> Mapping[str, str]:
+        """What `RemoteRef.details` say of all jobs there, and of none elsewhere."""
+
+
+def server_of(target: Target) -> Mapping[str, str]:
+    """`HasServer.server` of any target; empty for one that its name alone identifies."""
+    return target.server if isinstance(target, HasServer) else {}
+
+
 class Target(Protocol):
     """Where a prompt can run.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ...calls.run import JobRun
 from ...config.settings import Configuration
 from ...events import Finished
 from ...jobs.client import Client
-from ...jobs.estimate import RunEstimate, estimate_run
+from ...jobs.estimate import RunEstimate, estimate_on
 from ...jobs.job import Job
 from ...jobs.output import Output
 from ...targets.base import RunRequest, not_returned
@@ -41,12 +41,15 @@ class RemoteRun(NodeRun):
         Args:
             collect: Called with the job once it has ended, however it did.
         """
-        price = Configuration.load().price_per_hour(self.where)
-        estimate = await estimate_run(client.record, client.target.name, request.prompt, price)
+        configuration = Configuration.load()
+        estimate = await estimate_on(
+            client.target, client.record, request.prompt, configuration, name=self.where
+        )
         self.watcher.log(f"{self.where}: {estimate.sentence()}", "info")
         if sentence := not_returned(client.target, request.prompt):
             self.watcher.log(sentence, "warning")
-        note = "" if estimate.seconds is None else f". {estimate.sentence()}"
+        said = replace(estimate, unpriced=False)  # the log says it
+        note = "" if estimate.seconds is None else f". {said.sentence()}"
 
         job_run = JobRun(
             lambda: client.send(

@@ -473,7 +473,12 @@ class ComfyUITarget:
         )
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        return RemoteRef(job_id, remote_id, {"url": self.url, "client_id": job_id})
+        return RemoteRef(job_id, remote_id, {**self.server, "client_id": job_id})
+
+    @property
+    def server(self) -> dict[str, str]:
+        """Its URL."""
+        return {"url": self.url}
 
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""

@@ -182,6 +182,11 @@ class RunPodTarget:
         return f"{self._base_url}/{self._endpoint}"
 
     @property
+    def server(self) -> dict[str, str]:
+        """The endpoint, and the server that has it."""
+        return {"endpoint": self._endpoint, "base_url": self._base_url}
+
+    @property
     def no_worker(self) -> str:
         """Why no worker may come, and what to do."""
         return self.kind.no_worker_at(self._base_url)
@@ -577,7 +582,7 @@ class RunPodTarget:
         return missing
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        details = {"endpoint": self._endpoint, "base_url": self._base_url}
+        details = self.server
         if self.kind.name != "runpod":  # which the records of earlier versions do not say
             details["kind"] = self.kind.name
         return RemoteRef(job_id, remote_id, details)
