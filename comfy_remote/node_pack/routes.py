@@ -212,7 +212,9 @@ def routes(
     @json_route
     async def save(request: web.Request) -> JsonValue:
         wanted = await body_of(request, SaveRequest)
-        saved = await asyncio.to_thread(save_images, wanted.images, host.folder("output"))
+        saved = await asyncio.to_thread(
+            save_images, wanted.images, host.folder("output"), wanted.files
+        )
         return {"saved": [*saved]}
 
     # Answers only whoever has the file already, and so knows its hash.
