@@ -16,6 +16,7 @@ from ...units import size_text
 from .download import download
 from .http import ModelHttp
 from .manifest import Manifest
+from .parts import PartLimits, Parts
 from .plan import Missing
 from .presence import Presence
 from .settings import ModelSettings
@@ -34,6 +35,7 @@ class Downloads:
 
     Attributes:
         fetched_for: The list that asked for the models (see `manifest.list_key`).
+        part_limits: How large ones are divided.
     """
 
     http: ModelHttp
@@ -42,7 +44,11 @@ class Downloads:
     presence: Presence
     say: Say
     fetched_for: str
+    part_limits: PartLimits = field(default_factory=PartLimits)
     _underway: dict[Path, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._parts = Parts(self.http, self.part_limits)
 
     async def fetch(self, missing: Sequence[Missing]) -> None:
         """Fetch models, four at a time; the first that fails stops the others.
@@ -75,7 +81,12 @@ class Downloads:
                     return
                 size(part.size)
                 sha256 = await download(
-                    self.http, wanted, part, size_limit=self.settings.size_limit, on_size=size
+                    self.http,
+                    wanted,
+                    part,
+                    parts=self._parts,
+                    size_limit=self.settings.size_limit,
+                    on_size=size,
                 )
                 await asyncio.to_thread(self._place, wanted, sha256)
         finally:

@@ -22,6 +22,7 @@ from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
 from .http import ModelHttp
 from .link import Link
 from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
+from .parts import PartLimits
 from .plan import (
     FileHashes,
     Missing,
@@ -58,6 +59,7 @@ class ModelLibrary:
         engine_folder: The engine's own ``models`` folder, if it is known; asked each time, as
             an engine may only be chosen when it starts.
         worker: What other workers on the same volume call this one.
+        part_limits: How large models are divided while they are fetched.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class ModelLibrary:
         engine_folder: Callable[[], Path | None] = lambda: None,
         *,
         worker: str = "another worker",
+        part_limits: PartLimits | None = None,
     ) -> None:
         self._settings = settings
         self._engine_folder = engine_folder
         self._worker = worker
+        self._part_limits = part_limits or PartLimits()
         self._presences: dict[Path, Presence] = {}
         self._hashes: FileHashes = {}
 
@@ -244,7 +248,9 @@ class ModelLibrary:
                     pruned, _, busy = await self._prune(folders, lines, say, key)
                     notes += busy
                 check_space(missing, folders.root)
-                downloads = Downloads(http, self._settings, manifest, presence, say, key)
+                downloads = Downloads(
+                    http, self._settings, manifest, presence, say, key, self._part_limits
+                )
                 await downloads.fetch(missing)
         if prunes and not pruned:
             pruned, _, busy = await self._prune(folders, lines, say, key)
