@@ -245,7 +245,7 @@ class Finished:
             a node, in the order the node listed them. Of a job that failed, what it
             saved before that, as far as the target still returns it.
         details: JSON-able facts from the target: timings in seconds, worker, engine; and
-            ``warnings``, sentences about the outputs that were also sent as `Log`.
+            ``warnings``, sentences about the job that were also sent as `Log`.
         problems: What the workflow asked for and is not among the outputs, or is damaged.
         shown: By node, what it shows besides its outputs. Nodes that show nothing else are left
             out; empty where the target does not say.

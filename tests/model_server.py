@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 
-def safetensors(size: int = 300_000, *, fill: bytes = b"\x07") -> bytes:
-    """A whole safetensors file of one tensor of ``size`` bytes."""
-    header = json.dumps(
-        {"weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
-    ).encode()
+def safetensors(
+    size: int = 300_000, *, fill: bytes = b"\x07", names: Sequence[str] = ("weight",)
+) -> bytes:
+    """A whole safetensors file; each of its tensors has all of its ``size`` bytes."""
+    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    header = json.dumps(dict.fromkeys(names, tensor)).encode()
     return struct.pack("<Q", len(header)) + header + (fill * (size // len(fill) + 1))[:size]
 
 

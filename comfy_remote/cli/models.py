@@ -33,7 +33,7 @@ def models() -> None:
     """List, fetch and prune the models on a target.
 
     \b
-    Models are named in lines, `KIND URL [name=FILE] [sha256=HEX]`:
+    Models are named in lines, `[KIND] URL [name=FILE] [sha256=HEX]`:
       ckpt     https://huggingface.co/org/repo/blob/main/model.safetensors
       lora     https://civitai.com/models/58390?modelVersionId=62833
       upscale  r2:4x-UltraSharp.pth
@@ -210,7 +210,7 @@ def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
     if not parse_repo_list(text) and needed:
         raise ConfigurationError(
             "No models are named.",
-            advice="Give lines (`KIND URL`), a file of them, or a workflow that says where to "
+            advice="Give lines (`[KIND] URL`), a file of them, or a workflow that says where to "
             "fetch its models.",
         )
     return text
@@ -255,13 +255,19 @@ def _lines_of(argument: str) -> str:
 
 
 def _line(argument: str) -> str:
-    """The same; a line has a kind and a link, so a single word can only be meant as a file."""
+    """The same; a line has a link, so a single word without one can only be meant as a file."""
     from ..errors import ConfigurationError
+    from ..wire.repo_list import is_link
 
-    if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
+    if (
+        argument.strip()
+        and len(argument.split()) == 1
+        and not argument.startswith("#")
+        and not (is_link(argument))
+    ):
         raise ConfigurationError(
             f"{argument} is neither a file nor a model line.",
-            advice="Check the path, or write the line in quotes: 'KIND URL'.",
+            advice="Check the path, or write the line in quotes: '[KIND] URL'.",
         )
     return argument
 

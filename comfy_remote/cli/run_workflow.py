@@ -57,6 +57,7 @@ class RunPlan:
         download: Whether to fetch the outputs; else they are listed.
         log_folder: Where to write a log of the run; ``None`` for no log.
         retry_lost: As for `Client.submit`.
+        with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
     """
 
     workflow: Path | None
@@ -71,6 +72,7 @@ class RunPlan:
     open_first: bool = False
     schemas: Path | str | None = None
     retry_lost: bool = True
+    with_repo_list: bool = True
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -112,6 +114,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 begun=deadline.begun,
                 job_id=plan.job_id,
                 retry_lost=plan.retry_lost,
+                repo_list=None if plan.with_repo_list else "",
                 on_sent=reporter.sending,
             )
             if plan.on_interrupt == "cancel":

@@ -19,6 +19,7 @@ from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
 from .advice import for_page
@@ -93,6 +94,7 @@ class PagePrompt:
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
         number: The position in the queue that the page asks for.
+        repo_list: What its node titled ``repo_list`` says; ``""`` to skip it.
     """
 
     prompt_id: str
@@ -101,9 +103,12 @@ class PagePrompt:
     extra_data: dict[str, JsonValue]
     front: bool = False
     number: float | None = None
+    repo_list: str = ""
 
     @classmethod
-    def parse(cls, body: Mapping[str, JsonValue], target: str) -> PagePrompt:
+    def parse(
+        cls, body: Mapping[str, JsonValue], target: str, *, with_repo_list: bool = True
+    ) -> PagePrompt:
         """Read the body of ``POST /prompt``, which has a ``prompt``."""
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
         posted = Posted(body)
@@ -119,6 +124,7 @@ class PagePrompt:
             extra_data=extra_data,
             front=bool(body.get("front")),
             number=_number(body.get("number")),
+            repo_list=find_repo_list(prompt, posted.workflow) if with_repo_list else "",
         )
 
     @property
@@ -152,7 +158,7 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
     Raises:
         WorkflowInvalid: No part of it can run; `refusal_body` turns this into ComfyUI's 400.
     """
-    prompt, only = wanted.prompt, wanted.only_outputs
+    prompt, only = without_repo_list(wanted.prompt), wanted.only_outputs
     if schemas is None:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]

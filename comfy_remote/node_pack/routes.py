@@ -62,6 +62,7 @@ class _SwitchRequest(BaseModel):
     client_id: Annotated[str, Field(min_length=1, max_length=200)]
     target: _Target | None
     usual: _Target | None = None
+    repo_list: bool = True
 
 
 class _AddressRequest(BaseModel):
@@ -112,7 +113,7 @@ def routes(
         wanted = await body_of(request, _SwitchRequest)
         if wanted.target is not None:
             await asyncio.to_thread(_check_usable, wanted.target)
-        switch.set(wanted.client_id, wanted.target, wanted.usual)
+        switch.set(wanted.client_id, wanted.target, wanted.usual, with_repo_list=wanted.repo_list)
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
             background.start(_prefetch(pool, wanted.target))

@@ -50,7 +50,7 @@ class ModelsRequest(BaseModel):
     @classmethod
     def parse(cls, payload: JsonValue) -> ModelsRequest:
         """Like `parse_input`."""
-        advice = 'Send {"action": "ensure", "repo_list": "KIND URL, one a line"}.'
+        advice = 'Send {"action": "ensure", "repo_list": "[KIND] URL, one a line"}.'
         return parse_input(cls, payload, advice)
 
 

@@ -325,7 +325,8 @@ class _Plain(Dialect):
             filenames=[name for _, name, _ in draft.files],
             execution_time_seconds=draft.facts.seconds,
             prompt_id=draft.facts.prompt_id,
-        ).model_dump(mode="json")
+            warnings=list(draft.warnings) or None,
+        ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
         """See `wire.plain.PlainError`."""
@@ -344,8 +345,9 @@ class _ImagesB64(Dialect):
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.plain.ImagesB64Answer`."""
         return ImagesB64Answer(
-            images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files]
-        ).model_dump(mode="json")
+            images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files],
+            warnings=list(draft.warnings) or None,
+        ).model_dump(mode="json", exclude_none=True)
 
 
 DIALECTS: tuple[Dialect, ...] = (_ComfyRemote1(), _ImagesB64(), _Plain(), _WorkerComfyUI())

@@ -196,6 +196,17 @@ def test_by_the_schemas_only_what_is_right_runs() -> None:
     assert set(checked.node_errors) == {"4"}
 
 
+def test_the_node_of_a_repo_list_is_read_and_neither_checked_nor_sent() -> None:
+    text = {"class_type": "NotThere", "inputs": {"text": "lora https://x/y"}}
+    prompt: Any = {**PROMPT, "4": {**text, "_meta": {"title": "repo_list"}}}
+    wanted = PagePrompt.parse({"prompt": prompt}, "gpu")
+    checked = check(wanted, Schemas.bundled())
+    assert (list(checked.prompt), checked.node_errors) == (["1", "2", "3"], {})
+    assert wanted.repo_list == "lora https://x/y"
+    assert PagePrompt.parse({"prompt": prompt}, "gpu", with_repo_list=False).repo_list == ""
+    assert list(check(wanted, None).prompt) == ["1", "2", "3"]
+
+
 # --- what a page is told
 
 

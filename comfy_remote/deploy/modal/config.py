@@ -49,7 +49,7 @@ class ModalConfig(BaseModel):
         comfyui_version: A release of ComfyUI, without the ``v``.
         comfyui_arguments: More arguments for it (``--lowvram``).
         custom_nodes: ``https://HOST/OWNER/NAME@COMMIT``, with all 40 digits of the commit.
-        models: Lines of a repo_list (``KIND URL [name=FILE] [sha256=HEX]``), to be fetched into
+        models: Lines of a repo_list (``[KIND] URL [name=FILE] [sha256=HEX]``), to be fetched into
             the volume.
         models_volume: The Volume that has the models; several apps may share one.
         download_models: Whether a job fetches models of its own list that are missing.

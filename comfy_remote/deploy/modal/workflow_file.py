@@ -16,6 +16,7 @@ from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prompt import Prompt
+from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
@@ -58,13 +59,14 @@ def make_project(
     prepared = prepare(loaded, Changes(), known)
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
+    prompt = without_repo_list(prepared.prompt)
     folder = project_folder(workflow, config.app_name, parent)
     project = write_project(
-        folder, prepared.prompt, found, given, force=force, clean=clean, by_owner=by_owner
+        folder, prompt, found, given, force=force, clean=clean, by_owner=by_owner
     )
     _check_trust(project, deploys=deploys)
     input_files(folder)  # before anything is copied through a link
-    notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
+    notes = _copy_inputs(prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*project.notes, *doubts, *notes))
 

@@ -21,6 +21,7 @@ from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prompt import Prompt
+from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
@@ -202,7 +203,7 @@ class RunPodRemoteExecute(io.ComfyNode):
     @classmethod
     async def _run_here(cls, loaded: LoadedWorkflow, images: torch.Tensor | None) -> io.NodeOutput:
         schemas = local_schemas() if loaded.prompt is None else None
-        prompt = by_number(_prepared(loaded, schemas).prompt)
+        prompt = by_number(without_repo_list(_prepared(loaded, schemas).prompt))
         refuse_itself(prompt)
         if images is not None:
             prompt, slots = spread_pictures(prompt, len(images))

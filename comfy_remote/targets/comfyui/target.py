@@ -241,7 +241,9 @@ class ComfyUITarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Events from the socket where there is one; the end always from the history."""
-        for note in self._notes.pop(ref.job_id, ()):
+        notes = self._notes.pop(ref.job_id, ())
+        warnings = [note.message for note in notes if note.level == "warning"]
+        for note in notes:
             yield note
         socket = self._sockets.pop(ref.job_id, None)
         just_sent = socket is not None
@@ -268,7 +270,10 @@ class ComfyUITarget:
                         # A prompt that we took out of the queue gets no history.
                         if event.state is JobState.EXPIRED and removed is not None:
                             event = cancelled(removed)
-                        event = replace(event, problems=(*skipped, *event.problems))
+                        problems = (*skipped, *event.problems)
+                        noted: dict[str, JsonValue] = {"warnings": [*warnings]} if warnings else {}
+                        details = {**event.details, **noted}
+                        event = replace(event, problems=problems, details=details)
                     yield names.event(event)
         finally:
             await socket.stop()

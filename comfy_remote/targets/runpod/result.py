@@ -100,9 +100,10 @@ def _comfy_remote_1(output: JsonValue, prompt: Prompt) -> Result | None:
             f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
             advice="Update the worker, or this program.",
         ) from error
-    warnings = [f"The worker says: {warning}" for warning in answer.warnings]
+    warnings = _said(answer.warnings)
     outputs = tuple(_ours(item) for item in answer.outputs)
-    return Result(outputs, warnings, answer.facts(), ours=True, shown=answer.shown)
+    details = {**answer.facts(), **_noted(warnings)}
+    return Result(outputs, warnings, details, ours=True, shown=answer.shown)
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -144,7 +145,9 @@ def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
     answer = PlainAnswer.model_validate(output)
     sources = [OutputSource(data=data) for data in answer.images]
     outputs = _unplaced(prompt, list(zip(answer.filenames, sources, strict=False)))
-    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
+    warnings = _said(answer.warnings)
+    details: dict[str, JsonValue] = {"worker_seconds": answer.execution_time_seconds}
+    return Result(outputs, warnings, {**details, **_noted(warnings)})
 
 
 def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -155,7 +158,8 @@ def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
         (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
         for number, image in enumerate(answer.images, 1)
     ]
-    return Result(_unplaced(prompt, files))
+    warnings = _said(answer.warnings)
+    return Result(_unplaced(prompt, files), warnings, _noted(warnings))
 
 
 def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -179,14 +183,21 @@ def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
         raise nothing_returned(prompt)
     outputs = _unplaced(prompt, files)
     of_files = [line for line in answer.errors or [] if line not in answer.failures]
-    warnings = [f"The worker says: {line}" for line in of_files]
+    warnings = _said(of_files)
     warnings += _where_unknown(outputs)
     if failure is None and (missing := not_returned_sentence(prompt, outputs)):
         warnings.append(missing)
     details: dict[str, JsonValue] = {"errors": [*answer.errors]} if answer.errors else {}
-    if warnings:
-        details["warnings"] = [*warnings]
-    return Result(outputs, warnings, details, failure)
+    return Result(outputs, warnings, {**details, **_noted(warnings)}, failure)
+
+
+def _said(warnings: Sequence[str] | None) -> list[str]:
+    return [f"The worker says: {warning}" for warning in warnings or ()]
+
+
+def _noted(warnings: Sequence[str]) -> dict[str, JsonValue]:
+    """As `Finished.details` has them, for faces that show what matters after the end."""
+    return {"warnings": [*warnings]} if warnings else {}
 
 
 def _unplaced(

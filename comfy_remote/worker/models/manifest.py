@@ -52,6 +52,11 @@ class Entry(BaseModel):
     fetched: float = 0.0
     fetched_for: str = ""
 
+    @property
+    def folder(self) -> str:
+        """The folder below ``models`` that it is in."""
+        return self.path.partition("/")[0]
+
     def untouched(self, file: Path) -> bool:
         """Whether the file has the size and time that it had when we wrote it.
 

@@ -19,6 +19,7 @@ from ...wire.repo_list import ModelLine
 from .civitai import CivitaiLink
 from .folders import MODEL_SUFFIXES, folder_of
 from .huggingface import HuggingFaceLink
+from .kinds import folder_on_way
 from .link import JsonGetter, Link, Location, unavailable
 from .settings import ModelSettings
 
@@ -46,6 +47,10 @@ class PlainLink:
         """The path's last part, if it is a model's name."""
         name = PurePosixPath(self.url.path).name
         return name if PurePosixPath(name).suffix.lower() in MODEL_SUFFIXES else None
+
+    async def folder(self, get_json: JsonGetter) -> None:
+        """Not known: only the file can say."""
+        del get_json
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. Nothing is asked."""
@@ -97,7 +102,7 @@ class BucketLink:
         In both, ``%20`` is a space, which would end the link.
 
         Args:
-            folder: The model's folder, which ``r2:PATH`` may leave out.
+            folder: The model's folder, which ``r2:PATH`` may omit; ``""`` if it is not known.
 
         Raises:
             ConfigurationError: There is no bucket.
@@ -111,7 +116,8 @@ class BucketLink:
                     advice="Set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
                 )
             path = unquote(url.removeprefix("r2:")).lstrip("/")
-            return cls(bucket, path if path.startswith(f"{folder}/") else f"{folder}/{path}")
+            whole = not folder or path.startswith(f"{folder}/")
+            return cls(bucket, path if whole else f"{folder}/{path}")
         if bucket is None or not url.startswith("http"):
             return None
         key = bucket.name_at(URL(url))
@@ -133,6 +139,11 @@ class BucketLink:
     def name(self) -> str:
         """The key's last part."""
         return PurePosixPath(self.key).name
+
+    async def folder(self, get_json: JsonGetter) -> str | None:
+        """See `Link`. By the key: a bucket is laid out like ``models``."""
+        del get_json
+        return folder_on_way(self.key)
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. The signature is made here."""

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from ...errors import WorkflowInvalid
 from ...types import JsonValue, as_list, mapping, mappings
+from ..repo_list import is_repo_list
 
 __all__ = [
     "BYPASSED",
@@ -81,6 +82,17 @@ class SavedNode:
     values: list[JsonValue] | dict[str, JsonValue] | None
     named_values: dict[str, JsonValue] | None
     properties: dict[str, JsonValue]
+
+    @property
+    def only_lists_models(self) -> bool:
+        """Whether it holds the list of models, and nothing is linked from it: it never runs."""
+        return is_repo_list(self.title) and not any(port.links for port in self.outputs)
+
+    @property
+    def first_text(self) -> str | None:
+        """The first of its widgets' values that is a text."""
+        values = self.values.values() if isinstance(self.values, dict) else self.values or ()
+        return next((value for value in values if isinstance(value, str)), None)
 
 
 @dataclass(slots=True)
