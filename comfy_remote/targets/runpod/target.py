@@ -267,9 +267,8 @@ class RunPodTarget:
     ) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
         named = by_content(request)
-        policy = policy_of(
-            self.options.policy or {}, request, ours=gateway is not None, client=self._client
-        )
+        ours = gateway is not None or self.kind.only_ours
+        policy = policy_of(self.options.policy or {}, request, ours=ours, client=self._client)
         inside = [file for file in request.files if file.sha256 not in request.known_inputs]
         there: frozenset[str] = frozenset()
 
