@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import in_thread
 from ..calls.address import call_address, service_headers
 from ..calls.arguments import (
     argument_of_file,
@@ -127,8 +128,12 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
                 came = await _call_workflow(plan, record, reporter, Path(spool))
             else:
                 came = await _call_service(plan, url, reporter, Path(spool))
-            saved = show_results(
-                came.results, plan.folder, exact=plan.exact, json_lines=plan.json_lines
+            saved = await in_thread(
+                show_results,
+                came.results,
+                plan.folder,
+                exact=plan.exact,
+                json_lines=plan.json_lines,
             )
         if came.error is not None:
             if saved:

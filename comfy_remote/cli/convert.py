@@ -194,13 +194,14 @@ def _pretty(prompt: Prompt, encoding: str) -> str:
 
 def _write(prompt: Prompt, place: Path) -> None:
     """Write a whole file or none: beside, then renamed."""
+    from ..media.file_changes import replace_file
     from ..media.files import private_folder, storage_errors
 
     with storage_errors(place), private_folder(place.parent) as folder:
         draft = folder / place.name
         draft.touch(mode=0o600)
         draft.write_bytes(_pretty(prompt, "utf-8").encode())
-        draft.replace(place)
+        replace_file(draft, place)
 
 
 def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:

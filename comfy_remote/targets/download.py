@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ..advice import Hint
+from ..aio import in_thread
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
@@ -55,7 +56,8 @@ async def download(
         OutputTooLarge: It has more bytes than `DiskLimits` allows. Nothing is left.
         TargetUnreachable: The connection kept breaking, or is too slow. What arrived stays, for
             another try.
-        LocalStorageError: It cannot be written (disk full, or nearly so). Nothing is left.
+        LocalStorageError: It cannot be written (disk full, or nearly so), and nothing is left; or
+            it cannot get its name, and what arrived stays.
     """
     limits = limits or DiskLimits.of()
     tell = on_bytes or (lambda _size: None)
@@ -117,14 +119,15 @@ async def _fetch(
         doubt = ""
         if output.sha256 is None:
             doubt = await _doubt(target, output, partial, again=again)
-        return Received(partial.complete(path), partial.size, partial.sha256, doubt)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
-            partial.remove()
+            await in_thread(partial.remove)
         raise
     except BaseException:
-        partial.remove()
+        await in_thread(partial.remove)
         raise
+    await in_thread(partial.complete, path)
+    return Received(path, partial.size, partial.sha256, doubt)
 
 
 async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile, *, again: bool) -> str:
@@ -165,10 +168,10 @@ async def _receive(
                         if partial.size and version != partial.version:
                             # The target has another file there now: from its beginning, then.
                             on_bytes(-partial.size)
-                            partial.begin(version)
+                            await in_thread(partial.begin, version)
                             break
                         if not partial.size:
-                            partial.begin(version)
+                            await in_thread(partial.begin, version)
                     partial.write(chunk)
                     retries.progressed()
                     if output.size is not None and partial.size > output.size:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...advice import Hint
 from ...errors import ConfigurationError
+from ...media.file_changes import replace_file
 from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
 from .config import CONFIG_FILE, ModalConfig
@@ -223,7 +224,7 @@ def _write(path: Path, text: str) -> None:
     with storage_errors(path), private_folder(path.parent) as beside:
         draft = beside / path.name
         draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
+        replace_file(draft, path)
 
 
 def _edited(path: Path, there: str, text: str) -> str:

@@ -97,7 +97,7 @@ async def download(
             )
             if why is None:
                 return sha256
-            part.remove()
+            await in_thread(part.remove)
             if not transfer.may_be_mixed:
                 raise unavailable(
                     f"What was received for {location.shown} is not the model: {why}.",
@@ -249,7 +249,7 @@ class _Transfer:
         self._on_size(file.size)
         if self._limit is not None and file.size > self._limit:
             self.close()
-            self._part.remove()
+            await in_thread(self._part.remove)
             raise too_large(self._location, file.size, self._limit)
         if self._note.size is not None and file.size > self._note.size:
             await self._restart(file)
@@ -265,7 +265,7 @@ class _Transfer:
         except ValidationError:
             same = False
         if same and (self._note.size is None or file.size <= self._note.size):
-            file.rename(self._note.model_dump_json())
+            file.note(self._note.model_dump_json())
         else:
             file.begin(self._note.model_dump_json())
         return file

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...advice import Hint
 from ...aio import concurrent_map
+from ...media.file_changes import link_file, rename_path, replace_file
 from ...media.files import storage_errors
 from ...units import size_text
 from .download import download
@@ -107,7 +107,7 @@ class Downloads:
         with storage_errors(wanted.path, full=Hint.MODELS_DISK_FULL()):
             wanted.path.parent.mkdir(parents=True, exist_ok=True)
             if wanted.replaces and Manifest(self.manifest.root).entry_of(wanted.path) is not None:
-                part.path.replace(wanted.path)
+                replace_file(part.path, wanted.path)
             else:
                 _rename_to_new(part.path, wanted.path)
         part.remove()
@@ -118,11 +118,11 @@ class Downloads:
 def _rename_to_new(part: Path, path: Path) -> None:
     """Give a part its name; `FileExistsError` if a file of that name has come meanwhile."""
     try:
-        os.link(part, path)  # unlike a rename, fails where there is a file
+        link_file(part, path)  # unlike a rename, fails where there is a file
     except FileExistsError:
         raise
     except OSError:
         # A volume without links. A moment is left in which another program's file could come.
         if path.exists():
             raise FileExistsError(f"{path} has come meanwhile") from None
-        part.rename(path)
+        rename_path(part, path)

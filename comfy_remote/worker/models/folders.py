@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...media.file_changes import discard
 from ...media.files import safe_relative_path
 from ...units import size_text
 
@@ -204,8 +204,7 @@ class PartFile:
     def remove(self) -> None:
         """Throw it away."""
         for path in (self.path, self.note):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            discard(path)
 
 
 def volume_report(volume: Path) -> Iterator[str]:
