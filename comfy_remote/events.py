@@ -17,7 +17,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from html import escape
 from typing import Generic, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
@@ -168,6 +167,8 @@ class Progress:
 
     def _repr_html_(self) -> str:
         """A bar, for notebooks."""
+        from html import escape  # here: only a notebook needs it
+
         return f"<progress value='{self.fraction:.3f}' max='1'></progress> {escape(str(self))}"
 
 

@@ -97,9 +97,6 @@ def run(
       comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
       comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
     """
-    from .entry import import_ahead
-
-    import_ahead()
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 

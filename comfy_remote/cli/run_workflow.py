@@ -20,7 +20,6 @@ from ..targets.base import OneEngine, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow, load_workflow
-from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .errors import check_named_files
 from .follow import (
@@ -155,6 +154,8 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
     if loaded is None:
+        from ..workflow.text_to_image import blank_text_to_image, text_to_image
+
         loaded = text_to_image(await client.schemas(blank_text_to_image().prompt))
     return await client.prepare(
         loaded,

@@ -31,7 +31,6 @@ from ..errors import (
 )
 from ..events import JobState
 from ..media.temporary import remove_leftovers
-from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
@@ -51,6 +50,8 @@ from .submission import Submission, Workflow, not_recorded, prepared, read, send
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from ..schemas.finding import Found
 
 __all__ = ["Client", "attach", "not_in_time", "resume"]
 
@@ -181,11 +182,15 @@ class Client:
 
     async def schemas_for(self, loaded: LoadedWorkflow) -> Found:
         """As `schemas`, for a workflow, with what the Comfy Registry knows of classes it needs."""
+        from ..schemas.finding import from_registry  # as below: a prompt in API format needs none
+
         return await from_registry(
             await self._found(loaded.prompt), loaded, folder=self.record.path.parent
         )
 
     async def _found(self, prompt: Prompt | None) -> Found:
+        from ..schemas.finding import Found, given_schemas, target_schemas
+
         if isinstance(self._given, str | Path):
             self._given = await given_schemas(self._given)
         if self._given is not None:
@@ -247,6 +252,8 @@ class Client:
             search = FileSearch(search.given, search.roots[:1], may_name=False)
 
         async def schemas_for(loaded: LoadedWorkflow) -> Found:
+            from ..schemas.finding import Found
+
             return await self.schemas_for(loaded) if schemas is None else Found(schemas)
 
         return await prepared(

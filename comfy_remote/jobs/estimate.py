@@ -150,8 +150,6 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
 
     The farther a run, the less its time says: much of it (loading a model) does not scale.
     """
-    from statistics import median  # here: the first run has nothing to learn from
-
     known = [(run.seconds, workload_of(run.prompt)) for run in runs]
     known = [(seconds, past) for seconds, past in known if past.work > 0]
     if not known or workload.work <= 0:
@@ -159,9 +157,11 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
     nearest = min(
         (past for _, past in known), key=lambda past: abs(math.log(past.work / workload.work))
     )
-    alike = [seconds for seconds, past in known if math.isclose(past.work, nearest.work)]
-    # The median: one cold start, or one run that was cached, does not count.
-    seconds = median(alike) * workload.work / nearest.work
+    alike = sorted(seconds for seconds, past in known if math.isclose(past.work, nearest.work))
+    # The median: one cold start, or one run that was cached, does not count. Not of `statistics`,
+    # whose import takes as long as reading and preparing a small workflow.
+    median = (alike[(len(alike) - 1) // 2] + alike[len(alike) // 2]) / 2
+    seconds = median * workload.work / nearest.work
     if math.isclose(nearest.work, workload.work):
         return Guess(seconds, len(alike), ())
     changes = workload.changes_from(nearest) or ["the work in it"]
