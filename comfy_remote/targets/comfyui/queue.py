@@ -79,7 +79,7 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
         f"node {node_id} ({node['class_type']}): {_sentence(problem)}"
         for node_id, node in node_errors.items()
         for problem in _problems(node)
-    ] or [_sentence(error)]
+    ] or [_missing_class(error) or _sentence(error)]
     missing_node = error.get("type") == "missing_node_type" or "does not exist" in lines[0]
     return WorkflowInvalid(
         "ComfyUI refused the workflow: " + "; ".join(lines) + ".",
@@ -134,6 +134,21 @@ def _sentence(error: dict[str, JsonValue]) -> str:
     message = str(error.get("message") or error.get("type") or "invalid").rstrip(".")
     details = str(error.get("details") or "").strip()
     return f"{message}: {details[:300]}" if details and details not in message else message
+
+
+def _missing_class(error: dict[str, JsonValue]) -> str:
+    """The sentence for a node whose class is not there; ``""`` for another error.
+
+    ComfyUI's own names the node by its title alone, which people change.
+    """
+    extra = error.get("extra_info")
+    if error.get("type") != "missing_node_type" or not isinstance(extra, dict):
+        return ""
+    kind, title = extra.get("class_type"), extra.get("node_title")
+    if not isinstance(kind, str):
+        return ""
+    titled = f', called "{title}" in the workflow' if title and title != kind else ""
+    return f"it has no node class {kind} (node {extra.get('node_id')}{titled})"
 
 
 def _node_errors(value: JsonValue) -> dict[str, dict[str, JsonValue]]:

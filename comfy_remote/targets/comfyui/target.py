@@ -432,14 +432,15 @@ class ComfyUITarget:
             SubmissionUnknown: It has no id. By its status, the job was accepted: something in
                 between has replaced the answer, or this is not a ComfyUI.
         """
+        page = ""
         try:
             answer = response.json()
-        except TargetError:
-            answer = None
+        except TargetError as error:
+            answer, page = None, f" {error.message}"
         if not isinstance(answer, dict) or not isinstance(answer.get("prompt_id"), str):
             raise SubmissionUnknown(
-                f"{self._name} did not answer like a ComfyUI: there is no prompt_id. It is not "
-                "known whether it accepted the job."
+                f"{self._name} did not answer like a ComfyUI: there is no prompt_id.{page} It is "
+                "not known whether it accepted the job."
             )
         return str(answer["prompt_id"])
 

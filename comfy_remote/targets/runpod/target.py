@@ -425,7 +425,8 @@ class RunPodTarget:
                         advice=Hint.RESUME_IN_TIME(kept=self.kind.results_kept),
                         details=error.details,
                     ) from error
-                yield Log(f"{error.message} Trying again in {delay:.1f} s.", "warning")
+                if said := outage.said_of(error.message, delay):
+                    yield Log(said, "warning")
                 await asyncio.sleep(delay)
                 continue
             yield status
