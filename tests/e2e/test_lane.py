@@ -746,5 +746,5 @@ async def test_a_result_that_is_too_large_says_what_to_do(
             prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
             error = await shown.heard("execution_error", prompt_id)
             assert error["exception_type"] == "output_too_large", error["exception_message"]
-            assert "Have the worker store large outputs" in error["exception_message"]
+            assert "BUCKET_ENDPOINT_URL" in error["exception_message"]
             assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"

@@ -217,6 +217,30 @@ async def test_where_nothing_comes_back_the_reason_is_the_worker(
     assert error["resume"] is None
 
 
+async def test_what_its_comfyui_refuses_is_said_as_any_comfyui_says_it(
+    endpoint: str, tmp_path: Path
+) -> None:
+    prompt = {
+        "1": _node("EmptyImage", width=-1, height=16, batch_size=1, color=0),
+        "2": _node("SaveImage", images=["1", 0], filename_prefix="x"),
+    }
+    status, events, _ = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 4
+    error = events[-1]
+    assert error["code"] == "workflow_invalid"
+    assert "node 1 (EmptyImage): Value -1 smaller than min of 1" in error["message"]
+    assert (error["details"]["node_id"], error["details"]["node_class"]) == ("1", "EmptyImage")
+    [problem] = error["details"]["node_errors"]["1"]["errors"]
+    assert problem["type"] == "value_smaller_than_min"
+
+    prompt["1"] = _node("NoSuchNode")
+    status, events, _ = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 4
+    assert events[-1]["code"] == "workflow_invalid"
+    assert "NoSuchNode" in events[-1]["message"]
+    assert "install the node pack" in events[-1]["advice"]
+
+
 async def test_the_page_shows_each_on_its_own_node_or_on_none(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

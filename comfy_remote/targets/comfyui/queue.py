@@ -18,6 +18,7 @@ __all__ = [
     "prompt_in",
     "queue_items",
     "refusal",
+    "refusal_of",
     "skipped_in",
     "skipped_nodes",
     "skipped_note",
@@ -71,6 +72,11 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
         answer = parse_json(body)
     except ValueError:
         answer = None
+    return refusal_of(answer, status)
+
+
+def refusal_of(answer: JsonValue, status: int = 400) -> WorkflowInvalid:
+    """The error behind such an answer, ``{"error", "node_errors"}``."""
     answer = answer if isinstance(answer, dict) else {}
     error = answer.get("error")
     error = error if isinstance(error, dict) else {"message": str(error or "no reason given")}

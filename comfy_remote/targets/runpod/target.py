@@ -344,7 +344,11 @@ class RunPodTarget:
                 "the others, though it was queued in front.",
                 "warning",
             )
-        reader = StatusReader(prompt, delay_means_begun=self.kind.delay_means_begun)
+        reader = StatusReader(
+            prompt,
+            delay_means_begun=self.kind.delay_means_begun,
+            answered_before=self.kind.only_ours or self._descriptions.cache.worker_is_ours,
+        )
         names = UsersNames(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
