@@ -34,7 +34,10 @@ def deploy() -> None:
     help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
 )
 @click.option(
-    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4 and so on; none for no GPU. [default: H100]"
+    "--gpu",
+    metavar="TYPE",
+    help="H100, L40S, A10, T4 and so on; several, with commas between, for the first that is free; "
+    "none for no GPU. [default: H100]",
 )
 @click.option(
     "--pip", "pip", multiple=True, metavar="PACKAGE", help="For ComfyUI. May be repeated."
@@ -44,8 +47,9 @@ def deploy() -> None:
     "--custom-node",
     "custom_nodes",
     multiple=True,
-    metavar="URL@COMMIT",
-    help="A node pack, with all 40 digits of the commit. May be repeated.",
+    metavar="PACK",
+    help="A node pack: NAME or NAME@VERSION of the Comfy Registry, URL@COMMIT, URL@TAG. May be "
+    "repeated.",
 )
 @click.option("--comfyui", metavar="VERSION", help="A release of ComfyUI, such as 0.33.0.")
 @click.option(

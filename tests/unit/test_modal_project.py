@@ -23,6 +23,7 @@ from comfy_remote.config.trust import TrustStore
 from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
 from comfy_remote.deploy.modal.deployment import deploy
 from comfy_remote.deploy.modal.packing import Packing, pack
+from comfy_remote.deploy.modal.pinning import pinned
 from comfy_remote.deploy.modal.project import (
     PROMPT_FILE,
     WORKFLOW_FILE,
@@ -36,6 +37,7 @@ from comfy_remote.errors import (
     ConfigurationError,
     DeploymentFailed,
     NotTrusted,
+    TargetUnreachable,
     WorkflowInvalid,
 )
 from comfy_remote.workflow.schema import Schemas
@@ -314,8 +316,10 @@ def test_a_config_with_unknown_keys_says_which_there_are(workflow: Path) -> None
         ("app_name", "a" * 57),  # APP-outputs would be longer than Modal takes
         ("gpu_type", "H100; rm -rf /"),
         ("comfyui_version", "master"),
-        ("custom_nodes", ["https://github.com/a/b@main"]),
+        ("custom_nodes", ["http://github.com/a/b@main"]),
+        ("custom_nodes", ["https://github.com/a/$(id)@main"]),
         ("custom_nodes", [f"https://github.com/a/$(id)@{COMMIT}"]),
+        ("custom_nodes", ["a-pack@newest"]),
         ("custom_nodes", [f"https://github.com/a/..@{COMMIT}"]),
         ("models", ["nonsense"]),
         ("extra_pip_packages", ["--index-url=https://evil.example"]),
@@ -427,23 +431,137 @@ def test_models_with_an_address_are_listed_and_the_others_told() -> None:
     assert 'modal volume put comfyui-models "rare.safetensors" "/vae/rare.safetensors"' in note
 
 
-def test_node_packs_at_a_commit_are_pinned_and_the_others_told() -> None:
-    prompt: Any = {
-        "1": {"class_type": "TheirNode", "inputs": {}},
-        "2": {"class_type": "OtherNode", "inputs": {}},
-        "3": {"class_type": "ComfyRemoteInput", "inputs": {"key": "a"}},
+def test_node_packs_that_a_workflow_names_with_a_version_are_pinned_and_the_others_said() -> None:
+    said = {
+        "A": {"aux_id": "ann/pack", "ver": COMMIT},
+        "B": {"cnr_id": "other", "ver": "1.2.3"},
+        "C": {"cnr_id": "third", "ver": "b" * 40},
+        "D": {"cnr_id": "nightly", "ver": "nightly"},
+        "E": {"cnr_id": "../out", "ver": "1.0.0"},
+        "F": {"aux_id": "ann/pack; id", "ver": COMMIT},
+        "G": {"cnr_id": "nothing\n#", "ver": "1.0.0"},
     }
-    workflow: Any = {
-        "nodes": [
-            {"id": 1, "type": "TheirNode", "properties": {"aux_id": "ann/pack", "ver": COMMIT}},
-            {"id": 2, "type": "OtherNode", "properties": {"cnr_id": "other", "ver": "1.2.3"}},
-        ],
-        "links": [],
-    }
+    prompt: Any = {kind: {"class_type": kind, "inputs": {}} for kind in said}
+    prompt["3"] = {"class_type": "ComfyRemoteInput", "inputs": {"key": "a"}}
+    nodes = [{"id": 1, "type": kind, "properties": one} for kind, one in said.items()]
+    workflow: Any = {"nodes": nodes, "links": []}
     found = pack(prompt, workflow, Schemas.bundled(), volume="v")
-    assert found.custom_nodes == (f"https://github.com/ann/pack@{COMMIT}",)
-    (note,) = found.notes
-    assert "OtherNode" in note and "1.2.3" in note
+    assert found.custom_nodes == (
+        f"https://github.com/ann/pack@{COMMIT}",
+        "other@1.2.3",
+        f"third@{'b' * 40}",
+    )
+    assert [note[0] for note in found.notes] == ["D", "E", "F", "G"]
+    assert "D is of the node pack nightly (saved with nightly)" in found.notes[0]
+    ModalConfig(custom_nodes=[*found.custom_nodes])
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What https://packs.example/ComfyUI-Thing is. Its install.py puts a model into ComfyUI's
+    folder, and asks where its clone comes from, as the Impact Pack's does.
+    """
+    folder = tmp_path / "packs" / "ComfyUI-Thing"
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    (folder / "install.py").write_text(
+        "import os, subprocess\n"
+        "os.makedirs('../../models/sams', exist_ok=True)\n"
+        "open('../../models/sams/sam.pth', 'w').write('weights')\n"
+        "ask = ['git', 'config', '--get', 'remote.origin.url']\n"
+        "said = subprocess.check_output(ask, text=True)\n"
+        "open('origin.txt', 'w').write(said.strip())\n"
+    )
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    git(folder, "tag", "v1.0")
+    git(folder, "tag", "-m", "a tag that has a text", "v1.1")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{folder.parent.as_uri()}/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://packs.example/")
+    return folder
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_tag_or_branch_is_pinned_to_its_commit(repository: Path, workflow: Path) -> None:
+    url, commit = "https://packs.example/ComfyUI-Thing", git(repository, "rev-parse", "HEAD")
+    for named in (url, f"{url}@v1.0", f"{url}@v1.1", f"{url}@main", f"{url}@{commit}"):
+        assert pinned(named) == f"{url}@{commit}"
+    made = make_project(workflow, {"custom_nodes": [f"{url}@v1.0"]})
+    assert made.config.custom_nodes == [f"{url}@{commit}"]
+    with pytest.raises(ConfigurationError, match="has no tag or branch v9"):
+        pinned(f"{url}@v9")
+    with pytest.raises(TargetUnreachable, match="cannot be asked"):
+        pinned("https://packs.example/nothing")
+
+
+def test_what_is_no_pack_is_refused_before_anything_is_asked(workflow: Path) -> None:
+    for line in ("--upload-pack=id@main", "http://packs.example/a@main", "ann/pack@v1", "a@b@c"):
+        with pytest.raises(ConfigurationError):
+            make_project(workflow, {"custom_nodes": [line]})
+
+
+def test_the_images_lines_install_a_pack_and_leave_the_models_path_empty(
+    repository: Path, workflow: Path, tmp_path: Path
+) -> None:
+    """The very lines that Modal would run, with other paths."""
+    pytest.importorskip("modal")
+    commit = git(repository, "rev-parse", "HEAD")
+    project = make_project(
+        workflow, {"custom_nodes": [f"https://packs.example/ComfyUI-Thing@{commit}"]}
+    )
+    comfyui = tmp_path / "comfyui"
+    (comfyui / "models" / "vae").mkdir(parents=True)
+    lines = _commands_of(project.folder)
+    lines = lines[next(n for n, line in enumerate(lines) if "install_custom_nodes" in line) :]
+    installer = ROOT / "comfy_remote" / "deploy" / "install_custom_nodes.py"
+    for line in lines:
+        if line.startswith(("printf", "rm")):
+            line = line.replace("/opt/install_custom_nodes.py", str(installer))
+            line = line.replace("/comfyui/.venv/bin/python", sys.executable)
+            line = re.sub(r"(?<= )/comfyui", str(comfyui), line)
+            subprocess.run(["sh", "-c", line], check=True)
+    pack = comfyui / "custom_nodes" / "ComfyUI-Thing"
+    assert (pack / "origin.txt").read_text() == "https://packs.example/ComfyUI-Thing"
+    assert not (comfyui / "models").exists()
+    # Nothing is installed in it afterwards; the worker's own packages come last.
+    assert lines.index("rm -rf /comfyui/models") > lines.index("boto3>=1.36")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"gpu_type": "H1000"}, "'H1000' is not one of Modal's GPUs: T4, L4"),
+        ({"gpu_type": "H100:9"}, "'H100:9' is not"),
+        ({"gpu_type": "H100,B20"}, "'B20' is not"),
+        ({"extra_pip_packages": ["torch==2.3.0"]}, "the PyTorch of the image"),
+        ({"extra_pip_packages": ["TorchVision"]}, "the PyTorch of the image"),
+        ({"memory": 1}, "memory"),
+        ({"region": "us east"}, "region"),
+    ],
+)
+def test_what_modal_would_refuse_after_minutes_is_refused_at_once(
+    workflow: Path, given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        make_project(workflow, given)
+
+
+def test_gpus_that_will_do_are_a_list(workflow: Path) -> None:
+    given = {"gpu_type": "l40s, A100-80GB:2", "cpu": 4, "memory": 32768, "region": "eu"}
+    project = make_project(workflow, given)
+    assert project.config.gpu_type == ["l40s", "A100-80GB:2"]
+    assert ModalConfig(gpu_type=["none"]).gpu_type is None
+    pytest.importorskip("modal")
+    assert _commands_of(project.folder), "Modal's SDK takes them"
 
 
 def test_a_persons_commit_goes_before_the_workflows(tmp_path: Path) -> None:
@@ -507,7 +625,7 @@ def test_the_image_is_built_of_pinned_parts(workflow: Path) -> None:
     )
     commands = "\n".join(_commands_of(project.folder))
     assert "git clone --quiet --depth 1 --branch v0.33.0" in commands
-    assert f"fetch --quiet --depth 1 https://github.com/ann/pack {COMMIT}" in commands
+    assert f"printf '%s\\n' {node} | /comfyui/.venv/bin/python" in commands
     assert "'sage attention; id'" in commands, "quoted, whatever a person wrote"
     assert "torch==2.9.1" in commands
     assert "ffmpeg" in commands

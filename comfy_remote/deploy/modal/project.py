@@ -20,6 +20,7 @@ from ...errors import ConfigurationError
 from ...media.file_changes import replace_file
 from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
+from ..install_custom_nodes import parse_list
 from .config import CONFIG_FILE, ModalConfig
 from .packing import Packing
 
@@ -198,13 +199,14 @@ def template() -> str:
 
 
 def _pins(*lists: Iterable[str]) -> list[str]:
-    """The custom nodes of all lists, each once, at the commit of the first that has it.
+    """The custom nodes of all lists, each once, as the first has it.
 
     What a person asks for now goes before the file's, and that before the workflow's.
     """
     pins: dict[str, str] = {}
     for line in chain(*lists):
-        pins.setdefault(line.rpartition("@")[0].rstrip("/").removesuffix(".git").lower(), line)
+        (node,) = parse_list(line)
+        pins.setdefault(node.name.lower(), line)
     return list(pins.values())
 
 

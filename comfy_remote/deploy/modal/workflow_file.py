@@ -20,6 +20,7 @@ from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
+from .pinning import pinned
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
 
 __all__ = ["make_project"]
@@ -40,7 +41,7 @@ def make_project(
 
     Args:
         workflow: Whatever holds one: JSON in API or UI format, a picture that ComfyUI saved.
-        given: Fields of `ModalConfig` that are set.
+        given: Fields of `ModalConfig` that are set; custom nodes as `pinned` takes them.
         parent: Where the project's folder is made; beside the workflow by default.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
@@ -57,6 +58,9 @@ def make_project(
     loaded: LoadedWorkflow = load_workflow(workflow)
     known = schemas(loaded)
     prepared = prepare(loaded, Changes(), known)
+    nodes = given.get("custom_nodes")
+    if isinstance(nodes, list):
+        given = {**given, "custom_nodes": [pinned(str(line)) for line in nodes]}
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     prompt = without_repo_list(prepared.prompt)

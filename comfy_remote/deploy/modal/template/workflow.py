@@ -49,6 +49,9 @@ light_image = with_project(front_image(), HERE)
 @app.cls(
     image=image,
     gpu=CONFIG.gpu_type,
+    cpu=CONFIG.cpu,
+    memory=CONFIG.memory,
+    region=CONFIG.region,
     volumes={MODELS: model_volume, OUTPUTS: outputs},
     secrets=secrets,
     timeout=CONFIG.timeout,
