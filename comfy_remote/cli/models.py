@@ -249,9 +249,20 @@ def _lines_of(argument: str) -> str:
             return _line(argument)
         if path.suffix.lower() == ".json":
             return _lines_in_workflow(path)
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except (OSError, ValueError):  # a line need not be a valid file name
         return argument
+    return _text_in(path, content)
+
+
+def _text_in(path: Path, content: bytes) -> str:
+    from ..errors import ConfigurationError
+    from ..text_file import SAVE_AS_UTF8, NotText, text_of
+
+    try:
+        return text_of(content)
+    except NotText as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
 
 
 def _line(argument: str) -> str:

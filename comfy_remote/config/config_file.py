@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ..errors import ConfigurationError
 from ..json_text import problems_in
 from ..targets.kinds import typed_target
+from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):
@@ -103,12 +104,13 @@ def read_config(path: Path) -> ConfigFile:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ConfigurationError(f"{path} is larger than {_LARGEST // 1000} kB.")
-        data = tomllib.loads(content.decode("utf-8-sig"))
+        data = tomllib.loads(text_of(content))
     except FileNotFoundError:
         raise ConfigurationError(f"There is no file {path}.", advice="Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except NotText as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
     except (ValueError, RecursionError) as error:  # also a number too long, or too many brackets
         raise ConfigurationError(
             f"{path} is not valid TOML: {error}.", advice="Correct that line."

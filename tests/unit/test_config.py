@@ -242,9 +242,17 @@ def test_a_policy_with_a_typo_is_told_its_keys(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "home" / "comfy-remote.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    (tmp_path / "home" / "comfy-remote.toml").write_bytes("# Büro".encode("cp1252"))
+    with pytest.raises(ConfigurationError, match="not UTF-8") as caught:
         Configuration.load(tmp_path)
+    assert "Save the file as UTF-8" in caught.value.advice
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_as_powershell_writes_it(tmp_path: Path, encoding: str) -> None:
+    text = '[targets.desk]\r\ntarget = "http://10.0.0.5:8188"\r\n'
+    (tmp_path / "home" / "comfy-remote.toml").write_bytes(text.encode(encoding))
+    assert Configuration.load(tmp_path).targets["desk"].target == "http://10.0.0.5:8188"
 
 
 # --- the rest -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...json_text import problems_in
+from ...text_file import SAVE_AS_UTF8, NotText, text_of
 from ...wire.repo_list import parse_repo_list
 from ..install_custom_nodes import parse_list
 
@@ -167,9 +168,13 @@ class ModalConfig(BaseModel):
             ConfigurationError: It cannot be read, or has unknown keys.
         """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
+            return cls.model_validate_json(text_of(path.read_bytes()))
+        except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+        except NotText as error:
+            raise ConfigurationError(
+                f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8
+            ) from error
         except ValidationError as error:
             raise ConfigurationError(
                 f"{path}: {problems_in(error, 'the file')}.",
