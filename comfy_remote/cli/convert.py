@@ -20,9 +20,25 @@ if TYPE_CHECKING:
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["convert"]
+__all__ = ["convert", "matching"]
 
 _STDIN = Path("-")
+
+
+def matching(paths: Sequence[Path], *, windows: bool = os.name == "nt") -> tuple[Path, ...]:
+    """On Windows, the files that patterns such as ``*.json`` match: its shells leave that to us.
+
+    No file there has such a letter in its name, so a pattern is never meant as one.
+    """
+    if not windows:
+        return tuple(paths)
+    found: list[Path] = []
+    for path in paths:
+        there: list[Path] = []
+        if set("*?").intersection(str(path)):
+            there = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found += there or [path]
+    return tuple(found)
 
 
 @click.command()
@@ -32,6 +48,7 @@ _STDIN = Path("-")
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path, allow_dash=True),
+    callback=lambda _context, _argument, paths: matching(paths),
 )
 @schemas_option
 @target_option(

@@ -60,8 +60,9 @@ def enter(command: click.Command, name: str) -> None:
     prepare_streams()
     treat_like_ctrl_c()
     try:
-        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
-        status = command.main(prog_name=name, standalone_mode=False)
+        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1. On Windows, it would
+        # expand $NAME, %NAME%, ~ and * in every argument, texts for pictures among them.
+        status = command.main(prog_name=name, standalone_mode=False, windows_expand_args=False)
         sys.stdout.flush()
         sys.exit(status)
     except click.ClickException as error:

@@ -89,7 +89,7 @@ def test_without_a_gpu_comfyui_computes_on_the_cpu(
     comfyui: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for gpu in (True, False):
-        monkeypatch.setattr("comfy_remote.worker.choice.has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr("comfy_remote.worker.choice.has_gpu", lambda _python, gpu=gpu: gpu)
         choice = choose_engine(str(comfyui), {})
         assert ("--cpu" in choice.command) is not gpu
         assert any("--cpu" in note for note in choice.notes) is not gpu
