@@ -210,7 +210,8 @@ class JobHandler:
                 "The job's input is not valid: action: it is not a string.", advice=_KNOWN_ACTIONS
             )
         if action in MODEL_ACTIONS:
-            return JobResult(await act_on_models(self._parts.models, payload, report))
+            models = self._parts.models
+            return JobResult(await act_on_models(models, payload, report, self._listed))
         if action in WORKER_ACTIONS:
             about = await self._about_worker(action, payload)
             return JobResult(about.model_dump(mode="json", exclude_none=True))
@@ -226,6 +227,11 @@ class JobHandler:
             dialect = dialect_of(payload, otherwise) if named is None else dialect_named(named)
             job = self._job_now = WorkflowJob(job_id, request, dialect, self._parts)
             return await job.run(report)
+
+    async def _listed(self) -> dict[str, list[str]]:
+        """The names of the models that the engine lists, by folder."""
+        async with self._parts.connect(await self._engine.ready()) as target:
+            return await target.models()
 
     async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
         if action == "fetch":

@@ -121,6 +121,23 @@ async def test_a_list_of_models_that_nobody_looks_at_is_said_in_every_answer(for
     assert end.details["warnings"] == told  # for the page, after the end
 
 
+async def test_models_are_listed_by_the_engine_where_no_folder_is_known() -> None:
+    """As behind ``serve --engine URL``."""
+
+    class Listing(EngineTarget):
+        async def models(self) -> dict[str, list[str]]:
+            return {"checkpoints": ["sd/a.safetensors"], "loras": []}
+
+    assert await handler_for(Listing())("1", {"action": "models"}, silent) == {
+        "status": "success",
+        "models": {
+            "checkpoints": [
+                {"name": "sd/a.safetensors", "size": None, "fetched_from": None, "pinned": False}
+            ]
+        },
+    }
+
+
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
     files = {f"{n}.bmp": bytes([n]) * 3500 for n in range(6)}
     target = EngineTarget(succeeded(*map(output, files)), files)

@@ -188,6 +188,11 @@ class ModelLibrary:
         pruned, kept, notes = await self._prune(folders, lines, say, key)
         return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether there is a folder for models."""
+        return bool(self._folders().roots)
+
     async def models(self) -> ModelsAnswer:
         """All models that are there, by folder."""
         return await asyncio.to_thread(self._models)
