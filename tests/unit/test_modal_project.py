@@ -32,11 +32,13 @@ from comfy_remote.deploy.modal.project import (
     project_folder,
     write_project,
 )
+from comfy_remote.deploy.modal.usual import app_named_after, gpu_for
 from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import (
     ConfigurationError,
     DeploymentFailed,
     NotTrusted,
+    TargetNotFound,
     TargetUnreachable,
     WorkflowInvalid,
 )
@@ -803,6 +805,75 @@ def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(
     assert [note for note in again.notes if note.startswith("../private.png")] == []
 
 
+def _with_model(key: str, name: str, kind: str) -> Any:
+    return {"1": {"class_type": kind, "inputs": {key: name}}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gpu", "why"),
+    [
+        ({"1": {"class_type": "ImageScale", "inputs": {}}}, None, "no models"),
+        (_with_model("ckpt_name", "sd_xl.safetensors", "CheckpointLoaderSimple"), "A10", "sd_xl"),
+        (_with_model("model_name", "4x.pth", "UpscaleModelLoader"), "A10", "4x.pth"),
+        (_with_model("unet_name", "flux1-dev.safetensors", "UNETLoader"), "L40S", "flux1-dev"),
+        (_with_model("unet_name", "wan2.2_14B_fp16.safetensors", "UNETLoader"), "H100", "14B"),
+        (_with_model("unet_name", "wan_14B_fp8_scaled.safetensors", "UNETLoader"), "L40S", "fp8"),
+        (_with_model("unet_name", "wan2.1_1.3B_fp16.safetensors", "UNETLoader"), "L40S", "1.3B"),
+        ({"1": {"class_type": "Theirs", "inputs": {}}}, "A10", "Theirs"),
+    ],
+)
+def test_the_command_takes_the_gpu_that_the_models_need(
+    prompt: Any, gpu: str | None, why: str
+) -> None:
+    chosen = gpu_for(prompt, Schemas.bundled())
+    assert chosen.gpu == gpu
+    assert why in chosen.why
+
+
+def test_a_deployment_without_an_app_is_called_by_its_file_and_replaces_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def front(app: str) -> str:
+        asked.append(app)
+        if app == "night":
+            return "https://ann--night-front.modal.run"
+        raise TargetNotFound("none")
+
+    deployed: list[Path] = []
+
+    async def deploying(folder: Path, *_: object, **__: object) -> str:
+        deployed.append(folder)
+        return "https://x.modal.run"
+
+    monkeypatch.setattr("comfy_remote.deploy.modal.usual.find_front", front)
+    monkeypatch.setattr("comfy_remote.deploy.modal.deployment.deploy", deploying)
+    for name in ("day", "night"):
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"1": {"class_type": "ImageScale", "inputs": {}}})
+        )
+    ran = CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "day.json")])
+    assert ran.exception is None, ran.output
+    assert deployed == [tmp_path / "modal_day"]
+    config = ModalConfig.read(tmp_path / "modal_day" / CONFIG_FILE)
+    assert (config.app_name, config.gpu_type) == ("day", None)
+    assert "GPU: none, since it loads no models" in ran.output
+    # It was deployed from there, so it is updated without a question; its GPU is what the file has.
+    CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "day.json")])
+    assert (deployed, asked) == ([tmp_path / "modal_day"] * 2, ["day"])
+
+    refused = CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "night.json")])
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "There is an app night at https://ann--night-front.modal.run" in str(refused.exception)
+    assert not (tmp_path / "modal_night").exists()
+    CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "night.json"), "--app", "night"])
+    assert deployed[-1] == tmp_path / "modal_night"
+    assert app_named_after(Path("Ann's portraits (2).png")) == "Ann-s-portraits-2"
+    with pytest.raises(ConfigurationError, match="named after"):
+        app_named_after(Path("夜.json"))
+
+
 def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None:
     """What the error advises is what the command takes."""
     flow = tmp_path / "flow.json"
@@ -821,7 +892,7 @@ def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None
     known.write_text(json.dumps({"Theirs": node}))
     ran = CliRunner().invoke(cli, [*arguments, "--schemas", str(known)])
     assert ran.exception is None, ran.output
-    prompt = json.loads((tmp_path / "modal_comfy-remote" / PROMPT_FILE).read_text())
+    prompt = json.loads((tmp_path / "modal_flow" / PROMPT_FILE).read_text())
     assert prompt["1"]["inputs"] == {"text": "a", "count": 5}
     both = CliRunner().invoke(cli, [*arguments, "--schemas", str(known), "--on", "sandbox"])
     assert both.exit_code == 2

@@ -22,6 +22,7 @@ from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
 from .pinning import pinned
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
+from .usual import gpu_for
 
 __all__ = ["make_project"]
 
@@ -36,6 +37,7 @@ def make_project(
     clean: bool = False,
     deploys: bool = False,
     by_owner: bool = True,
+    choose_gpu: bool = False,
 ) -> Project:
     """Make the project of a workflow file, or bring it up to date. Blocking.
 
@@ -48,6 +50,7 @@ def make_project(
         deploys: Whether it will be deployed: then its owner has to trust what the folder has
             brought along, and the workflow's node packs if there are Secrets.
         by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
+        choose_gpu: Whether a new project gets the GPU that the workflow needs, unless one is given.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
@@ -65,6 +68,11 @@ def make_project(
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
     prompt = without_repo_list(prepared.prompt)
     folder = project_folder(workflow, config.app_name, parent)
+    chosen: list[str] = []
+    if choose_gpu and "gpu_type" not in given and (clean or not (folder / CONFIG_FILE).exists()):
+        gpu, why = gpu_for(prompt, known)
+        given = {**given, "gpu_type": gpu}
+        chosen = [f"GPU: {gpu or 'none'}, since {why}. {CONFIG_FILE} has it as gpu_type."]
     project = write_project(
         folder, prompt, found, given, force=force, clean=clean, by_owner=by_owner
     )
@@ -72,7 +80,7 @@ def make_project(
     input_files(folder)  # before anything is copied through a link
     notes = _copy_inputs(prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
-    return replace(project, notes=(*project.notes, *doubts, *notes))
+    return replace(project, notes=(*chosen, *project.notes, *doubts, *notes))
 
 
 def _check_trust(project: Project, *, deploys: bool) -> None:
