@@ -103,8 +103,8 @@ def choose_engine(
     Args:
         choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
-        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
-            read from it.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS``, ``COMFY_LOG_LEVEL`` and
+            ``COMFY_REMOTE_METADATA`` are read from it.
         own: For a ComfyUI of which several are started, one for each GPU.
 
     Raises:
@@ -167,6 +167,8 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]
+    if _metadata_is_off(environ) and "--disable-metadata" not in arguments:
+        arguments = ["--disable-metadata", *arguments]
     port = own.free_port() if own is not None else free_port()
     return EngineChoice(
         name=f"ComfyUI in {folder}" + (f" on {own.name}" if own is not None else ""),
@@ -182,6 +184,17 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         notes=tuple(notes),
         gpu_python=python if on_gpu else None,
     )
+
+
+def _metadata_is_off(environ: Mapping[str, str]) -> bool:
+    """Whether saved files are to be without the workflow that made them."""
+    wanted = environ.get("COMFY_REMOTE_METADATA", "").strip().lower()
+    if wanted not in ("", "true", "false"):
+        raise ConfigurationError(
+            f"COMFY_REMOTE_METADATA is neither true nor false: {wanted!r}.",
+            advice="false leaves the workflow out of the files that ComfyUI saves.",
+        )
+    return wanted == "false"
 
 
 def _own_folders(folder: Path, own: OneOfSeveral, flags: Collection[str]) -> list[str]:

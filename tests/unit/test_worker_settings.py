@@ -52,6 +52,14 @@ def test_the_key_goes_nowhere_in_the_clear() -> None:
         WorkerSettings.from_environ({"COMFY_REMOTE_STORE_URL": "http://gateway.example/files"})
 
 
+@pytest.mark.parametrize(("value", "off"), [("false", True), ("true", False), ("", False)])
+def test_metadata_is_off_where_the_owner_says_so(comfyui: Path, value: str, off: bool) -> None:
+    environ = {"COMFYUI_DIR": str(comfyui), "COMFY_REMOTE_METADATA": value, "COMFYUI_ARGS": "--cpu"}
+    assert ("--disable-metadata" in choose_engine("auto", environ).command) is off
+    with pytest.raises(ConfigurationError, match="neither true nor false: 'no'"):
+        choose_engine("auto", {**environ, "COMFY_REMOTE_METADATA": "no"})
+
+
 def test_a_url_is_an_engine_that_runs_already() -> None:
     choice = choose_engine("http://127.0.0.1:8188/", {})
     assert (choice.url, choice.command) == ("http://127.0.0.1:8188", ())
