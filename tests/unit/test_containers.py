@@ -395,11 +395,49 @@ def test_the_hubs_manifest_has_what_the_hub_requires() -> None:
         assert given["type"] in ("string", "number", "boolean"), variable
         default = {"string": str, "number": (int, float), "boolean": bool}[given["type"]]
         assert isinstance(given["default"], default), variable
-        assert variable["key"] in (ROOT / "docs/containers.md").read_text(), variable
+        documents = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+        assert f"`{variable['key']}`" in documents, variable
+        if given["type"] == "boolean":
+            # What the Hub would write by itself is not documented.
+            assert (given["trueValue"], given["falseValue"]) == ("true", "false")
+        if options := given.get("options"):
+            assert given["default"] in [option["value"] for option in options]
+    keys = {variable["key"]: variable["input"] for variable in hub["config"]["env"]}
+    assert {"HF_TOKEN", "CIVITAI_TOKEN", "DOWNLOAD_MODELS", "REFRESH_WORKER"} <= set(keys)
+    assert {"BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"} <= set(keys)
+    for preset in hub["config"]["presets"]:
+        for key, value in preset["defaults"].items():
+            assert isinstance(value, type(keys[key]["default"])), (preset["name"], key)
+    icon = hub["iconUrl"].partition("/main/")[2]
+    assert (ROOT / icon).is_file()
     # A secret's default would be everybody's.
     for variable in hub["config"]["env"]:
         if re.search("KEY|TOKEN|SECRET", variable["key"]):
             assert variable["input"]["default"] == ""
+
+
+def test_the_hub_starts_the_image_where_its_cuda_runs() -> None:
+    """From its own version on: RunPod takes a host only if its version is listed."""
+    listed = json.loads((ROOT / ".runpod/hub.json").read_text())["config"]["allowedCudaVersions"]
+    text = (ROOT / "Dockerfile").read_text()
+    base = re.search(r"(?m)^ARG BASE_IMAGE=nvidia/cuda:([0-9]+)\.([0-9]+)\.", text)
+    build = re.search(r"(?m)^ARG CUDA=cu([0-9]{2})([0-9])$", text)
+    assert base is not None
+    assert build is not None
+    assert base.groups() == build.groups()
+    assert listed == [f"{base[1]}.{minor}" for minor in range(int(base[2]), 10)]
+
+
+def test_every_variant_of_the_image_is_built_by_the_workflow() -> None:
+    workflow = (ROOT / ".github/workflows/images.yml").read_text()
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    named = re.findall(r"--build-arg (\w+)=(\S+)", workflow)
+    assert {name for name, _ in named} <= set(re.findall(r"(?m)^ARG (\w+)", dockerfile))
+    assert ("CUDA", "cu128") in named
+    assert ("COMPILER", "true") in named
+    older = re.search(r"# For CUDA=cu128: (\S+)", dockerfile)
+    assert older is not None
+    assert ("BASE_IMAGE", older[1]) in named
 
 
 def test_the_hubs_test_needs_no_model() -> None:

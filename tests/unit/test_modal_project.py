@@ -629,7 +629,7 @@ def test_the_image_is_built_of_pinned_parts(workflow: Path) -> None:
     assert "git clone --quiet --depth 1 --branch v0.33.0" in commands
     assert f"printf '%s\\n' {node} | /comfyui/.venv/bin/python" in commands
     assert "'sage attention; id'" in commands, "quoted, whatever a person wrote"
-    assert "torch==2.9.1" in commands
+    assert "torch==2.11.0" in commands
     assert "ffmpeg" in commands
 
 

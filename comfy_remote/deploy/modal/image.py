@@ -44,7 +44,7 @@ OUTPUTS = "/outputs"
 PYTHON = "3.12"
 """Of both containers."""
 
-TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 """Versions that belong together, as in our container image."""
 
 PACK_PACKAGES = (
@@ -62,7 +62,8 @@ PACK_PACKAGES = (
 WORKER_PACKAGES = (*PACK_PACKAGES, "boto3>=1.36")
 """What the worker needs besides: a bucket's client."""
 
-_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
+# Modal's driver (580) knows CUDA 13.0; below it, ComfyUI's own kernels switch off.
+_TORCH_INDEX = "https://download.pytorch.org/whl/cu130"
 _COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI.git"
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PACK_ENTRY = Path(__file__).with_name("template") / "pack_entry.txt"
