@@ -18,6 +18,7 @@ from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
 from ..workflow.load import parse_prompt
+from ..workflow.output_nodes import ADD_AN_OUTPUT
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
@@ -163,13 +164,15 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
         if not outputs:
-            raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
+            raise _no_outputs()
         needed = list(prompt) if only is None else needed_nodes(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
     prompt, respelled = as_listed(prompt, schemas)
     for note in respelled:
         _log.info("%s", note)
     validated = validate_for(prompt, schemas, only)
+    if validated.error is not None and validated.error.get("type") == "prompt_no_outputs":
+        raise _no_outputs()
     if validated.error is not None:
         message = str(validated.error.get("message"))
         raise WorkflowInvalid(message, details=validated.to_json())
@@ -227,6 +230,11 @@ def _number(value: JsonValue) -> float | None:
     if math.isfinite(number):  # neither NaN nor infinity can be sent to a page, as JSON
         return number
     raise _refused("invalid_prompt", "number is not a number", str(value))
+
+
+def _no_outputs() -> WorkflowInvalid:
+    # The page has words of its own for this type, and shows the details below them.
+    return _refused("prompt_no_outputs", "Prompt has no outputs", ADD_AN_OUTPUT)
 
 
 def _refused(kind: str, message: str, details: str) -> WorkflowInvalid:

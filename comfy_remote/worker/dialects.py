@@ -24,6 +24,7 @@ from ..wire.plain import ImageB64, ImagesB64Answer, PlainAnswer, PlainError, pla
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
+from ..workflow.output_nodes import ADD_AN_OUTPUT
 from .collect import CollectedOutput
 from .storage import Store, StoredFile
 
@@ -182,7 +183,7 @@ class Dialect(ABC):
     def _no_output(kind: type[ComfyRemoteError]) -> ComfyRemoteError:
         return kind(
             "The workflow ran and made no output.",
-            advice="Add a Save Image node (or another that saves) to it.",
+            advice=ADD_AN_OUTPUT,
         )
 
 

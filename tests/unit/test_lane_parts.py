@@ -185,7 +185,16 @@ def test_without_schemas_the_wanted_part_is_still_found() -> None:
     assert check(_submission(), None).outputs == ["2", "3"]
     with pytest.raises(WorkflowInvalid) as caught:
         check(_submission(partial_execution_targets=["nowhere"]), None)
-    assert refusal_body(caught.value)["error"]["type"] == "prompt_no_outputs"  # type: ignore[index,call-overload]
+    _is_told_to_save(caught.value)
+    with pytest.raises(WorkflowInvalid) as caught:
+        check(PagePrompt.parse({"prompt": {"1": PROMPT["1"]}}, "gpu"), Schemas.bundled())
+    _is_told_to_save(caught.value)
+
+
+def _is_told_to_save(error: WorkflowInvalid) -> None:
+    told: Any = refusal_body(error)["error"]
+    assert told["type"] == "prompt_no_outputs"
+    assert told["details"] == "Add a Save Image node, or another that saves."
 
 
 def test_by_the_schemas_only_what_is_right_runs() -> None:

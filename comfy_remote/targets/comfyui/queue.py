@@ -11,6 +11,7 @@ from ...json_text import parse_json
 from ...outputs import OutputProblem
 from ...types import JsonValue
 from ...workflow.load import parse_prompt
+from ...workflow.output_nodes import ADD_AN_OUTPUT, NO_OUTPUT
 from ...workflow.prompt import Prompt
 
 __all__ = [
@@ -86,6 +87,15 @@ def refusal_of(answer: JsonValue, status: int = 400) -> WorkflowInvalid:
         for node_id, node in node_errors.items()
         for problem in _problems(node)
     ] or [_missing_class(error) or _sentence(error)]
+    details: dict[str, JsonValue] = {
+        "error": _trimmed(error),
+        "node_errors": dict(node_errors),
+        "http_status": status,
+    }
+    if error.get("type") == "prompt_no_outputs":
+        return WorkflowInvalid(
+            f"{NO_OUTPUT}: ComfyUI refused to run it.", advice=ADD_AN_OUTPUT, details=details
+        )
     missing_node = error.get("type") == "missing_node_type" or "does not exist" in lines[0]
     return WorkflowInvalid(
         "ComfyUI refused the workflow: " + "; ".join(lines) + ".",
@@ -94,7 +104,7 @@ def refusal_of(answer: JsonValue, status: int = 400) -> WorkflowInvalid:
             if missing_node
             else "Correct these inputs, or install the models that they name on the target."
         ),
-        details={"error": _trimmed(error), "node_errors": dict(node_errors), "http_status": status},
+        details=details,
     )
 
 
