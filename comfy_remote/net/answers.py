@@ -29,10 +29,13 @@ from ..units import size_text
 from .address import POD_PROXY
 from .retry import retry_after
 
-__all__ = ["Response", "error_of", "unreachable"]
+__all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _OTHER_NAME = 10, 9, (62, 64)
+BY_PROXY = "by_proxy"
+"""In the details of a refusal that came from something in front of the target."""
+
 _LONGEST_ERROR = 65536
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,120})", re.IGNORECASE)
 # What OpenSSL says of an answer that is no TLS, in its versions.
@@ -181,8 +184,10 @@ def _error_by_status(response: Response, where: str, sent: int, keyed: bool) -> 
         )
     if status == 413:
         size = f" of {size_text(sent)}" if sent else ""
-        # ComfyUI and our gateway answer in words; a page is a proxy's.
-        proxy = _is_page(response.body)
+        # ComfyUI and our gateway answer in words; a page, or nothing, is a proxy's.
+        proxy = _is_page(response.body) or not response.body.strip()
+        if proxy:
+            details[BY_PROXY] = True
         return RequestTooLarge(
             f"A proxy in front of {where} refused a request{size} as too large (HTTP 413)."
             if proxy

@@ -190,18 +190,36 @@ class Bucket:
         """``HOST``, or ``HOST:PORT`` if it is not the usual one."""
         return self._settings.endpoint.authority
 
-    async def put(self, path: Path, name: str) -> None:
+    async def put(
+        self, path: Path, name: str, on_sent: Callable[[int], object] | None = None
+    ) -> None:
         """Upload a file, in parts if it is large: four times 16 MiB of memory at most.
 
         Cancelled, it stops, and leaves nothing.
+
+        Args:
+            on_sent: Called with the number of bytes that are there, as they go.
 
         Raises:
             OutputError: The bucket did not take it; says why.
             ConfigurationError: boto3 is not installed.
         """
         stopped = threading.Event()
+        loop, there = asyncio.get_running_loop(), 0
+
+        def count(size: int) -> None:
+            nonlocal there
+            there += size
+            if on_sent is not None:
+                on_sent(there)
+
+        def more(size: int) -> None:  # in boto3's threads
+            if stopped.is_set():
+                raise _Stopped
+            loop.call_soon_threadsafe(count, size)
+
         work = asyncio.ensure_future(
-            asyncio.to_thread(self._call, "take the file", lambda s3: s3.put(path, name, stopped))
+            asyncio.to_thread(self._call, "take the file", lambda s3: s3.put(path, name, more))
         )
         try:
             await asyncio.shield(work)
@@ -308,19 +326,14 @@ class _S3:
             max_concurrency=_PARTS_AT_ONCE,
         )
 
-    def put(self, path: Path, name: str, stopped: threading.Event) -> None:
-        """Upload, unless stopped."""
-
-        def go_on(_bytes: int) -> None:
-            if stopped.is_set():
-                raise _Stopped
-
+    def put(self, path: Path, name: str, on_sent: Callable[[int], None]) -> None:
+        """Upload. What is called with the bytes of each step may raise `_Stopped`."""
         self._client.upload_file(
             str(path),
             self._settings.bucket,
             self._settings.key(name),
             ExtraArgs={"ContentType": media_type_of(path.name if "." in path.name else name)},
-            Callback=go_on,
+            Callback=on_sent,
             Config=self._transfer,
         )
 

@@ -61,6 +61,7 @@ from ...wire.runpod import (
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
+from ..upload_progress import UploadProgress
 from .description import DescriptionCache, Descriptions
 from .gateway import SMALLEST_SENT_ALONE, OwnGateway, own_gateway, policy_of
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
@@ -286,8 +287,10 @@ class RunPodTarget:
             body = await body_now()
         elif len(body) > limit and self._bucket is not None:
             whole = [file for file in named.files if file.sha256 not in request.known_inputs]
-            for file in too_many_bytes(whole, len(body) - limit):
-                stored[file.name] = await store_input(self._bucket, request.job_id, file)
+            by_bucket = too_many_bytes(whole, len(body) - limit)
+            progress = UploadProgress(by_bucket, request.on_sent)
+            for file in by_bucket:
+                stored[file.name] = await store_input(self._bucket, request.job_id, file, progress)
             body = await body_now()
         if len(body) > limit:
             raise self._gateway_silent or self._too_large(request, len(body), gateway)
