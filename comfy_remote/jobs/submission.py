@@ -158,7 +158,7 @@ async def _file_uses(
             for use in possible
             if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
         ]
-    return [*(use for use in uses if use.folder == "input"), *named]
+    return [*uses, *named]
 
 
 async def send(

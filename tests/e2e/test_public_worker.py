@@ -152,6 +152,26 @@ async def test_two_jobs_with_an_input_of_one_name_get_their_own(
         assert Image.open(output["path"]).convert("RGB").getpixel((0, 0)) == color
 
 
+@pytest.mark.parametrize("name", ["pasted/in.png", "clipspace/in.png [input]", "in.png [output]"])
+async def test_an_input_in_any_of_comfyuis_folders_arrives(
+    endpoint: str, tmp_path: Path, name: str
+) -> None:
+    """That worker uploads a file under its whole name, and ComfyUI makes no folder for it."""
+    plain = name.partition(" ")[0]
+    path = tmp_path / ("output" if name.endswith("[output]") else "") / plain
+    path.parent.mkdir(exist_ok=True)
+    color = tuple((next(_COLOURS) + 1).to_bytes(3, "big"))
+    Image.new("RGB", (8, 8), color).save(path)
+    prompt = {
+        "1": _node("LoadImage", image=name),
+        "2": _node("SaveImage", images=["1", 0], filename_prefix="own"),
+    }
+    status, events, err = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 0, err
+    [output] = events[-1]["outputs"]
+    assert Image.open(output["path"]).convert("RGB").getpixel((0, 0)) == color
+
+
 async def test_a_workflow_that_fails_after_a_file_was_saved_has_failed(
     endpoint: str, tmp_path: Path
 ) -> None:

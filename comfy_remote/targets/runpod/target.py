@@ -267,7 +267,7 @@ class RunPodTarget:
         self, request: RunRequest, gateway: OwnGateway | None, stored: dict[str, StoredInput]
     ) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
-        named = by_content(request)
+        named = by_content(request, in_one_folder=True)
         ours = gateway is not None or self.kind.only_ours
         policy = policy_of(self.options.policy or {}, request, ours=ours, client=self._client)
         inside = [file for file in request.files if file.sha256 not in request.known_inputs]
