@@ -16,7 +16,6 @@ from ..config.settings import Configuration
 from ..errors import JobCancelled, JobTimedOut, OutputCorrupt, ValueInvalid
 from ..events import Event, Finished, JobState, Log, Progress, Queued, Started
 from ..jobs.interruption import PATIENCE, Patience
-from ..media.file_changes import discard
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, EncodedValue
@@ -261,7 +260,7 @@ async def _fetch(
         client.download(url, largest=largest), path, sha256=envelope.sha256, limit=limit
     )
     if envelope.size not in (None, got.size):
-        discard(path)
+        path.unlink(missing_ok=True)
         raise OutputCorrupt(
             f"A value has {got.size} bytes, and {envelope.size} were announced.",
             advice="Call again.",

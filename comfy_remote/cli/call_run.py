@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..aio import in_thread
 from ..calls.address import call_address, service_headers
 from ..calls.arguments import (
     argument_of_file,
@@ -32,14 +31,12 @@ from ..errors import (
     InputFileMissing,
     JobCancelled,
     JobTimedOut,
-    ValueInvalid,
 )
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
-from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from ..types import JsonValue
 from ..workflow.interface import Interface
 from .advice import for_terminal
@@ -130,12 +127,8 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
                 came = await _call_workflow(plan, record, reporter, Path(spool))
             else:
                 came = await _call_service(plan, url, reporter, Path(spool))
-            saved = await in_thread(
-                show_results,
-                came.results,
-                plan.folder,
-                exact=plan.exact,
-                json_lines=plan.json_lines,
+            saved = show_results(
+                came.results, plan.folder, exact=plan.exact, json_lines=plan.json_lines
             )
         if came.error is not None:
             if saved:
@@ -301,9 +294,4 @@ def _sent(given: Given) -> EncodedValue | JsonValue:
 
 
 def _text(given: Given) -> str:
-    if given.path is None:
-        return given.text
-    try:
-        return text_of(given.path.read_bytes())
-    except NotText as error:
-        raise ValueInvalid(f"{given.path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from None
+    return given.text if given.path is None else given.path.read_text(encoding="utf-8-sig")

@@ -20,25 +20,9 @@ if TYPE_CHECKING:
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["convert", "matching"]
+__all__ = ["convert"]
 
 _STDIN = Path("-")
-
-
-def matching(paths: Sequence[Path], *, windows: bool = os.name == "nt") -> tuple[Path, ...]:
-    """On Windows, the files that patterns such as ``*.json`` match: its shells leave that to us.
-
-    No file there has such a letter in its name, so a pattern is never meant as one.
-    """
-    if not windows:
-        return tuple(paths)
-    found: list[Path] = []
-    for path in paths:
-        there: list[Path] = []
-        if set("*?").intersection(str(path)):
-            there = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        found += there or [path]
-    return tuple(found)
 
 
 @click.command()
@@ -48,7 +32,6 @@ def matching(paths: Sequence[Path], *, windows: bool = os.name == "nt") -> tuple
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path, allow_dash=True),
-    callback=lambda _context, _argument, paths: matching(paths),
 )
 @schemas_option
 @target_option(
@@ -211,14 +194,13 @@ def _pretty(prompt: Prompt, encoding: str) -> str:
 
 def _write(prompt: Prompt, place: Path) -> None:
     """Write a whole file or none: beside, then renamed."""
-    from ..media.file_changes import replace_file
     from ..media.files import private_folder, storage_errors
 
     with storage_errors(place), private_folder(place.parent) as folder:
         draft = folder / place.name
         draft.touch(mode=0o600)
         draft.write_bytes(_pretty(prompt, "utf-8").encode())
-        replace_file(draft, place)
+        draft.replace(place)
 
 
 def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:

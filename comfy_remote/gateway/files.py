@@ -23,7 +23,6 @@ from pathlib import Path
 
 from ..aio import in_thread
 from ..errors import LocalStorageError, OutputLost, RateLimited, RequestTooLarge
-from ..media.file_changes import discard, remove_file
 from ..media.files import OWN_DATA, storage_errors, sync_file, sync_folder, take_name
 from ..media.receive import receive_file
 from ..units import size_text
@@ -93,7 +92,7 @@ class FileStore:
         """
         with storage_errors(self.folder, denied=OWN_DATA):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            discard(self.folder / _ARRIVING)
+            shutil.rmtree(self.folder / _ARRIVING, ignore_errors=True)
             (self.folder / _ARRIVING).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._free = shutil.disk_usage(self.folder).free
             until = self._clock() + self._limits.upload_retention
@@ -201,7 +200,7 @@ class FileStore:
             try:
                 await in_thread(write)
             except BaseException:
-                await in_thread(discard, part)
+                part.unlink(missing_ok=True)
                 raise
             await self._settle(part, sha256, len(content))
         self._protect(sha256, _NAMED_WITHIN)
@@ -295,7 +294,7 @@ class FileStore:
         def move() -> bool:
             with storage_errors(path, full=_FULL):
                 if path.exists():
-                    discard(part)
+                    part.unlink()
                     return False
                 if not path.parent.exists():
                     path.parent.mkdir(mode=0o700)
@@ -347,7 +346,7 @@ def _removed(path: Path) -> int | None:
     """The size that a file had, now that it is gone; ``None`` if it cannot be removed now."""
     try:
         size = _blocks(path.stat().st_size)
-        remove_file(path, seconds=0)
+        path.unlink()
     except FileNotFoundError:
         return 0
     except OSError:

@@ -36,7 +36,6 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .inputs import SearchedFolders, collect_inputs
 from .record import Record
-from .refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -158,7 +157,7 @@ async def _file_uses(
             for use in possible
             if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
         ]
-    return [*uses, *named]
+    return [*(use for use in uses if use.folder == "input"), *named]
 
 
 async def send(
@@ -167,7 +166,7 @@ async def send(
     """Have the target run a request whose job is recorded, and record how that went."""
     began = time.monotonic()
     try:
-        ref = await deadline.within(_submitted(target, request))
+        ref = await deadline.within(target.submit(request))
     except asyncio.TimeoutError:
         late = JobTimedOut(
             f"{target.name} did not answer the submission within {deadline}. It may have the job.",
@@ -204,16 +203,6 @@ async def send(
         time.monotonic() - began,
     )
     return ref
-
-
-async def _submitted(target: Target, request: RunRequest) -> RemoteRef:
-    try:
-        return await target.submit(request)
-    except WorkflowInvalid as error:
-        told = await asyncio.to_thread(explained, error, request)
-        if told is error:
-            raise
-        raise told from error
 
 
 def not_recorded(error: LocalStorageError) -> None:

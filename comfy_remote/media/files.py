@@ -17,7 +17,6 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from ..advice import Hint
 from ..errors import LocalStorageError
-from .file_changes import discard, link_file, replace_file
 
 __all__ = [
     "CHUNK_SIZE",
@@ -142,7 +141,7 @@ def private_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        discard(made)
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def place(source: Path, destination: Path, sha256: str) -> Path:
@@ -230,12 +229,11 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
         OSError: It cannot have the name.
     """
     try:
-        replace_file(source, destination, seconds=0)
+        source.replace(destination)
     except PermissionError:
-        if destination.is_file() and sha256_of(destination) == sha256:
-            discard(source)
-        else:
-            replace_file(source, destination)
+        if not destination.is_file() or sha256_of(destination) != sha256:
+            raise
+        source.unlink()
 
 
 def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> None:
@@ -255,12 +253,11 @@ def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> Non
         if durable:
             with beside.open("rb+") as file:
                 sync_file(file.fileno())
-        replace_file(beside, destination)
+        beside.replace(destination)
         if durable:
             sync_folder(destination.parent)
-    except BaseException:
-        discard(beside)
-        raise
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -282,12 +279,11 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
             if durable:
                 file.flush()
                 sync_file(file.fileno())
-        replace_file(beside, path)
+        beside.replace(path)
         if durable:
             sync_folder(path.parent)
-    except BaseException:
-        discard(beside)
-        raise
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def sync_file(handle: int) -> None:
@@ -335,7 +331,7 @@ def link_or_copy(source: Path, destination: Path) -> None:
         OSError: It cannot be linked or copied.
     """
     try:
-        link_file(source, destination)
+        os.link(source, destination)
     except FileExistsError:
         raise
     except OSError:
@@ -346,7 +342,7 @@ def link_or_copy(source: Path, destination: Path) -> None:
         try:
             with os.fdopen(handle, "wb") as out, source.open("rb") as content:
                 shutil.copyfileobj(content, out, CHUNK_SIZE)
-            replace_file(Path(beside), destination)
+            Path(beside).replace(destination)
         except BaseException:
-            discard(Path(beside))
+            Path(beside).unlink(missing_ok=True)
             raise

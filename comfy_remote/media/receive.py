@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from ..aio import in_thread
 from ..errors import RequestTooLarge, ValueInvalid
-from .file_changes import discard
 from .files import CHUNK_SIZE, storage_errors, sync_file, sync_folder, take_name
 
 __all__ = ["Received", "file_chunks", "receive_file"]
@@ -84,7 +83,7 @@ async def receive_file(
 
         await in_thread(finish)
     except BaseException:
-        await in_thread(discard, Path(beside))
+        Path(beside).unlink(missing_ok=True)
         raise
     return Received(path, size, found)
 

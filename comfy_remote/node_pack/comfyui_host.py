@@ -180,6 +180,9 @@ class ComfyUIHost:
             else:
                 self._queue.task_done(key, result.history, status)
 
+    def queue_changed(self) -> None:
+        self._server.queue_updated()
+
     def local_prompt(self) -> LocalPrompt | None:
         with self._queue.mutex:
             for key, item in self._queue.currently_running.items():

@@ -144,6 +144,9 @@ class Host(Protocol):
     def end(self, key: int, result: JobResult) -> None:
         """Move a job into the history."""
 
+    def queue_changed(self) -> None:
+        """Have all pages read the queue again."""
+
     def local_prompt(self) -> LocalPrompt | None:
         """The prompt that the server itself is running."""
 

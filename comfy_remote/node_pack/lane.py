@@ -31,6 +31,7 @@ from .host import Host, QueueEntry
 from .input_files import InputFiles
 from .lane_job import LaneJob, Submitted
 from .posted_prompt import Checked, PagePrompt, check
+from .refusals import at_target, marked_nodes
 from .target_models import could_be_fetched, with_fetched_models
 from .target_pool import TargetPool
 
@@ -67,20 +68,14 @@ class RemoteLane:
         return isinstance(prompt_id, str) and prompt_id in self._jobs
 
     async def submit(
-        self,
-        body: Mapping[str, JsonValue],
-        target: str,
-        peer: object = None,
-        *,
-        with_repo_list: bool = True,
+        self, body: Mapping[str, JsonValue], target: str, peer: object = None
     ) -> dict[str, JsonValue]:
         """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
 
         Args:
             peer: The browser it comes from, for `interrupt`.
-            with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
         """
-        wanted = PagePrompt.parse(body, target, with_repo_list=with_repo_list)
+        wanted = PagePrompt.parse(body, target)
         await self._check_new(wanted.prompt_id)
         schemas, checked = await self._checked(wanted, target)
         number = wanted.number
@@ -95,13 +90,17 @@ class RemoteLane:
             await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
             if sending.done():
                 await self._sent(sending, wanted.prompt_id)
+        except ComfyRemoteError as error:
+            raise at_target(error, target, wanted.prompt, wanted.workflow, schemas) from error
         finally:
             self._arriving.discard(entry.prompt_id)
         self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), sending)
         return {
             "prompt_id": entry.prompt_id,
             "number": entry.number,
-            "node_errors": checked.node_errors or _skipped_by_target(sending),
+            "node_errors": marked_nodes(
+                checked.node_errors or _skipped_by_target(sending), target, wanted.prompt, schemas
+            ),
         }
 
     async def cancel(self, prompt_id: object) -> bool:
@@ -112,11 +111,14 @@ class RemoteLane:
         job.cancel()
         return True
 
+    def waiting(self) -> set[str]:
+        """The ids of those that have not begun."""
+        return {i for i, job in self._jobs.items() if job.state is JobState.QUEUED}
+
     def cancel_waiting(self) -> None:
         """Stop all that have not begun."""
-        for job in list(self._jobs.values()):
-            if job.state is JobState.QUEUED:
-                job.cancel()
+        for prompt_id in self.waiting():
+            self._jobs[prompt_id].cancel()
 
     def interrupt(self, peer: object) -> bool:
         """Stop a browser's longest-running job, or its oldest waiting one; ``False`` if none."""
@@ -155,7 +157,20 @@ class RemoteLane:
         self._jobs[job.entry.prompt_id] = job
         self._submissions.start(submission)
         following = self._following.start(job.run(submission))
-        following.add_done_callback(lambda _: self._jobs.pop(job.entry.prompt_id, None))
+        following.add_done_callback(lambda _: self._ended(job))
+
+    def _ended(self, job: LaneJob) -> None:
+        """Show the page another job of its own that runs: it follows one at a time.
+
+        At the end of any job, a page forgets which one it follows, and its *Cancel current run*
+        is dead until the next one starts.
+        """
+        self._jobs.pop(job.entry.prompt_id, None)
+        client_id = job.entry.client_id
+        for other in self._jobs.values():
+            if other.state is JobState.RUNNING and other.entry.client_id == client_id is not None:
+                other.repeat()
+                return
 
     async def _sent(self, sending: asyncio.Future[Submitted], prompt_id: str) -> None:
         """Raises:
@@ -184,9 +199,10 @@ class RemoteLane:
         try:
             return schemas, check(wanted, schemas)
         except WorkflowInvalid as error:
+            told = at_target(error, target, wanted.prompt, wanted.workflow, schemas)
             if schemas is None or (await self._pool.capabilities(target)).fetches_models is None:
-                raise
-            raise could_be_fetched(error, wanted.prompt, wanted.workflow) from error
+                raise told from error
+            raise could_be_fetched(told, wanted.prompt, wanted.workflow) from error
 
     async def _schemas(
         self, target: str, wanted: PagePrompt, *, renew: bool = False
@@ -225,7 +241,6 @@ class RemoteLane:
                 files,
                 wanted.workflow,
                 front=wanted.front,
-                repo_list=wanted.repo_list,
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )

@@ -229,14 +229,18 @@ class LaneJob:
     def _pass_on(self, event: Event) -> None:
         match event:
             case Queued():
+                if self.state is JobState.RUNNING:  # its worker died: it waits once more
+                    self.state = JobState.QUEUED
+                    self._messages.waits_again()
+                    self._host.queue_changed()
                 self._messages.job(self.state)
             case Started():
-                self.state = JobState.RUNNING
+                self._runs()
                 self._messages.note = ""
                 self._messages.started()
                 self._messages.job(self.state)
             case Progress():
-                self.state = JobState.RUNNING
+                self._runs()
                 self._messages.moved(event)
             case Preview():
                 self._messages.preview(event)
@@ -245,9 +249,16 @@ class LaneJob:
             case Log():
                 self._note(event.message)
 
+    def _runs(self) -> None:
+        if self.state is not JobState.RUNNING:
+            self.state = JobState.RUNNING
+            self._host.queue_changed()
+
     async def _finish(self, event: Finished, outputs: Deliveries) -> None:
         warnings = event.details.get("warnings")
         self._messages.warnings = warnings if isinstance(warnings, list) else []
+        if event.error is None:
+            self._messages.all_ran()
         for output in event.outputs:
             outputs.add(output)
         await outputs.done()

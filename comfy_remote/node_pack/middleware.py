@@ -22,7 +22,8 @@ from .host import Host
 from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
-from .posted_prompt import Posted, refusal_body
+from .posted_prompt import Posted
+from .refusals import REFUSED_EVENT, refusal_body, refusal_told
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,
@@ -31,12 +32,13 @@ from .trusted_targets import (
     check_addresses,
     check_target,
 )
+from .waiting_jobs import STATES, WAITING_AND_RUNNING, job_shown, jobs_shown, queue_shown
 
 __all__ = ["LaneRouter", "Peers"]
 
 _log = logging.getLogger(__name__)
 
-_JOB_CANCEL = re.compile(r"^/jobs/(?P<id>[^/]+)/cancel$")
+_JOB = re.compile(r"^/jobs/(?P<id>[^/]+)(?P<cancel>/cancel)?$")
 _CONNECT_PATIENCE = 10.0
 _CONNECT_POLL = 0.05
 _MOST_PEERS = 1000
@@ -89,6 +91,8 @@ class LaneRouter:
         self._routes: dict[tuple[str, str], _Route] = {
             ("POST", "/prompt"): self._prompt,
             ("POST", "/queue"): self._queue,
+            ("GET", "/queue"): self._queue_shown,
+            ("GET", "/jobs"): self._jobs_shown,
             ("POST", "/interrupt"): self._interrupt,
             ("POST", "/jobs/cancel"): self._cancel_jobs,
             ("GET", "/ws"): self._socket,
@@ -100,8 +104,13 @@ class LaneRouter:
         path = request.path.removeprefix("/api")
         if route := self._routes.get((request.method, path)):
             return await route(request, handler)
-        job = _JOB_CANCEL.match(path) if request.method == "POST" else None
+        job = _JOB.match(path)
         if job is None or not self._lane.has(job["id"]):
+            return await handler(request)
+        if request.method == "GET" and not job["cancel"]:
+            answer = await handler(request)
+            return _changed(answer, lambda shown: job_shown(shown, self._lane.waiting()))
+        if request.method != "POST" or not job["cancel"]:
             return await handler(request)
         if refused := await _other_page(request):
             return refused_page(refused)
@@ -132,14 +141,9 @@ class LaneRouter:
         self._offload.note_ignored_marks(posted, target)
         body = self._host.before_prompt(dict(posted.body))
         try:
-            answer = await self._lane.submit(
-                body,
-                target,
-                self._peers.of(request),
-                with_repo_list=self._switch.with_repo_list(posted.client_id),
-            )
+            answer = await self._lane.submit(body, target, self._peers.of(request))
         except ComfyRemoteError as error:
-            return self._refused(error, posted)
+            return self._refused(error, posted, target)
         return web.json_response(answer)
 
     async def _here(
@@ -155,13 +159,18 @@ class LaneRouter:
         with self._offload.applied(ready):
             return await handler(request)
 
-    def _refused(self, error: ComfyRemoteError, posted: Posted) -> web.Response:
+    def _refused(
+        self, error: ComfyRemoteError, posted: Posted, target: str | None = None
+    ) -> web.Response:
         """ComfyUI's own refusal; the page also gets the address to ask its user about, if any."""
         _log.info("The prompt was refused: %s", error)
         asked = error.page_asks if isinstance(error, NotTrusted) else None
-        if asked is not None and posted.client_id is not None:
+        if posted.client_id is not None and asked is not None:
             self._host.send(CONFIRM_EVENT, asked, posted.client_id)
-        return web.json_response(refusal_body(error), status=400)
+        elif posted.client_id is not None and target is not None:
+            told = refusal_told(error, target)
+            self._host.send(REFUSED_EVENT, told, posted.client_id)
+        return web.json_response(refusal_body(error, target), status=400)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = await _object(request)
@@ -174,6 +183,34 @@ class LaneRouter:
             await self._lane.cancel(prompt_id)
         # ComfyUI looks for these ids among what waits here, and finds none of ours.
         return await handler(request)
+
+    async def _queue_shown(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        waiting = self._lane.waiting()
+        return _changed(answer, lambda queue: queue_shown(mapping(queue), waiting), waiting)
+
+    async def _jobs_shown(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        waiting = self._lane.waiting()
+        states = [*filter(None, re.split(r"[\s,]+", request.query.get("status", "").lower()))]
+        states = states or [*STATES]
+        limit, offset = request.query.get("limit"), request.query.get("offset", "0")
+        plain = offset.isdigit() and (limit is None or (limit.isdigit() and int(limit) > 0))
+        if not waiting or not plain or WAITING_AND_RUNNING.isdisjoint(states):
+            return await handler(request)
+        # ComfyUI counts ours as running, so a page of its list may have too many or too few.
+        query = {k: v for k, v in request.query.items() if k not in ("limit", "offset")}
+        query["status"] = ",".join(dict.fromkeys([*states, *sorted(WAITING_AND_RUNNING)]))
+        answer = await handler(request.clone(rel_url=request.rel_url.with_query(query)))
+        return _changed(
+            answer,
+            lambda jobs: jobs_shown(
+                mapping(jobs),
+                waiting,
+                states=states,
+                limit=None if limit is None else int(limit),
+                offset=int(offset),
+            ),
+        )
 
     async def _interrupt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         prompt_id = (await _object(request)).get("prompt_id")
@@ -241,6 +278,21 @@ def _check_addresses(target: str | None, posted: Posted) -> None:
 
 async def _other_page(request: web.Request) -> AuthenticationError | None:
     return await refusal_of_page(request.method, request.headers)
+
+
+def _changed(
+    answer: web.StreamResponse,
+    change: Callable[[JsonValue], JsonValue],
+    needed: object = True,
+) -> web.StreamResponse:
+    """ComfyUI's answer with other contents, where it is one and that is needed."""
+    if not needed or answer.status != 200 or not isinstance(answer, web.Response):
+        return answer
+    try:
+        shown = json.loads(answer.text or "")
+    except ValueError:
+        return answer
+    return web.json_response(change(shown))
 
 
 def _own_port(request: web.Request) -> int | None:

@@ -19,10 +19,11 @@ from ..config.settings import Configuration
 from ..errors import CutImpossible
 from ..jobs.inputs import loaded_pictures
 from ..types import JsonValue
-from ..workflow.cut import Cut, cut, images_in, marked_nodes, marks_in
+from ..workflow.cut import Cut, cut, images_in, impossible, marked_nodes, marks_in
 from ..workflow.interface import MOST_PART_VALUES
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt
+from ..workflow.schema import Schemas
 from .host import Host
 from .input_files import InputFiles
 from .known_targets import known_targets
@@ -110,7 +111,9 @@ class Offload:
             local = self._host.schemas(classes)
             loaded = loaded_pictures(prompt, self._files.find) if marks else {}
             images = images_in(workflow)
-            return cut(prompt, marks, local, remote, targets=targets, loaded=loaded, images=images)
+            made = cut(prompt, marks, local, remote, targets=targets, loaded=loaded, images=images)
+            _check_carriers(made, prompt, remote)
+            return made
 
         return await asyncio.to_thread(work)
 
@@ -181,6 +184,24 @@ def _replaced(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
         return body
     prompt = cast("JsonValue", ready.prompt)
     return {**body, "prompt": prompt, "partial_execution_targets": [*ready.targets]}
+
+
+def _check_carriers(made: Cut, prompt: Prompt, remote: Mapping[str, Schemas | None]) -> None:
+    """Check that each target has the nodes of ours that carry values in and out."""
+    for part in made.parts:
+        has = remote[part.name]
+        added = {node["class_type"] for n, node in part.prompt.items() if n not in prompt}
+        if has is None or all(one in has for one in added):
+            continue
+        raise impossible(
+            prompt,
+            f"{part.name} cannot take a part of a graph: its ComfyUI does not have Comfy Remote's "
+            "nodes, which carry the values in and out.",
+            f"Install the node pack comfy-remote on {part.name}, or mark the nodes for a target "
+            "that has it.",
+            [n for n in part.nodes if n in prompt],
+            f"{part.name} does not have the node pack comfy-remote",
+        )
 
 
 def _check_size(made: Cut) -> None:

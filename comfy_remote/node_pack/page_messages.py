@@ -16,6 +16,7 @@ from ..outputs import OutputProblem
 from ..types import JsonValue
 from ..workflow.graph import needed_nodes
 from .host import Host, QueueEntry, StatusMessage
+from .refusals import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -97,6 +98,25 @@ class PageMessages:
             self._stepped(node_id, progress.step, progress.steps)
         self.job(JobState.RUNNING)
 
+    def waits_again(self) -> None:
+        """Send that the target has taken it back into its queue: nothing of it has run."""
+        self.progress, self.note = Progress(), ""
+        self._nodes, self._current = {}, None
+        self._executed.clear()
+        self._send_state()
+
+    def all_ran(self) -> None:
+        """Send the nodes that were too quick to be seen as running, as they were for a moment.
+
+        With that, a page removes the preview that an earlier job has left on a node.
+        """
+        self.started()
+        ran = needed_nodes(self._entry.prompt, self._entry.outputs)
+        unseen = [n for n in ran if n not in self._nodes and n not in self._arriving]
+        if unseen:
+            self._nodes.update(dict.fromkeys(unseen, _NodeProgress("running")))
+            self._send_state()
+
     def preview(self, preview: Preview) -> None:
         """Send a picture of work in progress."""
         node_id = preview.node_id or self._current
@@ -125,9 +145,9 @@ class PageMessages:
     def succeeded(self) -> None:
         """Send that the job succeeded; all outputs are here."""
         self.started()
-        if self._current is not None:
-            self._node_finished(self._current)
-            self._current = None
+        for node_id in [n for n, one in self._nodes.items() if one.state == "running"]:
+            self._node_finished(node_id)
+        self._current = None
         self._keep("execution_success", {"prompt_id": self._entry.prompt_id})
 
     def interrupted(self) -> None:
@@ -138,19 +158,21 @@ class PageMessages:
         self._keep("execution_interrupted", {**where, "executed": executed}, broadcast=True)
 
     def failed(self, error: ComfyRemoteError) -> None:
-        """Send that the job failed.
+        """Send that the job failed, and where.
 
-        A node is named only where the error has one: the page paints that one red.
+        A node is named only where the error has one: the page paints that one red. Without a node,
+        pages put the ``exception_type`` before the message, as its title.
         """
         self.started()
         node_id = str(error.details.get("node_id") or "")
         node_class = error.details.get("node_class")
+        kind = str(error.details.get("exception_type") or "")
         trace = str(error.details.get("traceback") or "")
         data: dict[str, JsonValue] = {
             **self._where(node_id, str(node_class) if node_class else None),
             "executed": [*self._executed],
-            "exception_message": str(error),
-            "exception_type": str(error.details.get("exception_type") or error.code),
+            "exception_message": named(self._target, str(error)) if node_id else str(error),
+            "exception_type": kind if node_id and kind else f"Remote job on {self._target}",
             "traceback": list(trace.splitlines(keepends=True)),
             "current_inputs": {},
             "current_outputs": [],

@@ -1,4 +1,4 @@
-"""What a page posts to ``/prompt``: read, checked, and refused in ComfyUI's form."""
+"""What a page posts to ``/prompt``: read, and checked as ComfyUI does."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from ..clean import cleaned_json
-from ..errors import ComfyRemoteError, WorkflowInvalid
+from ..errors import WorkflowInvalid
 from ..targets.base import CHOICE_KEY
 from ..types import JsonValue, mapping
 from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
 from ..workflow.load import parse_prompt
-from ..workflow.output_nodes import ADD_AN_OUTPUT
 from ..workflow.prompt import Prompt
-from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
-from .advice import for_page
 from .trusted_targets import SENDING_NODES
 
-__all__ = ["Checked", "PagePrompt", "Posted", "check", "refusal_body"]
+__all__ = ["Checked", "PagePrompt", "Posted", "check"]
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +91,6 @@ class PagePrompt:
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
         number: The position in the queue that the page asks for.
-        repo_list: What its node titled ``repo_list`` says; ``""`` to skip it.
     """
 
     prompt_id: str
@@ -104,12 +99,9 @@ class PagePrompt:
     extra_data: dict[str, JsonValue]
     front: bool = False
     number: float | None = None
-    repo_list: str = ""
 
     @classmethod
-    def parse(
-        cls, body: Mapping[str, JsonValue], target: str, *, with_repo_list: bool = True
-    ) -> PagePrompt:
+    def parse(cls, body: Mapping[str, JsonValue], target: str) -> PagePrompt:
         """Read the body of ``POST /prompt``, which has a ``prompt``."""
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
         posted = Posted(body)
@@ -125,7 +117,6 @@ class PagePrompt:
             extra_data=extra_data,
             front=bool(body.get("front")),
             number=_number(body.get("number")),
-            repo_list=find_repo_list(prompt, posted.workflow) if with_repo_list else "",
         )
 
     @property
@@ -157,22 +148,20 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
         schemas: The target's; ``None`` where unknown: the target then checks it itself.
 
     Raises:
-        WorkflowInvalid: No part of it can run; `refusal_body` turns this into ComfyUI's 400.
+        WorkflowInvalid: No part of it can run; `refusals` turns this into ComfyUI's 400.
     """
-    prompt, only = without_repo_list(wanted.prompt), wanted.only_outputs
+    prompt, only = wanted.prompt, wanted.only_outputs
     if schemas is None:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
         if not outputs:
-            raise _no_outputs()
+            raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
         needed = list(prompt) if only is None else needed_nodes(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
     prompt, respelled = as_listed(prompt, schemas)
     for note in respelled:
         _log.info("%s", note)
     validated = validate_for(prompt, schemas, only)
-    if validated.error is not None and validated.error.get("type") == "prompt_no_outputs":
-        raise _no_outputs()
     if validated.error is not None:
         message = str(validated.error.get("message"))
         raise WorkflowInvalid(message, details=validated.to_json())
@@ -184,25 +173,6 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
 
 def _part(prompt: Prompt, needed: list[str]) -> Prompt:
     return {node_id: prompt[node_id] for node_id in needed}
-
-
-def refusal_body(error: ComfyRemoteError) -> dict[str, JsonValue]:
-    """The body of a 400 to ``/prompt``: ``{"error", "node_errors"}``.
-
-    A refusal by the target's own ComfyUI is passed on as it was; the page marks its nodes.
-    """
-    node_errors = error.details.get("node_errors")
-    theirs = error.details.get("error")
-    if not isinstance(theirs, dict) or "message" not in theirs:
-        theirs = {
-            "type": error.code,
-            "message": error.message,
-            "details": for_page(error.advice),
-            "extra_info": {},
-        }
-    return cleaned_json(
-        {"error": theirs, "node_errors": node_errors if isinstance(node_errors, dict) else {}}
-    )
 
 
 def _prompt_id(value: JsonValue) -> str:
@@ -230,11 +200,6 @@ def _number(value: JsonValue) -> float | None:
     if math.isfinite(number):  # neither NaN nor infinity can be sent to a page, as JSON
         return number
     raise _refused("invalid_prompt", "number is not a number", str(value))
-
-
-def _no_outputs() -> WorkflowInvalid:
-    # The page has words of its own for this type, and shows the details below them.
-    return _refused("prompt_no_outputs", "Prompt has no outputs", ADD_AN_OUTPUT)
 
 
 def _refused(kind: str, message: str, details: str) -> WorkflowInvalid:

@@ -140,17 +140,32 @@ def could_be_fetched(
     """The refusal of a prompt; with advice, if such models are what it lacks."""
     said, error = json.dumps(refusal.details), refusal.details.get("error")
     lacking = [
-        f"{model.folder}/{model.name}"
+        model
         for model in find_models(prompt, workflow)
-        if model.source is not None and json.dumps(model.name)[1:-1] in said
+        if model.source is not None and _in_json(model.name) in said
     ]
     if not lacking or not isinstance(error, dict):
         return refusal
+    named = ", ".join(f"{model.folder}/{model.name}" for model in lacking)
     advice = (
-        f"The workflow says where to get {', '.join(lacking)}. With DOWNLOAD_MODELS=true the "
+        f"The workflow says where to get {named}. With DOWNLOAD_MODELS=true the "
         "worker fetches what it lacks; so does `comfy-remote models ensure`, before the run."
     )
-    longer: JsonValue = {**error, "details": f"{error.get('details') or ''}\n{advice}".strip()}
-    return WorkflowInvalid(
-        refusal.message, advice=advice, details={**refusal.details, "error": longer}
-    )
+
+    def longer(one: JsonValue) -> dict[str, JsonValue]:
+        told = mapping(one)
+        if not any(_in_json(model.name) in json.dumps(told) for model in lacking):
+            return told
+        return {**told, "details": f"{told.get('details') or ''}\n{advice}".strip()}
+
+    node_errors: dict[str, JsonValue] = {
+        node_id: {**mapping(node), "errors": [*map(longer, as_list(mapping(node).get("errors")))]}
+        for node_id, node in mapping(refusal.details.get("node_errors")).items()
+    }
+    more: JsonValue = {**error, "details": f"{error.get('details') or ''}\n{advice}".strip()}
+    details: dict[str, JsonValue] = {**refusal.details, "error": more, "node_errors": node_errors}
+    return WorkflowInvalid(refusal.message, advice=advice, details=details)
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]

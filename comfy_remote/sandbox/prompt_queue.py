@@ -114,6 +114,10 @@ class PromptQueue:
             self._remember(self._shown.pop(prompt_id), result)
         self._changed()
 
+    def announce(self) -> None:
+        """Report a change of a prompt that runs somewhere else."""
+        self._changed()
+
     def _remember(self, item: QueuedPrompt, result: dict[str, object]) -> None:
         if len(self._history) >= _LONGEST_HISTORY:
             del self._history[next(iter(self._history))]

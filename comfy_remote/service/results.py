@@ -9,7 +9,6 @@ from pathlib import Path
 from ..calls.store import KeptFolder
 from ..calls.values import ValueFile
 from ..errors import OutputLost
-from ..media.file_changes import discard, rename_path
 from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value
 from ..types import JsonValue
@@ -41,6 +40,8 @@ class ResultStore:
         Raises:
             LocalStorageError: They cannot be stored.
         """
+        import shutil
+
         listed = {
             key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
             for key, one in results.items()
@@ -50,12 +51,12 @@ class ResultStore:
             (folder / _LIST).write_text(json.dumps(listed), encoding="utf-8")
             self.folder.added(sum(one.size for one in results.values()))
             try:
-                rename_path(folder, there)
+                folder.rename(there)
             except OSError:
                 if self.get(call_id) is not None:
                     return
-                discard(there)  # of a process that was killed
-                rename_path(folder, there)
+                shutil.rmtree(there, ignore_errors=True)  # of a process that was killed
+                folder.rename(there)
 
     def get(self, call_id: str) -> dict[str, ValueFile] | None:
         """The results of a call; ``None`` if there are none here."""

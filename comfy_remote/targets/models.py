@@ -12,6 +12,7 @@ from ..errors import ConfigurationError, TargetError
 from ..wire.models import (
     CheckAnswer,
     EnsureAnswer,
+    ModelFile,
     ModelsAnswer,
     ModelsRequest,
     PruneAnswer,
@@ -30,7 +31,14 @@ async def list_models(target: Target) -> ModelsAnswer:
         ConfigurationError: That kind of target does not list models.
     """
     if isinstance(target, ListsModels):
-        return ModelsAnswer.of_names(await target.models())
+        found = await target.models()
+        return ModelsAnswer(
+            models={
+                folder: [ModelFile(name=name) for name in names]
+                for folder, names in found.items()
+                if names
+            }
+        )
     return await _ask(target, ModelsRequest(action="models"), ModelsAnswer, None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import socket
@@ -21,7 +20,6 @@ __all__ = [
     "EngineChoice",
     "OneOfSeveral",
     "choose_engine",
-    "engine_arguments",
     "free_port",
     "guarded",
     "has_gpu",
@@ -39,8 +37,6 @@ _DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
     *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
     *("--highvram", "--lowvram", "--normalvram", "--novram"),
 }
-# In torch/version.py: `hip: Optional[str] = '6.4…'`.
-_FOR_OTHERS = re.compile(r"^(?:hip|rocm|xpu)\b[^=\n]*=\s*['\"]", re.MULTILINE)
 # What each of several engines is given for itself, or would share by accident.
 _ONE_ENGINES = {
     *("--cuda-device", "--default-device", "--directml", "--oneapi-device-selector"),
@@ -103,8 +99,8 @@ def choose_engine(
     Args:
         choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
-        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS``, ``COMFY_LOG_LEVEL`` and
-            ``COMFY_REMOTE_METADATA`` are read from it.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
+            read from it.
         own: For a ComfyUI of which several are started, one for each GPU.
 
     Raises:
@@ -147,14 +143,14 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
             f"{folder} is not a ComfyUI: it has no main.py beside a folder comfy.",
             advice=Hint.COMFYUI_FOLDER(),
         )
-    arguments = engine_arguments(environ.get("COMFYUI_ARGS", ""))
+    arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
     python = _python_of(folder, environ)
     flags = {argument.partition("=")[0] for argument in arguments}
     on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(flags)
     notes = []
     if own is not None:
         arguments = [*_own_folders(folder, own, flags), *arguments]
-    elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu(python):
+    elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu():
         arguments = ["--cpu", *arguments]
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
@@ -167,8 +163,6 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]
-    if _metadata_is_off(environ) and "--disable-metadata" not in arguments:
-        arguments = ["--disable-metadata", *arguments]
     port = own.free_port() if own is not None else free_port()
     return EngineChoice(
         name=f"ComfyUI in {folder}" + (f" on {own.name}" if own is not None else ""),
@@ -184,17 +178,6 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         notes=tuple(notes),
         gpu_python=python if on_gpu else None,
     )
-
-
-def _metadata_is_off(environ: Mapping[str, str]) -> bool:
-    """Whether saved files are to be without the workflow that made them."""
-    wanted = environ.get("COMFY_REMOTE_METADATA", "").strip().lower()
-    if wanted not in ("", "true", "false"):
-        raise ConfigurationError(
-            f"COMFY_REMOTE_METADATA is neither true nor false: {wanted!r}.",
-            advice="false leaves the workflow out of the files that ComfyUI saves.",
-        )
-    return wanted == "false"
 
 
 def _own_folders(folder: Path, own: OneOfSeveral, flags: Collection[str]) -> list[str]:
@@ -256,52 +239,16 @@ def _python_of(folder: Path, environ: Mapping[str, str]) -> str:
     return next((str(c) for c in candidates if c.is_file()), sys.executable)
 
 
-def has_gpu(python: str, platform: str = sys.platform) -> bool:
+def has_gpu() -> bool:
     """Whether torch may find something faster than the CPU.
 
-    Asked of the system and not of torch, whose import takes seconds at every cold start. Windows'
-    drivers of AMD and Intel bring no tool: there, a torch that was built for them says it.
-
-    Args:
-        python: The engine's.
+    Asked of the system and not of torch, whose import takes seconds at every cold start.
     """
-    if platform == "darwin":
+    if sys.platform == "darwin":
         return True
     tools = ("nvidia-smi", "rocm-smi", "rocminfo", "amd-smi", "xpu-smi")
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    if any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices):
-        return True
-    return platform == "win32" and _is_built_for_others(Path(shutil.which(python) or python))
-
-
-def _is_built_for_others(python: Path) -> bool:
-    """Whether that Python's torch was built for AMD or Intel: its ``version.py`` says so."""
-    for folder in (python.parent, python.parent.parent):  # the portable release's, a venv's
-        with contextlib.suppress(OSError):
-            version = folder / "Lib" / "site-packages" / "torch" / "version.py"
-            text = version.read_text(encoding="utf-8", errors="replace")
-            return _FOR_OTHERS.search(text) is not None
-    return False
-
-
-def engine_arguments(text: str, *, windows: bool = os.name == "nt") -> list[str]:
-    """The arguments in ``COMFYUI_ARGS``, split as a shell does; on Windows, ``\\`` is a letter.
-
-    Raises:
-        ConfigurationError: A quotation mark has no partner.
-    """
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    if windows:
-        lexer.escape = ""
-    try:
-        return list(lexer)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"COMFYUI_ARGS cannot be split into arguments: {error}.",
-            advice="Put quotation marks around an argument with spaces, in pairs.",
-        ) from None
+    return any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices)
 
 
 def free_port() -> int:

@@ -11,7 +11,6 @@ from pydantic import JsonValue
 
 from ..errors import ConfigurationError
 from ..json_text import parse_json
-from ..text_file import text_of
 from .handler import JobHandler
 
 __all__ = ["job_to_test", "run_test"]
@@ -48,9 +47,9 @@ def job_to_test(given: str | None, beside: Path = _BESIDE) -> JsonValue:
     if given is None:
         if not beside.is_file():
             return {"workflow": _WORKFLOW, "format": "plain"}
-        where = str(beside)
+        where, given = str(beside), beside.read_text(encoding="utf-8-sig")
     try:
-        job = parse_json(text_of(beside.read_bytes()) if given is None else given)
+        job = parse_json(given)
     except ValueError as error:
         raise ConfigurationError(f"{where} is not JSON: {error}.") from None
     return job["input"] if isinstance(job, dict) and "input" in job else job

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import TypeGuard, cast
 
 from ..errors import WorkflowInvalid
-from ..text_file import NotText, text_of
 from ..types import JsonValue, mapping, mappings
 
 __all__ = [
@@ -35,8 +34,9 @@ def decode(data: bytes, name: str) -> str:
     if not data.strip():
         raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=EXPORT)
     try:
-        return text_of(data)
-    except NotText:
+        # Windows PowerShell writes UTF-16 when it redirects.
+        return data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError:
         raise WorkflowInvalid(
             f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
             advice=EXPORT,

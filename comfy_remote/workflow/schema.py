@@ -78,12 +78,9 @@ class InputSchema:
         return named if isinstance(named, str) else self.type
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class NodeSchema:
-    """One node class: its inputs in the editor's order, and the types of its outputs.
-
-    Equal to itself only, so that what follows from it can be cached.
-    """
+    """One node class: its inputs in the editor's order, and the types of its outputs."""
 
     name: str
     title: str

@@ -68,6 +68,14 @@ class Page:
         """The ids that the queue shows as running."""
         return [item[1] for item in (await self.get("/queue"))["queue_running"]]
 
+    async def pending(self) -> list[str]:
+        """The ids that the queue shows as waiting."""
+        return [item[1] for item in (await self.get("/queue"))["queue_pending"]]
+
+    async def unfinished(self) -> list[str]:
+        """All ids in the queue."""
+        return [*await self.running(), *await self.pending()]
+
     async def ended(self, prompt_id: str) -> dict[str, Any]:
         """The history's entry, once there is one."""
         deadline = time.monotonic() + PATIENCE

@@ -201,7 +201,7 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
         began = time.monotonic()
         batch = [(await shown.queue(slow(1.5), "runpod:lane")).body for _ in range(4)]
         ids = [body["prompt_id"] for body in batch]
-        assert set(await shown.running()) >= {*ids, local}
+        assert set(await shown.unfinished()) >= {*ids, local}
         assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 5
         numbers = [body["number"] for body in batch]
         assert numbers == sorted(numbers)
@@ -244,7 +244,7 @@ async def test_a_record_that_another_program_locks_stalls_neither_server_nor_job
             assert (await shown.get(f"/history/{first}"))[first]["status"]["completed"]
             assert queued.done()
             second = queued.result().body["prompt_id"]
-            assert second in await shown.running()
+            assert second in await shown.unfinished()
         assert slowest < 1.0
         # It is sent when it has been recorded.
         assert (await shown.ended(second))["status"]["completed"]
@@ -363,6 +363,67 @@ async def test_clearing_the_queue_stops_what_has_not_begun(
         assert (await shown.ended(runs))["status"]["status_str"] == "success"
 
 
+async def test_front_goes_before_what_waits_at_a_gateway(tmp_path: Path) -> None:
+    with sandbox_with_pack(tmp_path) as server, pytest.MonkeyPatch.context() as environment:
+        async with endpoint(workers=1) as url, page(server.url) as shown:
+            environment.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+            first = (await shown.queue(slow(2.0), "runpod:lane")).body["prompt_id"]
+            await shown.heard("progress", first)
+            others = [(await shown.queue(slow(0.1), "runpod:lane")).body for _ in range(2)]
+            front = (await shown.queue(slow(0.1), "runpod:lane", front=True)).body["prompt_id"]
+            assert front in await shown.pending()
+            ids = [front, *(body["prompt_id"] for body in others)]
+            entries = [await shown.ended(one) for one in ids]
+        starts = [entry["status"]["messages"][0][1]["timestamp"] for entry in entries]
+        assert starts == sorted(starts)
+
+
+async def test_what_waits_there_is_pending_here(server: PackServer, target: SandboxServer) -> None:
+    async with page(server.url) as shown:
+        runs = (await shown.queue(slow(2.0), target.url)).body["prompt_id"]
+        await shown.heard("progress", runs)
+        waits = [(await shown.queue(slow(30), target.url)).body["prompt_id"] for _ in range(2)]
+        assert await shown.running() == [runs]
+        assert await shown.pending() == waits
+        jobs = await shown.get("/jobs?status=in_progress,pending")
+        if isinstance(jobs, dict):  # since ComfyUI 0.5
+            states = {job["id"]: job["status"] for job in jobs["jobs"]}
+            assert states == {runs: "in_progress", **dict.fromkeys(waits, "pending")}
+            for query, count in (("pending", 2), ("in_progress", 1)):
+                found = await shown.get(f"/jobs?status={query}&limit=1")
+                assert (len(found["jobs"]), found["pagination"]["total"]) == (1, count)
+                assert found["pagination"]["has_more"] == (count > 1)
+                assert found["jobs"][0]["status"] == query
+            assert (await shown.get(f"/jobs/{waits[0]}"))["status"] == "pending"
+        before = sum(name == "status" for name, _ in shown.messages)
+        await shown.post("/queue", {"delete": waits[:1]})
+        await shown.ended(runs)
+        await shown.heard("execution_start", waits[1])
+        # A page reads the queue again when it is told that it has changed.
+        assert sum(name == "status" for name, _ in shown.messages) > before + 1
+        assert (await shown.running(), await shown.pending()) == ([waits[1]], [])
+        await shown.post("/interrupt", {"prompt_id": waits[1]})
+        await shown.ended(waits[1])
+
+
+async def test_a_page_follows_another_job_when_one_ends(tmp_path: Path) -> None:
+    with sandbox_with_pack(tmp_path) as server, pytest.MonkeyPatch.context() as environment:
+        async with endpoint(workers=2) as url, page(server.url) as shown:
+            environment.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
+            short = (await shown.queue(slow(1.0), "runpod:lane")).body["prompt_id"]
+            long = (await shown.queue(slow(30.0), "runpod:lane")).body["prompt_id"]
+            await shown.heard("progress", long)
+            await shown.ended(short)
+            await shown.heard(JOB_EVENT, short, state="succeeded")
+            await asyncio.sleep(0.2)
+            said = [(name, data.get("prompt_id")) for name, data in shown.messages]
+            assert ("execution_start", long) in said[said.index(("execution_success", short)) :]
+            # *Cancel current run*, with the id that the page follows.
+            await shown.post("/interrupt", {"prompt_id": long})
+            ended = await shown.ended(long)
+        assert ended["status"]["messages"][-1][0] == "execution_interrupted"
+
+
 async def test_what_the_target_cannot_run_is_refused_as_comfyui_does(
     server: PackServer, target: SandboxServer
 ) -> None:
@@ -370,8 +431,15 @@ async def test_what_the_target_cannot_run_is_refused_as_comfyui_does(
         missing = picture(**{"7": _node("NotInstalledThere", image=["1", 0])})
         answer = await shown.queue(missing, target.url)
         assert answer.status == 400
-        assert answer.body["error"]["type"] == "missing_node_type"
-        assert answer.body["error"]["extra_info"]["node_id"] == "7"
+        # Of the page's own "missing_node_type", pages look for the nodes that are missing here.
+        assert answer.body["error"]["type"] == "workflow_invalid"
+        assert target.url in answer.body["error"]["message"]
+        assert [*answer.body["node_errors"]] == ["7"]
+        (told,) = answer.body["node_errors"]["7"]["errors"]
+        assert told["details"] == (
+            f"{target.url} does not have the node NotInstalledThere. Install its node pack on "
+            f"{target.url}, or choose another target."
+        )
         wrong = picture()
         wrong["2"]["inputs"]["width"] = "wide"
         answer = await shown.queue(wrong, target.url)
@@ -379,11 +447,14 @@ async def test_what_the_target_cannot_run_is_refused_as_comfyui_does(
         assert set(answer.body["error"]) >= {"type", "message", "details", "extra_info"}
         assert answer.body["node_errors"]["2"]["class_type"] == "ImageScale"
         assert answer.body["node_errors"]["2"]["dependent_outputs"] == ["3"]
+        (told,) = answer.body["node_errors"]["2"]["errors"]
+        assert told["extra_info"]["input_name"] == "width"
+        assert told["details"].startswith(f"On {target.url}: ")
         for body in ({"prompt_id": "NOT-A-UUID"}, {"partial_execution_targets": ["88"]}):
             answer = await shown.queue(picture(), target.url, **body)
             assert answer.status == 400
             assert answer.body["error"]["message"]
-        assert await shown.running() == []
+        assert await shown.unfinished() == []
 
 
 async def test_the_right_part_of_a_prompt_runs(server: PackServer, target: SandboxServer) -> None:
@@ -396,27 +467,6 @@ async def test_the_right_part_of_a_prompt_runs(server: PackServer, target: Sandb
         entry = await shown.ended(answer.body["prompt_id"])
         assert entry["status"]["status_str"] == "success"
         assert set(entry["outputs"]) == {"3"}
-
-
-async def test_a_repo_list_is_read_and_its_node_left_out(
-    sandbox: PackServer, target: SandboxServer
-) -> None:
-    node = {**_node("Text of a pack", text="lora https://x.example/a"), "_meta": {}}
-    node["_meta"]["title"] = "repo_list"
-    async with page(sandbox.url) as shown:
-        await shown.confirm(target.url)
-        for with_list in (True, False):
-            switched = {"client_id": shown.client_id, "target": target.url, "repo_list": with_list}
-            answer = await shown.session.post(
-                f"{sandbox.url}/remote/switch", json=switched, headers={"Origin": sandbox.url}
-            )
-            assert answer.status == 200
-            queued = await shown.queue(picture(**{"7": node}))
-            assert queued.status == 200, queued.body
-            prompt_id = queued.body["prompt_id"]
-            ended = await shown.heard(JOB_EVENT, prompt_id, state="succeeded")
-            said = " ".join(ended.get("warnings", []))
-            assert ("models of repo_list are not fetched" in said) is with_list
 
 
 @pytest.mark.parametrize(
@@ -518,7 +568,7 @@ async def test_a_target_that_goes_away_ends_in_a_clear_error(
         assert "out of reach" in error["exception_message"]
         assert error["node_id"] == ""
         await shown.ended(prompt_id)
-        assert await shown.running() == []
+        assert await shown.unfinished() == []
 
 
 async def test_inputs_travel_once_from_comfyuis_folders_and_from_nowhere_else(
@@ -560,7 +610,7 @@ async def test_inputs_travel_once_from_comfyuis_folders_and_from_nowhere_else(
                 {**loading(), "2": _node("LoadImage", image=name)}, target.url
             )
             assert answer.status == 400
-            assert name in answer.body["error"]["message"]
+            assert name in answer.body["node_errors"]["2"]["errors"][0]["details"]
         assert len(list((target.directory / "input").rglob("*.png"))) == 2
 
 
@@ -630,7 +680,7 @@ async def test_a_restart_in_mid_job_loses_nothing(tmp_path: Path, target: Sandbo
     with sandbox_with_pack(tmp_path) as server:
         async with page(server.url, shown.client_id) as again:
             assert await again.heard("progress", body["prompt_id"])
-            assert body["prompt_id"] in await again.running()
+            assert body["prompt_id"] in await again.unfinished()
             entry = await again.ended(body["prompt_id"])
             assert entry["prompt"][0] == body["number"]
             assert entry["prompt"][3]["extra_pnginfo"]["workflow"]["id"] == "w-3"
@@ -641,7 +691,7 @@ async def test_a_restart_in_mid_job_loses_nothing(tmp_path: Path, target: Sandbo
     with sandbox_with_pack(tmp_path) as server:
         async with page(server.url) as later:
             await asyncio.sleep(1.0)
-            assert await later.running() == []
+            assert await later.unfinished() == []
 
 
 async def test_what_was_refused_is_not_taken_up_again(
@@ -661,7 +711,7 @@ async def test_what_was_refused_is_not_taken_up_again(
         async with endpoint(workers=0) as url, page(server.url) as later:
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
             await asyncio.sleep(1.0)
-            assert await later.running() == []
+            assert await later.unfinished() == []
             assert await later.get("/history") == {}
 
 
@@ -715,7 +765,7 @@ async def test_an_endpoint_without_workers_is_spoken_of(
         async with endpoint(workers=0) as url, page(server.url) as shown:
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
             prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
-            assert prompt_id in await shown.running()
+            assert prompt_id in await shown.unfinished()
             told = await _until_told(shown, prompt_id, "no worker")
             assert told["state"] == "queued"
             await shown.post("/interrupt", {"prompt_id": prompt_id})
@@ -745,6 +795,8 @@ async def test_a_result_that_is_too_large_says_what_to_do(
             monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", gateway.url)
             prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
             error = await shown.heard("execution_error", prompt_id)
-            assert error["exception_type"] == "output_too_large", error["exception_message"]
-            assert "BUCKET_ENDPOINT_URL" in error["exception_message"]
+            assert error["exception_type"] == "Remote job on runpod:lane", error[
+                "exception_message"
+            ]
+            assert "Have the worker store large outputs" in error["exception_message"]
             assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"

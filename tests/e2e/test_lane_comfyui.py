@@ -58,7 +58,7 @@ async def test_a_comfyui_that_was_killed_takes_its_jobs_up_again(
     with _comfyui(tmp_path) as other:
         async with page(other.url) as shown:
             await asyncio.sleep(1.0)
-            assert await shown.running() == []
+            assert await shown.unfinished() == []
     with _comfyui(tmp_path, port=port) as server:
         async with page(server.url, shown.client_id) as again:
             ids = [runs["prompt_id"], waits["prompt_id"]]
@@ -68,7 +68,7 @@ async def test_a_comfyui_that_was_killed_takes_its_jobs_up_again(
                 assert entry["prompt"][0] == sent["number"]
                 (saved,) = entry["outputs"]["3"]["images"]
                 assert (server.directory / "output" / saved["filename"]).is_file()
-            assert await again.running() == []
+            assert await again.unfinished() == []
     async with page(target.url) as there:
         assert sorted(await there.get("/history")) == sorted(ids)
 

@@ -26,7 +26,7 @@ from comfy_remote.errors import ExecutionFailed, WorkflowInvalid
 from comfy_remote.events import Progress
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.posted_prompt import refusal_body
+from comfy_remote.node_pack.refusals import refusal_body
 from comfy_remote.targets.runpod.target import RunPodTarget
 
 pytest.importorskip("runpod")

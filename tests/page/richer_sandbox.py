@@ -1,4 +1,5 @@
-"""A sandbox that has one node and one choice more than the sandbox whose page is looked at.
+"""A sandbox that has one node and one choice more than the sandbox whose page is looked at, and
+lacks another node.
 
 Run as a program in place of ``python -m comfy_remote.sandbox``, with the same arguments.
 """
@@ -21,6 +22,7 @@ from comfy_remote.sandbox.resize import RESIZE_METHODS
 ONLY_THERE = "InvertOnlyThere"
 ODD_ONLY_THERE = "AnOddOneOnlyThere"
 MODEL_ONLY_THERE = "only-there.safetensors"
+NOT_THERE = "ImageBatch"
 
 
 class InvertOnlyThere(image.ImageInvert):
@@ -79,7 +81,7 @@ if __name__ == "__main__":
     # The engine's other modules take the table when they are imported: so this comes first.
     registry.NODES = MappingProxyType(
         {
-            **registry.NODES,
+            **{name: node for name, node in registry.NODES.items() if name != NOT_THERE},
             ONLY_THERE: InvertOnlyThere,
             ODD_ONLY_THERE: OddOnlyThere,
             "ImageScale": ImageScale,

@@ -13,7 +13,7 @@ from comfy_remote import Client
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, WorkflowInvalid
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.lane import RemoteLane
-from comfy_remote.node_pack.posted_prompt import refusal_body
+from comfy_remote.node_pack.refusals import refusal_body
 from comfy_remote.node_pack.target_models import could_be_fetched, with_fetched_models
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.workflow.check import validate_for
@@ -76,7 +76,9 @@ def test_a_refusal_for_want_of_a_model_says_what_would_help() -> None:
     assert isinstance(error, dict)
     assert "upscale_models/new.safetensors" in str(error["details"])
     assert "DOWNLOAD_MODELS=true" in str(error["details"])
-    assert told.details["node_errors"] == refusal.details["node_errors"]
+    # Pages show what is said of the node, and nothing else.
+    (node,) = told.details["node_errors"].values()  # type: ignore[union-attr]
+    assert "DOWNLOAD_MODELS=true" in node["errors"][0]["details"]  # type: ignore[index,call-overload]
     assert could_be_fetched(refusal, PROMPT, None) is refusal
     other = WorkflowInvalid("Other.", details={"error": {"message": "x"}, "node_errors": {}})
     assert could_be_fetched(other, PROMPT, WORKFLOW) is other
@@ -111,7 +113,7 @@ class FakeHost:
     [
         (True, "It is sent."),
         (False, "DOWNLOAD_MODELS=true"),
-        (None, "Value not in list"),
+        (None, "is not in models/upscale_models of"),
     ],
 )
 async def test_the_page_is_answered_by_what_the_target_may(

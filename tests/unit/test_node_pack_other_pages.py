@@ -69,9 +69,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     switch.set("tab", "http://gpu.example:8188")
 
     class Lane:
-        async def submit(
-            self, body: object, target: str, peer: object, *, with_repo_list: bool
-        ) -> dict[str, Any]:
+        async def submit(self, body: object, target: str, peer: object) -> dict[str, Any]:
             found.lane.append(target)
             return {}
 
@@ -209,7 +207,7 @@ async def test_names_of_the_owners_configuration(server: Server, tmp_path: Path)
     named = {"Host": "comfy.example.org", "Origin": "https://comfy.example.org"}
     status, body = await server.post("/prompt", LEAVES["target"], named)
     assert status == 403
-    assert 'allowed_hosts = ["comfy.example.org"]' in body["error"]["details"]
+    assert 'allowed_hosts = ["comfy.example.org"]' in body["error"]["message"]
     file = tmp_path / "comfy-remote.toml"
     file.write_text('allowed_hosts = ["comfy.example.org"]\n' + file.read_text())
     assert (await server.post("/prompt", LEAVES["target"], named))[0] == 200

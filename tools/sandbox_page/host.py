@@ -113,6 +113,10 @@ class SandboxHost:
         history = {**result.history, "status": result.status}
         self._engine.queue.finish_shown(self._shown.pop(key), history)
 
+    def queue_changed(self) -> None:
+        """See `Host.queue_changed`."""
+        self._engine.queue.announce()
+
     def local_prompt(self) -> LocalPrompt | None:
         """See `Host.local_prompt`."""
         item = self._engine.queue.running

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ...errors import ValueCannotTravel
 from ...types import JsonValue
-from ..file_changes import discard
 from ..files import CHUNK_SIZE, storage_errors, take_name
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
@@ -101,7 +100,7 @@ class EncodedValue:
                 path = name(digest.hexdigest())
                 take_name(Path(beside), path, digest.hexdigest())
             except BaseException:
-                discard(Path(beside))
+                Path(beside).unlink(missing_ok=True)
                 raise
         return digest.hexdigest(), path
 

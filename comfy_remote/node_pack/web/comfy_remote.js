@@ -17,6 +17,7 @@ import { addBadge } from './marks.js'
 import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
+import { ServerPartMissing } from './remote_api.js'
 import { RemoteState } from './remote_state.js'
 import { TargetLists } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
@@ -107,7 +108,8 @@ async function agree() {
   try {
     await state.agree()
   } catch (error) {
-    showError(t(state.target === null ? 'unusableHere' : 'stateUnknown'), error)
+    const known = state.target === null || error instanceof ServerPartMissing
+    showError(t(known ? 'unusableHere' : 'stateUnknown'), error)
   }
 }
 
@@ -159,6 +161,7 @@ app.registerExtension({
   addCustomNodeDefs: (definitions) => lists.addOnLoad(definitions),
   nodeCreated(node) {
     addBadge(node, () => state.usual())
+    lists.label(node)
     if (node.comfyClass === REMOTE_API) makeItGrow(node)
   },
   refreshComboInNodes: (/** @type {Definitions} */ definitions) => lists.refresh(definitions),
@@ -181,9 +184,14 @@ app.registerExtension({
       const { detail } = /** @type {CustomEvent} */ (event)
       state.update(detail)
       for (const problem of detail.problems ?? []) showProblem(problem)
-      for (const warning of detail.state === 'succeeded' ? (detail.warnings ?? []) : []) {
-        showWarning(t('jobWarning', { target: detail.target }), warning)
-      }
+      const { target } = detail
+      for (const warning of detail.warnings ?? []) showWarning(t('jobWarning', { target }), warning)
+      // The page's own words do not say where, and go when it follows another job.
+      if (detail.state === 'failed') showError(t('jobFailed', { target }), detail.message)
+    })
+    events.addEventListener('comfy_remote.refused', (event) => {
+      const { target, message } = /** @type {CustomEvent} */ (event).detail
+      showError(t('refused', { target }), message)
     })
     events.addEventListener('comfy_remote.confirm', (event) => {
       void askForNodes(/** @type {CustomEvent} */ (event).detail)

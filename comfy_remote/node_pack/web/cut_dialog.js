@@ -30,13 +30,26 @@ const IMAGES = /** @type {const} */ ({
  * @param {RemoteState} state
  */
 export async function showCut(state) {
+  if (state.target !== null) {
+    const note = t('switchedOn', { target: state.target })
+    openDialog(t('cutTitle'), element('p', { class: 'comfy-remote-advice' }, note))
+    return
+  }
   const content = element('div', { 'aria-live': 'polite' }, t('askingTargets'))
   openDialog(t('cutTitle'), content)
-  await fill(content, state)
+  await fill(content)
 }
 
-/** Say in one line what the marks now mean, before anything runs. */
-export async function showCutInBrief() {
+/**
+ * Say in one line what the marks now mean, before anything runs.
+ *
+ * @param {RemoteState} state
+ */
+export async function showCutInBrief(state) {
+  if (state.target !== null) {
+    showNote(t('cutTitle'), t('switchedOn', { target: state.target }))
+    return
+  }
   try {
     const { cut } = await cutGraph()
     if (cut.parts.length === 0) return
@@ -65,11 +78,8 @@ async function cutGraph() {
   }
 }
 
-/**
- * @param {HTMLElement} content
- * @param {RemoteState} state
- */
-async function fill(content, state) {
+/** @param {HTMLElement} content */
+async function fill(content) {
   try {
     const { cut, output } = await cutGraph()
     /** @type {Namer} */
@@ -77,8 +87,8 @@ async function fill(content, state) {
       const node = output[nodeId]
       return `${node?._meta?.title ?? node?.class_type ?? t('nodeWord')} (${nodeId})`
     }
-    content.replaceChildren(...cutContent(cut, named, state.target))
-    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, state)))
+    content.replaceChildren(...cutContent(cut, named))
+    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content)))
   } catch (error) {
     content.replaceChildren(
       element('p', { class: 'comfy-remote-problem', role: 'alert' }, wordsOf(error))
@@ -105,14 +115,10 @@ function imagesChoice(cut, changed) {
 /**
  * @param {Cut} cut
  * @param {Namer} named
- * @param {string | null} switchedTo
  * @returns {HTMLElement[]}
  */
-function cutContent(cut, named, switchedTo) {
+function cutContent(cut, named) {
   const notes = [...cut.notes]
-  if (switchedTo !== null) {
-    notes.unshift(t('switchedOn', { target: switchedTo }))
-  }
   if (cut.parts.length === 0) {
     notes.unshift(t('nothingMarked'))
   }

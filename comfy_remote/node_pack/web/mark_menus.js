@@ -25,13 +25,13 @@ const HERE = '\0here'
  */
 export function markMenus(state, showCut) {
   /** @param {Item[]} items */
-  const toggle = (items) => markAndTell(items, items.every(isMarked) ? null : '')
+  const toggle = (items) => markAndTell(state, items, items.every(isMarked) ? null : '')
 
   /** @param {Item[]} items */
   const choose = async (items) => {
     if (state.targets.length === 0) await state.refresh().catch(() => null)
     const part = await askForTarget(state, partOf(items[0]) ?? null)
-    if (part !== undefined) markAndTell(items, part)
+    if (part !== undefined) markAndTell(state, items, part)
   }
 
   /** @param {(items: Item[]) => void} action */
@@ -91,12 +91,13 @@ export function markMenus(state, showCut) {
 }
 
 /**
+ * @param {RemoteState} state
  * @param {Item[]} items
  * @param {string | null} part
  */
-function markAndTell(items, part) {
+function markAndTell(state, items, part) {
   mark(items, part)
-  void showCutInBrief()
+  void showCutInBrief(state)
 }
 
 /** @returns {Item[]} */

@@ -9,10 +9,10 @@ const SECONDS = { error: 12, warn: 8, info: 5 }
 
 /**
  * @param {string} summary
- * @param {unknown} error
+ * @param {unknown} error  Or a text.
  */
 export function showError(summary, error) {
-  show('error', summary, wordsOf(error))
+  show('error', summary, typeof error === 'string' ? error : wordsOf(error))
 }
 
 /**

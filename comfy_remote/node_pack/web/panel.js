@@ -92,12 +92,16 @@ export function makePanel(state, actions) {
   const askTarget = async () => {
     const target = state.usual()
     if (!target) return
+    /** @type {Details | RemoteError} */
+    let found
     try {
-      const found = await getDetails(target)
-      if (state.usual() === target) details = found
+      found = await getDetails(target)
     } catch (error) {
-      details = asRemoteError(error)
+      found = asRemoteError(error)
     }
+    state.answered(target, found)
+    if (state.usual() !== target) return
+    details = found
     show()
   }
 

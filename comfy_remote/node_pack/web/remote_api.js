@@ -129,6 +129,9 @@ export class RemoteError extends Error {
   }
 }
 
+/** ComfyUI serves these scripts and none of our routes: the pack's Python part was not loaded. */
+export class ServerPartMissing extends RemoteError {}
+
 /**
  * @param {unknown} error
  * @returns {RemoteError}
@@ -251,6 +254,9 @@ async function ask(route, body) {
   const error = answer?.error
   if (typeof error?.message === 'string') {
     throw new RemoteError(error.message, error.advice, answer.confirm, error.hint)
+  }
+  if (response.status === 404 || response.status === 405) {
+    throw new ServerPartMissing(t('serverPartMissing'), t('serverPartMissingHelp'))
   }
   const unexpected = t('unexpectedAnswer', { status: response.status, route: route.split('?')[0] })
   throw new RemoteError(unexpected, t('seeLog'))

@@ -2,9 +2,9 @@
 /** Whether Remote is on in this tab, its target, and the jobs in progress. */
 
 import { api } from '../../scripts/api.js'
-import { getStatus, postCancel, postSwitch } from './remote_api.js'
+import { getDetails, getStatus, postCancel, postSwitch, wordsOf } from './remote_api.js'
 
-/** @import { Job, Target } from './remote_api.js' */
+/** @import { Details, Job, Target } from './remote_api.js' */
 
 const STORED = 'comfy_remote.target'
 const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
@@ -33,6 +33,8 @@ export class RemoteState extends EventTarget {
     this.unused = []
     /** @type {Set<string>} Prompt ids of jobs that are being cancelled. */
     this.cancelling = new Set()
+    /** @type {string | null} Why the switch's target cannot run anything now; null: not known. */
+    this.trouble = null
     /** While the server has not confirmed a choice. */
     this.switching = false
     this.#updating = false
@@ -105,6 +107,30 @@ export class RemoteState extends EventTarget {
     }
   }
 
+  /** Ask the switch's target whether it answers. */
+  async askTarget() {
+    const { target } = this
+    if (target === null) return
+    try {
+      this.answered(target, await getDetails(target))
+    } catch (error) {
+      this.answered(target, error)
+    }
+  }
+
+  /**
+   * @param {string} target
+   * @param {unknown} answer  What it said of itself, or an error.
+   */
+  answered(target, answer) {
+    if (target !== this.target) return
+    const failure = answer instanceof Error ? answer : /** @type {Details} */ (answer).error
+    const trouble = failure ? wordsOf(failure) : null
+    if (trouble === this.trouble) return
+    this.trouble = trouble
+    this.#changed()
+  }
+
   /**
    * Stop a job, on the GPU too.
    *
@@ -137,6 +163,9 @@ export class RemoteState extends EventTarget {
       this.cancelling.delete(job.prompt_id)
     } else if (known) this.jobs = this.jobs.map((each) => (each === known ? { ...each, ...job } : each))
     else this.jobs = [{ client_id: api.clientId, ...job }, ...others]
+    if (job.target === this.target && job.state !== 'queued' && job.state !== 'failed') {
+      this.trouble = null // it works
+    }
     this.#changed()
   }
 
@@ -150,6 +179,7 @@ export class RemoteState extends EventTarget {
 
   /** @param {string | null} target */
   #keep(target) {
+    if (target !== this.target) this.trouble = null
     this.target = target
     if (target === null) sessionStorage.removeItem(STORED)
     else sessionStorage.setItem(STORED, target)

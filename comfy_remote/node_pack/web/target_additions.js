@@ -3,7 +3,7 @@
 
 import { app } from '../../scripts/app.js'
 import { showNote, showWarning } from './notices.js'
-import { getAdditions } from './remote_api.js'
+import { ServerPartMissing, getAdditions } from './remote_api.js'
 import { t } from './words.js'
 
 /** @import { ComfyNodeDef } from '@comfyorg/comfyui-frontend-types' */
@@ -34,16 +34,20 @@ export class TargetLists {
     const state = this.#state
     const { target } = state
     state.updating = true
+    void state.askTarget()
     try {
       const found = target === null ? null : await getAdditions(target)
       // Switched again while the target was being asked: that one updates the lists.
       if (state.target !== target) return
       await this.#replace(found)
+      if (nodesToReload(found).length > 0) await reopen()
       const nodes = nodesToReload(found).join(', ')
       if (nodes) showNote(t('reloadPage'), t('reloadToUse', { target: target ?? '', nodes }))
     } catch (error) {
+      if (state.target !== target) return
       await this.#replace(null)
-      showWarning(t('localListsOnly'), error)
+      // Of that, the start of the page says more.
+      if (!(error instanceof ServerPartMissing)) showWarning(t('localListsOnly'), error)
     } finally {
       if (state.target === target) state.updating = false
     }
@@ -81,12 +85,29 @@ export class TargetLists {
     await refreshNodes(definitions, this.#shown, gone)
   }
 
+  /** @param {Graph['nodes'][number]} node  A new one. */
+  label(node) {
+    labelChoices(node, this.#shown)
+  }
+
   /** @param {Additions | null} found */
   async #replace(found) {
     this.#leaving = this.#shown
     this.#shown = found
-    if (isSome(this.#leaving) || isSome(found)) await app.refreshComboInNodes()
+    if (!isSome(this.#leaving) && !isSome(found)) return
+    await app.refreshComboInNodes()
+    await findMissingModels()
+    app.canvas.setDirty(true, true)
   }
+}
+
+/**
+ * Have the page look again which models the open workflow names and no list has. Pages before 1.49
+ * look only when a workflow is opened.
+ */
+async function findMissingModels() {
+  const page = /** @type {any} */ (app)
+  await page.refreshMissingModels?.({ reloadDefs: false, silent: true })
 }
 
 /** @param {Additions | null} some */
@@ -134,6 +155,7 @@ function addTo(definitions, additions) {
  */
 async function refreshNodes(definitions, additions, previous) {
   for (const name of previous) hide(name, true)
+  for (const node of nodesOf(app.graph)) labelChoices(node, additions)
   if (!additions) return
   const changed = new Set(addTo(definitions, additions))
   for (const name of changed) {
@@ -158,6 +180,18 @@ async function refreshNodes(definitions, additions, previous) {
   }
 }
 
+/** Open the graph again, with the nodes that the page knows by now; close to what its undo does. */
+async function reopen() {
+  const page = /** @type {any} */ (app)
+  const graph = (page.rootGraph ?? page.graph).serialize()
+  const { activeWorkflow } = page.extensionManager.workflow ?? {}
+  if (!activeWorkflow) return
+  await page.loadGraphData(graph, true, false, activeWorkflow, {
+    showMissingModelsDialog: false,
+    showMissingNodesDialog: false
+  })
+}
+
 /**
  * Which classes the open workflow has as empty shells: it was opened before the page knew them.
  *
@@ -166,7 +200,7 @@ async function refreshNodes(definitions, additions, previous) {
  */
 function nodesToReload(additions) {
   const shells = [...nodesOf(app.graph)].filter(
-    (node) => additions?.nodes[node.type] && !('nodeData' in node.constructor)
+    (node) => additions?.nodes[node.type] && !(/** @type {any} */ (node.constructor).nodeData)
   )
   return [...new Set(shells.map((node) => node.type))]
 }
@@ -185,6 +219,41 @@ function choicesOf(definition, input) {
     if (Array.isArray(specification[1]?.options)) return specification[1].options
   }
   return null
+}
+
+/**
+ * Mark in a node's lists what only the target has. Pages before 1.49 show no labels.
+ *
+ * @param {Graph['nodes'][number]} node
+ * @param {Additions | null} additions
+ */
+function labelChoices(node, additions) {
+  const choices = additions?.choices[node.comfyClass ?? node.type] ?? {}
+  for (const widget of node.widgets ?? []) {
+    if (widget.type === 'combo') labelWidget(widget, choices[widget.name] ?? [])
+  }
+}
+
+/** The label of each value before ours, by widget. @type {WeakMap<object, unknown>} */
+const labels = new WeakMap()
+
+/**
+ * @param {any} widget
+ * @param {unknown[]} onlyThere
+ */
+function labelWidget(widget, onlyThere) {
+  if (labels.has(widget)) {
+    widget.options.getOptionLabel = labels.get(widget)
+    labels.delete(widget)
+  }
+  if (onlyThere.length === 0) return
+  const before = widget.options.getOptionLabel
+  const marked = new Set(onlyThere)
+  labels.set(widget, before)
+  widget.options.getOptionLabel = (/** @type {string | null} */ value) => {
+    const label = before?.(value) ?? value ?? ''
+    return marked.has(value) ? t('remoteOnly', { name: label }) : label
+  }
 }
 
 /**

@@ -37,14 +37,20 @@ export function addToTopBar(state, actions) {
 
   const show = () => {
     const on = state.target !== null
+    const trouble = on ? state.trouble : null
     root.classList.toggle('comfy-remote-on', on)
+    root.classList.toggle('comfy-remote-trouble', trouble !== null)
     toggle.setAttribute('aria-checked', String(on))
     toggle.disabled = state.switching
     toggle.setAttribute('aria-busy', String(state.updating))
-    symbol.className = state.updating ? 'pi pi-spinner pi-spin' : 'pi pi-cloud'
+    const quiet = trouble === null ? 'pi pi-cloud' : 'pi pi-exclamation-triangle'
+    symbol.className = state.updating ? 'pi pi-spinner pi-spin' : quiet
     const target = state.target ?? ''
     label.textContent = t(state.switching ? 'switching' : on ? 'switchOn' : 'switchOff', { target })
-    toggle.title = t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
+    toggle.title =
+      trouble === null
+        ? t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
+        : t('withDetail', { text: target, detail: trouble })
     count.hidden = state.jobs.length === 0
     count.textContent = count.hidden ? '' : String(state.jobs.length)
     count.title = t('jobCount', { count: state.jobs.length })

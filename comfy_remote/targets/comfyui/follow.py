@@ -168,8 +168,7 @@ class PromptFollower:
                 if again is None:
                     raise _lost(error, polling.patience) from error
                 wait = again
-                if said := outage.said_of(error.message, wait):
-                    yield Log(said, "warning")
+                yield Log(f"{error.message} Trying again.", "warning")
             next_poll = time.monotonic() + wait
             self._ended = False
 

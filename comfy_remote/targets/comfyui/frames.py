@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ...errors import LocalStorageError
 from ...media.disk_space import DiskLimits
-from ...media.file_changes import discard
 from ...media.files import storage_errors
 from ...media.temporary import TemporaryFolder
 from ...outputs import OutputProblem, OutputSource, RemoteOutput
@@ -51,7 +50,7 @@ class FrameSpool:
         """Delete the pictures of outputs that have been fetched."""
         for output in outputs:
             if output.source is not None and output.source.file is not None:
-                discard(output.source.file)
+                output.source.file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete all pictures."""

@@ -13,19 +13,18 @@ from typing import TypeAlias
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
 
-from ...errors import ComfyRemoteError, OutputLost, node_problems
+from ...errors import ComfyRemoteError, OutputLost
 from ...events import ShownValues
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
 from ...wire.answer import Answer, AnswerOutput, AnswerProblem
 from ...wire.plain import ImagesB64Answer, PlainAnswer
 from ...wire.request import COMFY_REMOTE_1
-from ...wire.runpod import RUN_RESULT_LIMIT, STORE_LARGE_OUTPUTS, error_from_runpod
-from ...wire.worker_comfyui import WorkerComfyUIAnswer, refusal_in
+from ...wire.runpod import error_from_runpod
+from ...wire.worker_comfyui import WorkerComfyUIAnswer
 from ...workflow.prompt import Prompt
-from ..comfyui.queue import refusal_of
 from .worker_comfyui import nodes_of_files, not_returned_sentence, nothing_returned
 
-__all__ = ["Result", "error_in", "output_problems", "read_result", "worker_error"]
+__all__ = ["Result", "error_in", "output_problems", "read_result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ def read_result(output: JsonValue, prompt: Prompt) -> Result:
     if output is None:
         raise OutputLost(
             "The endpoint says the job is complete, but sent no result.",
-            advice=f"It was probably over RunPod's limit of {RUN_RESULT_LIMIT / 1e6:.0f} MB, which "
-            f"only the worker's log says. {STORE_LARGE_OUTPUTS}",
+            advice="The result was probably over RunPod's limit, which RunPod only logs on the "
+            "worker: use fewer or smaller outputs, or a worker with storage.",
         )
     for read in _READERS:
         try:
@@ -77,22 +76,7 @@ def error_in(output: JsonValue) -> ComfyRemoteError | None:
     if not isinstance(output, dict) or "format" in output or output.get("images"):
         return None
     said = output.get("error")
-    return worker_error(said, output) if said else None
-
-
-def worker_error(said: JsonValue, output: JsonValue = None) -> ComfyRemoteError:
-    """The error behind a failed job's ``error``: see `wire.runpod.error_from_runpod`.
-
-    A workflow that the public worker-comfyui's ComfyUI refused is as any ComfyUI refuses it.
-    """
-    answer = refusal_in(said) if isinstance(said, str) else None
-    if answer is None:
-        return error_from_runpod(said, output)
-    error = refusal_of(answer)
-    for node_id, node_class, _ in node_problems(error):
-        error.details.update(node_id=node_id, node_class=node_class)
-        break
-    return error
+    return error_from_runpod(said, output) if said else None
 
 
 def output_problems(output: JsonValue) -> tuple[OutputProblem, ...]:
@@ -116,10 +100,9 @@ def _comfy_remote_1(output: JsonValue, prompt: Prompt) -> Result | None:
             f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
             advice="Update the worker, or this program.",
         ) from error
-    warnings = _said(answer.warnings)
+    warnings = [f"The worker says: {warning}" for warning in answer.warnings]
     outputs = tuple(_ours(item) for item in answer.outputs)
-    details = {**answer.facts(), **_noted(warnings)}
-    return Result(outputs, warnings, details, ours=True, shown=answer.shown)
+    return Result(outputs, warnings, answer.facts(), ours=True, shown=answer.shown)
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -161,9 +144,7 @@ def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
     answer = PlainAnswer.model_validate(output)
     sources = [OutputSource(data=data) for data in answer.images]
     outputs = _unplaced(prompt, list(zip(answer.filenames, sources, strict=False)))
-    warnings = _said(answer.warnings)
-    details: dict[str, JsonValue] = {"worker_seconds": answer.execution_time_seconds}
-    return Result(outputs, warnings, {**details, **_noted(warnings)})
+    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
 
 
 def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -174,8 +155,7 @@ def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
         (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
         for number, image in enumerate(answer.images, 1)
     ]
-    warnings = _said(answer.warnings)
-    return Result(_unplaced(prompt, files), warnings, _noted(warnings))
+    return Result(_unplaced(prompt, files))
 
 
 def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -199,21 +179,14 @@ def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
         raise nothing_returned(prompt)
     outputs = _unplaced(prompt, files)
     of_files = [line for line in answer.errors or [] if line not in answer.failures]
-    warnings = _said(of_files)
+    warnings = [f"The worker says: {line}" for line in of_files]
     warnings += _where_unknown(outputs)
     if failure is None and (missing := not_returned_sentence(prompt, outputs)):
         warnings.append(missing)
     details: dict[str, JsonValue] = {"errors": [*answer.errors]} if answer.errors else {}
-    return Result(outputs, warnings, {**details, **_noted(warnings)}, failure)
-
-
-def _said(warnings: Sequence[str] | None) -> list[str]:
-    return [f"The worker says: {warning}" for warning in warnings or ()]
-
-
-def _noted(warnings: Sequence[str]) -> dict[str, JsonValue]:
-    """As `Finished.details` has them, for faces that show what matters after the end."""
-    return {"warnings": [*warnings]} if warnings else {}
+    if warnings:
+        details["warnings"] = [*warnings]
+    return Result(outputs, warnings, details, failure)
 
 
 def _unplaced(

@@ -27,7 +27,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from ...media.file_changes import discard, link_file, patiently, remove_file, rename_path
 from ...media.files import storage_errors
 from .folders import OUR_FOLDER
 
@@ -87,7 +86,7 @@ class Presence:
                 self._heart.cancel()
                 self._heart = None
                 with contextlib.suppress(OSError):
-                    remove_file(self._mark)
+                    self._mark.unlink()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -158,7 +157,7 @@ class Presence:
                 others.append(_name_in(mark))
             else:
                 with contextlib.suppress(OSError):
-                    remove_file(mark)
+                    mark.unlink()
         return others
 
     def _is_fresh(self, path: Path) -> bool:
@@ -186,7 +185,7 @@ class Presence:
         """Take a lock; the name of its owner if another worker has it."""
         while True:
             try:
-                handle = patiently(os.open, lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 if (owner := self._owner_of(lock)) is not None:
                     return owner
@@ -202,14 +201,14 @@ class Presence:
         try:
             stale = lock.read_text(encoding="utf-8")
             aside = lock.with_name(f"{lock.name}.{self._token}")
-            rename_path(lock, aside)
+            lock.rename(aside)
             if aside.read_text(encoding="utf-8") != stale:
                 # Somebody was quicker, and this is their lock.
                 with contextlib.suppress(OSError):
-                    link_file(aside, lock)
-                discard(aside)
+                    os.link(aside, lock)
+                aside.unlink()
                 return False
-            discard(aside)
+            aside.unlink()
         except FileNotFoundError:
             pass  # it was given back meanwhile
         return True
@@ -217,7 +216,7 @@ class Presence:
     def _give_back(self, lock: Path) -> None:
         with contextlib.suppress(OSError):
             if lock.read_text(encoding="utf-8") == self._token:
-                remove_file(lock)
+                lock.unlink()
 
 
 def _name_in(mark: Path) -> str:

@@ -13,7 +13,7 @@ cutting    all of it together
 
 from .cutting import cut
 from .marks import images_in, marked_nodes, marks_in
-from .plan import Crossing, Cut, Part
+from .plan import Crossing, Cut, Part, impossible
 
 __all__ = [
     "Crossing",
@@ -21,6 +21,7 @@ __all__ = [
     "Part",
     "cut",
     "images_in",
+    "impossible",
     "marked_nodes",
     "marks_in",
 ]

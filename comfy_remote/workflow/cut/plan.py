@@ -191,7 +191,10 @@ def impossible(
     node_errors: dict[str, JsonValue] = {
         node_id: {
             "class_type": prompt[node_id]["class_type"],
-            "errors": [node_error("cut_impossible", reason, "")],
+            # Of ComfyUI's own kinds, the one whose details pages show.
+            "errors": [
+                node_error("exception_during_validation", "It cannot run as marked", reason)
+            ],
             "dependent_outputs": [],
         }
         for node_id in nodes

@@ -9,7 +9,6 @@ comfy_remote below is installed here, and goes into the containers as it is here
 """
 
 import logging
-import uuid
 from functools import cached_property
 from pathlib import Path
 
@@ -49,9 +48,6 @@ light_image = with_project(front_image(), HERE)
 @app.cls(
     image=image,
     gpu=CONFIG.gpu_type,
-    cpu=CONFIG.cpu,
-    memory=CONFIG.memory,
-    region=CONFIG.region,
     volumes={MODELS: model_volume, OUTPUTS: outputs},
     secrets=secrets,
     timeout=CONFIG.timeout,
@@ -84,8 +80,7 @@ class Workflow:
     @modal.method()
     async def run(self, payload: str) -> str:
         """One job: JSON in, JSON out."""
-        call_id = modal.current_function_call_id() or f"local-{uuid.uuid4()}"
-        return await self.worker.run(call_id, payload)
+        return await self.worker.run(modal.current_function_call_id() or "local", payload)
 
     @modal.exit()
     def stop(self) -> None:

@@ -89,12 +89,16 @@ export const en = {
   "unusableHere": "Remote cannot be used here",
   "stateUnknown": "ComfyUI does not know that Remote is on",
   "jobWarning": "Remote job on {target}",
+  "jobFailed": "Remote job on {target} failed",
+  "refused": "Not run on {target}",
   "outputProblem": "An output is missing or damaged",
   "nodeNumber": "Node {id}",
   "onlyOn": "Only on {target}.",
   "remoteOnly": "{name} (remote)",
 
   "isComfyRunning": "Is ComfyUI still running?",
+  "serverPartMissing": "Comfy Remote's server part is not loaded in this ComfyUI.",
+  "serverPartMissingHelp": "ComfyUI's log says why. If it says that a Python package is missing, install the packages in the requirements.txt of the node pack's folder with ComfyUI's own Python, and restart ComfyUI.",
   "unexpectedAnswer": "ComfyUI answered {status} to {route}.",
   "seeLog": "See ComfyUI's log for details.",
 

@@ -90,12 +90,16 @@ export const ja = {
   "unusableHere": "ここではリモートを使用できません",
   "stateUnknown": "リモートがオンであることを ComfyUI に伝えられませんでした",
   "jobWarning": "{target} のリモートジョブ",
+  "jobFailed": "{target} のリモートジョブが失敗しました",
+  "refused": "{target} では実行されませんでした",
   "outputProblem": "出力が見つからないか、破損しています",
   "nodeNumber": "ノード {id}",
   "onlyOn": "{target} にしかありません。",
   "remoteOnly": "{name} (リモート)",
 
   "isComfyRunning": "ComfyUI は起動していますか？",
+  "serverPartMissing": "この ComfyUI では Comfy Remote のサーバー側が読み込まれていません。",
+  "serverPartMissingHelp": "理由は ComfyUI のログにあります。Python パッケージがない場合は、ノードパックのフォルダーにある requirements.txt のパッケージを ComfyUI の Python でインストールし、ComfyUI を再起動してください。",
   "unexpectedAnswer": "{route} に対する ComfyUI の応答: {status}。",
   "seeLog": "詳細は ComfyUI のログを確認してください。",
 

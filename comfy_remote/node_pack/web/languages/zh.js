@@ -90,12 +90,16 @@ export const zh = {
   "unusableHere": "此处无法使用远程",
   "stateUnknown": "ComfyUI 不知道远程已打开",
   "jobWarning": "{target} 上的远程任务",
+  "jobFailed": "{target} 上的远程任务失败",
+  "refused": "未在 {target} 上运行",
   "outputProblem": "输出缺失或已损坏",
   "nodeNumber": "节点 {id}",
   "onlyOn": "只存在于 {target}。",
   "remoteOnly": "{name}（远程）",
 
   "isComfyRunning": "ComfyUI 是否仍在运行？",
+  "serverPartMissing": "此 ComfyUI 未加载 Comfy Remote 的服务器部分。",
+  "serverPartMissingHelp": "原因见 ComfyUI 的日志。如果缺少 Python 包，请用 ComfyUI 自己的 Python 安装节点包文件夹中 requirements.txt 所列的包，然后重启 ComfyUI。",
   "unexpectedAnswer": "ComfyUI 对 {route} 返回了 {status}。",
   "seeLog": "详情请查看 ComfyUI 的日志。",
 
