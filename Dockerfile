@@ -11,20 +11,26 @@
 # theirs would be there twice (some GB). The driver comes from the host in any case, and this image
 # states which one it needs, so that an older host says so instead of failing later.
 # By digest: whoever owns a tag can move it to other code.
-ARG BASE_IMAGE=nvidia/cuda:12.8.1-base-ubuntu24.04@sha256:133c78a0575303be34164d0b90137a042172bdf60696af01a3c424ab402d86e2
+# For CUDA=cu128: nvidia/cuda:12.8.1-base-ubuntu24.04@sha256:133c78a0575303be34164d0b90137a042172bdf60696af01a3c424ab402d86e2
+ARG BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04@sha256:7c7413a56200486f71f181cad9310f6fd31b6bb21816ade15fc9c1e1e927a5c1
 
 # ---- The system -------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS system
-# libgl1 and libglib2.0 are what OpenCV, and so every second custom node, does not start without.
-# More packages, for custom nodes that need them (ffmpeg, a compiler):
+# libgl1 and libglib2.0 are what OpenCV, and so every second custom node, does not start without;
+# nodes for videos call ffmpeg; openssh-server is started for PUBLIC_KEY only.
+# true: a C compiler, for what torch.compile, Triton and some custom nodes build when they run.
+ARG COMPILER=false
+# More packages, for custom nodes that need them:
 ARG EXTRA_APT_PACKAGES=""
 # Ubuntu's archive keeps one version of a package: a pinned one cannot be installed for long.
 # hadolint ignore=DL3008,SC2086
 RUN apt-get update \
+    && if [ "${COMPILER}" = true ]; then compiler="build-essential ninja-build python3.12-dev"; fi \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-        ca-certificates git libgl1 libglib2.0-0t64 libtcmalloc-minimal4t64 \
-        python3.12 python3.12-venv tini ${EXTRA_APT_PACKAGES} \
-    && rm -rf /var/lib/apt/lists/*
+        ca-certificates ffmpeg git libgl1 libglib2.0-0t64 libtcmalloc-minimal4t64 openssh-server \
+        python3.12 python3.12-venv tini ${compiler:-} ${EXTRA_APT_PACKAGES} \
+    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
+    && mkdir -p /run/sshd
 COPY docker/requirements-uv.txt /tmp/
 RUN python3.12 -m venv /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir --require-hashes --requirement /tmp/requirements-uv.txt \
@@ -45,7 +51,8 @@ RUN uv venv --python 3.12 /opt/worker \
 
 # ---- The image --------------------------------------------------------------------------------
 FROM system
-ARG CUDA=cu128
+# Below CUDA 13.0, ComfyUI's own kernels switch off. cu128 is for hosts with an older driver.
+ARG CUDA=cu130
 COPY docker/requirements-torch.txt /opt/constraints/torch.txt
 # --seed: some custom nodes call pip.
 RUN uv venv --python 3.12 --seed /opt/venv \
@@ -70,7 +77,7 @@ RUN uv pip install --no-deps --require-hashes --requirement /opt/constraints/req
     && uv pip install --requirement /comfyui/requirements.txt \
         --override /opt/constraints/no-template-media.txt
 
-COPY docker/install_custom_nodes.py docker/custom_nodes.txt /opt/custom_nodes/
+COPY comfy_remote/deploy/install_custom_nodes.py docker/custom_nodes.txt /opt/custom_nodes/
 RUN python /opt/custom_nodes/install_custom_nodes.py \
         /opt/custom_nodes/custom_nodes.txt /comfyui/custom_nodes
 

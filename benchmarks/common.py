@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import statistics
 import subprocess
@@ -83,6 +84,15 @@ def command(
 def script(name: str, folder: Path = Path(sys.executable).parent) -> str:
     """An installed command."""
     return str(folder / (f"{name}.exe" if sys.platform == "win32" else name))
+
+
+def our_command(name: str) -> str:
+    """A command of ours, its modules compiled, as pip does with what it installs.
+
+    A checkout's are compiled at their first import, and never under ``PYTHONDONTWRITEBYTECODE``.
+    """
+    compileall.compile_dir(ROOT / "comfy_remote", quiet=1)
+    return script(name)
 
 
 class Skipped(Exception):

@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common import comfy_cli, comfyui, command, in_turn, prompt, report, script, size
+from common import comfy_cli, comfyui, command, in_turn, our_command, prompt, report, size
 
 
 def bench_help() -> None:
     """``comfy-remote --help`` against ``comfy --help``."""
-    ours, comfy = script("comfy-remote"), comfy_cli()
+    ours, comfy = our_command("comfy-remote"), comfy_cli()
     times = in_turn(
         lambda _: command(ours, "--help"), lambda _: command(comfy, "--help"), size(9, 1)
     )
@@ -23,7 +23,7 @@ def bench_help() -> None:
 
 def bench_command() -> None:
     """``comfy-remote run`` against ``comfy run --wait``."""
-    ours, comfy = script("comfy-remote"), comfy_cli()
+    ours, comfy = our_command("comfy-remote"), comfy_cli()
     with comfyui() as engine, tempfile.TemporaryDirectory() as folder:
         url = asyncio.run(engine.ready())
         host, port = urlsplit(url).hostname or "", str(urlsplit(url).port)

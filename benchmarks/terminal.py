@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common import Skipped, comfy_cli, comfyui, command, prompt, script, size
+from common import Skipped, comfy_cli, comfyui, command, our_command, prompt, size
 
 from comfy_remote.worker.engine import Engine
 
@@ -36,7 +36,7 @@ def bench_terminal() -> None:
 
 
 def _compare(url: str, folder: Path) -> None:
-    ours = script("comfy-run-remote")
+    ours = our_command("comfy-run-remote")
     host, port = urlsplit(url).hostname or "", str(urlsplit(url).port)
     first = random.randrange(1 << 20)
     environment = {"COMFY_REMOTE_HOME": str(folder)}
@@ -121,7 +121,7 @@ def _fetch_many(url: str, folder: Path) -> float:
     path.write_text(json.dumps(made))
     began = time.perf_counter()
     subprocess.run(
-        [script("comfy-run-remote"), "--workflow", path, "--pod-url", url],
+        [our_command("comfy-run-remote"), "--workflow", path, "--pod-url", url],
         cwd=folder,
         env={**os.environ, "COMFY_REMOTE_HOME": str(folder)},
         capture_output=True,

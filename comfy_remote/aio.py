@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
@@ -24,6 +24,7 @@ __all__ = [
     "concurrent_map",
     "first_of",
     "in_thread",
+    "off_the_loop",
     "postpone",
     "timeout",
     "within",
@@ -84,6 +85,27 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
         if not task.cancelled():
             task.exception()  # so that asyncio does not log it: nobody waits for the answer
         raise
+
+
+@asynccontextmanager
+async def off_the_loop(context: AbstractContextManager[_T]) -> AsyncIterator[_T]:
+    """A context whose beginning and end block, each in a thread."""
+
+    async def end(error: BaseException) -> bool | None:
+        return await in_thread(context.__exit__, type(error), error, error.__traceback__)
+
+    try:
+        begun = await in_thread(context.__enter__)
+    except asyncio.CancelledError as error:
+        await end(error)  # it has begun nevertheless: a thread cannot be cancelled
+        raise
+    try:
+        yield begun
+    except BaseException as error:
+        if not await end(error):
+            raise
+    else:
+        await in_thread(context.__exit__, None, None, None)
 
 
 class Background:

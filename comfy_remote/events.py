@@ -17,7 +17,6 @@ import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from html import escape
 from typing import Generic, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
@@ -168,6 +167,8 @@ class Progress:
 
     def _repr_html_(self) -> str:
         """A bar, for notebooks."""
+        from html import escape  # here: only a notebook needs it
+
         return f"<progress value='{self.fraction:.3f}' max='1'></progress> {escape(str(self))}"
 
 
@@ -245,7 +246,7 @@ class Finished:
             a node, in the order the node listed them. Of a job that failed, what it
             saved before that, as far as the target still returns it.
         details: JSON-able facts from the target: timings in seconds, worker, engine; and
-            ``warnings``, sentences about the outputs that were also sent as `Log`.
+            ``warnings``, sentences about the job that were also sent as `Log`.
         problems: What the workflow asked for and is not among the outputs, or is damaged.
         shown: By node, what it shows besides its outputs. Nodes that show nothing else are left
             out; empty where the target does not say.

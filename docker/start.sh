@@ -60,6 +60,61 @@ preload_tcmalloc() {
   say "Memory is managed by $library."
 }
 
+# For people who look into a running container. RunPod gives PUBLIC_KEY to pods whose owner has a key.
+start_ssh() {
+  local keys=${PUBLIC_KEY:-} line server
+  [[ -n $keys ]] || return 0
+  while IFS= read -r line; do
+    [[ $line =~ ^(ssh-|ecdsa-|sk-) || -z $line ]] ||
+      fail "PUBLIC_KEY has a line that is not a public key of SSH." \
+        "Give what is in a file like ~/.ssh/id_ed25519.pub, one key a line."
+  done <<<"$keys"
+  if ! server=$(command -v sshd); then
+    say "PUBLIC_KEY is set, but there is no SSH server here: nobody can log in."
+    return 0
+  fi
+  (umask 077 && mkdir -p ~/.ssh && printf '%s\n' "$keys" >~/.ssh/authorized_keys)
+  # Made here: keys in an image would be everybody's. What the server hands on has no secrets in it.
+  if ssh-keygen -A >/dev/null && env -i "PATH=$PATH" "$server" \
+    -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no; then
+    say "An SSH server runs, for the keys in PUBLIC_KEY."
+  else
+    say "The SSH server could not be started: nobody can log in."
+  fi
+}
+
+# ComfyUI-Manager asks its registries at each start, for minutes if they do not answer, and could
+# install what a prompt's sender asks for. Here it does neither, unless somebody wants it to.
+set_manager_mode() {
+  local mode=${COMFY_REMOTE_MANAGER_MODE:-offline} places=("$COMFYUI_DIR/custom_nodes")
+  case "$mode" in
+    offline | private | public) ;;
+    *) fail "COMFY_REMOTE_MANAGER_MODE is $mode, which is not one of offline, private, public." ;;
+  esac
+  if [[ -n ${COMFY_REMOTE_VOLUME:-} ]]; then
+    places+=("$COMFY_REMOTE_VOLUME/ComfyUI/custom_nodes")
+  fi
+  [[ -n $(find "${places[@]}" -maxdepth 1 -iname 'comfyui-manager' 2>/dev/null) ]] || return 0
+  local config=$COMFYUI_DIR/user/default/ComfyUI-Manager/config.ini
+  if grep -qs get_system_user_directory "$COMFYUI_DIR/folder_paths.py"; then
+    config=$COMFYUI_DIR/user/__manager/config.ini # ComfyUI 0.3.76 and later
+  fi
+  if write_manager_mode "$config" "$mode"; then
+    say "ComfyUI-Manager is in the mode $mode."
+  else
+    say "ComfyUI-Manager's mode could not be written to $config."
+  fi
+}
+
+write_manager_mode() {
+  local config=$1 others="" line='network_mode = '$2
+  if [[ -f $config ]]; then
+    others=$(grep -v -e '^\[default\]' -e '^network_mode *=' "$config" || true)
+  fi
+  mkdir -p -- "$(dirname -- "$config")" &&
+    printf '[default]\n%s\n%s\n' "$line" "$others" >"$config"
+} 2>/dev/null
+
 # Serverless workers have the volume at /runpod-volume, pods at /workspace.
 find_volume() {
   local place places=(/runpod-volume /workspace)
@@ -160,10 +215,12 @@ serve_locally() {
 
 check_files
 check_gpu
+start_ssh
 preload_tcmalloc
 if [[ $engine == "$COMFYUI_DIR" ]]; then
   set_log_level
   use_volume
+  set_manager_mode
 fi
 if is_true "${SERVE_API_LOCALLY:-}"; then
   serve_locally "$@"

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 
-def safetensors(size: int = 300_000, *, fill: bytes = b"\x07") -> bytes:
-    """A whole safetensors file of one tensor of ``size`` bytes."""
-    header = json.dumps(
-        {"weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
-    ).encode()
-    return struct.pack("<Q", len(header)) + header + (fill * size)[:size]
+def safetensors(
+    size: int = 300_000, *, fill: bytes = b"\x07", names: Sequence[str] = ("weight",)
+) -> bytes:
+    """A whole safetensors file; each of its tensors has all of its ``size`` bytes."""
+    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    header = json.dumps(dict.fromkeys(names, tensor)).encode()
+    return struct.pack("<Q", len(header)) + header + (fill * (size // len(fill) + 1))[:size]
 
 
 def sha256(content: bytes) -> str:
@@ -37,7 +38,7 @@ class File:
         token: Asked for, if not empty: else 401.
         sized: Whether its length is told.
         announced: A length that is told instead of the true one.
-        on_request: Called with each request.
+        on_request: Called with each request; answers it, if it gives an answer.
     """
 
     content: bytes = b""
@@ -50,7 +51,9 @@ class File:
     sized: bool = True
     announced: int | None = None
     slow: float = 0.0
-    on_request: Callable[[web.Request], Coroutine[None, None, None]] | None = None
+    on_request: Callable[[web.Request], Coroutine[None, None, web.StreamResponse | None]] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ class ModelServer:
 
     async def _send(self, request: web.Request, file: File) -> web.StreamResponse:
         if file.on_request is not None:
-            await file.on_request(request)
+            answered = await file.on_request(request)
+            if answered is not None:
+                return answered
         if file.token and request.headers.get("Authorization") != f"Bearer {file.token}":
             return web.Response(status=401, text="log in")
         if file.statuses:

@@ -16,6 +16,7 @@ from ..config.settings import Configuration
 from ..errors import JobCancelled, JobTimedOut, OutputCorrupt, ValueInvalid
 from ..events import Event, Finished, JobState, Log, Progress, Queued, Started
 from ..jobs.interruption import PATIENCE, Patience
+from ..media.file_changes import discard
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, EncodedValue
@@ -260,7 +261,7 @@ async def _fetch(
         client.download(url, largest=largest), path, sha256=envelope.sha256, limit=limit
     )
     if envelope.size not in (None, got.size):
-        path.unlink(missing_ok=True)
+        discard(path)
         raise OutputCorrupt(
             f"A value has {got.size} bytes, and {envelope.size} were announced.",
             advice="Call again.",

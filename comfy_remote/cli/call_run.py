@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..aio import in_thread
 from ..calls.address import call_address, service_headers
 from ..calls.arguments import (
     argument_of_file,
@@ -31,12 +32,14 @@ from ..errors import (
     InputFileMissing,
     JobCancelled,
     JobTimedOut,
+    ValueInvalid,
 )
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..media.files import private_folder
 from ..media.temporary import TemporaryFolder
 from ..media.values import DecodedValue, encode, read_value
+from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from ..types import JsonValue
 from ..workflow.interface import Interface
 from .advice import for_terminal
@@ -127,8 +130,12 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
                 came = await _call_workflow(plan, record, reporter, Path(spool))
             else:
                 came = await _call_service(plan, url, reporter, Path(spool))
-            saved = show_results(
-                came.results, plan.folder, exact=plan.exact, json_lines=plan.json_lines
+            saved = await in_thread(
+                show_results,
+                came.results,
+                plan.folder,
+                exact=plan.exact,
+                json_lines=plan.json_lines,
             )
         if came.error is not None:
             if saved:
@@ -294,4 +301,9 @@ def _sent(given: Given) -> EncodedValue | JsonValue:
 
 
 def _text(given: Given) -> str:
-    return given.text if given.path is None else given.path.read_text(encoding="utf-8-sig")
+    if given.path is None:
+        return given.text
+    try:
+        return text_of(given.path.read_bytes())
+    except NotText as error:
+        raise ValueInvalid(f"{given.path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from None

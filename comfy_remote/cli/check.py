@@ -120,7 +120,9 @@ def _on_target(
     from .interrupt import run_interruptible
 
     configuration = Configuration.load()
-    chosen = on or configuration.chosen_default()
+    chosen: str | None = configuration.choose(on)
+    if on is None and not configuration.usual()[1]:
+        chosen = None  # the sandbox would say nothing of where it is to run
     if configuration.untrusted is not None:
         say(configuration.untrusted.sentence())
 

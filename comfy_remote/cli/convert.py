@@ -20,9 +20,25 @@ if TYPE_CHECKING:
     from ..workflow.prompt import Prompt
     from ..workflow.schema import Schemas
 
-__all__ = ["convert"]
+__all__ = ["convert", "matching"]
 
 _STDIN = Path("-")
+
+
+def matching(paths: Sequence[Path], *, windows: bool = os.name == "nt") -> tuple[Path, ...]:
+    """On Windows, the files that patterns such as ``*.json`` match: its shells leave that to us.
+
+    No file there has such a letter in its name, so a pattern is never meant as one.
+    """
+    if not windows:
+        return tuple(paths)
+    found: list[Path] = []
+    for path in paths:
+        there: list[Path] = []
+        if set("*?").intersection(str(path)):
+            there = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found += there or [path]
+    return tuple(found)
 
 
 @click.command()
@@ -32,6 +48,7 @@ _STDIN = Path("-")
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path, allow_dash=True),
+    callback=lambda _context, _argument, paths: matching(paths),
 )
 @schemas_option
 @target_option(
@@ -194,13 +211,14 @@ def _pretty(prompt: Prompt, encoding: str) -> str:
 
 def _write(prompt: Prompt, place: Path) -> None:
     """Write a whole file or none: beside, then renamed."""
+    from ..media.file_changes import replace_file
     from ..media.files import private_folder, storage_errors
 
     with storage_errors(place), private_folder(place.parent) as folder:
         draft = folder / place.name
         draft.touch(mode=0o600)
         draft.write_bytes(_pretty(prompt, "utf-8").encode())
-        draft.replace(place)
+        replace_file(draft, place)
 
 
 def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:

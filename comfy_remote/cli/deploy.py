@@ -25,7 +25,7 @@ def deploy() -> None:
 @deploy.command()
 @click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
 @click.option(
-    "--app", metavar="NAME", help="What it is called: modal:NAME. [default: comfy-remote]"
+    "--app", metavar="NAME", help="What it is called: modal:NAME. [default: the file's name]"
 )
 @click.option(
     "--folder",
@@ -34,7 +34,10 @@ def deploy() -> None:
     help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
 )
 @click.option(
-    "--gpu", metavar="TYPE", help="H100, L40S, A10, T4 and so on; none for no GPU. [default: H100]"
+    "--gpu",
+    metavar="TYPE",
+    help="H100, L40S, A10, T4 and so on; several, with commas between, for the first that is free; "
+    "none for no GPU. [default: by its models]",
 )
 @click.option(
     "--pip", "pip", multiple=True, metavar="PACKAGE", help="For ComfyUI. May be repeated."
@@ -44,8 +47,9 @@ def deploy() -> None:
     "--custom-node",
     "custom_nodes",
     multiple=True,
-    metavar="URL@COMMIT",
-    help="A node pack, with all 40 digits of the commit. May be repeated.",
+    metavar="PACK",
+    help="A node pack: NAME or NAME@VERSION of the Comfy Registry, URL@COMMIT, URL@TAG. May be "
+    "repeated.",
 )
 @click.option("--comfyui", metavar="VERSION", help="A release of ComfyUI, such as 0.33.0.")
 @click.option(
@@ -109,13 +113,20 @@ def modal(
       comfy-remote deploy modal workflow.json --app portraits --no-deploy
       comfy-remote run workflow.json --on modal:portraits
     """
+    from ..deploy.modal.config import CONFIG_FILE
+    from ..deploy.modal.project import project_folder
+    from ..deploy.modal.usual import app_named_after, check_app_is_new
     from ..deploy.modal.workflow_file import make_project
     from .schemas import completed, found_schemas
 
     if schemas_source is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
+    name = app or app_named_after(workflow)
+    there = project_folder(workflow, name, folder)
+    if app is None and deploys and not (there / CONFIG_FILE).is_file():
+        check_app_is_new(name, there)
     given: dict[str, object] = {
-        "app_name": app,
+        "app_name": name,
         "gpu_type": gpu,
         "comfyui_version": comfyui,
         "max_containers": max_containers,
@@ -138,6 +149,7 @@ def modal(
         force=force,
         clean=clean,
         deploys=deploys,
+        choose_gpu=True,
     )
     say(f"The project is in {project.folder}.")
     for note in project.notes:
@@ -146,11 +158,10 @@ def modal(
     if deploys:
         url = _deployed(project, rebuild=rebuild, stop_first=stop_first)
     if json_lines:
-        name = project.config.app_name
         print_json(
             {
                 "folder": str(project.folder),
-                "target": f"modal:{name}",
+                "target": f"modal:{project.config.app_name}",
                 "url": url,
                 "kept": list(project.edited),
                 "notes": list(project.notes),

@@ -54,11 +54,15 @@ def start(*, verbose: bool = False) -> None:
 
 def enter(command: click.Command, name: str) -> None:
     """Run a command with ``sys.argv``, and exit with its status."""
+    # Next to nothing of what is imported becomes garbage, and by default Python looks for it at
+    # every 700 new objects.
+    gc.set_threshold(50_000)
     prepare_streams()
     treat_like_ctrl_c()
     try:
-        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1.
-        status = command.main(prog_name=name, standalone_mode=False)
+        # Not click's own `standalone_mode`, which ends Ctrl-C with status 1. On Windows, it would
+        # expand $NAME, %NAME%, ~ and * in every argument, texts for pictures among them.
+        status = command.main(prog_name=name, standalone_mode=False, windows_expand_args=False)
         sys.stdout.flush()
         sys.exit(status)
     except click.ClickException as error:
@@ -88,11 +92,15 @@ def enter(command: click.Command, name: str) -> None:
 def import_ahead() -> None:
     """Begin to import what talking to a target needs, in a thread. Returns at once.
 
-    When it is imported, aiohttp reads the certificates that the system trusts, without Python's
-    lock: a quarter of the start, in which our own modules, the workflow and the configuration
-    are read. Whoever imports it meanwhile waits for the thread. Other people's modules only: ours
-    would wait for each other.
+    The earlier, the better: when it has been imported, aiohttp reads the certificates that the
+    system trusts, twice and without Python's lock. That takes a seventh of the whole start, in
+    which our own modules, the workflow and the configuration can be read. Whoever imports it
+    meanwhile waits for the thread. Other people's modules only: ours would wait for each other.
+
+    Where the command line asks for help, nothing is imported.
     """
+    if not {"-h", "--help"}.isdisjoint(sys.argv):
+        return
     import threading
     from importlib import import_module
 

@@ -14,7 +14,6 @@ from ..events import JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
-from ..net.address import shown
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
@@ -160,10 +159,8 @@ def chosen_target(on: str | None, reporter: Reporter) -> tuple[str, Configuratio
     chosen = configuration.choose(on)
     if configuration.untrusted is not None:
         reporter.note(configuration.untrusted.sentence())
-    if on is None and configuration.default is None:
-        reporter.note("No target is configured: using the sandbox.")
-    elif on is None:
-        reporter.note(f"Using the configured target: {shown(chosen)}.")
+    if on is None:
+        reporter.note(configuration.usual_sentence())
     return chosen, configuration
 
 

@@ -185,7 +185,7 @@ def cancel(job: str) -> None:
     import asyncio
 
     from ..errors import ComfyRemoteError, TargetUnreachable
-    from ..events import Finished, JobState
+    from ..events import Finished, JobState, Log
     from ..jobs.client import resume as take_up
     from ..jobs.interruption import PATIENCE
     from ..jobs.record import Record
@@ -195,7 +195,15 @@ def cancel(job: str) -> None:
     async def whole(record: Record, entry: JobEntry) -> Finished:
         async with take_up(entry.id, record=record, on_interrupt=None) as taken_up:
             await taken_up.cancel()
-            return await asyncio.wait_for(taken_up.wait(), PATIENCE.cancel)
+            return await asyncio.wait_for(to_its_end(taken_up), PATIENCE.cancel)
+
+    async def to_its_end(taken_up: Job) -> Finished:
+        async for event in taken_up:
+            if isinstance(event, Log) and event.level == "warning":
+                say(f"Warning: {event.message}")
+            if isinstance(event, Finished):
+                return event
+        raise AssertionError("unreachable: a job's last event is Finished")
 
     with Record() as record:
         entry = record.get(job)

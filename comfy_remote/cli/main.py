@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 import click
 
 from ..version import __version__
-from .entry import EXIT_STATUSES, enter, start
+from .entry import EXIT_STATUSES, enter, import_ahead, start
 from .options import config_option
 from .trust import asks_for_trust
 
@@ -102,4 +103,6 @@ def _prepare(command: click.Command) -> None:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its status."""
+    if sys.argv[1:2] == ["run"]:
+        import_ahead()
     enter(cli, "comfy-remote")

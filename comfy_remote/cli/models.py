@@ -33,7 +33,7 @@ def models() -> None:
     """List, fetch and prune the models on a target.
 
     \b
-    Models are named in lines, `KIND URL [name=FILE] [sha256=HEX]`:
+    Models are named in lines, `[KIND] URL [name=FILE] [sha256=HEX]`:
       ckpt     https://huggingface.co/org/repo/blob/main/model.safetensors
       lora     https://civitai.com/models/58390?modelVersionId=62833
       upscale  r2:4x-UltraSharp.pth
@@ -187,6 +187,8 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
     target = open_target(configuration.choose(on), configuration)
     if configuration.untrusted is not None:
         say(configuration.untrusted.sentence())
+    if on is None:
+        say(configuration.usual_sentence())
 
     async def whole() -> _T:
         async with target:
@@ -208,7 +210,7 @@ def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:
     if not parse_repo_list(text) and needed:
         raise ConfigurationError(
             "No models are named.",
-            advice="Give lines (`KIND URL`), a file of them, or a workflow that says where to "
+            advice="Give lines (`[KIND] URL`), a file of them, or a workflow that says where to "
             "fetch its models.",
         )
     return text
@@ -247,19 +249,36 @@ def _lines_of(argument: str) -> str:
             return _line(argument)
         if path.suffix.lower() == ".json":
             return _lines_in_workflow(path)
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except (OSError, ValueError):  # a line need not be a valid file name
         return argument
+    return _text_in(path, content)
+
+
+def _text_in(path: Path, content: bytes) -> str:
+    from ..errors import ConfigurationError
+    from ..text_file import SAVE_AS_UTF8, NotText, text_of
+
+    try:
+        return text_of(content)
+    except NotText as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
 
 
 def _line(argument: str) -> str:
-    """The same; a line has a kind and a link, so a single word can only be meant as a file."""
+    """The same; a line has a link, so a single word without one can only be meant as a file."""
     from ..errors import ConfigurationError
+    from ..wire.repo_list import is_link
 
-    if argument.strip() and len(argument.split()) == 1 and not argument.startswith("#"):
+    if (
+        argument.strip()
+        and len(argument.split()) == 1
+        and not argument.startswith("#")
+        and not (is_link(argument))
+    ):
         raise ConfigurationError(
             f"{argument} is neither a file nor a model line.",
-            advice="Check the path, or write the line in quotes: 'KIND URL'.",
+            advice="Check the path, or write the line in quotes: '[KIND] URL'.",
         )
     return argument
 

@@ -47,6 +47,14 @@ __all__ = ["run"]
     help="On a gateway of yours: fail, rather than start the job again, if its worker is lost.",
 )
 @click.option(
+    "--no-repo-list",
+    "with_repo_list",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Ask for none of the models that a node titled repo_list names.",
+)
+@click.option(
     "--log",
     "log_folder",
     metavar="DIR",
@@ -68,6 +76,7 @@ def run(
     download: bool,
     timeout: float | None,
     retry_lost: bool,
+    with_repo_list: bool,
     log_folder: Path | None,
     json_lines: bool,
     preview: bool,
@@ -88,9 +97,6 @@ def run(
       comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
       comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
     """
-    from .entry import import_ahead
-
-    import_ahead()
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
@@ -107,5 +113,6 @@ def run(
         open_first=open_it,
         schemas=schemas_source,
         retry_lost=retry_lost,
+        with_repo_list=with_repo_list,
     )
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))

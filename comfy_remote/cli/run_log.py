@@ -19,6 +19,7 @@ from ..clean import clean, one_line
 from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, OutputReady, Progress, Queued, Started
 from ..jobs.record import SavedOutput
+from ..media.file_changes import remove_file, replace_file
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
@@ -57,7 +58,7 @@ class RunLog:
         self._phase = "prepare"
         self._node: tuple[str, float] | None = None
         self._prompt: Prompt = {}
-        self._broken = False
+        self._broken = self._unsaved = False
         began = datetime.now(timezone.utc).astimezone()
         name = safe_relative_path(f"{began:%Y%m%d-%H%M%S}_{image_id.replace('/', '_')}").name
         self.facts: dict[str, JsonValue] = {
@@ -164,12 +165,18 @@ class RunLog:
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         beside = self.path.with_suffix(".json.part")
 
-        def write() -> None:
-            beside.unlink(missing_ok=True)
+        try:
+            remove_file(beside, missing_ok=True)
             _append(beside, text)
-            beside.replace(self.path.with_suffix(".json"))
+            replace_file(beside, self.path.with_suffix(".json"))
+            self._unsaved = False
+        except OSError:  # a full disk, say, which must not end a run that goes well
+            self._unsaved = True
 
-        self._write(write)
+    def close(self) -> None:
+        """Write the ``.json`` if that failed. Not on an event loop, where nothing is waited for."""
+        if self._unsaved:
+            self.save()
 
     def _write(self, write: Callable[[], None]) -> None:
         """Write, unless that failed before: a full disk must not end a run that goes well."""
@@ -193,6 +200,7 @@ class LoggedReporter(Reporter):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._log.close()
         self._inner.__exit__(*exc_info)
 
     def note(self, message: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .entry import EXIT_STATUSES, enter, start
+from .entry import EXIT_STATUSES, enter, import_ahead, start
 from .options import (
     SECONDS,
     change_options,
@@ -115,9 +115,6 @@ def run_remote(
     start(verbose=verbose)
     if workflow is None and changes.prompt is None:
         raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
-    from .entry import import_ahead
-
-    import_ahead()
     from dataclasses import replace
 
     from .options import make_reporter
@@ -154,4 +151,5 @@ def _pod_address(pod_url: str | None) -> str:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its status."""
+    import_ahead()
     enter(run_remote, "comfy-run-remote")

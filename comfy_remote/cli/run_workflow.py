@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 from ..aio import Deadline
 from ..events import Log
 from ..jobs.client import Client, not_in_time
-from ..jobs.estimate import estimate_run
+from ..jobs.estimate import estimate_on
 from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
 from ..targets.base import OneEngine, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow, load_workflow
-from ..workflow.text_to_image import blank_text_to_image, text_to_image
 from .console import resume_command
 from .errors import check_named_files
 from .follow import (
@@ -57,6 +56,7 @@ class RunPlan:
         download: Whether to fetch the outputs; else they are listed.
         log_folder: Where to write a log of the run; ``None`` for no log.
         retry_lost: As for `Client.submit`.
+        with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
     """
 
     workflow: Path | None
@@ -71,6 +71,7 @@ class RunPlan:
     open_first: bool = False
     schemas: Path | str | None = None
     retry_lost: bool = True
+    with_repo_list: bool = True
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -98,8 +99,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
-            price = configuration.price_per_hour(target.name)
-            estimate = await estimate_run(record, target.name, ready.prompt, price)
+            estimate = await estimate_on(target, record, ready.prompt, configuration)
+            price = estimate.price_per_hour
             paid = price is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
@@ -112,6 +113,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 begun=deadline.begun,
                 job_id=plan.job_id,
                 retry_lost=plan.retry_lost,
+                repo_list=None if plan.with_repo_list else "",
                 on_sent=reporter.sending,
             )
             if plan.on_interrupt == "cancel":
@@ -152,6 +154,8 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
     if loaded is None:
+        from ..workflow.text_to_image import blank_text_to_image, text_to_image
+
         loaded = text_to_image(await client.schemas(blank_text_to_image().prompt))
     return await client.prepare(
         loaded,

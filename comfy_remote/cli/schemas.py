@@ -98,8 +98,9 @@ def _of_target(on: str, prompt: Prompt | None) -> Found:
     from .interrupt import run_interruptible
 
     configuration = Configuration.load()
-    target = open_target(on, configuration)
-    address = configuration.address_of(on)
+    chosen = configuration.choose(on)
+    target = open_target(chosen, configuration)
+    address = configuration.address_of(chosen)
     classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
 
     async def ask() -> Found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import math
 import os
@@ -161,17 +160,20 @@ def read_token_file(
 
     from ..errors import ConfigurationError
     from ..secrets import SECRETS
+    from ..text_file import SAVE_AS_UTF8, NotText, text_of
 
     try:
         with file.open("rb") as opened:
             content = opened.read(2 * _LONGEST_TOKEN + 2)
-        # `>` in Windows PowerShell writes UTF-16.
-        utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        value = content.decode("utf-16" if utf16 else "utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        value = text_of(content).strip()
+    except OSError as error:
         raise ConfigurationError(
-            f"The token cannot be read from {file}: {getattr(error, 'strerror', '') or error}.",
+            f"The token cannot be read from {file}: {error.strerror or error}.",
             advice=f"Check the path. {advice}",
+        ) from error
+    except NotText as error:
+        raise ConfigurationError(
+            f"The token cannot be read from {file}: {error}.", advice=SAVE_AS_UTF8
         ) from error
     if not value:
         raise ConfigurationError(f"{file} is empty: it should hold the token.")

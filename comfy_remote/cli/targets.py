@@ -88,7 +88,11 @@ def targets(json_lines: bool) -> None:
     if chosen is None:
         say("Without --on, nothing runs until you have trusted the default target.")
     else:
-        say(f"Without --on, {'the sandbox' if chosen == DEFAULT_TARGET else chosen} is used.")
+        _, why = configuration.usual()
+        named = f", {why}," if why and chosen != configuration.default else ""
+        say(
+            f"Without --on, {'the sandbox' if chosen == DEFAULT_TARGET else chosen}{named} is used."
+        )
     say(f"These also work: {forms()}.")
 
 

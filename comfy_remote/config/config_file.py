@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..errors import ConfigurationError
 from ..json_text import problems_in
+from ..targets.kinds import typed_target
+from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):
@@ -28,6 +30,7 @@ def _printable(word: str) -> str:
     return word
 
 
+_Target = Annotated[str, AfterValidator(typed_target)]
 _Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
@@ -62,7 +65,7 @@ class TargetTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     names_nothing: ClassVar[frozenset[str]] = frozenset({"price_per_hour", "keep_stored", "policy"})
 
-    target: str
+    target: _Target
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -83,7 +86,7 @@ class ConfigFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    default: str | None = None
+    default: _Target | None = None
     allowed_addresses: list[str] = []
     allowed_hosts: list[str] = []
     allowed_folders: list[str] = []
@@ -101,12 +104,13 @@ def read_config(path: Path) -> ConfigFile:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ConfigurationError(f"{path} is larger than {_LARGEST // 1000} kB.")
-        data = tomllib.loads(content.decode("utf-8-sig"))
+        data = tomllib.loads(text_of(content))
     except FileNotFoundError:
         raise ConfigurationError(f"There is no file {path}.", advice="Check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except NotText as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
     except (ValueError, RecursionError) as error:  # also a number too long, or too many brackets
         raise ConfigurationError(
             f"{path} is not valid TOML: {error}.", advice="Correct that line."

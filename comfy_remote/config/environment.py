@@ -17,6 +17,7 @@ from ..advice import Hint
 from ..clean import one_line
 from ..errors import ConfigurationError, NotTrusted
 from ..secrets import SECRETS
+from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .folders import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_folders
 
 # The rest of this folder where it is needed: most users have no such file.
@@ -74,15 +75,23 @@ def read_env_file(path: Path, environment: Mapping[str, str] = os.environ) -> di
 
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            content = file.read(_LARGEST)
+    except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be read: {why}.", advice="Correct the file, or remove it."
+            f"{path} cannot be read: {error.strerror}.", advice="Correct the file, or remove it."
         ) from error
+    try:
+        text = text_of(content)
+    except NotText:  # in what is not for us, perhaps
+        text = content.decode("utf-8", "replace")
     # No interpolation: a key may have a $ in it.
     found = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {name: value for name in _wanted(environment) if (value := found.get(name))}
+    credentials = {name: value for name in _wanted(environment) if (value := found.get(name))}
+    if damaged := [name for name, value in credentials.items() if "\ufffd" in value]:
+        raise ConfigurationError(
+            f"{path} cannot be read: {damaged[0]} is not UTF-8 text.", advice=SAVE_AS_UTF8
+        )
+    return credentials
 
 
 def withheld(

@@ -44,7 +44,7 @@ from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
-from ..targets.kinds import Billing, kind_of, secret_variables
+from ..targets.kinds import Billing, kind_of, kinds, secret_variables, typed_target
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
 from .target_settings import TargetSettings
 
@@ -250,12 +250,44 @@ class Configuration:
             raise self.untrusted.error(f"The default target {shown(self.untrusted.default)!r}")
         return self.default
 
-    def choose(self, wanted: str | None) -> str:
-        """The name or address to use: the one wanted, `chosen_default`, else ``sandbox``."""
-        chosen = wanted or self.chosen_default() or DEFAULT_TARGET
-        why = "named" if wanted else "the configured default" if self.default else "none configured"
-        _log.debug("Target: %s (%s).", shown(chosen), why)
+    def choose(self, wanted: str | None, environment: Mapping[str, str] = os.environ) -> str:
+        """The name or address to use: the one wanted, else the usual one.
+
+        Args:
+            wanted: As a person types it; see `targets.kinds.typed_target`.
+
+        Raises:
+            NotTrusted: See `chosen_default`.
+        """
+        if wanted:
+            chosen, why = typed_target(wanted), "named"
+        else:
+            self.chosen_default()
+            chosen, why = self.usual(environment)
+        _log.debug("Target: %s (%s).", shown(chosen), why or "none is configured")
         return chosen
+
+    def usual(self, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+        """The target where none is named, for every face, and where that is configured.
+
+        The configured default, else what the environment names (`Kind.configured_address`: who has
+        set ``RUNPOD_ENDPOINT_ID`` wants that endpoint), else the sandbox, with ``""``.
+        """
+        if self.default:
+            return self.default, "the configured default"
+        for kind in kinds():
+            if address := kind.configured_address(environment):
+                return address, f"named by {kind.address_variable}"
+        return DEFAULT_TARGET, ""
+
+    def usual_sentence(self, environment: Mapping[str, str] = os.environ) -> str:
+        """Which target is used because none was named, for people: to be said before it is."""
+        chosen, why = self.usual(environment)
+        if not why:
+            return "No target is configured: using the sandbox."
+        if chosen == self.default:
+            return f"Using the configured target: {shown(chosen)}."
+        return f"Using {shown(chosen)}, {why}."
 
     def allows_address(self, url: str | URL, environment: Mapping[str, str] = os.environ) -> bool:
         """Whether the owner has named the origin (scheme, host, port) of an http(s) address.

@@ -23,7 +23,7 @@ from ..errors import (
     ValueInvalid,
 )
 from ..wire.request import named_by_hash
-from ..wire.runpod import EndpointHealth, RunPodState
+from ..wire.runpod import STORE_LARGE_OUTPUTS, EndpointHealth, RunPodState
 from .body import json_bytes
 from .files import FileStore
 from .job import Ending, Job, Lease, Submission
@@ -343,7 +343,7 @@ class LocalEndpoint:
         if len(content) > limit:
             too_large = OutputTooLarge(
                 f"The job's result has {len(content)} bytes; an answer may have {limit}.",
-                advice="Have the worker store large outputs instead of returning them inline.",
+                advice=STORE_LARGE_OUTPUTS,
                 details={"size": len(content), "limit": limit},
             )
             return queue.fail(job_id, worker_id, too_large, attempt=attempt)

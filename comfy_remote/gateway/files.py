@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ..aio import in_thread
 from ..errors import LocalStorageError, OutputLost, RateLimited, RequestTooLarge
+from ..media.file_changes import discard, remove_file
 from ..media.files import OWN_DATA, storage_errors, sync_file, sync_folder, take_name
 from ..media.receive import receive_file
 from ..units import size_text
@@ -92,7 +93,7 @@ class FileStore:
         """
         with storage_errors(self.folder, denied=OWN_DATA):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.rmtree(self.folder / _ARRIVING, ignore_errors=True)
+            discard(self.folder / _ARRIVING)
             (self.folder / _ARRIVING).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._free = shutil.disk_usage(self.folder).free
             until = self._clock() + self._limits.upload_retention
@@ -200,7 +201,7 @@ class FileStore:
             try:
                 await in_thread(write)
             except BaseException:
-                part.unlink(missing_ok=True)
+                await in_thread(discard, part)
                 raise
             await self._settle(part, sha256, len(content))
         self._protect(sha256, _NAMED_WITHIN)
@@ -294,7 +295,7 @@ class FileStore:
         def move() -> bool:
             with storage_errors(path, full=_FULL):
                 if path.exists():
-                    part.unlink()
+                    discard(part)
                     return False
                 if not path.parent.exists():
                     path.parent.mkdir(mode=0o700)
@@ -346,7 +347,7 @@ def _removed(path: Path) -> int | None:
     """The size that a file had, now that it is gone; ``None`` if it cannot be removed now."""
     try:
         size = _blocks(path.stat().st_size)
-        path.unlink()
+        remove_file(path, seconds=0)
     except FileNotFoundError:
         return 0
     except OSError:

@@ -142,17 +142,18 @@ def _overridden(prompt: Prompt, overrides: Mapping[str, JsonValue]) -> Prompt:
 def _of_prompt(prompt: Prompt, request: Mapping[str, JsonValue], pays: bool) -> Needs:
     lines = _lines(request)
     sent = {(line.kind, line.name) for line in lines if line.name}
-    folders = dict(reversed([(name, folder) for folder, name in sent]))
+    folders = dict(reversed([(name, folder) for folder, name in sent if folder]))
     folders |= _folders_said(request.get("workflow"))
     models = {_needed(line.kind, line.name) for line in lines if line.name and line.number}
     fetchable = {_needed(folder, name) for folder, name in sent}
     nameless = {line.kind for line in lines if not line.name}
+    anywhere = {line.name for line in lines if not line.kind}
     for use in model_uses(prompt):
         name = _posix(use.name)
         folder = use.folder or folders.get(name)
         if folder not in _FREE:
             models.add(_needed(folder, name))
-            if folder in nameless:
+            if folder in nameless or "" in nameless or name in anywhere:
                 fetchable.add(_needed(folder, name))
     needed = _within_limits(models)
     return Needs(
@@ -165,7 +166,7 @@ def _of_prompt(prompt: Prompt, request: Mapping[str, JsonValue], pays: bool) -> 
 
 def _lines(request: Mapping[str, JsonValue]) -> list[ModelLine]:
     """Models with an address: ``models`` as lines without a number, then ``repo_list``. Their kinds
-    are folders; a name is ``None`` if only the site knows it.
+    are folders, ``""`` if it is not said; a name is ``None`` if only the site knows it.
     """
     found = [
         ModelLine(0, folder_of(folder), "", _posix(name))

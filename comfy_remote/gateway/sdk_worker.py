@@ -25,9 +25,7 @@ from .workers import WorkerKind
 __all__ = ["SdkWorker", "worker_command"]
 
 _log = logging.getLogger(__name__)
-# A worker that ends sooner than this has not done a job: it is not started again at once.
-_SETTLED = 3.0
-# One that lived longer did not die young.
+# A worker that lived longer did not die young.
 _LIVED = 60.0
 
 
@@ -94,7 +92,7 @@ class SdkWorker:
         failures = 0
         while True:
             began = loop.time()
-            status = await self._run_once()
+            status, asked = await self._run_once()
             if status == ConfigurationError.exit_status:
                 raise ConfigurationError(
                     f"The worker could not start: {self._last_words}",
@@ -107,15 +105,15 @@ class SdkWorker:
                     advice="Its log, above, may say more. No job was taken.",
                     details={"status": status},
                 )
-            if status == 0 and loop.time() - began > _SETTLED:
-                # It has ended by itself, to make room for a fresh one.
+            if status == 0 and asked:
+                # It has ended by itself, to make room for a fresh one (`REFRESH_WORKER`).
                 failures = 0
                 continue
             failures = 1 if loop.time() - began > _LIVED else failures + 1
             await asyncio.sleep(self._backoff.seconds(failures))
 
-    async def _run_once(self) -> int:
-        """Its exit status."""
+    async def _run_once(self) -> tuple[int, bool]:
+        """Its exit status, and whether it had asked for a job."""
         # A new id each time: what a dead worker's leftovers still send is not taken as its
         # successor's.
         worker_id = uuid.uuid4().hex[:16]
@@ -130,7 +128,8 @@ class SdkWorker:
         try:
             status = await self._end_of(process, worker_id)
             worker = self._queue.workers.get(worker_id)
-            self._was_ready = self._was_ready or (worker is not None and worker.ready)
+            asked = worker is not None and worker.ready
+            self._was_ready = self._was_ready or asked
             _log.warning("Worker %s ended with status %d.", worker_id, status)
             died = EngineCrashed(
                 f"The worker process ended (status {status}) while the job ran.",
@@ -142,7 +141,7 @@ class SdkWorker:
                 self._queue.fail_jobs_of(worker_id, died)
             else:
                 self._queue.worker_is_gone(worker_id, died)
-            return status
+            return status, asked
         finally:
             # In a thread, since it waits; shielded, so that a second Ctrl-C leaves no process.
             await asyncio.shield(asyncio.to_thread(process.stop, self._grace))

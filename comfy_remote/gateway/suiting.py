@@ -52,7 +52,7 @@ class Demand:
             return known[1]
         offer = worker.offer
         fit = Fit(
-            self.labels <= offer.labels and self.memory <= (offer.memory or 0),
+            self.labels <= offer.labels and offer.has_memory(self.memory),
             offer.lacks(self.needs),
             self.needs.models - offer.warm,
         )

@@ -15,6 +15,7 @@ from ..errors import (
     RequestTooLarge,
     WorkflowInvalid,
 )
+from ..wire.runpod import STORE_LARGE_OUTPUTS
 from .access import Access, refusal
 from .body import Bodies, body_chunks, json_answer, json_bytes
 from .endpoint import GivenJob, LocalEndpoint
@@ -154,7 +155,7 @@ def unusable(job: Job, refused: WorkflowInvalid) -> OutputError:
     return OutputTooLarge(
         f"The job's result is larger than the {job.result_limit} bytes "
         f"({job.result_limit / 2**20:g} MiB) that an answer may have.",
-        advice="Have the worker store large outputs instead of returning them inline.",
+        advice=STORE_LARGE_OUTPUTS,
         details={"limit": job.result_limit},
     )
 

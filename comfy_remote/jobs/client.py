@@ -31,7 +31,6 @@ from ..errors import (
 )
 from ..events import JobState
 from ..media.temporary import remove_leftovers
-from ..schemas.finding import Found, from_registry, given_schemas, target_schemas
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
@@ -41,7 +40,7 @@ from ..workflow.files import FileSearch
 from ..workflow.load import LoadedWorkflow
 from ..workflow.models import find_models
 from ..workflow.prompt import Prompt, check_texts
-from ..workflow.repo_list import find_repo_list
+from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
 from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interruption, started
 from .job import Job
@@ -51,6 +50,8 @@ from .submission import Submission, Workflow, not_recorded, prepared, read, send
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
+
+    from ..schemas.finding import Found
 
 __all__ = ["Client", "attach", "not_in_time", "resume"]
 
@@ -181,11 +182,15 @@ class Client:
 
     async def schemas_for(self, loaded: LoadedWorkflow) -> Found:
         """As `schemas`, for a workflow, with what the Comfy Registry knows of classes it needs."""
+        from ..schemas.finding import from_registry  # as below: a prompt in API format needs none
+
         return await from_registry(
             await self._found(loaded.prompt), loaded, folder=self.record.path.parent
         )
 
     async def _found(self, prompt: Prompt | None) -> Found:
+        from ..schemas.finding import Found, given_schemas, target_schemas
+
         if isinstance(self._given, str | Path):
             self._given = await given_schemas(self._given)
         if self._given is not None:
@@ -247,6 +252,8 @@ class Client:
             search = FileSearch(search.given, search.roots[:1], may_name=False)
 
         async def schemas_for(loaded: LoadedWorkflow) -> Found:
+            from ..schemas.finding import Found
+
             return await self.schemas_for(loaded) if schemas is None else Found(schemas)
 
         return await prepared(
@@ -265,7 +272,7 @@ class Client:
         *,
         folder: Path | None = None,
         embed: Mapping[str, JsonValue] | None = None,
-        repo_list: str = "",
+        repo_list: str | None = None,
         timeout: float | None = None,
         begun: float | None = None,
         job_id: str | None = None,
@@ -283,7 +290,7 @@ class Client:
             embed: UI-format workflow to embed in saved images; that of the file, if it has
                 one, by default.
             repo_list: The models that the worker is to have, a ``kind URL`` a line; by default
-                what the workflow lists.
+                what the workflow lists, ``""`` for none.
             timeout: Seconds from now within which the job must end and its outputs must be here;
                 submitting or following it, or fetching, raises `JobTimedOut` after that. The job
                 itself continues.
@@ -350,8 +357,9 @@ class Client:
 
         Args:
             request: The prompt in API format, and the files it loads. Its ``repo_list`` and
-                ``models`` are taken from the workflow, unless they are given. Files that the
-                target has from earlier jobs are named by their SHA-256 alone.
+                ``models`` are taken from the workflow, unless they are given; the node that
+                only holds the list is not sent. Files that the target has from earlier jobs are
+                named by their SHA-256 alone.
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`.
@@ -362,9 +370,10 @@ class Client:
         """
         deadline = Deadline(timeout, begun)
         check_texts(request.prompt)
-        if not request.repo_list:
+        if request.repo_list is None:
             repo_list = find_repo_list(request.prompt, request.workflow)
             request = replace(request, repo_list=repo_list)
+        request = replace(request, prompt=without_repo_list(request.prompt))
         if not request.models:
             models = find_models(request.prompt, request.workflow)
             sources = [model.source for model in models if model.source is not None]

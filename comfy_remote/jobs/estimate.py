@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..targets.base import server_of
 from ..types import JsonValue
 from ..units import dollars
 from ..workflow.prompt import Prompt
@@ -17,10 +18,12 @@ from ..workflow.workload import Workload, workload_of
 from .record import PastRun, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ..config.settings import Configuration
+    from ..targets.base import Target
 
-__all__ = ["Guess", "RunEstimate", "estimate_run", "guess_by"]
+__all__ = ["Guess", "RunEstimate", "estimate_on", "estimate_run", "guess_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class RunEstimate:
         runs: How many past runs it is taken from.
         price_per_hour: US dollars, as configured.
         scaled: What differs from those runs, and is allowed for: ``steps 20 → 40``.
+        unpriced: Whether to say that the target costs money, and its price is not known: with the
+            first estimate there, and not again.
     """
 
     target: str
@@ -40,6 +45,7 @@ class RunEstimate:
     runs: int
     price_per_hour: float | None
     scaled: tuple[str, ...] = ()
+    unpriced: bool = False
 
     @property
     def price(self) -> float | None:
@@ -58,8 +64,8 @@ class RunEstimate:
         runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
         time = f"About {_duration(self.seconds)}{price} on {self.target}"
-        unknown = "" if price else " What that costs is not known: no price_per_hour is set for it."
-        return f"{time}, from {runs} of this workflow{scaled}.{unknown}"
+        unknown = " What that costs is not known: no price_per_hour is set for it."
+        return f"{time}, from {runs} of this workflow{scaled}.{unknown if self.unpriced else ''}"
 
     def to_json(self) -> dict[str, JsonValue]:
         """All of it, and the sentence as ``text``."""
@@ -75,24 +81,59 @@ class RunEstimate:
 
 
 async def estimate_run(
-    record: Record, target: str, prompt: Prompt, price_per_hour: float | None = None
+    record: Record,
+    target: str,
+    prompt: Prompt,
+    price_per_hour: float | None = None,
+    *,
+    server: Mapping[str, str] | None = None,
+    billed: bool = False,
 ) -> RunEstimate:
     """What past runs say about a prompt, without waiting for what is being recorded now.
 
     Runs with the same nodes and models on the same target count. If steps, size or number differ,
     the time of the nearest runs is scaled with the work (see `workflow.workload`).
+
+    Args:
+        target: The target's name.
+        server: Where it is: see `Record.past_runs`.
+        billed: Whether each run there costs money.
     """
-    return await record.read_at_once(_estimated, record, target, prompt, price_per_hour)
+
+    def estimated() -> RunEstimate:
+        workload = workload_of(prompt)
+        guess = guess_by(record.past_runs(target, workload.shape, server=server), workload)
+        if guess is None:
+            return RunEstimate(target, None, 0, price_per_hour)
+        unpriced = billed and price_per_hour is None and not record.ran_again(target, server)
+        known = guess.seconds, guess.runs, price_per_hour, guess.scaled
+        return RunEstimate(target, *known, unpriced)
+
+    return await record.read_at_once(estimated)
 
 
-def _estimated(
-    record: Record, target: str, prompt: Prompt, price_per_hour: float | None
+async def estimate_on(
+    target: Target,
+    record: Record,
+    prompt: Prompt,
+    configuration: Configuration,
+    *,
+    name: str | None = None,
 ) -> RunEstimate:
-    workload = workload_of(prompt)
-    guess = guess_by(record.past_runs(target, workload.shape), workload)
-    if guess is None:
-        return RunEstimate(target, None, 0, price_per_hour)
-    return RunEstimate(target, guess.seconds, guess.runs, price_per_hour, guess.scaled)
+    """`estimate_run` for an open target, with what the configuration says of its price.
+
+    Args:
+        name: What the configuration calls it; its own name by default.
+    """
+    name = name or target.name
+    return await estimate_run(
+        record,
+        target.name,
+        prompt,
+        configuration.price_per_hour(name),
+        server=server_of(target),
+        billed=configuration.billing_of(name) == "by run",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +150,6 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
 
     The farther a run, the less its time says: much of it (loading a model) does not scale.
     """
-    from statistics import median  # here: the first run has nothing to learn from
-
     known = [(run.seconds, workload_of(run.prompt)) for run in runs]
     known = [(seconds, past) for seconds, past in known if past.work > 0]
     if not known or workload.work <= 0:
@@ -118,9 +157,11 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
     nearest = min(
         (past for _, past in known), key=lambda past: abs(math.log(past.work / workload.work))
     )
-    alike = [seconds for seconds, past in known if math.isclose(past.work, nearest.work)]
-    # The median: one cold start, or one run that was cached, does not count.
-    seconds = median(alike) * workload.work / nearest.work
+    alike = sorted(seconds for seconds, past in known if math.isclose(past.work, nearest.work))
+    # The median: one cold start, or one run that was cached, does not count. Not of `statistics`,
+    # whose import takes as long as reading and preparing a small workflow.
+    median = (alike[(len(alike) - 1) // 2] + alike[len(alike) // 2]) / 2
+    seconds = median * workload.work / nearest.work
     if math.isclose(nearest.work, workload.work):
         return Guess(seconds, len(alike), ())
     changes = workload.changes_from(nearest) or ["the work in it"]

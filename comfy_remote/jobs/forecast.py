@@ -16,6 +16,7 @@ from ..workflow.cut import cut as cut_prompt
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import without_repo_list
 from ..workflow.schema import Schemas
 from .inputs import loaded_pictures
 
@@ -87,7 +88,8 @@ def prepared_for_check(
     loaded: LoadedWorkflow, changes: Changes, schemas: Schemas
 ) -> PreparedWorkflow:
     """As for a run, but unknown nodes are left in: a check reports them."""
-    return prepare(loaded, changes, schemas, keep_unknown=True)
+    prepared = prepare(loaded, changes, schemas, keep_unknown=True)
+    return replace(prepared, prompt=without_repo_list(prepared.prompt))
 
 
 def limits_of(target: Target) -> Limits:

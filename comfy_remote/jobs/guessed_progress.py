@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from itertools import accumulate
 
 from ..errors import LocalStorageError
@@ -78,12 +78,14 @@ class ProgressEstimate:
         return f"{when} (estimated: {self._basis})"
 
 
-def estimate_progress(record: Record, target: str, prompt: Prompt) -> ProgressEstimate:
+def estimate_progress(
+    record: Record, target: str, prompt: Prompt, server: Mapping[str, str] | None = None
+) -> ProgressEstimate:
     """An estimate by past runs: of the same workflow there, else of any there, else a guess."""
     workload = workload_of(prompt)
     try:
-        alike = record.past_runs(target, workload.shape)
-        others = alike or record.past_runs(target)
+        alike = record.past_runs(target, workload.shape, server=server)
+        others = alike or record.past_runs(target, server=server)
     except LocalStorageError as error:
         _log.debug("There are no past runs to go by: %s", error)
         alike = others = []

@@ -29,6 +29,9 @@ class InputSource(Protocol):
     def described(self, path: Path) -> tuple[int, str]:
         """Size and SHA-256 of a file. Raises `InputFileMissing` if it cannot be read."""
 
+    def must_be_found(self, use: FileUse) -> bool:
+        """Whether a file that is not here must be known to be on the target."""
+
     def may_be_on_target(self, use: FileUse) -> bool:
         """Whether to ask the target for a file that is not here."""
 
@@ -43,11 +46,14 @@ class SearchedFolders:
         self._search = search
 
     def find(self, use: FileUse) -> Path | None:
-        return self._search.find(use.name)
+        return self._search.find(use.name, use.folder)
 
     def described(self, path: Path) -> tuple[int, str]:
         with input_errors(path):
             return path.stat().st_size, sha256_of(path)
+
+    def must_be_found(self, use: FileUse) -> bool:
+        return use.folder == "input"  # others may be the target's own
 
     def may_be_on_target(self, use: FileUse) -> bool:
         return not self._search.refusal(use.name)
@@ -83,7 +89,7 @@ async def collect_inputs(
             size, sha256 = await asyncio.to_thread(source.described, path)
             file = _used(files, use, path, size, sha256)
             files[file.name], names[use] = file, file.name
-        elif use.on_target:
+        elif use.on_target or not source.must_be_found(use):
             continue
         elif not (source.may_be_on_target(use) and await target.has_input(use.name)):
             raise source.missing(use, prompt)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from ..advice import Hint
-from ..aio import Deadline, concurrent_map, within
+from ..aio import Deadline, concurrent_map, in_thread, off_the_loop, within
 from ..errors import (
     ComfyRemoteError,
     InputFileMissing,
@@ -43,7 +43,7 @@ from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.base import RemoteRef, Target, release
+from ..targets.base import RemoteRef, Target, release, server_of
 from ..targets.download import download
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
@@ -172,8 +172,9 @@ class Job:
         if self._finished is not None:
             yield self._finished
             return
+        server = server_of(self._target)
         estimate = await self._record.read_at_once(
-            estimate_progress, self._record, self._target.name, self._prompt
+            estimate_progress, self._record, self._target.name, self._prompt, server
         )
         while True:
             await self._sent_again()
@@ -296,18 +297,20 @@ class Job:
 
         Raises:
             ComfyRemoteError: As `outputs`, and `LocalStorageError`. What could not be
-                written leaves nothing; what could stays.
+                written leaves nothing; what could stays, for another try if it could not get its
+                name.
         """
         outputs = await self._made(even_if_failed=even_if_failed)
         saved: list[SavedOutput] = []
-        with partial_folder(folder, self.id) as spool:
+        async with off_the_loop(partial_folder(folder, self.id)) as spool:
             fetched = await self._fetch(outputs, spool, on_bytes)
             failure: ComfyRemoteError | None = None
             for output, here in self._without_lost(outputs, fetched):
                 try:
                     if isinstance(here, ComfyRemoteError):
                         raise here
-                    saved.append(_place(_named_for_people(output, self._prompt), here, folder))
+                    named = _named_for_people(output, self._prompt)
+                    saved.append(await in_thread(_place, named, here, folder))
                 except ComfyRemoteError as error:
                     failure = failure or error
             if failure is not None:

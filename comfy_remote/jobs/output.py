@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import html
 import io
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -98,6 +97,8 @@ class Output:
             shown[picture[0]] = picture[1]
         elif self.kind in ("video", "audio") and self.size <= _MOST_SHOWN_BYTES:
             data = base64.b64encode(self.bytes()).decode("ascii")
+            import html  # here, as in `events`: only a notebook needs it
+
             source = f"data:{html.escape(self.media_type)};base64,{data}"
             shown["text/html"] = f'<{self.kind} controls src="{source}"></{self.kind}>'
         return shown

@@ -117,7 +117,7 @@ def request_to_json(request: RunRequest) -> str:
         "files": files,
         "workflow": None if request.workflow is None else dict(request.workflow),
         "front": request.front,
-        "repo_list": request.repo_list,
+        "repo_list": request.repo_list or "",
         "models": models,
         "known_inputs": [*sorted(request.known_inputs)],
         "retry_lost": request.retry_lost,

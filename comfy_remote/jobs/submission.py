@@ -36,6 +36,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .inputs import SearchedFolders, collect_inputs
 from .record import Record
+from .refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -157,7 +158,7 @@ async def _file_uses(
             for use in possible
             if prompt[use.node_id]["class_type"] not in schemas and search.named(use.name)
         ]
-    return [*(use for use in uses if use.folder == "input"), *named]
+    return [*uses, *named]
 
 
 async def send(
@@ -166,7 +167,7 @@ async def send(
     """Have the target run a request whose job is recorded, and record how that went."""
     began = time.monotonic()
     try:
-        ref = await deadline.within(target.submit(request))
+        ref = await deadline.within(_submitted(target, request))
     except asyncio.TimeoutError:
         late = JobTimedOut(
             f"{target.name} did not answer the submission within {deadline}. It may have the job.",
@@ -203,6 +204,16 @@ async def send(
         time.monotonic() - began,
     )
     return ref
+
+
+async def _submitted(target: Target, request: RunRequest) -> RemoteRef:
+    try:
+        return await target.submit(request)
+    except WorkflowInvalid as error:
+        told = await asyncio.to_thread(explained, error, request)
+        if told is error:
+            raise
+        raise told from error
 
 
 def not_recorded(error: LocalStorageError) -> None:

@@ -14,7 +14,7 @@ from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..events import Event
 from ..jobs import client as jobs
-from ..jobs.estimate import RunEstimate, estimate_run
+from ..jobs.estimate import RunEstimate, estimate_on
 from ..jobs.interruption import call_off
 from ..jobs.job import Job
 from ..jobs.output import Output
@@ -287,8 +287,7 @@ class Client(jobs.Client):
         found = await self.schemas_for(loaded) if whole or loaded.prompt is None else None
         prompt = prepare(loaded, whole, None if found is None else found.schemas).prompt
         configuration = await asyncio.to_thread(Configuration.load, file=self.config)
-        price = configuration.price_per_hour(self.target.name)
-        return await estimate_run(self.record, self.target.name, prompt, price)
+        return await estimate_on(self.target, self.record, prompt, configuration)
 
     async def cut(
         self,

@@ -171,7 +171,7 @@ class SyncClient:
         *,
         folder: Path | None = None,
         embed: Mapping[str, JsonValue] | None = None,
-        repo_list: str = "",
+        repo_list: str | None = None,
         timeout: float | None = None,
         job_id: str | None = None,
         retry_lost: bool = True,

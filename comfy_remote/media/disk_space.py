@@ -13,6 +13,7 @@ from pathlib import Path
 from ..advice import Hint
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
 from ..units import size_text
+from .file_changes import discard
 
 __all__ = ["DiskLimits", "make_room"]
 
@@ -106,11 +107,8 @@ def make_room(
         old = older_than is not None and now - modified > older_than
         if not old and (limit is None or total <= limit):
             return
-        with contextlib.suppress(OSError):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        discard(path, seconds=0)
+        if not path.exists():
             total -= size
 
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from ..advice import Hint
 from ..errors import LocalStorageError
+from .file_changes import discard, link_file, replace_file
 
 __all__ = [
     "CHUNK_SIZE",
@@ -141,7 +142,7 @@ def private_folder(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        discard(made)
 
 
 def place(source: Path, destination: Path, sha256: str) -> Path:
@@ -229,11 +230,12 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
         OSError: It cannot have the name.
     """
     try:
-        source.replace(destination)
+        replace_file(source, destination, seconds=0)
     except PermissionError:
-        if not destination.is_file() or sha256_of(destination) != sha256:
-            raise
-        source.unlink()
+        if destination.is_file() and sha256_of(destination) == sha256:
+            discard(source)
+        else:
+            replace_file(source, destination)
 
 
 def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> None:
@@ -253,11 +255,12 @@ def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> Non
         if durable:
             with beside.open("rb+") as file:
                 sync_file(file.fileno())
-        beside.replace(destination)
+        replace_file(beside, destination)
         if durable:
             sync_folder(destination.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        discard(beside)
+        raise
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -279,11 +282,12 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
             if durable:
                 file.flush()
                 sync_file(file.fileno())
-        beside.replace(path)
+        replace_file(beside, path)
         if durable:
             sync_folder(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        discard(beside)
+        raise
 
 
 def sync_file(handle: int) -> None:
@@ -331,7 +335,7 @@ def link_or_copy(source: Path, destination: Path) -> None:
         OSError: It cannot be linked or copied.
     """
     try:
-        os.link(source, destination)
+        link_file(source, destination)
     except FileExistsError:
         raise
     except OSError:
@@ -342,7 +346,7 @@ def link_or_copy(source: Path, destination: Path) -> None:
         try:
             with os.fdopen(handle, "wb") as out, source.open("rb") as content:
                 shutil.copyfileobj(content, out, CHUNK_SIZE)
-            Path(beside).replace(destination)
+            replace_file(Path(beside), destination)
         except BaseException:
-            Path(beside).unlink(missing_ok=True)
+            discard(Path(beside))
             raise

@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from ..errors import JobTimedOut, RateLimited, TargetUnreachable
+from ..errors import JobTimedOut, LocalStorageError, RateLimited, TargetUnreachable
+from .file_changes import discard, patiently, replace_file
 from .files import CHUNK_SIZE, private_folder, safe_relative_path, storage_errors
 from .temporary import ProcessLock
 
@@ -28,6 +28,7 @@ _TO_BE_CONTINUED = (
     TargetUnreachable,
     RateLimited,
     JobTimedOut,
+    LocalStorageError,
     asyncio.CancelledError,
     KeyboardInterrupt,
 )
@@ -38,8 +39,10 @@ def partial_folder(folder: Path, name: str) -> Iterator[Path]:
     """The folder ``.comfy-remote-NAME`` below ``folder``, for this process alone.
 
     It stays, with its content, if the work in it is interrupted (killed, cancelled, the target
-    unreachable, out of time); otherwise it is removed at the end. While another process has it, a
-    new private folder is used instead.
+    unreachable, out of time) or what has arrived cannot be put where it belongs; otherwise it is
+    removed at the end. While another process has it, a new private folder is used instead.
+
+    It blocks where it begins and where it ends.
 
     Args:
         folder: Made when missing.
@@ -76,7 +79,7 @@ def partial_folder(folder: Path, name: str) -> Iterator[Path]:
 
 def _remove(made: Path, stack: contextlib.ExitStack) -> None:
     stack.close()  # Windows removes no file that is open
-    shutil.rmtree(made, ignore_errors=True)
+    discard(made)
 
 
 class PartialFile:
@@ -105,7 +108,7 @@ class PartialFile:
             if self._note.exists():
                 self.version = self._note.read_text(encoding="utf-8", errors="replace")
             # To append: after `begin`, what comes is written at the beginning, not behind a hole.
-            self._file = self.path.open("ab")
+            self._file = patiently(lambda: self.path.open("ab"))
             if not self.version:
                 self._file.truncate(0)
             else:
@@ -129,18 +132,15 @@ class PartialFile:
         with self._errors():
             self._file.truncate(0)
             # Now, so that a kill in between does not leave bytes under another version's note.
-            if version is None:
-                self._note.unlink(missing_ok=True)
-            else:
-                self._note.write_text(version, encoding="utf-8")
+            self._write_note(version or "")
         self._digest = hashlib.sha256()
         self.size = 0
         self.version = version
 
-    def rename(self, version: str) -> None:
+    def note(self, version: str) -> None:
         """Replace the note of the version that the bytes are a part of."""
         with self._errors():
-            self._note.write_text(version, encoding="utf-8")
+            self._write_note(version)
         self.version = version
 
     def write(self, chunk: bytes) -> None:
@@ -163,15 +163,17 @@ class PartialFile:
     def complete(self, path: Path) -> Path:
         """Give it the name of the complete file. To be called after `close`."""
         with self._errors():
-            self.path.replace(path)
-            self._note.unlink(missing_ok=True)
+            replace_file(self.path, path)
+        discard(self._note, seconds=0)  # one that stays says nothing of bytes that are not there
         return path
 
     def remove(self) -> None:
-        """Remove it and its note. To be called after `close`."""
-        with self._errors():
-            self.path.unlink(missing_ok=True)
-            self._note.unlink(missing_ok=True)
+        """Remove it and its note, if they can be. To be called after `close`."""
+        discard(self._note)  # first: without it, nobody continues what is here
+        discard(self.path)
+
+    def _write_note(self, version: str) -> None:
+        patiently(self._note.write_text, version, "utf-8")
 
     def _errors(self) -> AbstractContextManager[None]:
         if self._full is None:

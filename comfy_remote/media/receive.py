@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from ..aio import in_thread
 from ..errors import RequestTooLarge, ValueInvalid
+from .file_changes import discard
 from .files import CHUNK_SIZE, storage_errors, sync_file, sync_folder, take_name
 
 __all__ = ["Received", "file_chunks", "receive_file"]
@@ -83,7 +84,7 @@ async def receive_file(
 
         await in_thread(finish)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        await in_thread(discard, Path(beside))
         raise
     return Received(path, size, found)
 

@@ -7,12 +7,12 @@ then, and the next start removes the folders whose locks are free.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import stat
 import tempfile
 from pathlib import Path
 
+from .file_changes import discard, remove_file
 from .files import storage_errors
 
 __all__ = ["ProcessLock", "TemporaryFolder", "remove_leftovers"]
@@ -78,6 +78,7 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         """Remove the folder and what is in it."""
         if self._lock is not None:
             self._lock.close()  # Windows removes no file that is open
+        discard(Path(self.name))
         super().cleanup()
 
 
@@ -88,7 +89,7 @@ def _locked(folder: Path) -> ProcessLock | None:
         try:
             lock = ProcessLock(folder / _LOCK)
         except sqlite3.Error:
-            (folder / _LOCK).unlink(missing_ok=True)
+            remove_file(folder / _LOCK, missing_ok=True)
             continue
         if (folder / _LOCK).exists():
             return lock
@@ -126,7 +127,7 @@ def _removed(folder: Path) -> bool:
     # Windows removes no file that is open; neither does it remove one that another has opened.
     if os.name == "nt":
         lock.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    discard(folder)
     lock.close()
     return not folder.exists()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from ..clean import cleaned_error
+from ..clean import cleaned_error, one_line
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -23,14 +25,23 @@ from ..errors import (
 )
 from ..json_text import parse_json
 from ..types import JsonValue
+from ..units import size_text
 from .address import POD_PROXY
 from .retry import retry_after
 
-__all__ = ["Response", "error_of", "unreachable"]
+__all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _OTHER_NAME = 10, 9, (62, 64)
+BY_PROXY = "by_proxy"
+"""In the details of a refusal that came from something in front of the target."""
+
 _LONGEST_ERROR = 65536
+_TITLE = re.compile(rb"<title[^>]*>([^<]{1,120})", re.IGNORECASE)
+# What OpenSSL says of an answer that is no TLS, in its versions.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+_PLAIN_TO_TLS = re.compile(rb"plain http request|http request to an https", re.IGNORECASE)
+_LOGIN = re.compile(r"login|log-in|signin|sign-in|sso|oauth|/auth", re.IGNORECASE)
 
 _NO_POD = (
     "RunPod's proxy answers, but not the pod: it is stopped or still starting, or no ComfyUI "
@@ -62,6 +73,13 @@ class Response:
         try:
             return parse_json(self.body)
         except ValueError:
+            if _is_page(self.body):
+                raise TargetError(
+                    f"The target answered with a web page{_title(self.body)}, not JSON.",
+                    advice="A login or a proxy is in between, or another program is there. Check "
+                    "the address; for a ComfyUI behind a login, put user and password_env, "
+                    "key_env or headers_env into comfy-remote.toml.",
+                ) from None
             raise TargetError(
                 "The target answered with something that is not JSON: "
                 f"{self.body[:120].decode('utf-8', 'replace')!r}.",
@@ -77,6 +95,9 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
         why = "it did not answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         why, advice = _distrust(error.certificate_error)
+    elif isinstance(error, aiohttp.ClientConnectorSSLError) and _spoke_no_tls(error):
+        why = "it does not speak https there"
+        advice = "Write http:// instead of https://, or give the port that speaks https."
     elif isinstance(error, aiohttp.ClientConnectorError):
         why = error.strerror or str(error.os_error)
     elif isinstance(error, aiohttp.ClientResponseError):
@@ -115,19 +136,40 @@ def _distrust(error: Exception) -> tuple[str, str]:
     )
 
 
-def error_of(response: Response, where: str) -> ComfyRemoteError:
-    """The error that an answer's status means, its texts cleaned."""
-    error = cleaned_error(_error_by_status(response, where))
+def _spoke_no_tls(error: aiohttp.ClientConnectorSSLError) -> bool:
+    said = f"{getattr(error.os_error, 'reason', '')} {error}"
+    return any(reason in said for reason in _NO_TLS)
+
+
+def error_of(
+    response: Response, where: str, *, sent: int = 0, keyed: bool = True
+) -> ComfyRemoteError:
+    """The error that an answer's status means, its texts cleaned.
+
+    Args:
+        sent: Bytes of the request's body.
+        keyed: Whether the request carried a key.
+    """
+    error = cleaned_error(_error_by_status(response, where, sent, keyed))
     if POD_PROXY in where and (advice := _POD_ADVICE.get(response.status)):
         error.advice = advice
     return error
 
 
-def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
+def _error_by_status(response: Response, where: str, sent: int, keyed: bool) -> ComfyRemoteError:
     status = response.status
     said = _excerpt(response.body)
     details: dict[str, JsonValue] = {"http_status": status}
     if status in (401, 403):
+        if not keyed:
+            return AuthenticationError(
+                f"{where} wants a login, and none was sent (HTTP {status})."
+                if status == 401
+                else f"{where} refused the request, which was sent without a key (HTTP {status}).",
+                advice="Name the variable with its key or password in comfy-remote.toml: key_env, "
+                "user and password_env, or headers_env.",
+                details=details,
+            )
         return AuthenticationError(
             f"{where} refused the key (HTTP {status}).",
             advice="Check that the key is right, and that it may use this target. The key for a "
@@ -141,9 +183,18 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
             details=details,
         )
     if status == 413:
+        size = f" of {size_text(sent)}" if sent else ""
+        # ComfyUI and our gateway answer in words; a page, or nothing, is a proxy's.
+        proxy = _is_page(response.body) or not response.body.strip()
+        if proxy:
+            details[BY_PROXY] = True
         return RequestTooLarge(
-            f"{where} refused the request as too large (HTTP 413{said}).",
-            advice="Use smaller input files, or a target that takes larger ones.",
+            f"A proxy in front of {where} refused a request{size} as too large (HTTP 413)."
+            if proxy
+            else f"{where} refused the request{size} as too large (HTTP 413{said}).",
+            advice="Raise the limit of that proxy (nginx: client_max_body_size), or go around it."
+            if proxy
+            else "Use smaller input files, or a target that takes larger ones.",
             details=details,
         )
     if status == 429:
@@ -163,10 +214,21 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
             details=details,
         )
     if 300 <= status < 400:
+        location = response.headers.get("Location", "")
+        login = _LOGIN.search(location) is not None
         return TargetError(
-            f"{where} redirects to {_host(response.headers.get('Location', ''))}, and the key "
-            "is not sent there.",
-            advice="If that is right, give that address as the target's.",
+            f"{where} redirects to {'a login, ' if login else ''}{_host(location)}"
+            f"{', and the key is not sent there' if keyed else ''} (HTTP {status}).",
+            advice="For a ComfyUI behind a login, put user and password_env, key_env or "
+            "headers_env into comfy-remote.toml."
+            if login
+            else "If that is right, give that address as the target's.",
+            details=details,
+        )
+    if status == 400 and _PLAIN_TO_TLS.search(response.body[:_LONGEST_ERROR]):
+        return TargetError(
+            f"{where} speaks https at that port, and was asked by http.",
+            advice="Write https:// instead of http://.",
             details=details,
         )
     return TargetError(
@@ -174,6 +236,19 @@ def _error_by_status(response: Response, where: str) -> ComfyRemoteError:
         advice="Check the address; if it is right, the target's log may say why.",
         details={**details, "body": response.body[:65536].decode("utf-8", "replace")},
     )
+
+
+def _is_page(body: bytes) -> bool:
+    start = body[:500].lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in start
+
+
+def _title(body: bytes) -> str:
+    """`` ("Sign in")``; empty for a page without a title."""
+    found = _TITLE.search(body[:_LONGEST_ERROR])
+    text = html.unescape(found[1].decode("utf-8", "replace")) if found else ""
+    title = one_line(" ".join(text.split()))
+    return f' ("{title}")' if title else ""
 
 
 def _excerpt(body: bytes) -> str:

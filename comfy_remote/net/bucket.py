@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -21,6 +21,7 @@ from ..errors import ConfigurationError, OutputError
 from ..outputs import media_type_of
 from ..secrets import SECRETS
 from .address import base_address, is_loopback
+from .bucket_address import checked_prefix, read_address
 from .pinned import PinnedSender
 
 if TYPE_CHECKING:
@@ -32,17 +33,6 @@ __all__ = ["PART_SIZE", "Bucket", "BucketSettings"]
 
 PART_SIZE = 16 * 1024 * 1024
 _PARTS_AT_ONCE = 4
-# What is in the host is the bucket, in addresses of the form BUCKET.SERVICE.
-_BUCKET_IN_HOST = re.compile(
-    r"^(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])\."
-    r"(?P<host>s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?"
-    r"|[a-z0-9]+\.digitaloceanspaces\.com|s3\.[a-z0-9-]+\.backblazeb2\.com"
-    r"|s3\.[a-z0-9-]+\.wasabisys\.com|[0-9a-f]{32}(?:\.eu)?\.r2\.cloudflarestorage\.com)$"
-)
-_REGION = re.compile(
-    r"(?:^|\.)(?:s3[.-](?P<s3>[a-z0-9-]+)\.(?:amazonaws|backblazeb2|wasabisys)"
-    r"|(?P<spaces>[a-z0-9]+)\.digitaloceanspaces|s3api-(?P<runpod>[a-z0-9-]+)\.runpod)"
-)
 _T = TypeVar("_T")
 
 
@@ -53,6 +43,8 @@ class BucketSettings:
     Attributes:
         endpoint: Of the service, without the bucket.
         region: ``auto`` for R2; ``us-east-1`` where the address has none.
+        prefix: What the keys of all files begin with, without ``/`` at its ends; may be empty.
+        virtual: Whether the service wants the bucket in its host.
     """
 
     endpoint: URL
@@ -60,11 +52,37 @@ class BucketSettings:
     region: str
     access_key_id: str
     secret_access_key: SecretStr
+    prefix: str = ""
+    virtual: bool = False
 
     @property
     def host_and_port(self) -> str:
         """``HOST:PORT`` of the service, as allow-lists of hosts have it."""
         return f"{self.endpoint.raw_host}:{self.endpoint.port}"
+
+    def key(self, name: str) -> str:
+        """The key of a file: its name in the bucket, below the prefix."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def name_at(self, url: URL) -> str | None:
+        """The name, below the prefix, that an address of this service leads to, in either style.
+
+        ``""`` if it leads elsewhere there; ``None`` for an address of another service.
+        """
+        path = unquote(url.raw_path).removeprefix(self.endpoint.path.rstrip("/")).lstrip("/")
+        if url.origin() == self.endpoint.origin():
+            bucket, _, path = path.partition("/")
+            if bucket != self.bucket:
+                return ""
+        elif url.origin() != self._with_bucket_in_host.origin():
+            return None
+        if not self.prefix:
+            return path
+        return path.removeprefix(f"{self.prefix}/") if path.startswith(f"{self.prefix}/") else ""
+
+    @property
+    def _with_bucket_in_host(self) -> URL:
+        return self.endpoint.with_host(f"{self.bucket}.{self.endpoint.host}")
 
     @classmethod
     def of(
@@ -75,16 +93,22 @@ class BucketSettings:
         *,
         bucket: str = "",
         region: str = "",
+        prefix: str = "",
+        otherwise: str = "",
         name: str = "BUCKET_ENDPOINT_URL",
     ) -> BucketSettings:
         """Read a bucket's address: ``https://BUCKET.s3.REGION.amazonaws.com``, or
-        ``https://HOST/BUCKET``, or ``https://HOST`` with the bucket's name beside it.
+        ``https://HOST/BUCKET``, each with a prefix behind it or not, or ``https://HOST`` with the
+        bucket's name beside it.
 
         Args:
+            prefix: Of keys, after that of the address.
+            otherwise: The bucket where neither address nor ``bucket`` names one.
             name: Of the setting, for errors.
 
         Raises:
-            ConfigurationError: It is no address, not https, or names no bucket.
+            ConfigurationError: It is no address, not https, names no bucket, or leads to something
+                that takes no files.
         """
         try:
             url = base_address(address.strip().rstrip("/"))
@@ -97,24 +121,16 @@ class BucketSettings:
                 f"{name} is not an https address.",
                 advice="Only storage on this machine may be plain http.",
             )
-        in_path = url.path.strip("/")
-        in_host = _BUCKET_IN_HOST.match(url.host or "")
-        if in_host and not bucket and not in_path:
-            bucket = in_host["bucket"]
-            url = url.with_host(in_host["host"])
-        bucket = bucket or in_path.partition("/")[0]
-        if not bucket:
-            raise ConfigurationError(
-                f"{name} does not say which bucket.",
-                advice="Write its name after the address (https://HOST/BUCKET), or set "
-                "BUCKET_NAME.",
-            )
+        read = read_address(url, name, bucket=bucket, region=region, otherwise=otherwise)
+        prefixes = (read.prefix, checked_prefix(prefix, "BUCKET_PREFIX"))
         return cls(
-            URL.build(scheme=url.scheme, host=url.host or "", port=url.explicit_port),
-            bucket,
-            region or _region_of(url.host or ""),
+            read.endpoint,
+            read.bucket,
+            read.region,
             access_key_id,
             secret_access_key,
+            "/".join(filter(None, prefixes)),
+            read.virtual,
         )
 
     @classmethod
@@ -122,7 +138,8 @@ class BucketSettings:
         cls, environ: Mapping[str, str] = os.environ, *, address: str = ""
     ) -> BucketSettings | None:
         """Read ``BUCKET_ENDPOINT_URL``, ``BUCKET_ACCESS_KEY_ID``, ``BUCKET_SECRET_ACCESS_KEY``,
-        and, where the address does not say them, ``BUCKET_NAME`` and ``BUCKET_REGION``.
+        ``BUCKET_PREFIX``, and, where the address does not say them, ``BUCKET_NAME`` and
+        ``BUCKET_REGION``.
 
         Returns:
             ``None`` where there is no address.
@@ -149,18 +166,14 @@ class BucketSettings:
             SecretStr(secret),
             bucket=environ.get("BUCKET_NAME", "").strip(),
             region=environ.get("BUCKET_REGION", "").strip(),
+            prefix=environ.get("BUCKET_PREFIX", ""),
         )
-
-
-def _region_of(host: str) -> str:
-    if host.endswith(".r2.cloudflarestorage.com"):
-        return "auto"
-    found = _REGION.search(host)
-    return next((name for name in found.groups() if name), "") if found else "us-east-1"
 
 
 class Bucket:
     """One bucket. Its client is made with the first call, which takes a moment.
+
+    Files are named below the prefix of its settings.
 
     Args:
         guard: Where its address may lead, if somebody else named it.
@@ -177,18 +190,36 @@ class Bucket:
         """``HOST``, or ``HOST:PORT`` if it is not the usual one."""
         return self._settings.endpoint.authority
 
-    async def put(self, path: Path, key: str) -> None:
+    async def put(
+        self, path: Path, name: str, on_sent: Callable[[int], object] | None = None
+    ) -> None:
         """Upload a file, in parts if it is large: four times 16 MiB of memory at most.
 
         Cancelled, it stops, and leaves nothing.
+
+        Args:
+            on_sent: Called with the number of bytes that are there, as they go.
 
         Raises:
             OutputError: The bucket did not take it; says why.
             ConfigurationError: boto3 is not installed.
         """
         stopped = threading.Event()
+        loop, there = asyncio.get_running_loop(), 0
+
+        def count(size: int) -> None:
+            nonlocal there
+            there += size
+            if on_sent is not None:
+                on_sent(there)
+
+        def more(size: int) -> None:  # in boto3's threads
+            if stopped.is_set():
+                raise _Stopped
+            loop.call_soon_threadsafe(count, size)
+
         work = asyncio.ensure_future(
-            asyncio.to_thread(self._call, "take the file", lambda s3: s3.put(path, key, stopped))
+            asyncio.to_thread(self._call, "take the file", lambda s3: s3.put(path, name, more))
         )
         try:
             await asyncio.shield(work)
@@ -196,21 +227,21 @@ class Bucket:
             stopped.set()
             await asyncio.wait({work})
             if not work.cancelled() and work.exception() is None:  # it was too late to stop it
-                await self.delete(key)
+                await self.delete(name)
             raise
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, name: str) -> None:
         """Remove a file, if it is there.
 
         Raises:
             OutputError: The bucket refused.
         """
-        await asyncio.to_thread(self._call, "delete the file", lambda s3: s3.delete(key))
+        await asyncio.to_thread(self._call, "delete the file", lambda s3: s3.delete(name))
 
-    async def sign(self, method: Literal["GET", "DELETE"], key: str, seconds: int) -> str:
+    async def sign(self, method: Literal["GET", "DELETE"], name: str, seconds: int) -> str:
         """An address that lets anybody do this one thing, for so long (7 days at most)."""
         return await asyncio.to_thread(
-            self._call, "sign an address", lambda s3: s3.sign(method, key, seconds)
+            self._call, "sign an address", lambda s3: s3.sign(method, name, seconds)
         )
 
     def _call(self, what: str, work: Callable[[_S3], _T]) -> _T:
@@ -268,7 +299,7 @@ class _S3:
         from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
 
-        self._bucket = settings.bucket
+        self._settings = settings
         self._client = boto3.session.Session().client(
             "s3",
             endpoint_url=str(settings.endpoint).rstrip("/"),
@@ -280,7 +311,7 @@ class _S3:
                 connect_timeout=15,
                 read_timeout=120,
                 retries={"max_attempts": 4, "mode": "standard"},
-                s3={"addressing_style": "path"},
+                s3={"addressing_style": "virtual" if settings.virtual else "path"},
                 # Not all services know the checksums that newer boto3s add by themselves.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
@@ -295,30 +326,25 @@ class _S3:
             max_concurrency=_PARTS_AT_ONCE,
         )
 
-    def put(self, path: Path, key: str, stopped: threading.Event) -> None:
-        """Upload, unless stopped."""
-
-        def go_on(_bytes: int) -> None:
-            if stopped.is_set():
-                raise _Stopped
-
+    def put(self, path: Path, name: str, on_sent: Callable[[int], None]) -> None:
+        """Upload. What is called with the bytes of each step may raise `_Stopped`."""
         self._client.upload_file(
             str(path),
-            self._bucket,
-            key,
-            ExtraArgs={"ContentType": media_type_of(path.name if "." in path.name else key)},
-            Callback=go_on,
+            self._settings.bucket,
+            self._settings.key(name),
+            ExtraArgs={"ContentType": media_type_of(path.name if "." in path.name else name)},
+            Callback=on_sent,
             Config=self._transfer,
         )
 
-    def delete(self, key: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove an object."""
-        self._client.delete_object(Bucket=self._bucket, Key=key)
+        self._client.delete_object(Bucket=self._settings.bucket, Key=self._settings.key(name))
 
-    def sign(self, method: str, key: str, seconds: int) -> str:
+    def sign(self, method: str, name: str, seconds: int) -> str:
         """A presigned URL."""
         operation = {"GET": "get_object", "DELETE": "delete_object"}[method]
-        params = {"Bucket": self._bucket, "Key": key}
+        params = {"Bucket": self._settings.bucket, "Key": self._settings.key(name)}
         return str(self._client.generate_presigned_url(operation, Params=params, ExpiresIn=seconds))
 
 

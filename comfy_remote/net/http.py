@@ -365,7 +365,8 @@ class HttpClient:
 
     async def _refused(self, response: aiohttp.ClientResponse, where: str) -> ComfyRemoteError:
         body = self._masked(await self._read(response))
-        return error_of(Response(response.status, response.headers, body), where)
+        keyed = bool(self._headers) or where != self._where  # of storage, nothing is known
+        return error_of(Response(response.status, response.headers, body), where, keyed=keyed)
 
     async def _retried(self, attempt: Callable[[], Awaitable[Response]]) -> Response:
         return await retried(attempt, self._limits.backoff, TargetUnreachable, RateLimited)
@@ -404,7 +405,7 @@ class HttpClient:
         except NETWORK_ERRORS as error:
             raise unreachable(error, self._where) from error
         if response.status >= 300 and response.status not in accept:
-            raise error_of(response, self._where)
+            raise error_of(response, self._where, sent=size, keyed=bool(self._headers))
         return response
 
     async def _begun(

@@ -21,6 +21,7 @@ from ..types import JsonValue
 __all__ = ["Backoff", "Outage", "Polling", "Retries", "TryAgain", "retried", "retry_after"]
 
 _LONG_WAIT = 10.0
+_SAID_EVERY = 15.0  # seconds, of an outage
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -99,10 +100,35 @@ class Outage:
         self._polling = polling
         self._since: float | None = None
         self._failures = 0
+        self._said: set[str] = set()
+        self._said_at = 0.0
 
     def answered(self) -> None:
         """Note an answer: the count begins again."""
         self._since, self._failures = None, 0
+        self._said.clear()
+
+    def said_of(self, message: str, wait: float) -> str:
+        """What to say of the failure that was noted last; empty where that was said just now.
+
+        The first of an outage is said as it is; then a line every 15 seconds has how many there
+        were.
+
+        Args:
+            message: What went wrong, a sentence.
+            wait: Seconds to the next question.
+        """
+        now = time.monotonic()
+        if message in self._said and now - self._said_at < _SAID_EVERY:
+            return ""
+        self._said.add(message)
+        self._said_at = now
+        if self._failures == 1 or self._since is None:
+            return f"{message} Trying again in {wait:.1f} s."
+        return (
+            f"{message} That was try {self._failures} in {now - self._since:.0f} s. Trying for "
+            f"{self._polling.patience:.0f} s in all."
+        )
 
     def failed(self, error: Exception) -> float | None:
         """Note a failure.

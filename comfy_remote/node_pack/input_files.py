@@ -79,6 +79,10 @@ class InputFiles:
                 self._digests[key] = digest
         return status.st_size, digest
 
+    def must_be_found(self, use: FileUse) -> bool:
+        """Always: the prompt was made here, by these folders."""
+        return True
+
     def may_be_on_target(self, use: FileUse) -> bool:
         """Assets, and what other nodes have made, are not uploaded there."""
         return use.folder == "input"

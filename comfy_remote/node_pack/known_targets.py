@@ -65,10 +65,8 @@ def known_targets(
 ) -> Iterator[KnownTarget]:
     """Those of ``comfy-remote.toml``, those that the environment names, and the sandbox."""
     set_here = [one for kind in kinds() if (one := kind.configured_address(environment))]
-    named = [configuration.default] if configuration.default else []
-    # Who has set an endpoint wants that one, and not the sandbox that the command falls back on.
-    default = next(iter([*named, *set_here]), DEFAULT_TARGET)
-    for name in dict.fromkeys([*configuration.targets, *set_here, *named, DEFAULT_TARGET]):
+    default, _ = configuration.usual(environment)
+    for name in dict.fromkeys([*configuration.targets, *set_here, default, DEFAULT_TARGET]):
         yield describe_target(name, configuration, environment, default=default)
 
 

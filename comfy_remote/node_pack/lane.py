@@ -68,14 +68,20 @@ class RemoteLane:
         return isinstance(prompt_id, str) and prompt_id in self._jobs
 
     async def submit(
-        self, body: Mapping[str, JsonValue], target: str, peer: object = None
+        self,
+        body: Mapping[str, JsonValue],
+        target: str,
+        peer: object = None,
+        *,
+        with_repo_list: bool = True,
     ) -> dict[str, JsonValue]:
         """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
 
         Args:
             peer: The browser it comes from, for `interrupt`.
+            with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
         """
-        wanted = PagePrompt.parse(body, target)
+        wanted = PagePrompt.parse(body, target, with_repo_list=with_repo_list)
         await self._check_new(wanted.prompt_id)
         schemas, checked = await self._checked(wanted, target)
         number = wanted.number
@@ -241,6 +247,7 @@ class RemoteLane:
                 files,
                 wanted.workflow,
                 front=wanted.front,
+                repo_list=wanted.repo_list,
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )

@@ -141,7 +141,12 @@ class LaneRouter:
         self._offload.note_ignored_marks(posted, target)
         body = self._host.before_prompt(dict(posted.body))
         try:
-            answer = await self._lane.submit(body, target, self._peers.of(request))
+            answer = await self._lane.submit(
+                body,
+                target,
+                self._peers.of(request),
+                with_repo_list=self._switch.with_repo_list(posted.client_id),
+            )
         except ComfyRemoteError as error:
             return self._refused(error, posted, target)
         return web.json_response(answer)

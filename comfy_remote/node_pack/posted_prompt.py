@@ -17,7 +17,9 @@ from ..workflow.check import validate_for
 from ..workflow.cut import marks_in
 from ..workflow.graph import needed_nodes, output_nodes
 from ..workflow.load import parse_prompt
+from ..workflow.output_nodes import ADD_AN_OUTPUT
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
 from ..workflow.spelling import as_listed
 from .trusted_targets import SENDING_NODES
@@ -91,6 +93,7 @@ class PagePrompt:
         only_outputs: The output nodes to run; ``None`` for all.
         extra_data: Without secrets, with ``client_id`` and ``create_time``.
         number: The position in the queue that the page asks for.
+        repo_list: What its node titled ``repo_list`` says; ``""`` to skip it.
     """
 
     prompt_id: str
@@ -99,9 +102,12 @@ class PagePrompt:
     extra_data: dict[str, JsonValue]
     front: bool = False
     number: float | None = None
+    repo_list: str = ""
 
     @classmethod
-    def parse(cls, body: Mapping[str, JsonValue], target: str) -> PagePrompt:
+    def parse(
+        cls, body: Mapping[str, JsonValue], target: str, *, with_repo_list: bool = True
+    ) -> PagePrompt:
         """Read the body of ``POST /prompt``, which has a ``prompt``."""
         prompt = parse_prompt(body["prompt"], "The prompt", check_links=False)
         posted = Posted(body)
@@ -117,6 +123,7 @@ class PagePrompt:
             extra_data=extra_data,
             front=bool(body.get("front")),
             number=_number(body.get("number")),
+            repo_list=find_repo_list(prompt, posted.workflow) if with_repo_list else "",
         )
 
     @property
@@ -150,18 +157,20 @@ def check(wanted: PagePrompt, schemas: Schemas | None) -> Checked:
     Raises:
         WorkflowInvalid: No part of it can run; `refusals` turns this into ComfyUI's 400.
     """
-    prompt, only = wanted.prompt, wanted.only_outputs
+    prompt, only = without_repo_list(wanted.prompt), wanted.only_outputs
     if schemas is None:
         parse_prompt(cast("JsonValue", prompt), "The prompt")
         outputs = output_nodes(prompt) if only is None else [n for n in only if n in prompt]
         if not outputs:
-            raise _refused("prompt_no_outputs", "Prompt has no outputs", "")
+            raise _no_outputs()
         needed = list(prompt) if only is None else needed_nodes(prompt, outputs)
         return Checked(_part(prompt, needed), outputs, {})
     prompt, respelled = as_listed(prompt, schemas)
     for note in respelled:
         _log.info("%s", note)
     validated = validate_for(prompt, schemas, only)
+    if validated.error is not None and validated.error.get("type") == "prompt_no_outputs":
+        raise _no_outputs()
     if validated.error is not None:
         message = str(validated.error.get("message"))
         raise WorkflowInvalid(message, details=validated.to_json())
@@ -200,6 +209,11 @@ def _number(value: JsonValue) -> float | None:
     if math.isfinite(number):  # neither NaN nor infinity can be sent to a page, as JSON
         return number
     raise _refused("invalid_prompt", "number is not a number", str(value))
+
+
+def _no_outputs() -> WorkflowInvalid:
+    # The page has words of its own for this type, and shows the details below them.
+    return _refused("prompt_no_outputs", "Prompt has no outputs", ADD_AN_OUTPUT)
 
 
 def _refused(kind: str, message: str, details: str) -> WorkflowInvalid:

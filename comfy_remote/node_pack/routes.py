@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypedDict
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from ..aio import Background
 from ..config.environment import unused_files
@@ -26,7 +27,8 @@ from ..errors import (
 from ..jobs.estimate import estimate_run
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
-from ..targets.base import WaitsForWorkers
+from ..targets.base import WaitsForWorkers, server_of
+from ..targets.kinds import typed_target
 from ..targets.opening import open_target
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
@@ -51,24 +53,28 @@ _PATIENCE = 30.0
 """Seconds that a target has to answer."""
 
 
+_Target = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(typed_target)]
+
+
 class _SwitchRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     client_id: Annotated[str, Field(min_length=1, max_length=200)]
-    target: Annotated[str, Field(min_length=1, max_length=500)] | None
-    usual: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    target: _Target | None
+    usual: _Target | None = None
+    repo_list: bool = True
 
 
 class _AddressRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    target: Annotated[str, Field(min_length=1, max_length=500)]
+    target: _Target
 
 
 class _EstimateRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    target: Annotated[str, Field(min_length=1, max_length=500)]
+    target: _Target
     prompt: dict[str, JsonValue]
 
 
@@ -107,7 +113,7 @@ def routes(
         wanted = await body_of(request, _SwitchRequest)
         if wanted.target is not None:
             await asyncio.to_thread(_check_usable, wanted.target)
-        switch.set(wanted.client_id, wanted.target, wanted.usual)
+        switch.set(wanted.client_id, wanted.target, wanted.usual, with_repo_list=wanted.repo_list)
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
             background.start(_prefetch(pool, wanted.target))
@@ -116,7 +122,7 @@ def routes(
     @table.get("/remote/targets/{name:.+}")
     @json_route
     async def target_state(request: web.Request) -> JsonValue:
-        name = request.match_info["name"]
+        name = typed_target(request.match_info["name"])
         target = await asyncio.to_thread(
             lambda: describe_target(name, Configuration.load(), os.environ)
         )
@@ -188,9 +194,10 @@ def routes(
             raise ConfigurationError(
                 "The prompt is in UI format.", advice="Send what the page posts to /prompt."
             )
-        configuration = await asyncio.to_thread(Configuration.load)
-        price = configuration.price_per_hour(wanted.target)
-        return (await estimate_run(pool.record, wanted.target, prompt, price)).to_json()
+        estimate = await estimate_run(
+            pool.record, wanted.target, prompt, **await asyncio.to_thread(_costs, wanted.target)
+        )
+        return estimate.to_json()
 
     @table.post("/remote/cut")
     @json_route
@@ -206,7 +213,9 @@ def routes(
     @json_route
     async def save(request: web.Request) -> JsonValue:
         wanted = await body_of(request, SaveRequest)
-        saved = await asyncio.to_thread(save_images, wanted.images, host.folder("output"))
+        saved = await asyncio.to_thread(
+            save_images, wanted.images, host.folder("output"), wanted.files
+        )
         return {"saved": [*saved]}
 
     # Answers only whoever has the file already, and so knows its hash.
@@ -232,6 +241,26 @@ def _known() -> list[KnownTarget]:
 def _check_usable(target: str) -> None:
     check_target(target)
     open_target(target)  # raises if it means nothing, or its key is missing
+
+
+class _Costs(TypedDict):
+    price_per_hour: float | None
+    billed: bool
+    server: Mapping[str, str]
+
+
+def _costs(name: str) -> _Costs:
+    """What is known of a target's costs; nothing is asked over the network."""
+    configuration = Configuration.load()
+    try:
+        server = server_of(open_target(name, configuration))
+    except ComfyRemoteError:
+        server = {}  # its key is missing
+    return {
+        "price_per_hour": configuration.price_per_hour(name),
+        "billed": configuration.billing_of(name) == "by run",
+        "server": server,
+    }
 
 
 async def _prefetch(pool: TargetPool, target: str) -> None:

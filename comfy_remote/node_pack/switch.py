@@ -19,6 +19,7 @@ class Switch:
     def __init__(self) -> None:
         self._targets: OrderedDict[str, str] = OrderedDict()
         self._usual: OrderedDict[str, str] = OrderedDict()
+        self._without_repo_list: OrderedDict[str, str] = OrderedDict()
 
     @property
     def in_use(self) -> bool:
@@ -35,12 +36,25 @@ class Switch:
             return None
         return self._targets.get(client_id) or self._usual.get(client_id)
 
-    def set(self, client_id: str, target: str | None, usual: str | None = None) -> None:
+    def with_repo_list(self, client_id: str | None) -> bool:
+        """Whether the client's jobs ask for the models of a node titled ``repo_list``."""
+        return client_id is None or client_id not in self._without_repo_list
+
+    def set(
+        self,
+        client_id: str,
+        target: str | None,
+        usual: str | None = None,
+        *,
+        with_repo_list: bool = True,
+    ) -> None:
         """Switch a client to a target, or off.
 
         Args:
             usual: Where it would switch to, for nodes that are marked to run elsewhere.
+            with_repo_list: See the method of that name.
         """
+        _put(self._without_repo_list, client_id, None if with_repo_list else client_id)
         _put(self._targets, client_id, target)
         _put(self._usual, client_id, usual or target)
 

@@ -11,6 +11,7 @@ from ..jobs.client import Client
 from ..jobs.record import Record
 from ..schemas.memory import Memory
 from ..targets.base import Capabilities
+from ..targets.kinds import typed_target
 from ..types import JsonValue
 from ..workflow.schema import Schemas
 from .trusted_targets import check_target
@@ -77,6 +78,7 @@ class TargetPool:
     async def _entry(self, target: str) -> _Entry:
         # Here, where all of the page's connections are opened, so that none is forgotten; and each
         # time, since trust can be taken back.
+        target = typed_target(target)
         await asyncio.to_thread(check_target, target)
         async with self._opening:
             if target not in self._entries:

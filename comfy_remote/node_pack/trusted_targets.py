@@ -18,7 +18,7 @@ from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
 from ..targets.base import OneEngine, Target
-from ..targets.kinds import kind_of
+from ..targets.kinds import kind_of, typed_target
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_PART
 from .part_document import PartDocument
@@ -85,7 +85,7 @@ class NamedAddress:
     """An address, or a target's name, in a node of a workflow.
 
     Attributes:
-        name: As the node has it.
+        name: What the node has, as `targets.kinds.typed_target` gives it.
         title: What the page calls the node.
         where: The input that has it, or ``mark``.
     """
@@ -104,7 +104,7 @@ class NamedAddress:
         if not isinstance(title, str) or not title:
             sending = SENDING_NODES.get(class_type)
             title = class_type if sending is None else sending.title
-        return cls(name.strip(), node_id, title, class_type, where)
+        return cls(typed_target(name), node_id, title, class_type, where)
 
 
 def unconfirmed_address(name: str, configuration: Configuration | None = None) -> str | None:
@@ -120,6 +120,7 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
     Raises:
         NotTrusted: Only a folder's file has the name, and it is not trusted.
     """
+    name = typed_target(name)
     kind = kind_of(name)
     url = None if kind is None else kind.public_url(name)
     if kind is not None and url is None:
@@ -191,6 +192,7 @@ def confirm(target: str) -> str | None:
         ConfigurationError: It is not an address.
         LocalStorageError: It cannot be stored.
     """
+    target = typed_target(target)
     kind = kind_of(target)
     url = None if kind is None else kind.public_url(target)
     if url is None or unconfirmed_address(target) is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from ..media.file_changes import discard, replace_file
 from ..media.files import private_folder
 from ..types import JsonValue
 
@@ -73,12 +74,9 @@ class Store:
         with suppress(OSError), private_folder(self._folder) as folder:
             number, name = tempfile.mkstemp(prefix=".draft-", dir=folder)
             draft = Path(name)
-            try:
-                with os.fdopen(number, "wb") as file:
-                    file.write(gzip.compress(raw, 5))
-                draft.replace(self._path(key))
-            finally:
-                draft.unlink(missing_ok=True)
+            with os.fdopen(number, "wb") as file:
+                file.write(gzip.compress(raw, 5))
+            replace_file(draft, self._path(key))
             self._tidy()
 
     def _path(self, key: str) -> Path:
@@ -87,4 +85,4 @@ class Store:
     def _tidy(self) -> None:
         found = sorted(self._folder.glob("*.json.gz"), key=lambda path: -path.stat().st_mtime)
         for path in found[self._most :]:
-            path.unlink(missing_ok=True)
+            discard(path)

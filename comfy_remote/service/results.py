@@ -9,6 +9,7 @@ from pathlib import Path
 from ..calls.store import KeptFolder
 from ..calls.values import ValueFile
 from ..errors import OutputLost
+from ..media.file_changes import discard, rename_path
 from ..media.files import storage_errors
 from ..media.values import DecodedValue, read_value
 from ..types import JsonValue
@@ -40,8 +41,6 @@ class ResultStore:
         Raises:
             LocalStorageError: They cannot be stored.
         """
-        import shutil
-
         listed = {
             key: {"file": one.path.name, "size": one.size, "sha256": one.sha256, "type": one.type}
             for key, one in results.items()
@@ -51,12 +50,12 @@ class ResultStore:
             (folder / _LIST).write_text(json.dumps(listed), encoding="utf-8")
             self.folder.added(sum(one.size for one in results.values()))
             try:
-                folder.rename(there)
+                rename_path(folder, there)
             except OSError:
                 if self.get(call_id) is not None:
                     return
-                shutil.rmtree(there, ignore_errors=True)  # of a process that was killed
-                folder.rename(there)
+                discard(there)  # of a process that was killed
+                rename_path(folder, there)
 
     def get(self, call_id: str) -> dict[str, ValueFile] | None:
         """The results of a call; ``None`` if there are none here."""

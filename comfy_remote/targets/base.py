@@ -130,7 +130,7 @@ class RunRequest:
         workflow: The UI-format workflow to embed in saved images; ``None`` without one.
         front: Whether to run it before the jobs that wait, on targets that can.
         repo_list: The models that the worker is to have, a ``kind URL`` a line, for targets
-            that can fetch them; ``""`` to leave them as they are.
+            that can fetch them; ``""`` for none, ``None`` for what the workflow lists.
         models: Where the models that the prompt uses can be had, as its workflow says, for
             targets that can fetch what they lack.
         known_inputs: SHA-256 of the files that the target has been sent before, and need not be
@@ -146,7 +146,7 @@ class RunRequest:
     files: Sequence[InputFile] = ()
     workflow: Mapping[str, JsonValue] | None = None
     front: bool = False
-    repo_list: str = ""
+    repo_list: str | None = None
     models: Sequence[ModelSource] = ()
     known_inputs: frozenset[str] = frozenset()
     retry_lost: bool = True
@@ -312,6 +312,20 @@ class KeepsInputs(Protocol):
     @property
     def inputs_kept_by(self) -> str:
         """Who keeps them: the same for the same endpoint, whatever it is called here."""
+
+
+@runtime_checkable
+class HasServer(Protocol):
+    """A target at a server that has other names, or whose name means other servers elsewhere."""
+
+    @property
+    def server(self) -> Mapping[str, str]:
+        """What `RemoteRef.details` say of all jobs there, and of none elsewhere."""
+
+
+def server_of(target: Target) -> Mapping[str, str]:
+    """`HasServer.server` of any target; empty for one that its name alone identifies."""
+    return target.server if isinstance(target, HasServer) else {}
 
 
 class Target(Protocol):

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ..advice import Hint
+from ..aio import in_thread
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
@@ -40,8 +41,9 @@ async def download(
     what an earlier try, perhaps of another process, left there, if it is a part of the very file
     that the target has now: see `PartialFile`. No more than a chunk is held in memory.
 
-    What arrives damaged is fetched once more. A target on this machine gives what it has: a file
-    that is still damaged then is returned, with a `Received.doubt`.
+    What arrives damaged is fetched once more. If it is still damaged then, and cannot have been
+    damaged on its way, it is returned with a `Received.doubt`: it came inside the target's answer,
+    from this machine, or twice the same from storage.
 
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
@@ -55,7 +57,8 @@ async def download(
         OutputTooLarge: It has more bytes than `DiskLimits` allows. Nothing is left.
         TargetUnreachable: The connection kept breaking, or is too slow. What arrived stays, for
             another try.
-        LocalStorageError: It cannot be written (disk full, or nearly so). Nothing is left.
+        LocalStorageError: It cannot be written (disk full, or nearly so), and nothing is left; or
+            it cannot get its name, and what arrived stays.
     """
     limits = limits or DiskLimits.of()
     tell = on_bytes or (lambda _size: None)
@@ -71,11 +74,11 @@ async def download(
 
     try:
         return await _fetch(target, output, path, count, limits)
-    except OutputCorrupt:
-        pass
+    except OutputCorrupt as error:
+        first = str(error.details.get("sha256", ""))
     tell(-arrived)
     try:
-        return await _fetch(target, output, path, tell, limits, again=True)
+        return await _fetch(target, output, path, tell, limits, first=first)
     except OutputCorrupt as error:
         if output.size or output.sha256 is not None or error.details.get("size") != 0:
             raise
@@ -103,8 +106,13 @@ async def _fetch(
     on_bytes: Callable[[int], None],
     limits: DiskLimits,
     *,
-    again: bool = False,
+    first: str | None = None,
 ) -> Received:
+    """Fetch it once.
+
+    Args:
+        first: At the second try, the SHA-256 of what came at the first.
+    """
     part, note = (path.with_name(f"{path.name}.{end}") for end in ("part", "version"))
     partial = await asyncio.to_thread(PartialFile, part, note)
     try:
@@ -116,32 +124,48 @@ async def _fetch(
         _check(output, partial.size, partial.sha256)
         doubt = ""
         if output.sha256 is None:
-            doubt = await _doubt(target, output, partial, again=again)
-        return Received(partial.complete(path), partial.size, partial.sha256, doubt)
+            doubt = await _doubt(target, output, partial, first)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
-            partial.remove()
+            await in_thread(partial.remove)
         raise
     except BaseException:
-        partial.remove()
+        await in_thread(partial.remove)
         raise
+    await in_thread(partial.complete, path)
+    return Received(path, partial.size, partial.sha256, doubt)
 
 
-async def _doubt(target: Target, output: RemoteOutput, partial: PartialFile, *, again: bool) -> str:
+async def _doubt(
+    target: Target, output: RemoteOutput, partial: PartialFile, first: str | None
+) -> str:
     """What the file's own format says is wrong with it.
 
     Raises:
-        OutputCorrupt: The same, where it may have been damaged on its way: at the first try, and
-            always from another machine; or it is empty.
+        OutputCorrupt: The same, where it may have been damaged on its way, and always at the first
+            try; or it is empty.
     """
     try:
         with storage_errors(partial.path):
             await asyncio.to_thread(check_whole, partial.path, output.filename)
     except OutputCorrupt as error:
-        if again and partial.size and isinstance(target, OnThisMachine) and target.local:
+        if first is not None and partial.size and _is_what_is_there(target, output, partial, first):
             return error.message
+        error.details["sha256"] = partial.sha256
         raise
     return ""
+
+
+def _is_what_is_there(
+    target: Target, output: RemoteOutput, partial: PartialFile, first: str
+) -> bool:
+    """Whether a damaged file is the one that the target has."""
+    source = output.source
+    if source is not None and source.data is not None:
+        return True
+    if source is not None and source.url is not None and partial.sha256 == first:
+        return True
+    return isinstance(target, OnThisMachine) and target.local
 
 
 async def _receive(
@@ -165,10 +189,10 @@ async def _receive(
                         if partial.size and version != partial.version:
                             # The target has another file there now: from its beginning, then.
                             on_bytes(-partial.size)
-                            partial.begin(version)
+                            await in_thread(partial.begin, version)
                             break
                         if not partial.size:
-                            partial.begin(version)
+                            await in_thread(partial.begin, version)
                     partial.write(chunk)
                     retries.progressed()
                     if output.size is not None and partial.size > output.size:

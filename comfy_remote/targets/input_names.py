@@ -25,6 +25,7 @@ from ..events import (
     ShownValues,
 )
 from ..media.content_names import content_name, with_plain_names
+from ..media.remote_values import VALUES_FOLDER
 from ..outputs import RemoteOutput
 from ..types import JsonValue
 from ..workflow.files import ANNOTATION, rename_files
@@ -34,19 +35,29 @@ from .base import InputFile, RunRequest
 __all__ = ["UsersNames", "by_content"]
 
 _LONGEST_NAME = 1024
+_OWN_FOLDER = "3d/"  # whose files alone the nodes for 3D models list
 
 
-def by_content(request: RunRequest) -> RunRequest:
+def by_content(request: RunRequest, *, in_one_folder: bool = False) -> RunRequest:
     """The request with its files named by content, in the prompt, too.
 
     A file that no input names keeps its name: something else may look for it.
+
+    Args:
+        in_one_folder: Whether names lose their folders (``pasted/``, ``clipspace/``), for workers
+            that upload a file under its whole name: ComfyUI makes no folder for that. The one that
+            it has made itself, for 3D models, stays.
     """
     prompt = request.prompt
     files: list[InputFile] = []
     for file in request.files:
         name = content_name(file.name, file.sha256)
+        if in_one_folder and not name.startswith((f"{VALUES_FOLDER}/", _OWN_FOLDER)):
+            name = name.rpartition("/")[2]
         renamed = rename_files(prompt, {file.name: name}, file.places)
-        files.append(file if renamed is prompt else replace(file, name=name))
+        named = file if renamed is prompt else replace(file, name=name)
+        if all(one.name != named.name for one in files):
+            files.append(named)
         prompt = renamed
     return replace(request, prompt=prompt, files=files)
 

@@ -37,6 +37,7 @@ __all__ = [
     "kinds",
     "secret_variables",
     "sent_to",
+    "typed_target",
     "whose_secret",
 ]
 
@@ -92,6 +93,7 @@ class Kind:
         speaks: Whose API its targets speak, for the page; ``name`` by default.
         can: What its targets can do.
         on_this_machine: Whether nothing leaves this machine.
+        address_variable: The variable that `configured_address` reads, if there is one.
         default_key: The variable that holds its key, unless the settings name another.
         default_headers: The headers of its login, each with its variable, likewise.
         own_secrets: Variables that hold secrets of this provider, each with a sentence on where a
@@ -106,6 +108,7 @@ class Kind:
     speaks: ClassVar[str] = ""
     can: ClassVar[frozenset[Can]] = frozenset()
     on_this_machine: ClassVar[bool] = False
+    address_variable: ClassVar[str] = ""
     default_key: ClassVar[str | None] = None
     default_headers: ClassVar[Mapping[str, str]] = {}
     own_secrets: ClassVar[Mapping[str, str]] = {}
@@ -121,6 +124,14 @@ class Kind:
     def matches(self, address: str) -> bool:
         """Whether a text is an address of this kind."""
         return address.startswith(self.prefix)
+
+    def address_in(self, typed: str) -> str | None:
+        """The address that a person means by a text; ``None`` where it is none of this kind.
+
+        For what people copy from somewhere, a provider's console or a browser: all that does not
+        belong to the address is cut off.
+        """
+        return typed if self.matches(typed) else None
 
     def hint(self, text: str) -> str:
         """What to write if a text that is no address was meant as one; empty where it was not."""
@@ -261,6 +272,22 @@ def kind_of(address: str) -> Kind | None:
     # Looking for packages takes time, and a name has no colon.
     known = kinds() if ":" in address else _ours()
     return next((kind for kind in known if kind.matches(address)), None)
+
+
+def typed_target(text: str) -> str:
+    """What a person typed as a target, as it is used from there on.
+
+    An address in its one spelling (see `Kind.address_in`); a name, or anything else, as it is.
+
+    >>> typed_target("https://api.runpod.ai/v2/abc123xyz/run")
+    'runpod:abc123xyz'
+    """
+    text = text.strip()
+    # A name has neither of them; see `kind_of`.
+    if not any(mark in text for mark in ":./"):
+        return text
+    known = kinds() if ":" in text else _ours()
+    return next((found for kind in known if (found := kind.address_in(text)) is not None), text)
 
 
 def kinds() -> Iterator[Kind]:

@@ -12,7 +12,6 @@ from ..errors import ConfigurationError, TargetError
 from ..wire.models import (
     CheckAnswer,
     EnsureAnswer,
-    ModelFile,
     ModelsAnswer,
     ModelsRequest,
     PruneAnswer,
@@ -31,14 +30,7 @@ async def list_models(target: Target) -> ModelsAnswer:
         ConfigurationError: That kind of target does not list models.
     """
     if isinstance(target, ListsModels):
-        found = await target.models()
-        return ModelsAnswer(
-            models={
-                folder: [ModelFile(name=name) for name in names]
-                for folder, names in found.items()
-                if names
-            }
-        )
+        return ModelsAnswer.of_names(await target.models())
     return await _ask(target, ModelsRequest(action="models"), ModelsAnswer, None)
 
 

@@ -14,7 +14,17 @@ from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError, NotTrusted
 from ..net.address import shown
 from ..workflow.change.values import did_you_mean
-from .kinds import Choose, Kind, forms, kind_of, kinds, secret_variables, sent_to, whose_secret
+from .kinds import (
+    Choose,
+    Kind,
+    forms,
+    kind_of,
+    kinds,
+    secret_variables,
+    sent_to,
+    typed_target,
+    whose_secret,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +52,7 @@ def open_target(
         NotTrusted: It, or the key, is named by a folder's file that is not trusted.
     """
     configuration = configuration or Configuration.load()
+    wanted = typed_target(wanted)
     settings = configuration.settings_of(wanted)
     if settings is None and kind_of(wanted) is not None:
         settings = TargetSettings(wanted)

@@ -50,6 +50,7 @@ _NOT_FOUND_YET = "https://pod.invalid"
 _AUTO = "pod:auto"
 _BY_ID = re.compile(r"^pod:([a-z0-9]+)$", re.IGNORECASE)
 _PROXY = re.compile(r"^(https://)?[a-z0-9]+-\d+\.proxy\.runpod\.net(/.*)?$", re.IGNORECASE)
+_PROXY_HOST = re.compile(r"(?:https://)?[a-z0-9]+-\d+\.proxy\.runpod\.net(?=[/?#])", re.I)
 _POD_ID = re.compile(r"[a-z0-9]{10,32}", re.IGNORECASE)
 _POD_ADDRESS = re.compile(
     r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
@@ -70,6 +71,11 @@ class PodKind(ComfyUIKind):
     def matches(self, address: str) -> bool:
         """Whether it is a pod's id, or where RunPod's proxy has it."""
         return _BY_ID.match(address) is not None or _PROXY.match(address) is not None
+
+    def address_in(self, typed: str) -> str | None:
+        """Of a URL at RunPod's proxy, its host alone: the proxy has a ComfyUI at the root."""
+        host = _PROXY_HOST.match(typed)
+        return super().address_in(host[0] if host else typed)
 
     def hint(self, text: str) -> str:
         """A bare id."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, JsonValue
 
 from .actions import parse_input
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "MODEL_ACTIONS",
@@ -50,7 +54,7 @@ class ModelsRequest(BaseModel):
     @classmethod
     def parse(cls, payload: JsonValue) -> ModelsRequest:
         """Like `parse_input`."""
-        advice = 'Send {"action": "ensure", "repo_list": "KIND URL, one a line"}.'
+        advice = 'Send {"action": "ensure", "repo_list": "[KIND] URL, one a line"}.'
         return parse_input(cls, payload, advice)
 
 
@@ -121,3 +125,9 @@ class ModelsAnswer(BaseModel):
 
     status: Literal["success"] = "success"
     models: dict[str, list[ModelFile]]
+
+    @classmethod
+    def of_names(cls, listed: Mapping[str, Sequence[str]]) -> Self:
+        """Where only their names are known, as ComfyUI lists them by folder."""
+        found = {folder: [ModelFile(name=n) for n in names] for folder, names in listed.items()}
+        return cls(models={folder: files for folder, files in found.items() if files})

@@ -21,6 +21,7 @@ class PlainAnswer(BaseModel):
         filenames: Their names, in the same order.
         execution_time_seconds: From the job's arrival to its end.
         prompt_id: ComfyUI's id of the run.
+        warnings: What went wrong without failing the job; ``None`` if nothing did.
     """
 
     status: Literal["success"] = "success"
@@ -28,6 +29,7 @@ class PlainAnswer(BaseModel):
     filenames: list[str]
     execution_time_seconds: float
     prompt_id: str
+    warnings: list[str] | None = None
 
 
 class PlainError(BaseModel):
@@ -54,6 +56,11 @@ class ImageB64(BaseModel):
 
 
 class ImagesB64Answer(BaseModel):
-    """A result in ``images-b64``, which ComfyUI's page passes on to ``POST /remote/save``."""
+    """A result in ``images-b64``, which ComfyUI's page passes on to ``POST /remote/save``.
+
+    Attributes:
+        warnings: What went wrong without failing the job; ``None`` if nothing did.
+    """
 
     images: list[ImageB64]
+    warnings: list[str] | None = None

@@ -6,6 +6,7 @@ ckpt        https://huggingface.co/org/repo/blob/main/model.safetensors
 lora        https://civitai.com/models/58390?modelVersionId=62833
 vae         hf:org/repo/vae/ae.safetensors@main   name=flux-ae.safetensors
 upscale     r2:4x-UltraSharp.pth                  sha256=64 hex digits
+https://civitai.com/models/4384
 ```
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 from ..errors import WorkflowInvalid
 
-__all__ = ["ModelLine", "parse_repo_list"]
+__all__ = ["ModelLine", "is_link", "parse_repo_list"]
 
 _KIND = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _OPTION = re.compile(r'([A-Za-z0-9_]+)=(?:"([^"]*)"|(\S*))(?:\s+|$)')
@@ -34,7 +35,8 @@ class ModelLine:
 
     Attributes:
         number: Of the line, from 1; 0 for one that is in no list.
-        kind: In lower case: ``ckpt``, ``lora``, or the name of a models folder.
+        kind: In lower case: ``ckpt``, ``lora``, or the name of a models folder; ``""`` if the line
+            does not say it.
         url: An http(s) address, ``hf:ORG/REPO/PATH[@REVISION]`` or ``r2:PATH``. Its query may
             hold a token: use `shown` for people.
         name: Of the file to make, ``/`` between parts; ``None`` for its own.
@@ -53,7 +55,7 @@ class ModelLine:
         url = _without_secrets(self.url)
         if self.number == 0:
             return f"{self.kind}/{self.name} ({url})"
-        return f"line {self.number} ({self.kind} {url})"
+        return f"line {self.number} ({f'{self.kind} {url}'.strip()})"
 
 
 def parse_repo_list(text: str | Sequence[str]) -> list[ModelLine]:
@@ -86,11 +88,16 @@ def parse_repo_list(text: str | Sequence[str]) -> list[ModelLine]:
         reasons = "; ".join(f"line {number}: {why}" for number, why in problems.items())
         raise WorkflowInvalid(
             f"The repo_list cannot be read: {reasons}.",
-            advice="Write one model a line: KIND URL [name=FILE] [sha256=HEX], for example "
+            advice="Write one model a line: [KIND] URL [name=FILE] [sha256=HEX], for example "
             "`lora https://civitai.com/models/58390`. Lines with # are comments.",
             details={"lines": {str(number): why for number, why in problems.items()}},
         )
     return list(found.values())
+
+
+def is_link(text: str) -> bool:
+    """Whether a text begins as the link of a line does."""
+    return text.startswith(_SCHEMES)
 
 
 def _split(texts: Iterable[str]) -> list[str]:
@@ -100,14 +107,15 @@ def _split(texts: Iterable[str]) -> list[str]:
 def _parse_line(number: int, line: str) -> ModelLine:
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"it has more than {_LONGEST_LINE} characters")
-    kind, _, rest = line.partition(" ") if " " in line else line.partition("\t")
-    kind = kind.strip()
+    kind, _, rest = line.replace("\t", " ").partition(" ")
+    if is_link(kind):
+        kind, rest = "", line
+    elif not _KIND.fullmatch(kind):
+        raise ValueError("it begins neither with a link nor with a kind of model, such as lora")
     url, _, options = rest.strip().replace("\t", " ").partition(" ")
-    if not _KIND.fullmatch(kind):
-        raise ValueError("it does not begin with a kind of model, such as ckpt or lora")
     if not url:
         raise ValueError(f"there is no link after {kind!r}")
-    if not url.startswith(_SCHEMES):
+    if not is_link(url):
         raise ValueError(
             f"what follows {kind!r} is not a link (https://…, hf:ORG/REPO/FILE, r2:FILE)"
         )

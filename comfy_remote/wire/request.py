@@ -23,6 +23,7 @@ from .actions import parse_input
 
 __all__ = [
     "COMFY_REMOTE_1",
+    "FORMATS",
     "InputFileSent",
     "InputImage",
     "JobRequest",
@@ -34,6 +35,8 @@ __all__ = [
 
 COMFY_REMOTE_1 = "comfy-remote/1"
 """The ``format`` of our own answers, see `wire.answer`; the others are in `worker.dialects`."""
+FORMATS = (COMFY_REMOTE_1, "images-b64", "plain", "worker-comfyui")
+"""All that a request may ask for."""
 _MOST_MODELS = 1000
 _MOST_FILES = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -26,6 +26,7 @@ __all__ = [
     "IDEMPOTENCY_HEADER",
     "RUNSYNC_BODY_LIMIT",
     "RUN_BODY_LIMIT",
+    "STORE_LARGE_OUTPUTS",
     "EndpointHealth",
     "JobStatus",
     "RunPodState",
@@ -41,6 +42,12 @@ RUN_BODY_LIMIT = 10 * 1024 * 1024
 
 RUNSYNC_BODY_LIMIT = 20 * 1024 * 1024
 """Bytes that ``/runsync`` accepts."""
+
+STORE_LARGE_OUTPUTS = (
+    "Give the worker a bucket (BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY "
+    "in its environment), or save fewer or smaller files (JPEG or WebP, a smaller size or batch)."
+)
+"""What to do about a result that is too large; the public worker-comfyui has the same variables."""
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """Our gateway answers a second ``/run`` with the same key by the first one's job, and shows that

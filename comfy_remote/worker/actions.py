@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
@@ -27,7 +27,7 @@ from ..wire.actions import (
     pack_nodes,
     parse_input,
 )
-from ..wire.models import ModelsRequest
+from ..wire.models import ModelsAnswer, ModelsRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
 from .models.downloads import Say
@@ -152,9 +152,16 @@ def models_of(engine: Engine, settings: WorkerSettings) -> ModelLibrary:
 
 
 async def act_on_models(
-    library: ModelLibrary, payload: JsonValue, report: Report
+    library: ModelLibrary,
+    payload: JsonValue,
+    report: Report,
+    listed: Callable[[], Awaitable[dict[str, list[str]]]],
 ) -> dict[str, JsonValue]:
     """Do what a job about models asks for; one of the answers in `wire.models`, as JSON.
+
+    Args:
+        listed: Asks the engine for the names of its models, by folder: all that is known of them
+            where the worker knows no folder for models (an engine at a URL).
 
     Raises:
         WorkflowInvalid: The request, or a line of its list, cannot be read. Nothing was done.
@@ -180,8 +187,10 @@ async def act_on_models(
                 answer = await library.prune(
                     lines, say, everything=request.everything, name=request.list_name
                 )
-            case "models":
+            case "models" if library.has_folder:
                 answer = await library.models()
+            case "models":
+                answer = ModelsAnswer.of_names(await listed())
     return answer.model_dump(mode="json")
 
 

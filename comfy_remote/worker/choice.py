@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -20,6 +21,7 @@ __all__ = [
     "EngineChoice",
     "OneOfSeveral",
     "choose_engine",
+    "engine_arguments",
     "free_port",
     "guarded",
     "has_gpu",
@@ -37,6 +39,8 @@ _DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
     *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
     *("--highvram", "--lowvram", "--normalvram", "--novram"),
 }
+# In torch/version.py: `hip: Optional[str] = '6.4…'`.
+_FOR_OTHERS = re.compile(r"^(?:hip|rocm|xpu)\b[^=\n]*=\s*['\"]", re.MULTILINE)
 # What each of several engines is given for itself, or would share by accident.
 _ONE_ENGINES = {
     *("--cuda-device", "--default-device", "--directml", "--oneapi-device-selector"),
@@ -99,8 +103,8 @@ def choose_engine(
     Args:
         choice: ``auto`` (a ComfyUI from ``COMFYUI_DIR``, ``~/comfy/ComfyUI`` or
             ``~/ComfyUI``, else the sandbox), ``sandbox``, a folder, or a URL.
-        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS`` and ``COMFY_LOG_LEVEL`` are
-            read from it.
+        environ: ``COMFYUI_DIR``, ``COMFYUI_PYTHON``, ``COMFYUI_ARGS``, ``COMFY_LOG_LEVEL`` and
+            ``COMFY_REMOTE_METADATA`` are read from it.
         own: For a ComfyUI of which several are started, one for each GPU.
 
     Raises:
@@ -143,14 +147,14 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
             f"{folder} is not a ComfyUI: it has no main.py beside a folder comfy.",
             advice=Hint.COMFYUI_FOLDER(),
         )
-    arguments = shlex.split(environ.get("COMFYUI_ARGS", ""))
+    arguments = engine_arguments(environ.get("COMFYUI_ARGS", ""))
     python = _python_of(folder, environ)
     flags = {argument.partition("=")[0] for argument in arguments}
     on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(flags)
     notes = []
     if own is not None:
         arguments = [*_own_folders(folder, own, flags), *arguments]
-    elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu():
+    elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu(python):
         arguments = ["--cpu", *arguments]
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
     if not any(a.startswith("--preview-method") for a in arguments):
@@ -163,6 +167,8 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         )
     if level and not any(a.startswith("--verbose") for a in arguments):
         arguments = ["--verbose", level, *arguments]
+    if _metadata_is_off(environ) and "--disable-metadata" not in arguments:
+        arguments = ["--disable-metadata", *arguments]
     port = own.free_port() if own is not None else free_port()
     return EngineChoice(
         name=f"ComfyUI in {folder}" + (f" on {own.name}" if own is not None else ""),
@@ -178,6 +184,17 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         notes=tuple(notes),
         gpu_python=python if on_gpu else None,
     )
+
+
+def _metadata_is_off(environ: Mapping[str, str]) -> bool:
+    """Whether saved files are to be without the workflow that made them."""
+    wanted = environ.get("COMFY_REMOTE_METADATA", "").strip().lower()
+    if wanted not in ("", "true", "false"):
+        raise ConfigurationError(
+            f"COMFY_REMOTE_METADATA is neither true nor false: {wanted!r}.",
+            advice="false leaves the workflow out of the files that ComfyUI saves.",
+        )
+    return wanted == "false"
 
 
 def _own_folders(folder: Path, own: OneOfSeveral, flags: Collection[str]) -> list[str]:
@@ -239,16 +256,52 @@ def _python_of(folder: Path, environ: Mapping[str, str]) -> str:
     return next((str(c) for c in candidates if c.is_file()), sys.executable)
 
 
-def has_gpu() -> bool:
+def has_gpu(python: str, platform: str = sys.platform) -> bool:
     """Whether torch may find something faster than the CPU.
 
-    Asked of the system and not of torch, whose import takes seconds at every cold start.
+    Asked of the system and not of torch, whose import takes seconds at every cold start. Windows'
+    drivers of AMD and Intel bring no tool: there, a torch that was built for them says it.
+
+    Args:
+        python: The engine's.
     """
-    if sys.platform == "darwin":
+    if platform == "darwin":
         return True
     tools = ("nvidia-smi", "rocm-smi", "rocminfo", "amd-smi", "xpu-smi")
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    return any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices)
+    if any(map(shutil.which, tools)) or any(Path(d).exists() for d in devices):
+        return True
+    return platform == "win32" and _is_built_for_others(Path(shutil.which(python) or python))
+
+
+def _is_built_for_others(python: Path) -> bool:
+    """Whether that Python's torch was built for AMD or Intel: its ``version.py`` says so."""
+    for folder in (python.parent, python.parent.parent):  # the portable release's, a venv's
+        with contextlib.suppress(OSError):
+            version = folder / "Lib" / "site-packages" / "torch" / "version.py"
+            text = version.read_text(encoding="utf-8", errors="replace")
+            return _FOR_OTHERS.search(text) is not None
+    return False
+
+
+def engine_arguments(text: str, *, windows: bool = os.name == "nt") -> list[str]:
+    """The arguments in ``COMFYUI_ARGS``, split as a shell does; on Windows, ``\\`` is a letter.
+
+    Raises:
+        ConfigurationError: A quotation mark has no partner.
+    """
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    if windows:
+        lexer.escape = ""
+    try:
+        return list(lexer)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"COMFYUI_ARGS cannot be split into arguments: {error}.",
+            advice="Put quotation marks around an argument with spaces, in pairs.",
+        ) from None
 
 
 def free_port() -> int:

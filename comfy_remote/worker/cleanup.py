@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from ..media.file_changes import remove_file
 from ..outputs import RemoteOutput
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import EngineFolders, folders_in
@@ -110,7 +111,7 @@ def _remove(folders: EngineFolders, files: Iterable[tuple[str, str, str]], since
         with contextlib.suppress(OSError):
             # An older one is not this job's: a node only shows it, or it was there already.
             if path.stat().st_mtime >= since - _CLOCK_SLACK:
-                path.unlink()
+                remove_file(path)
 
 
 def _identities(prompt: Prompt) -> dict[str, str]:

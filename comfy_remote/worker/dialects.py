@@ -24,6 +24,7 @@ from ..wire.plain import ImageB64, ImagesB64Answer, PlainAnswer, PlainError, pla
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
+from ..workflow.output_nodes import ADD_AN_OUTPUT
 from .collect import CollectedOutput
 from .storage import Store, StoredFile
 
@@ -46,6 +47,11 @@ _PLAIN_KEYS = frozenset(
     {"prompt", "prompt_node_id", "seed", "seed_node_id", "width", "height", "size_node_id"}
 )
 _LOG_LINES = 10
+_NOTHING_SAVED = (
+    "The workflow ran, and saved no file: what it made are previews or texts, which this form of "
+    "answer does not have. Add a Save Image node to it, or send "
+    f'"format": "{COMFY_REMOTE_1}" to get them, too.'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +173,17 @@ class Dialect(ABC):
         """``{"error": …}``, from which the SDK makes a failed job, with what it had saved.
 
         Here: the form of ``plain``, of which the SDK moves ``error`` out of the job's output: a
-        request that is refused may lack the very key that shows its dialect. ``details`` is a
-        list of lines, as worker-comfyui has it.
+        request that is refused may lack the very key that shows its dialect. ``details``, if there
+        is more to say, is a list of lines, as worker-comfyui has it.
         """
-        details = [failed.clean(line) for line in _lines(failed.error)]
-        return {**_plain_error(failed), "details": list[JsonValue](details)}
+        details: list[JsonValue] = [failed.clean(line) for line in _lines(failed.error)]
+        return {**_plain_error(failed), **({"details": details} if details else {})}
 
     @staticmethod
     def _no_output(kind: type[ComfyRemoteError]) -> ComfyRemoteError:
         return kind(
             "The workflow ran and made no output.",
-            advice="Add a Save Image node (or another that saves) to it.",
+            advice=ADD_AN_OUTPUT,
         )
 
 
@@ -292,6 +298,7 @@ class _WorkerComfyUI(Dialect):
             images=images,
             errors=list(draft.warnings) or None,
             status=None if draft.collected else "success_no_images",
+            message=None if draft.collected else _NOTHING_SAVED,
         ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
@@ -319,7 +326,8 @@ class _Plain(Dialect):
             filenames=[name for _, name, _ in draft.files],
             execution_time_seconds=draft.facts.seconds,
             prompt_id=draft.facts.prompt_id,
-        ).model_dump(mode="json")
+            warnings=list(draft.warnings) or None,
+        ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
         """See `wire.plain.PlainError`."""
@@ -338,8 +346,9 @@ class _ImagesB64(Dialect):
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
         """See `wire.plain.ImagesB64Answer`."""
         return ImagesB64Answer(
-            images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files]
-        ).model_dump(mode="json")
+            images=[ImageB64(b64=draft.content(file), name=name) for _, name, file in draft.files],
+            warnings=list(draft.warnings) or None,
+        ).model_dump(mode="json", exclude_none=True)
 
 
 DIALECTS: tuple[Dialect, ...] = (_ComfyRemote1(), _ImagesB64(), _Plain(), _WorkerComfyUI())
@@ -358,16 +367,20 @@ def dialect_named(name: str) -> Dialect:
     )
 
 
-def dialect_of(payload: JsonValue) -> Dialect:
+def dialect_of(payload: JsonValue, otherwise: str = _WorkerComfyUI.name) -> Dialect:
     """The dialect to answer a request in, also one that is not valid.
 
-    The one that ``format`` names, else the first that recognizes the request.
+    The one that ``format`` names, else the first that recognizes the request by its keys.
+
+    Args:
+        otherwise: For a request that says nothing of its dialect, one of `wire.request.FORMATS`.
     """
     sent = payload if isinstance(payload, dict) else {}
     for dialect in DIALECTS:
         if sent.get("format") == dialect.name:
             return dialect
-    return next(dialect for dialect in DIALECTS if dialect.recognizes(sent))
+    found = next(dialect for dialect in DIALECTS if dialect.recognizes(sent))
+    return found if found.name != _WorkerComfyUI.name else dialect_named(otherwise)
 
 
 def _plain_error(failed: Failure) -> dict[str, JsonValue]:

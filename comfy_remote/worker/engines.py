@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from yarl import URL
 from ..advice import Hint
 from ..aio import within
 from ..errors import ComfyRemoteError, ConfigurationError, EngineCrashed
+from ..media.file_changes import discard
 from ..media.files import OWN_DATA, storage_errors
 from ..media.temporary import ProcessLock
 from ..net.address import is_loopback
@@ -344,7 +344,7 @@ def _own_folders(folder: Path, names: Sequence[str], output: str) -> ProcessLock
         for name in names:
             # "user" stays: nodes have their settings there. "kept" is its owner's to empty.
             for left in ("input", "temp", "output"):
-                shutil.rmtree(folder / name / left, ignore_errors=True)
+                discard(folder / name / left)
             for own in {"input", "temp", "user", output}:
                 (folder / name / own).mkdir(mode=0o700, parents=True, exist_ok=True)
     return lock

@@ -145,7 +145,8 @@ class JobHandler:
         _log.warning("job %s failed: %s: %s", job_id, failure.code, failure)
         secrets = {**self._parts.environ, **_secrets_of(payload)}
         seconds = round(time.monotonic() - begun, 3)
-        answer = dialect_of(payload).failure(Failure(failure, secrets, seconds, saved))
+        dialect = dialect_of(payload, self._settings.answer_format)
+        answer = dialect.failure(Failure(failure, secrets, seconds, saved))
         if needs_fresh_engine(failure):
             self.broken = failure
             _log.error("no job can run here any more: asking for a fresh worker")
@@ -209,7 +210,8 @@ class JobHandler:
                 "The job's input is not valid: action: it is not a string.", advice=_KNOWN_ACTIONS
             )
         if action in MODEL_ACTIONS:
-            return JobResult(await act_on_models(self._parts.models, payload, report))
+            models = self._parts.models
+            return JobResult(await act_on_models(models, payload, report, self._listed))
         if action in WORKER_ACTIONS:
             about = await self._about_worker(action, payload)
             return JobResult(about.model_dump(mode="json", exclude_none=True))
@@ -221,9 +223,15 @@ class JobHandler:
         async with self._parts.models.in_use():
             request = JobRequest.parse(payload)
             named = request.format
-            dialect = dialect_of(payload) if named is None else dialect_named(named)
+            otherwise = self._settings.answer_format
+            dialect = dialect_of(payload, otherwise) if named is None else dialect_named(named)
             job = self._job_now = WorkflowJob(job_id, request, dialect, self._parts)
             return await job.run(report)
+
+    async def _listed(self) -> dict[str, list[str]]:
+        """The names of the models that the engine lists, by folder."""
+        async with self._parts.connect(await self._engine.ready()) as target:
+            return await target.models()
 
     async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
         if action == "fetch":

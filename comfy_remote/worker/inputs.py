@@ -24,6 +24,7 @@ from yarl import URL
 
 from ..errors import InputFileMissing, RequestTooLarge, TargetError, WorkflowInvalid
 from ..media.disk_space import make_room
+from ..media.file_changes import discard
 from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, sha256_of, storage_errors
 from ..media.receive import Received, receive_file
 from ..net.fetch import NETWORK_ERRORS, GuardedHttp, arriving
@@ -159,7 +160,7 @@ class InputReceiver:
             return None
         # A disk, or another who writes to the volume, may have changed it.
         if await asyncio.to_thread(sha256_of, path) != wanted:
-            path.unlink()
+            await asyncio.to_thread(discard, path)
             return None
         return InputFile(name=sent.name, path=path, size=path.stat().st_size, sha256=wanted)
 

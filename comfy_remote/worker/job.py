@@ -30,6 +30,7 @@ from ..targets.input_names import UsersNames
 from ..wire.repo_list import parse_repo_list
 from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
+from ..workflow.repo_list import without_repo_list
 from ..workflow.schema import Schemas
 from .actions import EngineFacts, say_to
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
@@ -179,7 +180,8 @@ class WorkflowJob:
             files = await self.parts.receiver.receive(request, folder, self.id)
             async with ProgressReporter(report, previews=request.previews) as reporter:
                 if lines:
-                    await self.parts.models.ensure_for_run(lines, say_to(reporter))
+                    ensured = await self.parts.models.ensure_for_run(lines, say_to(reporter))
+                    self.warnings += ensured.notes
                 # What its nodes buy from a service would be paid for twice.
                 may_repeat = not self.comfy_org_key
                 first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat)
@@ -267,6 +269,7 @@ class _Attempt:
                 nodes = (await target.describe()).nodes
                 schemas = Schemas(nodes or {}, "the worker's engine")
                 prompt = changed(convert(job.request, schemas), job.request)
+            prompt = without_repo_list(prompt)
             lacking = await fetch_lacking(
                 job.request.models, target, parts.models, say_to(self.reporter)
             )

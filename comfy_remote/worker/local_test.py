@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from ..errors import ConfigurationError
 from ..json_text import parse_json
+from ..text_file import text_of
 from .handler import JobHandler
 
 __all__ = ["job_to_test", "run_test"]
@@ -47,9 +48,9 @@ def job_to_test(given: str | None, beside: Path = _BESIDE) -> JsonValue:
     if given is None:
         if not beside.is_file():
             return {"workflow": _WORKFLOW, "format": "plain"}
-        where, given = str(beside), beside.read_text(encoding="utf-8-sig")
+        where = str(beside)
     try:
-        job = parse_json(given)
+        job = parse_json(text_of(beside.read_bytes()) if given is None else given)
     except ValueError as error:
         raise ConfigurationError(f"{where} is not JSON: {error}.") from None
     return job["input"] if isinstance(job, dict) and "input" in job else job

@@ -1,7 +1,7 @@
 """The worker as a RunPod serverless handler: ``python -m comfy_remote.worker.runpod_entry``.
 
-The only module that imports the RunPod SDK, and not before the engine has been started: the
-import takes longer than a second, in which a ComfyUI gets a good part of its own way.
+The RunPod SDK is imported (by `sdk`) when the engine has been started: a ComfyUI gets a good part
+of its own way meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from pydantic import JsonValue
 
@@ -27,9 +28,10 @@ from .guard import wait_for_end_of
 from .handler import JobHandler
 from .local_test import job_to_test, run_test
 from .models.folders import volume_report
+from .progress import Report
 from .settings import WorkerSettings, is_true
 
-__all__ = ["main"]
+__all__ = ["main", "without_processor_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,52 +108,43 @@ def _local_api(arguments: Sequence[str]) -> list[str]:
 
 
 def _serve(handler: JobHandler, engine: Engine) -> None:
-    # Without a queue (the SDK's own HTTP server), there is nobody to report progress to.
+    # Without a queue (the SDK's own HTTP server), RunPod's GPU is not there either.
     local = "RUNPOD_WEBHOOK_POST_OUTPUT" not in os.environ
     if "RUNPOD_DEBUG_LEVEL" not in os.environ:
         # By default the SDK logs every result whole, with megabytes of base64.
         os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
-    import runpod
-    from runpod import http_client
-    from runpod.http_client import AsyncClientSession
-    from runpod.serverless.modules.rp_http import send_result
+    with nullcontext() if "--rp_debugger" in sys.argv else without_processor_name():
+        from .sdk import take_jobs
 
-    if os.environ.get("RUNPOD_AI_API_KEY"):
-        # On a machine where somebody has used RunPod's own command line, the SDK would send
-        # the key from ~/.runpod/config.toml to the queue, instead of the one for this worker.
-        http_client.get_credentials = _no_credentials
+    async def handle(job: dict[str, JsonValue], report: Report) -> dict[str, JsonValue]:
+        return await handler(str(job["id"]), _payload_of(job), report)
 
-    config: dict[str, object] = {}
+    async def ready() -> bool:
+        await _until_ready(handler)
+        return handler.broken is None
 
-    async def handle(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        try:
-            answer = await run(job)
-        finally:
-            # The SDK takes the next job once this one has ended.
-            await _until_ready(handler)
-            if handler.broken is not None:
-                config["refresh_worker"] = True
-        if answer.get("refresh_worker"):
-            # RunPod replaces the worker, and the SDK ends this process once it has answered.
-            config["refresh_worker"] = True
-        return answer
-
-    async def run(job: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        job_id, payload = str(job["id"]), _payload_of(job)
-        if local:
-            return await handler(job_id, payload, _no_report)
-        async with AsyncClientSession() as session:
-            # Not the SDK's `progress_update`: that posts from a thread of its own, so an
-            # update can overtake the result and leave the job in progress for good.
-            async def report(snapshot: dict[str, JsonValue]) -> None:
-                await send_result(session, {"status": "IN_PROGRESS", "output": snapshot}, job)
-
-            return await handler(job_id, payload, report)
-
-    config["handler"] = handle
     # No job is taken, and so none fails, before the engine has started once.
     asyncio.run(_first_ready(handler, engine, check_gpu=not local))
-    runpod.serverless.start(config)
+    take_jobs(handle, ready)
+
+
+@contextmanager
+def without_processor_name() -> Iterator[None]:
+    """While it is imported, the SDK looks for the processor's name, for its debugger alone.
+
+    That takes a second of CPU, which the engine's start needs. Without a name, the SDK goes on.
+    """
+    try:
+        import cpuinfo
+    except ImportError:
+        yield
+        return
+    look = cpuinfo.get_cpu_info
+    cpuinfo.get_cpu_info = dict
+    try:
+        yield
+    finally:
+        cpuinfo.get_cpu_info = look
 
 
 async def _first_ready(handler: JobHandler, engine: Engine, *, check_gpu: bool) -> None:
@@ -181,14 +174,6 @@ def _payload_of(job: dict[str, JsonValue]) -> JsonValue:
     if isinstance(payload, dict) and bucket and "s3Config" not in payload:
         return {**payload, "s3Config": bucket}
     return payload
-
-
-def _no_credentials(*_: object) -> None:
-    """Stands in for the SDK's reader of ``~/.runpod/config.toml``."""
-
-
-async def _no_report(_snapshot: dict[str, JsonValue]) -> None:
-    """There is nobody to report to."""
 
 
 def _end_with(parent: int) -> None:

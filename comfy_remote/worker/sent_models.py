@@ -85,7 +85,11 @@ async def fetch_lacking(
     lines = [line for line in lines if line not in strange]
     try:
         if lines:
-            await library.ensure_for_run(lines, say)
+            answer = await library.ensure_for_run(lines, say)
+            if not answer.ensured:
+                return LackingModels(
+                    _names([*lines, *strange]), ModelUnavailable(" ".join(answer.notes))
+                )
     except (ModelUnavailable, WorkflowInvalid) as error:
         return LackingModels(_names([*lines, *strange]), error)
     return LackingModels(_names(strange), _NO_SUCH_FOLDER)

@@ -14,6 +14,7 @@ from yarl import URL
 from ..errors import ConfigurationError
 from ..net.address import host_list, is_loopback
 from ..net.bucket import BucketSettings
+from ..wire.request import FORMATS
 from ..wire.runpod import RUN_RESULT_LIMIT
 from .models.settings import ModelSettings
 
@@ -63,6 +64,7 @@ class WorkerSettings:
         keep_outputs: Whether a job's files stay in the engine's folders.
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
+        answer_format: The shape of answers to jobs that do not show which they expect.
     """
 
     result_limit: int | None = None
@@ -81,6 +83,7 @@ class WorkerSettings:
     keep_outputs: bool = False
     worker: str | None = None
     refresh: bool = False
+    answer_format: str = "worker-comfyui"
     models: ModelSettings = field(default_factory=ModelSettings)
 
     @classmethod
@@ -90,8 +93,8 @@ class WorkerSettings:
         ``COMFY_REMOTE_STORE_URL``, ``COMFY_REMOTE_WORKER_DIR``, ``COMFY_REMOTE_KEPT_LIMIT``,
         ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
         ``COMFY_REMOTE_INPUT_HOSTS``, ``COMFY_REMOTE_BUCKET_HOSTS``, ``RUNPOD_AI_API_KEY``,
-        ``RUNPOD_POD_ID``, ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``), and what
-        `BucketSettings` and `ModelSettings` read.
+        ``RUNPOD_POD_ID``, ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``),
+        ``COMFY_REMOTE_FORMAT``, and what `BucketSettings` and `ModelSettings` read.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -125,6 +128,7 @@ class WorkerSettings:
             cancel_grace=_positive(environ, "COMFY_REMOTE_CANCEL_GRACE") or 30.0,
             keep_outputs=is_true(environ, KEEP_OUTPUTS),
             refresh=is_true(environ, "REFRESH_WORKER"),
+            answer_format=_format(environ),
             models=models,
         )
 
@@ -132,6 +136,16 @@ class WorkerSettings:
 def is_true(environ: Mapping[str, str], name: str) -> bool:
     """Whether a variable is ``true``, in any case."""
     return environ.get(name, "").strip().lower() == "true"
+
+
+def _format(environ: Mapping[str, str]) -> str:
+    name = environ.get("COMFY_REMOTE_FORMAT", "").strip() or "worker-comfyui"
+    if name not in FORMATS:
+        raise ConfigurationError(
+            f"COMFY_REMOTE_FORMAT is {name!r}, which is not the name of a form of answers.",
+            advice=f"Use one of: {', '.join(FORMATS)}.",
+        )
+    return name
 
 
 def _folder(environ: Mapping[str, str], volume: Path) -> Path:

@@ -68,7 +68,7 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class BucketStore:
-    """``{job id}/{SHA-256's beginning}/{filename}``, reached by signed addresses.
+    """``{prefix}/{job id}/{SHA-256's beginning}/{filename}``, reached by signed addresses.
 
     Args:
         guard: Where its address may lead, if a request named it.

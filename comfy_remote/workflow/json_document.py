@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from ..text_file import NotText, text_of
 from ..types import JsonValue, mapping, mappings
 
 __all__ = [
@@ -34,9 +35,8 @@ def decode(data: bytes, name: str) -> str:
     if not data.strip():
         raise WorkflowInvalid(f"{name} is empty: it is not valid JSON.", advice=EXPORT)
     try:
-        # Windows PowerShell writes UTF-16 when it redirects.
-        return data.decode(json.detect_encoding(data))
-    except UnicodeDecodeError:
+        return text_of(data)
+    except NotText:
         raise WorkflowInvalid(
             f"{name} is not a text file, nor of a kind that ComfyUI saves workflows in.",
             advice=EXPORT,

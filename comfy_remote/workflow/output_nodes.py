@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..outputs import OutputKind
 
-__all__ = ["OUTPUT_NODES", "FileSize", "OutputNode"]
+__all__ = ["ADD_AN_OUTPUT", "NO_OUTPUT", "OUTPUT_NODES", "FileSize", "OutputNode"]
+
+NO_OUTPUT = "No node of the workflow saves or shows anything"
+"""What a prompt without an output node is told, on every face; ComfyUI refuses to run it."""
+ADD_AN_OUTPUT = "Add a Save Image node, or another that saves."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ OUTPUT_NODES: Mapping[str, OutputNode] = {
     "SaveText": OutputNode("text", other="text"),
     "SaveTextNode": OutputNode(other="text"),
     "ComfyRemoteOutput": OutputNode(other="values"),
+    "RunPodRemoteExecute": OutputNode(other="pictures from elsewhere"),
     # Previews.
     "PreviewImage": OutputNode(other="previews", size=_PNG, preview=True),
     "MaskPreview": OutputNode(other="previews", preview=True),

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from ..errors import WorkflowInvalid
 from ..types import JsonValue
 from .change.sources import Sources
-from .prompt import Prompt
+from .prompt import Node, Prompt, is_link
 
-if TYPE_CHECKING:
-    from .convert.document import SavedNode
-
-__all__ = ["find_repo_list"]
+__all__ = ["find_repo_list", "is_repo_list", "without_repo_list"]
 
 _TITLE = "repo_list"
 _TEXTS = ("text", "string", "value")
@@ -30,7 +26,43 @@ def find_repo_list(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = No
         prompt: API format, where ``_meta`` has the titles; used if the workflow has no such node.
         workflow: UI format: nodes that only show a text (notes) are in no prompt.
     """
-    return "\n".join(_in_workflow(workflow) if workflow else ()) or "\n".join(_in_prompt(prompt))
+    texts = filter(None, _in_workflow(workflow) if workflow else ())
+    return "\n".join(texts) or "\n".join(_in_prompt(prompt))
+
+
+def without_repo_list(prompt: Prompt) -> Prompt:
+    """The prompt without its nodes titled ``repo_list`` that nothing is linked from, and without
+    those that only they are linked to.
+
+    They are for the list, which travels by itself. The engine may not have their class, and would
+    refuse the whole prompt.
+    """
+    users: dict[str, set[str]] = {}
+    for node_id, node in prompt.items():
+        for value in node["inputs"].values():
+            if is_link(value):
+                users.setdefault(str(value[0]), set()).add(node_id)
+    lists = (node_id for node_id, node in prompt.items() if _titled(node))
+    waiting = [node_id for node_id in lists if node_id not in users]
+    omitted = set(waiting)
+    while waiting:
+        for value in prompt[waiting.pop()]["inputs"].values():
+            source = str(value[0]) if is_link(value) else ""
+            if source in prompt and source not in omitted and users[source] <= omitted:
+                omitted.add(source)
+                waiting.append(source)
+    if not omitted:
+        return prompt
+    return {node_id: node for node_id, node in prompt.items() if node_id not in omitted}
+
+
+def is_repo_list(title: str | None) -> bool:
+    """Whether a node with that title holds the list."""
+    return title is not None and title.casefold() == _TITLE
+
+
+def _titled(node: Node) -> bool:
+    return is_repo_list(node.get("_meta", {}).get("title"))
 
 
 def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
@@ -42,20 +74,14 @@ def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
         return  # it is only embedded in the pictures; the prompt is what runs
     for graph in (document.root, *document.subgraphs.values()):
         for node in graph.nodes:
-            if _is_titled(node.title) and node.mode not in (MUTED, BYPASSED):
-                yield from _text_of(node)
-
-
-def _text_of(node: SavedNode) -> Iterator[str]:
-    values = node.values.values() if isinstance(node.values, dict) else node.values or ()
-    texts = [value for value in values if isinstance(value, str)]
-    yield from texts[:1]
+            if is_repo_list(node.title) and node.mode not in (MUTED, BYPASSED):
+                yield node.first_text or ""
 
 
 def _in_prompt(prompt: Prompt) -> Iterator[str]:
     sources = Sources(prompt)
     for node_id, node in prompt.items():
-        if not _is_titled(node.get("_meta", {}).get("title")):
+        if not _titled(node):
             continue
         for name in _TEXTS:
             place = sources.text((node_id, name)) if name in node["inputs"] else None
@@ -63,7 +89,3 @@ def _in_prompt(prompt: Prompt) -> Iterator[str]:
             if isinstance(text, str):
                 yield text
                 break
-
-
-def _is_titled(title: str | None) -> bool:
-    return title is not None and title.casefold() == _TITLE

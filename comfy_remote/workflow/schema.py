@@ -78,9 +78,12 @@ class InputSchema:
         return named if isinstance(named, str) else self.type
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NodeSchema:
-    """One node class: its inputs in the editor's order, and the types of its outputs."""
+    """One node class: its inputs in the editor's order, and the types of its outputs.
+
+    Equal to itself only, so that what follows from it can be cached.
+    """
 
     name: str
     title: str

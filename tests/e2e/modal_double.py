@@ -86,7 +86,9 @@ class FakeModal:
         self._numbers = itertools.count(1)
         self._container = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
-        self.spawned = 0
+        self.spawned = self.started = self.lost = 0
+        self._running: asyncio.Future[str] | None = None
+        self._ending = False
         self.up = True
 
     def __call__(self) -> Any:
@@ -120,9 +122,24 @@ class FakeModal:
     async def _run(self, call_id: str, payload: str) -> str:
         async with self._container:
             CALL.set(call_id)
-            answer = await self._instance.run.local(payload)
-            assert isinstance(answer, str), "only text crosses"
-            return answer
+            while True:
+                self.started += 1
+                self._running = asyncio.ensure_future(self._instance.run.local(payload))
+                try:
+                    answer = await self._running
+                except asyncio.CancelledError:
+                    if not self._ending:
+                        raise  # the call was cancelled
+                    self._ending = False
+                    continue  # in another container
+                assert isinstance(answer, str), "only text crosses"
+                return answer
+
+    def container_ends(self) -> None:
+        """The machine is gone while a call runs: Modal starts it again elsewhere."""
+        assert self._running is not None
+        self.lost, self._ending = self.lost + 1, True
+        self._running.cancel()
 
     async def _get(self, call_id: str, timeout: float) -> str:
         assert timeout == 0

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -50,13 +51,31 @@ def upload(image: dict[str, str]) -> None:
     urllib.request.urlopen(request, timeout=30).close()
 
 
+def as_text(refusal: str) -> str:
+    answer = json.loads(refusal)
+    kind, message = answer["error"]["type"], answer["error"]["message"]
+    if kind == "prompt_outputs_failed_validation":
+        message = "Workflow validation failed"
+    lines = [
+        f"• Node {node_id} ({key}): {value}"
+        for node_id, node in answer["node_errors"].items()
+        for key, value in node.items()
+    ]
+    return (
+        ":\n".join([message, "\n".join(lines)]) if lines else f"{message}. Raw response: {refusal}"
+    )
+
+
 async def stand_in(job: dict[str, Any]) -> dict[str, object]:
     workflow = job["input"].get("workflow")
     if workflow is None:
         return {"error": "Missing 'workflow' parameter"}
     for image in job["input"].get("images") or []:
         upload(image)
-    prompt_id = json.loads(ask("/prompt", {"prompt": workflow}))["prompt_id"]
+    try:
+        prompt_id = json.loads(ask("/prompt", {"prompt": workflow}))["prompt_id"]
+    except urllib.error.HTTPError as refused:
+        return {"error": as_text(refused.read().decode())}
     while not (history := json.loads(ask(f"/history/{prompt_id}"))):
         await asyncio.sleep(0.05)
     entry = history[prompt_id]

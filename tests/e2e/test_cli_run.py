@@ -104,6 +104,40 @@ def test_an_example_on_the_default_target(cli: Cli) -> None:
     assert not list((cli.folder / "output").glob(".comfy-remote-*"))
 
 
+@pytest.mark.parametrize("kind", ["PrimitiveStringMultiline", "Text of a pack"])
+@pytest.mark.parametrize("ui", [False, True], ids=["api", "ui"])
+def test_the_node_of_a_repo_list_costs_no_job(
+    cli: Cli, sandbox_url: str, kind: str, ui: bool
+) -> None:
+    """The sandbox has neither class."""
+    text = "lora https://x.example/a.safetensors"
+    workflow: dict = json.loads(slow(cli.folder, 0.0, 1).read_text())
+    workflow["99"] = {
+        "class_type": kind,
+        "inputs": {"value": text},
+        "_meta": {"title": "repo_list"},
+    }
+    if ui:
+        nodes = [
+            {"id": 1, "type": "EmptyImage", "widgets_values": [8, 8, 1, 255]},
+            {"id": 2, "type": "SaveImage", "widgets_values": ["listed"]},
+            {"id": 3, "type": kind, "title": "repo_list", "widgets_values": [text]},
+        ]
+        nodes[0]["outputs"] = [{"name": "IMAGE", "type": "IMAGE", "links": [1]}]
+        nodes[1]["inputs"] = [{"name": "images", "type": "IMAGE", "link": 1}]
+        workflow = {"nodes": nodes, "links": [[1, 1, 0, 2, 0, "IMAGE"]], "version": 0.4}
+    path = cli.folder / "listed.json"
+    path.write_text(json.dumps(workflow))
+    done = cli("run", path, "--on", sandbox_url)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("The models of repo_list are not fetched") == 1
+    skipped = cli("run", path, "--on", sandbox_url, "--no-repo-list")
+    assert skipped.returncode == 0, skipped.stderr
+    assert "models of repo_list" not in skipped.stderr
+    checked = cli("check", path, "--on", sandbox_url)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_json_lines(cli: Cli, sandbox_url: str) -> None:
     done = cli(
         *("run", EXAMPLES / "collage.json", "--on", sandbox_url, "-o", "here", "--json"),

@@ -469,6 +469,27 @@ async def test_the_right_part_of_a_prompt_runs(server: PackServer, target: Sandb
         assert set(entry["outputs"]) == {"3"}
 
 
+async def test_a_repo_list_is_read_and_its_node_left_out(
+    sandbox: PackServer, target: SandboxServer
+) -> None:
+    node = {**_node("Text of a pack", text="lora https://x.example/a"), "_meta": {}}
+    node["_meta"]["title"] = "repo_list"
+    async with page(sandbox.url) as shown:
+        await shown.confirm(target.url)
+        for with_list in (True, False):
+            switched = {"client_id": shown.client_id, "target": target.url, "repo_list": with_list}
+            answer = await shown.session.post(
+                f"{sandbox.url}/remote/switch", json=switched, headers={"Origin": sandbox.url}
+            )
+            assert answer.status == 200
+            queued = await shown.queue(picture(**{"7": node}))
+            assert queued.status == 200, queued.body
+            prompt_id = queued.body["prompt_id"]
+            ended = await shown.heard(JOB_EVENT, prompt_id, state="succeeded")
+            said = " ".join(ended.get("warnings", []))
+            assert ("models of repo_list are not fetched" in said) is with_list
+
+
 @pytest.mark.parametrize(
     ("where", "words"),
     [
@@ -798,5 +819,5 @@ async def test_a_result_that_is_too_large_says_what_to_do(
             assert error["exception_type"] == "Remote job on runpod:lane", error[
                 "exception_message"
             ]
-            assert "Have the worker store large outputs" in error["exception_message"]
+            assert "BUCKET_ENDPOINT_URL" in error["exception_message"]
             assert (await shown.ended(prompt_id))["status"]["status_str"] == "error"

@@ -31,7 +31,7 @@ from comfy_remote.calls.rest import RestClient
 from comfy_remote.deploy.modal import calls as calls_module
 from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import JobCancelled, OutputLost, WorkflowInvalid
-from comfy_remote.events import Preview, Progress
+from comfy_remote.events import Log, Preview, Progress
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.values import encode, read_value
@@ -149,6 +149,19 @@ async def _raw(app: App, path: str, body: Any = None) -> tuple[int, Any]:
         ) as answer,
     ):
         return answer.status, await answer.json()
+
+
+async def _ended(app: App, call_id: str) -> Any:
+    while True:
+        status = (await _raw(app, f"status/{call_id}"))[1]
+        if status["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
+            return status
+        await asyncio.sleep(0.05)
+
+
+async def _runs(app: App, call_id: str, attempt: int) -> bool:
+    status = (await _raw(app, f"status/{call_id}"))[1]
+    return status.get("attempt", 1) == attempt and bool(status.get("output", {}).get("step"))
 
 
 def slow(seconds: float) -> Any:
@@ -388,7 +401,7 @@ async def test_notes_that_cannot_be_written_cost_no_job(app: App) -> None:
     write = app.project.notes.put.aio
 
     async def put(key: str, value: str, **options: Any) -> bool:
-        if key.endswith("/run"):
+        if key.endswith("/run") and not options:  # the first one says that the job has begun
             raise modal.exception.ConnectionError("the Dict is not there")
         return await write(key, value, **options)
 
@@ -403,6 +416,86 @@ async def test_notes_that_cannot_be_written_cost_no_job(app: App) -> None:
     assert job["status"] == "COMPLETED"
     _, job = await _raw(app, "runsync", {"input": {"action": "models"}})
     assert job["status"] in ("COMPLETED", "FAILED")
+
+
+async def test_a_job_whose_container_ends_is_started_once_more_and_its_user_is_told(
+    app: App, tmp_path: Path
+) -> None:
+    """Modal starts a call again and again; the job stands there as one job."""
+    with Record(tmp_path / "home") as record:
+        async with Client(app.target(), record=record) as client:
+            job = await client.submit(slow(2.0))
+            events = []
+            async for event in job:
+                events.append(event)
+                if isinstance(event, Progress) and event.step and not app.calls.lost:
+                    app.calls.container_ends()
+            outputs = await job.outputs()
+    assert len(outputs) == 2
+    assert [e.message for e in events if isinstance(e, Log) and "attempt 2" in e.message]
+    assert app.calls.started == 2
+    status = (await _raw(app, "status/fc-0001"))[1]
+    assert (status["status"], status["attempt"]) == ("COMPLETED", 2)
+
+
+@pytest.mark.parametrize(
+    ("policy", "starts", "said"),
+    [
+        ({}, 2, "The job has been started again once already."),
+        ({"retryLost": False}, 1, "The job is not started again: its request or its nodes do not"),
+    ],
+)
+async def test_no_job_is_started_and_paid_for_again_and_again(
+    app: App, policy: Any, starts: int, said: str
+) -> None:
+    body = {"input": {"workflow": slow(60.0)}, "policy": policy}
+    call_id = (await _raw(app, "run", body))[1]["id"]
+    for number in range(1, starts + 1):
+        while not await _runs(app, call_id, number):
+            await asyncio.sleep(0.05)
+        app.calls.container_ends()
+        while app.calls.started == number:
+            await asyncio.sleep(0.01)
+    status = await _ended(app, call_id)
+    assert status["status"] == "FAILED" and said in json.dumps(status["error"])
+    assert "The container that ran the job has ended." in json.dumps(status["error"])
+    # Modal's own start was a question only: the engine got nothing.
+    assert app.calls.started == starts + 1
+
+
+async def test_a_job_of_which_it_is_not_known_whether_it_began_does_not_begin(app: App) -> None:
+    write, tries = app.project.notes.put.aio, 0
+
+    async def put(key: str, value: str, **options: Any) -> bool:
+        nonlocal tries
+        if key.endswith("/run"):
+            tries += 1
+            if tries < 6:
+                raise modal.exception.ConnectionError("the Dict is not there")
+        return await write(key, value, **options)
+
+    app.project.notes.put.aio = put
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
+    assert job["status"] == "FAILED" and tries == 5
+    assert "so it was not started" in json.dumps(job["error"])
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
+    assert job["status"] == "COMPLETED"
+
+
+async def test_a_note_whose_answer_was_lost_is_not_another_start(app: App) -> None:
+    write, lost = app.project.notes.put.aio, 0
+
+    async def put(key: str, value: str, **options: Any) -> bool:
+        nonlocal lost
+        done = await write(key, value, **options)
+        if key.endswith("/run") and not lost:
+            lost += 1
+            raise modal.exception.ConnectionError("the answer was lost")
+        return done
+
+    app.project.notes.put.aio = put
+    _, job = await _raw(app, "runsync", {"input": {"workflow": PICTURE}})
+    assert job["status"] == "COMPLETED" and "attempt" not in job and lost == 1
 
 
 @pytest.mark.parametrize(

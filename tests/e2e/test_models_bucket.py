@@ -68,6 +68,18 @@ async def test_a_model_comes_from_the_bucket_by_a_signed_address(
         assert secret not in kept
 
 
+async def test_models_below_a_prefix(bucket: BucketSettings, s3: S3Server, tmp_path: Path) -> None:
+    s3.client.put_object(Bucket="models", Key="team/a/vae/ae.safetensors", Body=MODEL)
+    below = replace(bucket, prefix="team/a")
+    answer = await ensure(library_for(tmp_path, bucket=below), "vae r2:ae.safetensors")
+    assert answer.fetched == ["vae/ae.safetensors"]
+    assert files_in(tmp_path) == {"vae/ae.safetensors": MODEL}
+    with pytest.raises(ModelUnavailable, match="models/team/a"):
+        await ensure(
+            library_for(tmp_path, bucket=below), f"lora {s3.url}/models/loras/a.safetensors"
+        )
+
+
 async def test_what_is_begun_is_resumed(bucket: BucketSettings, tmp_path: Path) -> None:
     import asyncio
 
@@ -95,7 +107,7 @@ async def test_what_the_bucket_lacks_and_a_wrong_key_are_told(
         await ensure(library_for(tmp_path, bucket=wrong), "lora r2:with%20space+ö.safetensors")
     assert "R2_SECRET_ACCESS_KEY" in denied.value.advice
     assert "another-secret" not in str(denied.value)
-    with pytest.raises(ModelUnavailable, match="this worker's is"):
+    with pytest.raises(ModelUnavailable, match="does not lead into"):
         await ensure(
             library_for(tmp_path, bucket=bucket), f"vae {bucket.endpoint}/other/vae/a.safetensors"
         )

@@ -152,6 +152,26 @@ async def test_two_jobs_with_an_input_of_one_name_get_their_own(
         assert Image.open(output["path"]).convert("RGB").getpixel((0, 0)) == color
 
 
+@pytest.mark.parametrize("name", ["pasted/in.png", "clipspace/in.png [input]", "in.png [output]"])
+async def test_an_input_in_any_of_comfyuis_folders_arrives(
+    endpoint: str, tmp_path: Path, name: str
+) -> None:
+    """That worker uploads a file under its whole name, and ComfyUI makes no folder for it."""
+    plain = name.partition(" ")[0]
+    path = tmp_path / ("output" if name.endswith("[output]") else "") / plain
+    path.parent.mkdir(exist_ok=True)
+    color = tuple((next(_COLOURS) + 1).to_bytes(3, "big"))
+    Image.new("RGB", (8, 8), color).save(path)
+    prompt = {
+        "1": _node("LoadImage", image=name),
+        "2": _node("SaveImage", images=["1", 0], filename_prefix="own"),
+    }
+    status, events, err = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 0, err
+    [output] = events[-1]["outputs"]
+    assert Image.open(output["path"]).convert("RGB").getpixel((0, 0)) == color
+
+
 async def test_a_workflow_that_fails_after_a_file_was_saved_has_failed(
     endpoint: str, tmp_path: Path
 ) -> None:
@@ -215,6 +235,30 @@ async def test_where_nothing_comes_back_the_reason_is_the_worker(
     assert "Comfy Remote's own worker" in error["advice"]
     assert "Save Image" not in error["message"] + error["advice"]
     assert error["resume"] is None
+
+
+async def test_what_its_comfyui_refuses_is_said_as_any_comfyui_says_it(
+    endpoint: str, tmp_path: Path
+) -> None:
+    prompt = {
+        "1": _node("EmptyImage", width=-1, height=16, batch_size=1, color=0),
+        "2": _node("SaveImage", images=["1", 0], filename_prefix="x"),
+    }
+    status, events, _ = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 4
+    error = events[-1]
+    assert error["code"] == "workflow_invalid"
+    assert "node 1 (EmptyImage): Value -1 smaller than min of 1" in error["message"]
+    assert (error["details"]["node_id"], error["details"]["node_class"]) == ("1", "EmptyImage")
+    [problem] = error["details"]["node_errors"]["1"]["errors"]
+    assert problem["type"] == "value_smaller_than_min"
+
+    prompt["1"] = _node("NoSuchNode")
+    status, events, _ = await _run(endpoint, prompt, tmp_path, "--json")
+    assert status == 4
+    assert events[-1]["code"] == "workflow_invalid"
+    assert "NoSuchNode" in events[-1]["message"]
+    assert "install the node pack" in events[-1]["advice"]
 
 
 async def test_the_page_shows_each_on_its_own_node_or_on_none(

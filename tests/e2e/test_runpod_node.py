@@ -218,10 +218,12 @@ def test_saved_workflows_are_listed(setting: Setting) -> None:
     info = setting.engine.json("/object_info/RunPodRemoteExecute")["RunPodRemoteExecute"]
     assert info["category"] == "RunPod"
     assert info["display_name"] == "RunPod Remote Execute"
-    assert info["output"] == ["IMAGE"]
+    assert info["output"] == ["IMAGE", "VIDEO"]
+    assert info["output_node"] is True
     inputs = {**info["input"]["required"], **info["input"]["optional"]}
     assert list(inputs)[:3] == ["workflow_json", "enable_remote", "input_images"]
     assert inputs["enable_remote"][1]["label_on"] == "RunPod"
+    assert inputs["enable_remote"][1]["default"] is False  # on, it spends money
     assert inputs["enable_remote"][1]["label_off"] == "Local"
     assert "twice.json" in json.dumps(inputs["workflow_file"])
     assert not any("key" in name for name in inputs)
@@ -262,6 +264,87 @@ def test_what_has_run_is_not_run_again(setting: Setting) -> None:
         },
     )
     assert setting.jobs()["completed"] == before
+
+
+@pytest.mark.parametrize("remote", [True, False], ids=["remote", "local"])
+def test_it_works_as_the_only_node(setting: Setting, remote: bool) -> None:
+    """What comes back is in ComfyUI's output folder, readable by its owner only, and is shown."""
+    color = 0x0A0B0C if remote else 0x0D0E0F
+    workflow = {
+        "1": node("EmptyImage", width=16, height=8, batch_size=2, color=color),
+        "9": node("SaveImage", images=["1", 0], filename_prefix=f"alone/{remote}"),
+    }
+    prompt = {NODE: node("RunPodRemoteExecute", workflow_json=json.dumps(workflow))}
+    prompt[NODE]["inputs"]["enable_remote"] = remote
+    entry = setting.engine.run(prompt)
+    assert entry["status"]["completed"], entry["status"]["messages"]
+    (shown,) = entry["outputs"].values()
+    assert len(shown["images"]) == 2
+    for one in shown["images"]:
+        path = setting.server.directory / "output" / one["subfolder"] / one["filename"]
+        assert (one["type"], path.stat().st_size > 0) == ("output", True)
+        picture = Image.open(io.BytesIO(setting.engine.file(one)))
+        pixel = picture.convert("RGB").getpixel((0, 0))
+        assert pixel == tuple(color.to_bytes(3, "big"))
+        if remote and os.name == "posix":
+            assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture(scope="module")
+def films(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a ComfyUI elsewhere, confirmed: the sandbox makes no films."""
+    with comfyui_with_pack(tmp_path_factory.mktemp("films")) as server:
+        header = {"Origin": setting.server.url}
+        body = {"target": server.url}
+        status, answer = setting.engine.request("/remote/addresses", body, **header)
+        assert status == 200, answer
+        yield server.url
+
+
+FILM = {
+    "1": node("EmptyImage", width=64, height=48, batch_size=5, color=0x3366CC),
+    "2": node("CreateVideo", images=["1", 0], fps=8.0),
+    "3": node("SaveVideo", video=["2", 0], filename_prefix="film", format="mp4", codec="h264"),
+}
+FRAMES = {
+    "1": FILM["1"],
+    "3": node("SaveWEBM", images=["1", 0], filename_prefix="film", codec="vp9", fps=8.0, crf=20.0),
+}
+
+
+@pytest.mark.parametrize("workflow", [FILM, FRAMES], ids=["of a video", "of frames"])
+@pytest.mark.parametrize("remote", [True, False], ids=["remote", "local"])
+def test_a_workflow_that_makes_a_film(
+    setting: Setting, films: str, workflow: Prompt, remote: bool
+) -> None:
+    prompt = graph(workflow, remote=remote, input_images=None, target=films)
+    prompt["9"] = {**FILM["3"], "inputs": {**FILM["3"]["inputs"], "video": [NODE, 1]}}
+    prompt["9"]["inputs"]["filename_prefix"] = "outer film"
+    prompt["10"] = node("GetVideoComponents", video=[NODE, 1])
+    prompt["11"] = node("PreviewAny", source=["10", 2])
+    entry = setting.engine.run(prompt)
+    assert entry["status"]["completed"], entry["status"]["messages"]
+    frames = [Image.open(io.BytesIO(setting.engine.file(one))) for one in pictures(entry, "8")]
+    assert [frame.size for frame in frames] == [(64, 48)] * 5
+    for frame in frames:
+        pixel = frame.convert("RGB").getpixel((30, 20))
+        assert isinstance(pixel, tuple)
+        assert all(abs(a - b) < 8 for a, b in zip(pixel, (0x33, 0x66, 0xCC), strict=True)), pixel
+    (film,) = pictures(entry, "9")
+    assert setting.engine.file(film)[4:8] == b"ftyp"
+    assert entry["outputs"]["11"]["text"] == ["8.0"]
+
+
+def pictures(entry: dict[str, Any], node_id: str) -> list[dict[str, Any]]:
+    return list(entry["outputs"][node_id]["images"])
+
+
+async def test_what_wants_a_film_where_there_is_none_says_why(setting: Setting) -> None:
+    prompt = graph(INVERT, remote=False)
+    prompt["9"] = node("SaveVideo", video=[NODE, 1], filename_prefix="x", format="auto")
+    prompt["9"]["inputs"]["codec"] = "auto"
+    seen = await watched(setting, prompt)
+    assert "add a Save Video node" in str(seen.error)
 
 
 @dataclass

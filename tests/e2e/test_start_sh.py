@@ -56,6 +56,7 @@ NODE_CLASS_MAPPINGS = {"OnTheVolume": OnTheVolume}
 def environment(**more: str | Path) -> dict[str, str]:
     """As in the image, but for the paths; nothing of the developer's own settings."""
     ours = ("COMFY", "RUNPOD_", "LD_PRELOAD", "SERVE_API", "NETWORK_VOLUME", "MODE_TO_RUN")
+    ours += ("PUBLIC_KEY",)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     fixed = {
         "COMFY_REMOTE_ROOT": ROOT,
@@ -230,6 +231,84 @@ def test_wrong_settings_are_named(setting: dict[str, str], words: str) -> None:
     ended = run(env=environment(**setting))
     assert ended.returncode != 0
     assert words in ended.stdout + ended.stderr
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def with_ssh(tmp_path: Path, key: str) -> dict[str, str]:
+    tools = tmp_path / "bin"
+    tool(tools, "a_python", "exit 0")
+    env = environment(
+        COMFY_REMOTE_ENGINE="sandbox",
+        COMFY_REMOTE_PYTHON=tools / "a_python",
+        HOME=tmp_path,
+        PUBLIC_KEY=key,
+        A_TOKEN="planted-token",
+    )
+    return {**env, "PATH": f"{tools}:/usr/bin:/bin"}
+
+
+def test_people_can_log_in_with_their_keys(tmp_path: Path) -> None:
+    tool(tmp_path / "bin", "ssh-keygen", f'echo "$@" > {tmp_path}/keygen')
+    tool(tmp_path / "bin", "sshd", f'env > {tmp_path}/sshd; echo "$0 $@" >> {tmp_path}/sshd')
+    keys = "ssh-ed25519 AAAAC3Nza me@here\necdsa-sha2-nistp256 AAAAE2V you@there"
+    ended = run(env=with_ssh(tmp_path, keys))
+    assert ended.returncode == 0, ended.stderr
+    authorized = tmp_path / ".ssh" / "authorized_keys"
+    assert authorized.read_text() == f"{keys}\n"
+    assert authorized.stat().st_mode & 0o777 == 0o600
+    assert authorized.parent.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "keygen").read_text() == "-A\n"
+    server = (tmp_path / "sshd").read_text()
+    assert f"{tmp_path}/bin/sshd" in server
+    assert "PasswordAuthentication=no" in server
+    assert "planted-token" not in server
+    assert "An SSH server runs" in ended.stdout
+
+
+def test_what_is_no_key_stops_and_a_missing_server_does_not(tmp_path: Path) -> None:
+    wrong = run(env=with_ssh(tmp_path, "-----BEGIN OPENSSH PRIVATE KEY-----\nplanted"))
+    assert wrong.returncode == 1
+    assert "not a public key" in wrong.stderr
+    assert "planted" not in wrong.stderr
+    if not shutil.which("sshd", path="/usr/bin:/bin"):
+        without = run(env=with_ssh(tmp_path, "ssh-ed25519 AAAA"))
+        assert without.returncode == 0
+        assert "no SSH server" in without.stdout
+    assert not (tmp_path / ".ssh").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder_paths", "config"),
+    [
+        ("", "user/default/ComfyUI-Manager/config.ini"),
+        ("def get_system_user_directory(): ...", "user/__manager/config.ini"),
+    ],
+)
+def test_comfyui_manager_is_offline_unless_somebody_has_chosen(
+    tmp_path: Path, folder_paths: str, config: str
+) -> None:
+    comfyui = tmp_path / "ComfyUI"
+    (comfyui / "custom_nodes").mkdir(parents=True)
+    (comfyui / "folder_paths.py").write_text(folder_paths)
+    tool(tmp_path / "bin", "a_python", "exit 0")
+    env = environment(COMFYUI_DIR=comfyui, COMFY_REMOTE_PYTHON=tmp_path / "bin" / "a_python")
+    assert run(env=env).returncode == 0
+    assert not (comfyui / "user").exists(), "there is no Manager"
+
+    (comfyui / "custom_nodes" / "ComfyUI-Manager").mkdir()
+    assert "in the mode offline" in run(env=env).stdout
+    assert (comfyui / config).read_text() == "[default]\nnetwork_mode = offline\n\n"
+    (comfyui / config).write_text("[default]\nuse_uv = True\nnetwork_mode = offline\n")
+    assert run(env={**env, "COMFY_REMOTE_MANAGER_MODE": "public"}).returncode == 0
+    assert (comfyui / config).read_text() == "[default]\nnetwork_mode = public\nuse_uv = True\n"
+    wrong = run(env={**env, "COMFY_REMOTE_MANAGER_MODE": "open"})
+    assert wrong.returncode == 1
+    assert "offline, private, public" in wrong.stderr
 
 
 @pytest.fixture

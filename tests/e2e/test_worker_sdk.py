@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
-from helpers import free_port
+from helpers import free_port, until
 from PIL import Image
 from pydantic import JsonValue, SecretStr
 
@@ -161,10 +161,13 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def endpoint(engine: str, **environment: str) -> AsyncIterator[Endpoint]:
-    limits = GatewayLimits(poll_wait=5.0)
+async def endpoint(
+    engine: str, *, poll_wait: float = 5.0, workers: int = 1, **environment: str
+) -> AsyncIterator[Endpoint]:
+    limits = GatewayLimits(poll_wait=poll_wait)
     async with GatewayServer(endpoint_id="ep", token=TOKEN, limits=limits) as gateway:
-        gateway.add_sdk_worker([*ENTRY, engine], environment=environment)
+        for _ in range(workers):
+            gateway.add_sdk_worker([*ENTRY, engine], environment=environment)
         assert await gateway.wait_until_ready(START)
         headers = {"Authorization": f"Bearer {TOKEN.get_secret_value()}"}
         async with aiohttp.ClientSession(gateway.endpoint_url + "/", headers=headers) as session:
@@ -328,9 +331,33 @@ async def test_an_engine_that_dies_is_started_anew_and_its_job_run_again(
 
 
 async def test_refresh_worker_gives_each_job_a_worker_of_its_own() -> None:
-    async with endpoint("sandbox", REFRESH_WORKER="true") as client:
+    begun = time.monotonic()
+    async with endpoint("sandbox", poll_wait=60.0, REFRESH_WORKER="true") as client:
         workers = [(await client.answer(save(color=color))).worker for color in (1, 2, 3)]
     assert len(set(workers)) == 3
+    assert time.monotonic() - begun < 60.0, "none waits for the answer to an open question"
+
+
+@POSIX
+async def test_an_idle_worker_that_is_asked_to_end_ends_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with endpoint("sandbox", poll_wait=60.0) as client:
+        await client.answer(save())
+        worker = worker_pid(caplog)
+        os.kill(worker, signal.SIGTERM)
+        await until(lambda: "ended with status 0" in caplog.text)
+        assert (await client.answer(save(color=1))).outputs, "by the next worker"
+
+
+async def test_two_jobs_on_two_free_workers_never_share_one() -> None:
+    async with endpoint("sandbox", workers=2) as client:
+        for seed in range(0, 10, 2):
+            jobs = [await client.run(slow(8, seed + n)) for n in range(2)]
+            answers = [Answer.model_validate((await client.end(job))["output"]) for job in jobs]
+            if seed:  # by then both have started
+                assert answers[0].worker != answers[1].worker
 
 
 async def test_a_bucket_beside_the_input_reaches_the_worker(sandbox: Endpoint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -20,15 +21,18 @@ from pack import sandbox_with_pack
 from PIL import Image
 from pydantic import JsonValue, SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
+from yarl import URL
 
 from comfy_remote.errors import OutputLost, RequestTooLarge
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
+from comfy_remote.media.receive import Received
 from comfy_remote.net.bucket import Bucket, BucketSettings
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.runpod.kind import EndpointOptions, RunPodKind
 from comfy_remote.targets.runpod.target import RunPodTarget
+from comfy_remote.worker.storage import BucketStore
 
 pytest.importorskip("runpod")
 
@@ -151,6 +155,27 @@ async def test_large_outputs_travel_by_the_bucket_and_leave_nothing(
         assert image["data"].startswith(f"{s3.url}/{BUCKET}/sync-")
         assert SECRET_ACCESS_KEY not in json.dumps(seen)
     record.close()
+
+
+async def test_outputs_are_stored_below_the_prefix(s3: S3Server, tmp_path: Path) -> None:
+    import aiohttp
+
+    path = tmp_path / "a.png"
+    path.write_bytes(b"content")
+    below = settings(
+        s3, BUCKET_ENDPOINT_URL=f"{s3.url}/{BUCKET}/renders/", BUCKET_PREFIX="2026/nov"
+    )
+    file = Received(path, 7, hashlib.sha256(b"content").hexdigest())
+    at = await BucketStore(below).put("job", "a.png", file)
+    assert stored(s3) == [f"renders/2026/nov/job/{file.sha256[:12]}/a.png"]
+    assert at.url is not None
+    assert at.delete_url is not None
+    async with aiohttp.ClientSession() as session:
+        async with session.get(URL(at.url, encoded=True)) as response:
+            assert await response.read() == b"content"
+        async with session.delete(URL(at.delete_url, encoded=True)) as response:
+            assert response.status == 204
+    assert stored(s3) == []
 
 
 async def test_a_job_of_the_page_leaves_nothing_in_the_bucket(

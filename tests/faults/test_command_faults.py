@@ -56,7 +56,7 @@ BROKEN: dict[str, tuple[int, str, Callable[[str], Any], dict[str, Fault]]] = {
         lambda mark: {"1": {"class_type": "LoadImage", "inputs": {"image": "missing.png"}}},
         {},
     ),
-    "wrong key": (3, "refused the key", picture, {"": Answer(401)}),
+    "wrong key": (3, "refused the key|wants a login", picture, {"": Answer(401)}),
     "no such endpoint": (3, "404|no endpoint", picture, {"": Answer(404, PAGE)}),
     "asked too often": (3, "429", picture, {"SUBMIT": Answer(429, headers={"Retry-After": "0"})}),
     "a page": (3, "not JSON|not known", picture, {"": Answer(200, PAGE)}),

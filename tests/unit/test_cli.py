@@ -81,12 +81,24 @@ def modules_after(script: str) -> set[str]:
 def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
     ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
-    ahead = modules_after(
-        "import threading; from comfy_remote.cli.entry import import_ahead; import_ahead()\n"
+    script = (
+        "import sys, threading; sys.argv = ['comfy-remote', 'run', {!r}]\n"
+        "from comfy_remote.cli.entry import import_ahead; import_ahead()\n"
         "for thread in threading.enumerate():\n"
         "    if thread is not threading.main_thread(): thread.join()"
     )
-    assert "aiohttp" in ahead
+    assert "aiohttp" in modules_after(script.format("workflow.json"))
+    assert "aiohttp" not in modules_after(script.format("--help"))
+
+
+def test_a_run_of_a_prompt_imports_nothing_that_only_other_runs_need() -> None:
+    ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
+    other = {
+        *("comfy_remote.workflow.convert", "comfy_remote.schemas.finding"),  # UI format
+        "comfy_remote.workflow.text_to_image",  # no workflow
+        *("html", "statistics", "difflib"),  # notebooks, mistakes
+    }
+    assert ours.isdisjoint(other)
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1", "0", "soon", "1e999"])

@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 
+from comfy_remote.cli.convert import matching
+from comfy_remote.cli.entry import enter
 from comfy_remote.errors import ConfigurationError, WorkflowInvalid
 from comfy_remote.jobs.record import Record
 from comfy_remote.workflow.prompt import check_texts
@@ -145,3 +149,36 @@ def test_a_folder_whose_name_is_not_utf_8_is_said(tmp_path: Path) -> None:
         pytest.raises(ConfigurationError, match=r"cannot be recorded: it is not UTF-8"),
     ):
         record.add("job-1", target="t", source="o\udcff", folder=None, prompt={})
+
+
+def test_on_windows_texts_stay_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, click takes ``$HOME``, ``%NAME%``, ``~`` and patterns for the shell's business."""
+    said = []
+
+    @click.command()
+    @click.option("--prompt")
+    def command(prompt: str) -> None:
+        said.append(prompt)
+
+    monkeypatch.setattr(click.core, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    monkeypatch.setenv("HOME", "/nowhere")
+    for text in ("a sign that says $HOME", "%HOME% sweet $HOME", "*", "~", "[a-z]*"):
+        monkeypatch.setattr(sys, "argv", ["comfy-remote", "--prompt", text])
+        with pytest.raises(SystemExit) as ended:
+            enter(command, "comfy-remote")
+        assert not ended.value.code
+        assert said.pop() == text
+
+
+def test_patterns_for_files_are_matched_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.json", "b.json", "c.png"):
+        (tmp_path / name).touch()
+    given = [Path("*.json"), Path("c.png"), Path("x*.json"), tmp_path / "?.png"]
+    assert matching(given, windows=True) == (
+        *(Path("a.json"), Path("b.json"), Path("c.png"), Path("x*.json")),
+        tmp_path / "c.png",
+    )
+    assert matching(given, windows=False) == tuple(given)

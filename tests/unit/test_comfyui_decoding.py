@@ -28,9 +28,11 @@ from comfy_remote.targets.comfyui.messages import (
 )
 from comfy_remote.targets.comfyui.progress import ProgressTracker
 from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal
+from comfy_remote.workflow.check.structure import no_output
 from comfy_remote.workflow.files import rename_files
 from comfy_remote.workflow.graph import needed_nodes
 from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.schema import Schemas
 
 PROMPT: Prompt = {
     "1": {"class_type": "EmptyImage", "inputs": {}},
@@ -464,6 +466,17 @@ def test_a_missing_node_pack_is_advised_of() -> None:
     error = refusal(json.dumps({"error": {"type": "invalid_prompt", "message": message}}).encode())
     assert "node Foo does not exist" in error.message
     assert "install the node pack" in error.advice
+
+
+def test_a_workflow_that_saves_nothing_is_told_what_check_tells() -> None:
+    body = {"error": {"type": "prompt_no_outputs", "message": "Prompt has no outputs"}}
+    error = refusal(json.dumps(body).encode())
+    told = no_output(Schemas.bundled(), unsure=False)
+    assert error.advice == told.advice == "Add a Save Image node, or another that saves."
+    assert (
+        error.message
+        == "No node of the workflow saves or shows anything: ComfyUI refused to run it."
+    )
 
 
 @given(JSON.map(lambda value: json.dumps(value).encode()) | st.binary())

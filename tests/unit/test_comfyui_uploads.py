@@ -28,8 +28,11 @@ class PlainComfyUI:
 
     url: str = ""
     asked: list[str] = field(default_factory=list)
+    refuses: web.Response | None = None
 
     async def upload(self, request: web.Request) -> web.Response:
+        if self.refuses is not None:
+            return self.refuses
         form = await request.post()
         image = form["image"]
         assert isinstance(image, web.FileField)
@@ -91,6 +94,35 @@ async def test_a_file_that_is_too_large_for_it_is_refused_with_the_way_out(
         with pytest.raises(RequestTooLarge, match=r"node pack.*--max-upload-size") as caught:
             await Uploads("the test").send(http, value_file(tmp_path, bytes(3 * 2**20)))
     assert caught.value.details["size"] == 3 * 2**20
+
+
+async def test_a_proxys_limit_is_not_said_to_be_comfyuis(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    """nginx takes 1 MB, unless it is told otherwise."""
+    plain.refuses = web.Response(
+        status=413, text="<html><h1>413 Request Entity Too Large</h1></html>"
+    )
+    async with HttpClient(plain.url, name="the test") as http:
+        file = value_file(tmp_path, bytes(2 * 2**20))
+        with pytest.raises(RequestTooLarge) as caught:
+            await Uploads("the test").send(http, file)
+    assert f"The file {file.name} (2.1 MB) did not get through. A proxy" in caught.value.message
+    assert "client_max_body_size" in caught.value.advice
+    assert "node pack" not in caught.value.advice
+
+
+async def test_comfyuis_own_upload_says_how_much_is_there_too(
+    plain: PlainComfyUI, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    file = value_file(tmp_path, bytes(900_000))
+    progress = UploadProgress([file], lambda sent, total: told.append((sent, total)))
+    async with HttpClient(plain.url, name="the test") as http:
+        await Uploads("the test").send(http, file, progress)
+    assert len(told) >= 4
+    assert told == sorted(told)
+    assert told[-1] == (900_000, 900_000)
 
 
 async def test_a_large_file_is_written_into_the_input_folder_if_that_is_here(

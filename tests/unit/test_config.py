@@ -70,7 +70,7 @@ def test_a_comfyui_by_its_address(address: str, url: str) -> None:
     target = open_target(address, NONE, ENVIRONMENT)
     assert isinstance(target, ComfyUITarget)
     assert target.url == url
-    assert target.name == address
+    assert target.name == address.rstrip("/")
     assert _key_of(target) is None  # RunPod's key is for RunPod
 
 
@@ -97,7 +97,20 @@ def test_the_endpoint_and_its_server_may_stand_in_the_environment() -> None:
 
 def test_the_sandbox() -> None:
     assert isinstance(open_target("sandbox", NONE), SandboxTarget)
-    assert NONE.choose(None) == "sandbox"
+    assert NONE.choose(None, {}) == "sandbox"
+    assert NONE.usual_sentence({}) == "No target is configured: using the sandbox."
+
+
+def test_who_has_set_an_endpoint_uses_it_where_no_target_is_named(tmp_path: Path) -> None:
+    found = {**ENVIRONMENT, "RUNPOD_ENDPOINT_ID": "https://api.runpod.ai/v2/abc/run"}
+    assert NONE.choose(None, found) == "runpod:abc"
+    assert NONE.usual_sentence(found) == "Using runpod:abc, named by RUNPOD_ENDPOINT_ID."
+    assert NONE.choose("sandbox", found) == "sandbox"
+    assert open_target("runpod:", NONE, found).name == "runpod:"
+    file = configure(tmp_path, 'default = "https://api.runpod.ai/v2/own/run"\n')
+    configured = Configuration.load(file=file)
+    assert configured.choose(None, found) == "runpod:own"
+    assert configured.usual_sentence(found) == "Using the configured target: runpod:own."
 
 
 def test_a_name_that_is_nearly_one(tmp_path: Path) -> None:
@@ -122,11 +135,10 @@ def test_a_name_that_is_nearly_one(tmp_path: Path) -> None:
         ("http://host:99999", {}, "not an http or https address"),
         ("host:99999", {}, "not an http or https address"),
         ("http://name:password@host:8188", {}, "user name or a password"),
-        ("http://host:8188?token=password", {}, "more than a host"),
         ("runpod:abc", {}, "no RunPod API key"),
         ("runpod:abc", {"RUNPOD_API_KEY": "  "}, "no RunPod API key"),
         ("runpod:", ENVIRONMENT, "RUNPOD_ENDPOINT_ID, which is not set"),
-        ("runpod:a/../b", ENVIRONMENT, "not an endpoint's id"),
+        ("runpod:a b", ENVIRONMENT, "not an endpoint's id"),
         (
             "runpod:abc",
             {**ENVIRONMENT, "RUNPOD_ENDPOINT_BASE_URL": "http://box.example/v2"},
@@ -230,9 +242,17 @@ def test_a_policy_with_a_typo_is_told_its_keys(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "home" / "comfy-remote.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    (tmp_path / "home" / "comfy-remote.toml").write_bytes("# Büro".encode("cp1252"))
+    with pytest.raises(ConfigurationError, match="not UTF-8") as caught:
         Configuration.load(tmp_path)
+    assert "Save the file as UTF-8" in caught.value.advice
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_as_powershell_writes_it(tmp_path: Path, encoding: str) -> None:
+    text = '[targets.desk]\r\ntarget = "http://10.0.0.5:8188"\r\n'
+    (tmp_path / "home" / "comfy-remote.toml").write_bytes(text.encode(encoding))
+    assert Configuration.load(tmp_path).targets["desk"].target == "http://10.0.0.5:8188"
 
 
 # --- the rest -----------------------------------------------------------------------------

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import subprocess
 import sys
+import threading
 import venv
 import zipfile
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,7 +27,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-INSTALLER = DOCKER / "install_custom_nodes.py"
+INSTALLER = ROOT / "comfy_remote" / "deploy" / "install_custom_nodes.py"
 DOCKERFILES = [ROOT / "Dockerfile", DOCKER / "Dockerfile.cpu"]
 
 
@@ -95,7 +99,15 @@ def repository(tmp_path: Path) -> Path:
     git(folder, "init", "--quiet")
     git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     (folder / "requirements.txt").write_text(wheel(tmp_path).as_uri() + "\n")
-    (folder / "install.py").write_text("import a_thing\nopen('was_run', 'w').write(a_thing.SAYS)\n")
+    # As the Impact Pack's: it puts a model into ComfyUI's folder, and looks where it came from.
+    (folder / "install.py").write_text(
+        "import a_thing, os, subprocess\n"
+        "open('was_run', 'w').write(a_thing.SAYS)\n"
+        "os.makedirs('../../models/sams', exist_ok=True)\n"
+        "open('../../models/sams/sam.pth', 'w').write('weights')\n"
+        "if os.path.exists('.git'):\n"
+        "    subprocess.run(['git', 'remote', 'get-url', 'origin'], check=True)\n"
+    )
     for number in ("one", "two"):
         (folder / "__init__.py").write_text(f"print({number!r})\n")
         git(folder, "add", ".")
@@ -127,11 +139,15 @@ def wheel(folder: Path) -> Path:
 
 
 def install(
-    tmp_path: Path, text: str, python: Path | str = sys.executable
+    tmp_path: Path,
+    text: str,
+    python: Path | str = sys.executable,
+    registry: str = "https://0.0.0.0",
 ) -> subprocess.CompletedProcess[str]:
     nodes = tmp_path / "nodes.txt"
     nodes.write_text(text)
     command = [str(python), str(INSTALLER), str(nodes), str(tmp_path / "custom_nodes")]
+    command += ["--registry", registry]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
@@ -150,7 +166,85 @@ def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(
     node = tmp_path / "custom_nodes" / "ComfyUI-Thing"
     assert (node / "__init__.py").read_text() == "print('one')\n"
     assert (node / "was_run").read_text() == "needed and there"
-    assert not (node / ".git").exists()
+    assert git(node, "remote", "get-url", "origin") == repository.as_uri()
+    assert git(node, "rev-parse", "HEAD") == first
+
+
+@pytest.fixture
+def registry(repository: Path) -> Iterator[str]:
+    """The Comfy Registry, with ``thing`` in version 1.2.0; a flagged 1.3.0; and a broken 1.4.0."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("__init__.py", "print('from the registry')\n")
+        archive.writestr("../outside.py", "")
+    archives = {"1.2.0": content.getvalue(), "1.3.0": content.getvalue(), "1.4.0": b"not a zip"}
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            here = f"http://127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
+            path, _, query = self.path.partition("?version=")
+            version = query if query in archives else "1.2.0"
+            status = f"NodeVersionStatus{'Flagged' if version == '1.3.0' else 'Active'}"
+            answers = {
+                "/nodes/thing": {"id": "thing", "repository": repository.as_uri()},
+                "/nodes/thing/install": {
+                    "version": version,
+                    "status": status,
+                    "downloadUrl": f"{here}/{version}.zip",
+                },
+            }
+            known = json.dumps(answers[path]).encode() if path in answers else None
+            content = archives.get(path[1:].removesuffix(".zip"), known)
+            self.send_response(404 if content is None else 200)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_custom_node_is_installed_at_its_version_of_the_registry(
+    tmp_path: Path, registry: str
+) -> None:
+    done = install(tmp_path, "thing@1.2.0\n", registry=registry)
+    assert done.returncode == 0, done.stderr
+    node = tmp_path / "custom_nodes" / "thing"
+    assert (node / "__init__.py").read_text() == "print('from the registry')\n"
+    assert (node / "outside.py").exists() and not (node.parent / "outside.py").exists()
+
+
+def test_a_custom_node_of_the_registry_is_installed_at_a_commit(
+    tmp_path: Path, registry: str, repository: Path
+) -> None:
+    (repository / "requirements.txt").unlink()
+    (repository / "install.py").unlink()
+    git(repository, "commit", "--quiet", "-am", "three")
+    done = install(tmp_path, f"thing@{git(repository, 'rev-parse', 'HEAD')}\n", registry=registry)
+    assert done.returncode == 0, done.stderr
+    node = tmp_path / "custom_nodes" / "thing"
+    assert git(node, "remote", "get-url", "origin") == repository.as_uri()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("thing@9.9.9", "the registry has no thing 9.9.9; it offers 1.2.0"),
+        ("thing@1.3.0", "the registry says of thing 1.3.0: NodeVersionStatusFlagged"),
+        ("thing@1.4.0", "is no archive"),
+        ("nothing@1.0.0", "the registry knows no pack nothing"),
+    ],
+)
+def test_what_the_registry_does_not_have_stops_the_build(
+    tmp_path: Path, registry: str, line: str, words: str
+) -> None:
+    done = install(tmp_path, f"{line}\n", registry=registry)
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: Path) -> None:
@@ -166,6 +260,10 @@ def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: 
         ("https://example.org/o/n@v1.2.3", "'v1.2.3' is no commit"),
         ("https://example.org/o/n@abcdef1", "'abcdef1' is no commit"),
         ("https://example.org/o/n", "give https://"),
+        ("n@main", "'main' is neither a version nor a commit"),
+        ("n@latest", "'latest' is neither"),
+        ("n", "or NAME@VERSION of the Comfy Registry"),
+        ("../n@1.2.3", "give https://"),
         ("git@example.org:o/n@" + "a" * 40, "give https://"),
         ("http://example.org/o/n@" + "a" * 40, "give https://"),
         ("--upload-pack=sh@" + "a" * 40, "give https://"),
@@ -297,11 +395,49 @@ def test_the_hubs_manifest_has_what_the_hub_requires() -> None:
         assert given["type"] in ("string", "number", "boolean"), variable
         default = {"string": str, "number": (int, float), "boolean": bool}[given["type"]]
         assert isinstance(given["default"], default), variable
-        assert variable["key"] in (ROOT / "docs/containers.md").read_text(), variable
+        documents = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+        assert f"`{variable['key']}`" in documents, variable
+        if given["type"] == "boolean":
+            # What the Hub would write by itself is not documented.
+            assert (given["trueValue"], given["falseValue"]) == ("true", "false")
+        if options := given.get("options"):
+            assert given["default"] in [option["value"] for option in options]
+    keys = {variable["key"]: variable["input"] for variable in hub["config"]["env"]}
+    assert {"HF_TOKEN", "CIVITAI_TOKEN", "DOWNLOAD_MODELS", "REFRESH_WORKER"} <= set(keys)
+    assert {"BUCKET_ENDPOINT_URL", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"} <= set(keys)
+    for preset in hub["config"]["presets"]:
+        for key, value in preset["defaults"].items():
+            assert isinstance(value, type(keys[key]["default"])), (preset["name"], key)
+    icon = hub["iconUrl"].partition("/main/")[2]
+    assert (ROOT / icon).is_file()
     # A secret's default would be everybody's.
     for variable in hub["config"]["env"]:
         if re.search("KEY|TOKEN|SECRET", variable["key"]):
             assert variable["input"]["default"] == ""
+
+
+def test_the_hub_starts_the_image_where_its_cuda_runs() -> None:
+    """From its own version on: RunPod takes a host only if its version is listed."""
+    listed = json.loads((ROOT / ".runpod/hub.json").read_text())["config"]["allowedCudaVersions"]
+    text = (ROOT / "Dockerfile").read_text()
+    base = re.search(r"(?m)^ARG BASE_IMAGE=nvidia/cuda:([0-9]+)\.([0-9]+)\.", text)
+    build = re.search(r"(?m)^ARG CUDA=cu([0-9]{2})([0-9])$", text)
+    assert base is not None
+    assert build is not None
+    assert base.groups() == build.groups()
+    assert listed == [f"{base[1]}.{minor}" for minor in range(int(base[2]), 10)]
+
+
+def test_every_variant_of_the_image_is_built_by_the_workflow() -> None:
+    workflow = (ROOT / ".github/workflows/images.yml").read_text()
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    named = re.findall(r"--build-arg (\w+)=(\S+)", workflow)
+    assert {name for name, _ in named} <= set(re.findall(r"(?m)^ARG (\w+)", dockerfile))
+    assert ("CUDA", "cu128") in named
+    assert ("COMPILER", "true") in named
+    older = re.search(r"# For CUDA=cu128: (\S+)", dockerfile)
+    assert older is not None
+    assert ("BASE_IMAGE", older[1]) in named
 
 
 def test_the_hubs_test_needs_no_model() -> None:

@@ -97,9 +97,12 @@ def test_a_broken_configuration_does_not_hide_the_key(tmp_path: Path) -> None:
         f"\ufeffRUNPOD_API_KEY={KEY}\r\n",
         f'RUNPOD_API_KEY="{KEY}"',
         f"RUNPOD_API_KEY={KEY}\nthis is no line of it",
+        f"RUNPOD_API_KEY={KEY}\r\n".encode("utf-16"),  # `>` in Windows PowerShell
+        f"RUNPOD_API_KEY={KEY}\r\n".encode("utf-16-le"),
+        f"# für daheim\r\nRUNPOD_API_KEY={KEY}\r\nNAME=Müller".encode("cp1252"),
     ],
 )
-def test_files_as_windows_and_people_write_them(tmp_path: Path, text: str) -> None:
+def test_files_as_windows_and_people_write_them(tmp_path: Path, text: str | bytes) -> None:
     write(tmp_path / "home", text)
     assert loaded() == {"RUNPOD_API_KEY": KEY}
 
@@ -122,6 +125,7 @@ def test_one_that_is_no_text_is_named_and_not_shown(tmp_path: Path) -> None:
         loaded()
     assert str(path) in caught.value.message
     assert "secret" not in str(caught.value)
+    assert "Save the file as UTF-8" in caught.value.advice
 
 
 def test_a_folder_of_that_name_is_passed_over(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.estimate import RunEstimate, estimate_run
 from comfy_remote.jobs.record import Record
+from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
 
@@ -150,10 +151,55 @@ def test_money_reads_like_money(amount: float, shown: str) -> None:
     ],
 )
 def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> None:
-    estimate = RunEstimate("gpu", seconds, 2, price)
+    estimate = RunEstimate("gpu", seconds, 2, price, unpriced=price is None)
     assert estimate.sentence().startswith(said)
     assert ("not known" in estimate.sentence()) == (price is None)
     assert estimate.to_json()["text"] == estimate.sentence()
+
+
+class AtServer(FakeTarget):
+    """A target whose name means another server in another configuration."""
+
+    def __init__(self, endpoint: str) -> None:
+        ended = Finished(JobState.SUCCEEDED, details={"run_seconds": float(len(endpoint))})
+        super().__init__([Started(), ended])
+        self.server = {"endpoint": endpoint, "base_url": "https://api.example/v2"}
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        ref = await super().submit(request)
+        return RemoteRef(ref.job_id, ref.remote_id, {**self.server, "kind": "x"})
+
+
+async def test_runs_count_for_their_server_whatever_it_is_called(record: Record) -> None:
+    async def ran(endpoint: str) -> None:
+        async with Client(AtServer(endpoint), record=record) as client:
+            await (await client.submit(prompt())).wait()
+
+    async def known(endpoint: str, name: str = "gpu") -> float | None:
+        server = AtServer(endpoint).server
+        return (await estimate_run(record, name, prompt(), server=server)).seconds
+
+    await ran("abc")
+    await ran("abcdef")
+    assert [await known(one) for one in ("abc", "abcdef", "ab", 'a"b')] == [3.0, 6.0, None, None]
+    assert await known("abc", "another name") == 3.0
+
+
+async def test_that_no_price_is_set_is_said_once(record: Record) -> None:
+    async def said(steps: int = 20) -> bool:
+        what = prompt(steps, name=f"KSampler{steps}")
+        estimate = await estimate_run(record, "gpu", what, billed=True)
+        past(record, 3.0, what)
+        return "price_per_hour" in estimate.sentence()
+
+    # The first run has no estimate; the second one, of whatever workflow, says it.
+    assert [await said(one) for one in (20, 30, 30, 20, 20, 30)] == [
+        *(False,) * 2,
+        True,
+        *(False,) * 3,
+    ]
+    configured = await estimate_run(record, "gpu", prompt(20, name="KSampler20"))
+    assert "price_per_hour" not in configured.sentence()
 
 
 async def test_a_run_is_measured(record: Record) -> None:

@@ -203,7 +203,7 @@ def test_a_small_file_is_written_whole_or_not_at_all(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="no space"):
         write_whole(path, b"after")
     assert [one.name for one in path.parent.iterdir()] == ["a.json"]

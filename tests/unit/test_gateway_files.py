@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import math
 import os
 import shutil
 from collections import namedtuple
@@ -15,6 +16,7 @@ from typing import NoReturn
 import pytest
 import pytest_asyncio
 from gateway_kit import Clock, a_job
+from sharing import sharing_violations
 
 from comfy_remote.errors import (
     LocalStorageError,
@@ -307,23 +309,16 @@ async def test_an_hour_that_was_promised_outlives_a_restart(tmp_path: Path) -> N
     await after.journal.close()
 
 
-async def test_a_file_that_cannot_be_removed_now_is_removed_later(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_that_cannot_be_removed_now_is_removed_later(gateway: Gateway) -> None:
     """As on Windows, while somebody reads it."""
     sha256 = await gateway.files.put(b"x" * 5000)
     gateway.clock.now += HOUR
-    unlink = Path.unlink
-
-    def in_use(path: Path, missing_ok: bool = False) -> None:
-        raise PermissionError(errno.EACCES, "used by another process")
-
-    monkeypatch.setattr(Path, "unlink", in_use)
-    await gateway.files.look_after()
+    with sharing_violations(math.inf) as seen:
+        await gateway.files.look_after()
     assert gateway.files.size(sha256) == 5000
     assert gateway.files.used == 8192
+    assert seen.refused.total() == 1  # without waiting for whoever reads it
 
-    monkeypatch.setattr(Path, "unlink", unlink)
     await gateway.files.look_after()
     assert gateway.there() == []
     assert gateway.files.used == 0

@@ -259,6 +259,16 @@ def test_memory_is_strict_and_unknown_memory_is_not_enough() -> None:
     assert scene.choose(big) is job
 
 
+@pytest.mark.parametrize(
+    ("sold", "reported"), [(24, 24564 * 2**20), (48, 46068 * 2**20), (80, 81559 * 2**20)]
+)
+def test_a_card_has_the_memory_that_it_is_sold_with(sold: int, reported: int) -> None:
+    """What nvidia-smi reports of an RTX 4090, an L40S and an H100."""
+    offer = Offer(memory=reported)
+    assert offer.has_memory(sold * 2**30) and offer.has_memory(sold * 10**9)
+    assert not offer.has_memory(int(sold * 1.3) * 2**30)
+
+
 KNOWN = Offer(nodes=frozenset({"KSampler"}), models=frozenset({"vae/a.pt"}))
 
 
@@ -773,7 +783,7 @@ class Placing(RuleBasedStateMachine):
 
     @staticmethod
     def is_strictly_right(job: Job, worker: Worker) -> bool:
-        memory = worker.offer.memory or 0
+        memory = (worker.offer.memory or 0) / 0.93
         return memory >= job.memory and all(label in worker.offer.labels for label in job.labels)
 
     @staticmethod

@@ -225,7 +225,7 @@ async def test_a_result_above_the_limit_fails_the_job_with_words(
     assert seen["status"] == "FAILED"
     error = error_from_runpod(seen["error"])
     assert error.code == "output_too_large"
-    assert "store large outputs" in error.advice
+    assert "BUCKET_ENDPOINT_URL" in error.advice
 
 
 async def test_a_result_that_is_not_json_fails_the_job(

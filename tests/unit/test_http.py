@@ -219,6 +219,57 @@ async def test_a_page_in_place_of_json_is_an_error(
         await client.get_json("x")
 
 
+SIGN_IN = b"<!DOCTYPE html>\n<html><head><title>Sign in &amp; go\n on</title></head></html>"
+NGINX_413 = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head></html>"
+NGINX_400 = b"<html><center>The plain HTTP request was sent to HTTPS port</center></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "advice"),
+    [
+        (Answer(SIGN_IN), r'a web page \("Sign in & go on"\), not JSON', "user and password_env"),
+        (
+            Answer(NGINX_413, 413),
+            r"A proxy in front of The box at \S+ refused a request of 2.0 kB as too large",
+            "client_max_body_size",
+        ),
+        (
+            Answer(b"Maximum request body size 5 exceeded", 413),
+            r"^The box at \S+ refused the request of 2.0 kB as too large \(HTTP 413: Maximum",
+            "smaller input files",
+        ),
+        (Answer(None, 302, {"Location": "/login?next=/x"}), "to a login, another path", "key_env"),
+        (
+            Answer(None, 307, {"Location": "https://gpu.example:8443/x"}),
+            r"redirects to https://gpu.example:8443 \(HTTP 307\)",
+            "give that address",
+        ),
+        (Answer(None, 401), "wants a login, and none was sent", "password_env"),
+        (Answer(None, 403), "which was sent without a key", "headers_env"),
+        (Answer(NGINX_400, 400), "speaks https at that port, and was asked by http", "https://"),
+    ],
+)
+async def test_what_stands_between_is_named_as_what_it_is(
+    server: ScriptedServer, answer: Answer, said: str, advice: str
+) -> None:
+    server.on("POST /x", answer)
+    async with HttpClient(server.url, name="The box") as client:
+        with pytest.raises(ComfyRemoteError, match=said) as caught:
+            (await client.post_once("x", bytes(2000))).json()
+    assert advice in caught.value.advice
+    assert "key is not sent" not in caught.value.message
+
+
+async def test_https_to_a_port_that_speaks_http_is_named_as_that(short_waits: list[float]) -> None:
+    async with ScriptedServer() as server:
+        url = server.url.replace("http://", "https://")
+        async with HttpClient(url, name="The box") as client:
+            with pytest.raises(TargetUnreachable, match="does not speak https there") as caught:
+                await client.get_once("queue")
+    assert "Write http:// instead of https://" in caught.value.advice
+    assert caught.value.details == {"never_sent": True}
+
+
 async def test_an_answer_without_end_is_given_up(server: ScriptedServer) -> None:
     server.on("GET /x", Answer(b"x" * 2**21))
     async with HttpClient(server.url, name="The box", limits=HttpLimits(answer=2**20)) as client:

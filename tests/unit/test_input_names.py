@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, InputFileMissing
 from comfy_remote.events import Finished, JobState, Log, NodeText, OutputReady, Progress, Shown
-from comfy_remote.jobs.inputs import collect_inputs
+from comfy_remote.jobs.inputs import SearchedFolders, collect_inputs
 from comfy_remote.media.content_names import content_name, split_content_name, with_plain_names
 from comfy_remote.media.files import safe_relative_path
 from comfy_remote.media.remote_values import value_file_name
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import InputFile, RunRequest
 from comfy_remote.targets.input_names import UsersNames, by_content
-from comfy_remote.workflow.files import FileSearch, FileUse
+from comfy_remote.workflow.files import FileSearch, FileUse, every_file_use
 from comfy_remote.workflow.prompt import Prompt
 
 RED, BLUE = (hashlib.sha256(one).hexdigest() for one in (b"red", b"blue"))
@@ -100,6 +100,30 @@ def test_a_file_that_nothing_names_keeps_its_name() -> None:
     assert by_content(request) == request
 
 
+def test_names_in_one_folder_for_a_worker_that_makes_none() -> None:
+    pasted, model = f"a_{RED[:12]}.png", f"3d/a_{RED[:12]}.glb"
+    values = f"comfy_remote/{RED}.safetensors"
+    prompt = _prompt(
+        pasted="pasted/a.png",
+        clip="clipspace/a.png",  # the same file
+        before=f"clipspace/b_{RED[:12]}.png",  # named by content already
+        model="3d/a.glb",  # ComfyUI's nodes for these list that folder alone
+        values=values,
+    )
+    names = [str(name) for name in prompt["1"]["inputs"].values()]
+    request = RunRequest("id", prompt, [_file(name) for name in names])
+    sent = by_content(request, in_one_folder=True)
+    assert list(sent.prompt["1"]["inputs"].values()) == [
+        pasted,
+        pasted,
+        f"b_{RED[:12]}.png",
+        model,
+        values,
+    ]
+    assert [file.name for file in sent.files] == [pasted, f"b_{RED[:12]}.png", model, values]
+    assert by_content(sent) == sent, "by the worker, once more"
+
+
 class Files:
     """Three uses of one name, of which two mean the same file."""
 
@@ -108,6 +132,9 @@ class Files:
 
     def described(self, path: Path) -> tuple[int, str]:
         return 3, (RED, BLUE, RED)[int(path.name)]
+
+    def must_be_found(self, use: FileUse) -> bool:
+        raise NotImplementedError
 
     def may_be_on_target(self, use: FileUse) -> bool:
         raise NotImplementedError
@@ -173,3 +200,29 @@ def test_a_prompt_from_a_saved_picture_finds_the_users_file_if_it_is_the_same(
     assert search.find(f"a_{BLUE[:12]}.png") is None
     for sha256 in (RED, BLUE):  # the user's word
         assert FileSearch((path,)).find(f"elsewhere/a_{sha256[:12]}.png") == path
+
+
+async def test_a_file_of_comfyuis_output_folder_is_sent_if_it_is_here(tmp_path: Path) -> None:
+    """As the page does. One that is not here may be the target's own."""
+    for folder in ("output", "temp"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "photo.png").write_bytes(folder.encode())
+    (tmp_path / "beside.png").write_bytes(b"x")
+    values = {
+        "1": "photo.png [output]",
+        "2": "photo.png [temp]",
+        "3": "there.png [output]",
+        "4": "beside.png [output]",
+        "5": "blake3:" + "0" * 64,
+    }
+    prompt: Prompt = {
+        node_id: {"class_type": "LoadImage", "inputs": {"image": value}}
+        for node_id, value in values.items()
+    }
+    source = SearchedFolders(FileSearch(roots=(tmp_path,)))
+    named, files = await collect_inputs(prompt, every_file_use(prompt), FakeTarget(), source)
+    assert {file.name: file.path.parent.name for file in files} == {
+        named["1"]["inputs"]["image"]: "output",
+        named["2"]["inputs"]["image"]: "temp",
+    }
+    assert [named[n]["inputs"]["image"] for n in "345"] == [values[n] for n in "345"]

@@ -26,6 +26,7 @@ from comfy_remote.targets.kinds import (
     kinds,
     secret_variables,
     sent_to,
+    typed_target,
     whose_secret,
 )
 from comfy_remote.targets.opening import open_target
@@ -60,6 +61,39 @@ def test_each_address_has_one_kind(address: str, name: str, billing: str | None)
     kind = kind_of(address)
     assert kind is found[0]
     assert kind.billing(TargetSettings(address), {}) == billing
+
+
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("https://api.runpod.ai/v2/abc123xyz/run", "runpod:abc123xyz"),
+        ("https://api.runpod.ai/v2/abc123xyz/status/1-u1?x=1", "runpod:abc123xyz"),
+        (" https://API.runpod.ai/v2/abc123xyz/ ", "runpod:abc123xyz"),
+        ("api.runpod.ai/v2/abc123xyz#top", "runpod:abc123xyz"),
+        (
+            "https://console.runpod.io/serverless/user/endpoint/abc123xyz?tab=overview",
+            "runpod:abc123xyz",
+        ),
+        ("runpod:abc123xyz/run", "runpod:abc123xyz"),
+        ("runpod:", "runpod:"),
+        (
+            "https://api.runpod.ai.example.org/v2/abc/run",
+            "https://api.runpod.ai.example.org/v2/abc/run",
+        ),
+        ("http://192.168.1.20:8188/?x=1#/graph", "http://192.168.1.20:8188"),
+        ("192.168.1.20:8188#c2", "192.168.1.20:8188"),
+        ("https://comfy.example/prefix/#7", "https://comfy.example/prefix"),
+        ("https://abc123-8188.proxy.runpod.net/?x#y", "https://abc123-8188.proxy.runpod.net"),
+        ("abc123-8188.proxy.runpod.net/a/b", "abc123-8188.proxy.runpod.net"),
+        ("modal:portraits", "modal:portraits"),
+        ("sandbox", "sandbox"),
+        ("my.gpu", "my.gpu"),
+        ("no target: at all?", "no target: at all?"),
+    ],
+)
+def test_what_is_copied_along_with_an_address_is_cut_off(typed: str, address: str) -> None:
+    assert typed_target(typed) == address
+    assert typed_target(address) == address
 
 
 @pytest.mark.parametrize("text", ["", "gpu", "pod:", "pod:a/b", "sandboxes", "ftp://x", "x:y:z"])

@@ -185,7 +185,16 @@ def test_without_schemas_the_wanted_part_is_still_found() -> None:
     assert check(_submission(), None).outputs == ["2", "3"]
     with pytest.raises(WorkflowInvalid) as caught:
         check(_submission(partial_execution_targets=["nowhere"]), None)
-    assert refusal_body(caught.value)["error"]["type"] == "prompt_no_outputs"  # type: ignore[index,call-overload]
+    _is_told_to_save(caught.value)
+    with pytest.raises(WorkflowInvalid) as caught:
+        check(PagePrompt.parse({"prompt": {"1": PROMPT["1"]}}, "gpu"), Schemas.bundled())
+    _is_told_to_save(caught.value)
+
+
+def _is_told_to_save(error: WorkflowInvalid) -> None:
+    told: Any = refusal_body(error)["error"]
+    assert told["type"] == "prompt_no_outputs"
+    assert told["details"] == "Add a Save Image node, or another that saves."
 
 
 def test_by_the_schemas_only_what_is_right_runs() -> None:
@@ -194,6 +203,17 @@ def test_by_the_schemas_only_what_is_right_runs() -> None:
     assert checked.outputs == ["2", "3"]
     assert list(checked.prompt) == ["1", "2", "3"]
     assert set(checked.node_errors) == {"4"}
+
+
+def test_the_node_of_a_repo_list_is_read_and_neither_checked_nor_sent() -> None:
+    text = {"class_type": "NotThere", "inputs": {"text": "lora https://x/y"}}
+    prompt: Any = {**PROMPT, "4": {**text, "_meta": {"title": "repo_list"}}}
+    wanted = PagePrompt.parse({"prompt": prompt}, "gpu")
+    checked = check(wanted, Schemas.bundled())
+    assert (list(checked.prompt), checked.node_errors) == (["1", "2", "3"], {})
+    assert wanted.repo_list == "lora https://x/y"
+    assert PagePrompt.parse({"prompt": prompt}, "gpu", with_repo_list=False).repo_list == ""
+    assert list(check(wanted, None).prompt) == ["1", "2", "3"]
 
 
 # --- what a page is told

@@ -23,6 +23,7 @@ from comfy_remote.config.trust import TrustStore
 from comfy_remote.deploy.modal.config import CONFIG_FILE, ModalConfig, package_list
 from comfy_remote.deploy.modal.deployment import deploy
 from comfy_remote.deploy.modal.packing import Packing, pack
+from comfy_remote.deploy.modal.pinning import pinned
 from comfy_remote.deploy.modal.project import (
     PROMPT_FILE,
     WORKFLOW_FILE,
@@ -31,11 +32,14 @@ from comfy_remote.deploy.modal.project import (
     project_folder,
     write_project,
 )
+from comfy_remote.deploy.modal.usual import app_named_after, gpu_for
 from comfy_remote.deploy.modal.workflow_file import make_project
 from comfy_remote.errors import (
     ConfigurationError,
     DeploymentFailed,
     NotTrusted,
+    TargetNotFound,
+    TargetUnreachable,
     WorkflowInvalid,
 )
 from comfy_remote.workflow.schema import Schemas
@@ -314,8 +318,10 @@ def test_a_config_with_unknown_keys_says_which_there_are(workflow: Path) -> None
         ("app_name", "a" * 57),  # APP-outputs would be longer than Modal takes
         ("gpu_type", "H100; rm -rf /"),
         ("comfyui_version", "master"),
-        ("custom_nodes", ["https://github.com/a/b@main"]),
+        ("custom_nodes", ["http://github.com/a/b@main"]),
+        ("custom_nodes", ["https://github.com/a/$(id)@main"]),
         ("custom_nodes", [f"https://github.com/a/$(id)@{COMMIT}"]),
+        ("custom_nodes", ["a-pack@newest"]),
         ("custom_nodes", [f"https://github.com/a/..@{COMMIT}"]),
         ("models", ["nonsense"]),
         ("extra_pip_packages", ["--index-url=https://evil.example"]),
@@ -427,23 +433,137 @@ def test_models_with_an_address_are_listed_and_the_others_told() -> None:
     assert 'modal volume put comfyui-models "rare.safetensors" "/vae/rare.safetensors"' in note
 
 
-def test_node_packs_at_a_commit_are_pinned_and_the_others_told() -> None:
-    prompt: Any = {
-        "1": {"class_type": "TheirNode", "inputs": {}},
-        "2": {"class_type": "OtherNode", "inputs": {}},
-        "3": {"class_type": "ComfyRemoteInput", "inputs": {"key": "a"}},
+def test_node_packs_that_a_workflow_names_with_a_version_are_pinned_and_the_others_said() -> None:
+    said = {
+        "A": {"aux_id": "ann/pack", "ver": COMMIT},
+        "B": {"cnr_id": "other", "ver": "1.2.3"},
+        "C": {"cnr_id": "third", "ver": "b" * 40},
+        "D": {"cnr_id": "nightly", "ver": "nightly"},
+        "E": {"cnr_id": "../out", "ver": "1.0.0"},
+        "F": {"aux_id": "ann/pack; id", "ver": COMMIT},
+        "G": {"cnr_id": "nothing\n#", "ver": "1.0.0"},
     }
-    workflow: Any = {
-        "nodes": [
-            {"id": 1, "type": "TheirNode", "properties": {"aux_id": "ann/pack", "ver": COMMIT}},
-            {"id": 2, "type": "OtherNode", "properties": {"cnr_id": "other", "ver": "1.2.3"}},
-        ],
-        "links": [],
-    }
+    prompt: Any = {kind: {"class_type": kind, "inputs": {}} for kind in said}
+    prompt["3"] = {"class_type": "ComfyRemoteInput", "inputs": {"key": "a"}}
+    nodes = [{"id": 1, "type": kind, "properties": one} for kind, one in said.items()]
+    workflow: Any = {"nodes": nodes, "links": []}
     found = pack(prompt, workflow, Schemas.bundled(), volume="v")
-    assert found.custom_nodes == (f"https://github.com/ann/pack@{COMMIT}",)
-    (note,) = found.notes
-    assert "OtherNode" in note and "1.2.3" in note
+    assert found.custom_nodes == (
+        f"https://github.com/ann/pack@{COMMIT}",
+        "other@1.2.3",
+        f"third@{'b' * 40}",
+    )
+    assert [note[0] for note in found.notes] == ["D", "E", "F", "G"]
+    assert "D is of the node pack nightly (saved with nightly)" in found.notes[0]
+    ModalConfig(custom_nodes=[*found.custom_nodes])
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What https://packs.example/ComfyUI-Thing is. Its install.py puts a model into ComfyUI's
+    folder, and asks where its clone comes from, as the Impact Pack's does.
+    """
+    folder = tmp_path / "packs" / "ComfyUI-Thing"
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    (folder / "install.py").write_text(
+        "import os, subprocess\n"
+        "os.makedirs('../../models/sams', exist_ok=True)\n"
+        "open('../../models/sams/sam.pth', 'w').write('weights')\n"
+        "ask = ['git', 'config', '--get', 'remote.origin.url']\n"
+        "said = subprocess.check_output(ask, text=True)\n"
+        "open('origin.txt', 'w').write(said.strip())\n"
+    )
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    git(folder, "tag", "v1.0")
+    git(folder, "tag", "-m", "a tag that has a text", "v1.1")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{folder.parent.as_uri()}/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://packs.example/")
+    return folder
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_tag_or_branch_is_pinned_to_its_commit(repository: Path, workflow: Path) -> None:
+    url, commit = "https://packs.example/ComfyUI-Thing", git(repository, "rev-parse", "HEAD")
+    for named in (url, f"{url}@v1.0", f"{url}@v1.1", f"{url}@main", f"{url}@{commit}"):
+        assert pinned(named) == f"{url}@{commit}"
+    made = make_project(workflow, {"custom_nodes": [f"{url}@v1.0"]})
+    assert made.config.custom_nodes == [f"{url}@{commit}"]
+    with pytest.raises(ConfigurationError, match="has no tag or branch v9"):
+        pinned(f"{url}@v9")
+    with pytest.raises(TargetUnreachable, match="cannot be asked"):
+        pinned("https://packs.example/nothing")
+
+
+def test_what_is_no_pack_is_refused_before_anything_is_asked(workflow: Path) -> None:
+    for line in ("--upload-pack=id@main", "http://packs.example/a@main", "ann/pack@v1", "a@b@c"):
+        with pytest.raises(ConfigurationError):
+            make_project(workflow, {"custom_nodes": [line]})
+
+
+def test_the_images_lines_install_a_pack_and_leave_the_models_path_empty(
+    repository: Path, workflow: Path, tmp_path: Path
+) -> None:
+    """The very lines that Modal would run, with other paths."""
+    pytest.importorskip("modal")
+    commit = git(repository, "rev-parse", "HEAD")
+    project = make_project(
+        workflow, {"custom_nodes": [f"https://packs.example/ComfyUI-Thing@{commit}"]}
+    )
+    comfyui = tmp_path / "comfyui"
+    (comfyui / "models" / "vae").mkdir(parents=True)
+    lines = _commands_of(project.folder)
+    lines = lines[next(n for n, line in enumerate(lines) if "install_custom_nodes" in line) :]
+    installer = ROOT / "comfy_remote" / "deploy" / "install_custom_nodes.py"
+    for line in lines:
+        if line.startswith(("printf", "rm")):
+            line = line.replace("/opt/install_custom_nodes.py", str(installer))
+            line = line.replace("/comfyui/.venv/bin/python", sys.executable)
+            line = re.sub(r"(?<= )/comfyui", str(comfyui), line)
+            subprocess.run(["sh", "-c", line], check=True)
+    pack = comfyui / "custom_nodes" / "ComfyUI-Thing"
+    assert (pack / "origin.txt").read_text() == "https://packs.example/ComfyUI-Thing"
+    assert not (comfyui / "models").exists()
+    # Nothing is installed in it afterwards; the worker's own packages come last.
+    assert lines.index("rm -rf /comfyui/models") > lines.index("boto3>=1.36")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"gpu_type": "H1000"}, "'H1000' is not one of Modal's GPUs: T4, L4"),
+        ({"gpu_type": "H100:9"}, "'H100:9' is not"),
+        ({"gpu_type": "H100,B20"}, "'B20' is not"),
+        ({"extra_pip_packages": ["torch==2.3.0"]}, "the PyTorch of the image"),
+        ({"extra_pip_packages": ["TorchVision"]}, "the PyTorch of the image"),
+        ({"memory": 1}, "memory"),
+        ({"region": "us east"}, "region"),
+    ],
+)
+def test_what_modal_would_refuse_after_minutes_is_refused_at_once(
+    workflow: Path, given: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        make_project(workflow, given)
+
+
+def test_gpus_that_will_do_are_a_list(workflow: Path) -> None:
+    given = {"gpu_type": "l40s, A100-80GB:2", "cpu": 4, "memory": 32768, "region": "eu"}
+    project = make_project(workflow, given)
+    assert project.config.gpu_type == ["l40s", "A100-80GB:2"]
+    assert ModalConfig(gpu_type=["none"]).gpu_type is None
+    pytest.importorskip("modal")
+    assert _commands_of(project.folder), "Modal's SDK takes them"
 
 
 def test_a_persons_commit_goes_before_the_workflows(tmp_path: Path) -> None:
@@ -507,9 +627,9 @@ def test_the_image_is_built_of_pinned_parts(workflow: Path) -> None:
     )
     commands = "\n".join(_commands_of(project.folder))
     assert "git clone --quiet --depth 1 --branch v0.33.0" in commands
-    assert f"fetch --quiet --depth 1 https://github.com/ann/pack {COMMIT}" in commands
+    assert f"printf '%s\\n' {node} | /comfyui/.venv/bin/python" in commands
     assert "'sage attention; id'" in commands, "quoted, whatever a person wrote"
-    assert "torch==2.9.1" in commands
+    assert "torch==2.11.0" in commands
     assert "ffmpeg" in commands
 
 
@@ -685,6 +805,75 @@ def test_files_that_calls_need_come_along_but_only_those_beside_the_workflow(
     assert [note for note in again.notes if note.startswith("../private.png")] == []
 
 
+def _with_model(key: str, name: str, kind: str) -> Any:
+    return {"1": {"class_type": kind, "inputs": {key: name}}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "gpu", "why"),
+    [
+        ({"1": {"class_type": "ImageScale", "inputs": {}}}, None, "no models"),
+        (_with_model("ckpt_name", "sd_xl.safetensors", "CheckpointLoaderSimple"), "A10", "sd_xl"),
+        (_with_model("model_name", "4x.pth", "UpscaleModelLoader"), "A10", "4x.pth"),
+        (_with_model("unet_name", "flux1-dev.safetensors", "UNETLoader"), "L40S", "flux1-dev"),
+        (_with_model("unet_name", "wan2.2_14B_fp16.safetensors", "UNETLoader"), "H100", "14B"),
+        (_with_model("unet_name", "wan_14B_fp8_scaled.safetensors", "UNETLoader"), "L40S", "fp8"),
+        (_with_model("unet_name", "wan2.1_1.3B_fp16.safetensors", "UNETLoader"), "L40S", "1.3B"),
+        ({"1": {"class_type": "Theirs", "inputs": {}}}, "A10", "Theirs"),
+    ],
+)
+def test_the_command_takes_the_gpu_that_the_models_need(
+    prompt: Any, gpu: str | None, why: str
+) -> None:
+    chosen = gpu_for(prompt, Schemas.bundled())
+    assert chosen.gpu == gpu
+    assert why in chosen.why
+
+
+def test_a_deployment_without_an_app_is_called_by_its_file_and_replaces_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def front(app: str) -> str:
+        asked.append(app)
+        if app == "night":
+            return "https://ann--night-front.modal.run"
+        raise TargetNotFound("none")
+
+    deployed: list[Path] = []
+
+    async def deploying(folder: Path, *_: object, **__: object) -> str:
+        deployed.append(folder)
+        return "https://x.modal.run"
+
+    monkeypatch.setattr("comfy_remote.deploy.modal.usual.find_front", front)
+    monkeypatch.setattr("comfy_remote.deploy.modal.deployment.deploy", deploying)
+    for name in ("day", "night"):
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"1": {"class_type": "ImageScale", "inputs": {}}})
+        )
+    ran = CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "day.json")])
+    assert ran.exception is None, ran.output
+    assert deployed == [tmp_path / "modal_day"]
+    config = ModalConfig.read(tmp_path / "modal_day" / CONFIG_FILE)
+    assert (config.app_name, config.gpu_type) == ("day", None)
+    assert "GPU: none, since it loads no models" in ran.output
+    # It was deployed from there, so it is updated without a question; its GPU is what the file has.
+    CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "day.json")])
+    assert (deployed, asked) == ([tmp_path / "modal_day"] * 2, ["day"])
+
+    refused = CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "night.json")])
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "There is an app night at https://ann--night-front.modal.run" in str(refused.exception)
+    assert not (tmp_path / "modal_night").exists()
+    CliRunner().invoke(cli, ["deploy", "modal", str(tmp_path / "night.json"), "--app", "night"])
+    assert deployed[-1] == tmp_path / "modal_night"
+    assert app_named_after(Path("Ann's portraits (2).png")) == "Ann-s-portraits-2"
+    with pytest.raises(ConfigurationError, match="named after"):
+        app_named_after(Path("夜.json"))
+
+
 def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None:
     """What the error advises is what the command takes."""
     flow = tmp_path / "flow.json"
@@ -703,7 +892,7 @@ def test_custom_nodes_are_converted_by_a_file_of_schemas(tmp_path: Path) -> None
     known.write_text(json.dumps({"Theirs": node}))
     ran = CliRunner().invoke(cli, [*arguments, "--schemas", str(known)])
     assert ran.exception is None, ran.output
-    prompt = json.loads((tmp_path / "modal_comfy-remote" / PROMPT_FILE).read_text())
+    prompt = json.loads((tmp_path / "modal_flow" / PROMPT_FILE).read_text())
     assert prompt["1"]["inputs"] == {"text": "a", "count": 5}
     both = CliRunner().invoke(cli, [*arguments, "--schemas", str(known), "--on", "sandbox"])
     assert both.exit_code == 2

@@ -25,7 +25,7 @@ PROMPT = {"1": {"class_type": "SaveImage", "inputs": {}}}
 class Method:
     """One of Modal's methods, which does nothing."""
 
-    async def aio(self, *_arguments: object) -> None:
+    async def aio(self, *_arguments: object, **_more: object) -> None:
         """Nothing."""
 
 

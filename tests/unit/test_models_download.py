@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from model_server import File, ModelServer, safetensors, sha256
-from models_kit import endpoints, ensure, files_in, library_for
+from models_kit import endpoints, ensure, files_in, library_for, settings_for
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import (
@@ -22,6 +22,8 @@ from comfy_remote.errors import (
 )
 from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models import plan
+from comfy_remote.worker.models.library import ModelLibrary
+from comfy_remote.worker.models.parts import PartLimits
 
 MODEL = safetensors()
 
@@ -399,7 +401,9 @@ async def test_all_lines_that_cannot_be_had_are_named_before_anything_is_fetched
 async def test_a_large_model_does_not_fill_the_memory(server: ModelServer, tmp_path: Path) -> None:
     large = safetensors(60_000_000)
     server.files["/a.safetensors"] = File(large)
-    library = library_for(tmp_path, server)
+    # The server's own parts are in the same memory.
+    limits = PartLimits(size=1024 * 1024, at_once=4)
+    library = ModelLibrary(settings_for(tmp_path, server), part_limits=limits)
     tracemalloc.start()
     try:
         await ensure(library, f"lora {server.url}/a.safetensors")

@@ -21,12 +21,16 @@ def test_lines_comments_names_and_hashes_are_read() -> None:
 
     vae  hf:o/r/ae.safetensors@v1 name="my vae.safetensors" sha256={SHA.upper()}
     upscale r2:4x.pth sha256={SHA} name=sub/4x.pth
+    https://civitai.com/models/3
+    hf:o/r/loras/b.safetensors\tname=b2.safetensors # no kind
     """
     assert [(m.kind, m.url, m.name, m.sha256) for m in parse_repo_list(text)] == [
         ("ckpt", "https://huggingface.co/o/r/blob/main/a.safetensors", None, None),
         ("lora", "https://civitai.com/models/1?modelVersionId=2", None, None),
         ("vae", "hf:o/r/ae.safetensors@v1", "my vae.safetensors", SHA),
         ("upscale", "r2:4x.pth", "sub/4x.pth", SHA),
+        ("", "https://civitai.com/models/3", None, None),
+        ("", "hf:o/r/loras/b.safetensors", "b2.safetensors", None),
     ]
 
 
@@ -42,7 +46,7 @@ def test_every_bad_line_is_named_with_its_reason_and_no_token() -> None:
     text = "\n".join(
         [
             "ckpt https://x.example/a.safetensors",
-            "https://x.example/a.safetensors",
+            "/models/a.safetensors",
             "lora",
             "lora ftp://x.example/a",
             "lora https://x.example/a sha256=abc",
@@ -64,13 +68,13 @@ def test_every_bad_line_is_named_with_its_reason_and_no_token() -> None:
 def test_a_line_is_shown_without_what_may_be_a_secret() -> None:
     line = ModelLine(3, "lora", "https://me:password@x.example/a?token=planted#there")
     assert line.shown == "line 3 (lora https://x.example/a)"
+    assert ModelLine(3, "", line.url).shown == "line 3 (https://x.example/a)"
 
 
 @given(st.text(max_size=200))
 def test_no_text_breaks_it(text: str) -> None:
     try:
         for line in parse_repo_list(text):
-            assert line.kind
             assert line.url
     except WorkflowInvalid:
         pass

@@ -416,6 +416,154 @@ def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:
         ModelSettings.from_environ({name: value})
 
 
+@pytest.mark.parametrize(
+    ("environ", "bucket"),
+    [
+        ({"R2_ENDPOINT": "https://s3.example"}, "comfyui-models"),
+        ({"R2_ENDPOINT": "https://s3.example/mine"}, "mine"),
+        ({"R2_ENDPOINT": "https://s3.example", "R2_BUCKET": "named"}, "named"),
+    ],
+)
+def test_a_bucket_for_models_has_a_name_by_default(environ: dict[str, str], bucket: str) -> None:
+    keys = {"R2_ACCESS_KEY_ID": "id", "R2_SECRET_ACCESS_KEY": "secret"}
+    found = ModelSettings.from_environ({**environ, **keys}).bucket
+    assert found is not None
+    assert found.bucket == bucket
+
+
 def test_a_bucket_link_needs_a_bucket(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="has none"):
         understand(ModelLine(1, "lora", "r2:a.safetensors"), settings_for(tmp_path))
+
+
+TENSORS = {
+    "loras": ["lora_unet_down_blocks_0_attentions.lora_up.weight"],
+    "controlnet": ["control_model.input_hint_block.0.weight"],
+    "checkpoints": [
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "first_stage_model.decoder.conv_in.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ],
+    "diffusion_models": ["double_blocks.0.img_attn.qkv.weight"],
+    "text_encoders": ["text_model.embeddings.token_embedding.weight"],
+    "clip_vision": ["vision_model.embeddings.class_embedding"],
+    "vae": ["decoder.conv_in.weight", "encoder.conv_in.weight"],
+    "upscale_models": ["conv_first.weight", "body.0.weight"],
+    "embeddings": ["clip_g", "clip_l"],
+}
+OTHER_TENSORS = [
+    ("loras", "diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"),
+    ("loras", "transformer.single_transformer_blocks.0.attn.to_q.lora_B.default.weight"),
+    ("loras", "lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"),
+    ("controlnet", "controlnet_blocks.0.weight"),
+    ("diffusion_models", "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"),
+    ("diffusion_models", "blocks.0.self_attn.q.weight"),
+    ("diffusion_models", "transformer_blocks.0.attn.to_q.weight"),
+    ("text_encoders", "shared.weight"),
+    ("text_encoders", "model.embed_tokens.weight"),
+    ("vae", "first_stage_model.decoder.conv_in.weight"),
+    (None, "weight"),
+]
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"), [*TENSORS.items(), *((folder, [name]) for folder, name in OTHER_TENSORS)]
+)
+async def test_a_line_without_a_kind_goes_by_what_is_in_the_file(
+    site: ModelServer, tmp_path: Path, folder: str | None, names: list[str]
+) -> None:
+    model = safetensors(names=names)
+    site.files["/any.safetensors"] = File(model)
+    library = library_for(tmp_path, site)
+    if folder is None:
+        with pytest.raises(ModelUnavailable, match="neither its publisher nor its file says") as no:
+            await ensure(library, f"{site.url}/any.safetensors?token=planted")
+        assert f"lora {site.url}/any.safetensors" in str(no.value)
+        assert "planted" not in str(no.value)
+        return
+    answer = await ensure(library, f"{site.url}/any.safetensors")
+    assert answer.ensured == [f"{folder}/any.safetensors"]
+    assert files_in(tmp_path) == {f"{folder}/any.safetensors": model}
+    asked = len(site.asked)
+    lines = parse_repo_list(f"{site.url}/any.safetensors")
+    assert (await library.ensure_for_run(lines, lambda _: None)).ensured == answer.ensured
+    assert len(site.asked) == asked  # it is known now
+    pruned = await library.prune(lines, lambda _: None)
+    assert pruned.pruned == []
+
+
+@pytest.mark.parametrize(
+    ("said", "folder"),
+    [
+        ({"type": "LORA"}, "loras"),
+        ({"type": "LoCon"}, "loras"),
+        ({"type": "TextualInversion"}, "embeddings"),
+        ({"type": "Upscaler"}, "upscale_models"),
+        ({"type": "VAE"}, "vae"),
+        ({"type": "Checkpoint"}, "checkpoints"),
+    ],
+)
+async def test_a_line_without_a_kind_goes_by_what_civitai_says(
+    site: ModelServer, tmp_path: Path, said: dict[str, str], folder: str
+) -> None:
+    file = {"name": "a.safetensors", "type": "Model", "primary": True}
+    version = {"id": 62833, "files": [file], "model": said}
+    site.json["/api/v1/model-versions/62833"] = version
+    site.json["/api/v1/models/58390"] = {**said, "modelVersions": [version]}
+    site.files["/api/download/models/62833"] = File(MODEL)
+    library = library_for(tmp_path, site, **endpoints(site))
+    for link in ("models/58390?modelVersionId=62833", "models/58390"):
+        answer = await ensure(library, f"https://civitai.com/{link}")
+        assert answer.ensured == [f"{folder}/a.safetensors"]
+
+
+async def test_a_checkpoint_on_civitai_that_is_a_diffusion_model_alone(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    version = {"id": 7, "files": [{"name": "a.safetensors"}], "model": {"type": "Checkpoint"}}
+    site.json["/api/v1/model-versions/7"] = version
+    site.files["/api/download/models/7"] = File(safetensors(names=TENSORS["diffusion_models"]))
+    library = library_for(tmp_path, site, **endpoints(site))
+    answer = await ensure(library, "https://civitai.com/api/download/models/7")
+    assert answer.ensured == ["diffusion_models/a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("path", "tags", "folder"),
+    [
+        ("split_files/text_encoders/a.safetensors", [], "text_encoders"),
+        ("unet/a.safetensors", ["lora"], "diffusion_models"),
+        ("a.safetensors", ["diffusers", "lora", "base_model:x"], "loras"),
+        ("a.safetensors", ["text-to-image"], "upscale_models"),  # its file says it
+    ],
+)
+async def test_a_line_without_a_kind_goes_by_what_hugging_face_says(
+    site: ModelServer, tmp_path: Path, path: str, tags: list[str], folder: str
+) -> None:
+    site.json["/api/models/org/repo"] = {"tags": tags}
+    model = safetensors(names=TENSORS["upscale_models"])
+    site.files[f"/org/repo/resolve/main/{path}"] = File(model)
+    library = library_for(tmp_path, site, **endpoints(site))
+    answer = await ensure(library, f"hf:org/repo/{path}")
+    assert answer.ensured == [f"{folder}/a.safetensors"]
+
+
+async def test_a_line_without_a_kind_is_found_here_by_its_name_before_a_run(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "mine.safetensors").write_bytes(MODEL)
+    lines = parse_repo_list(f"{site.url}/mine.safetensors")
+    for changes in ({}, {"download": False}):
+        library = library_for(tmp_path, site, **changes)
+        answer = await library.ensure_for_run(lines, lambda _: None)
+        assert answer.ensured == ["loras/mine.safetensors"]
+    assert site.asked == []
+
+
+async def test_a_header_without_an_end_is_not_read_for_ever(
+    site: ModelServer, tmp_path: Path
+) -> None:
+    site.files["/a.safetensors"] = File(b"\xff" * 300_000, ranges=False)
+    with pytest.raises(ModelUnavailable, match="neither its publisher nor its file says"):
+        await ensure(library_for(tmp_path, site), f"{site.url}/a.safetensors")

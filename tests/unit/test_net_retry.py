@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from comfy_remote.errors import RateLimited
-from comfy_remote.net.retry import Backoff, Retries, TryAgain, retried, retry_after
+from comfy_remote.net.retry import Backoff, Outage, Polling, Retries, TryAgain, retried, retry_after
 
 QUICK = Backoff(attempts=3, first=0.0, longest=0.0, longest_asked=0.0, jitter=0.0)
 
@@ -80,3 +80,31 @@ async def test_what_a_server_put_into_an_error_s_details_breaks_no_wait(said: Js
     began = time.monotonic()
     await retries.wait_after(RateLimited("Too many.", details={"retry_after": said}))
     assert time.monotonic() - began < 1
+
+
+def test_an_outage_is_said_once_and_then_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("comfy_remote.net.retry.time.monotonic", lambda: now)
+    outage = Outage(Polling(patience=60.0, backoff=Backoff(first=0.5, longest=2.0, jitter=0.0)))
+    said = []
+    for _ in range(200):
+        wait = outage.failed(OSError())
+        if wait is None:
+            break
+        if line := outage.said_of("The box could not be reached: refused.", wait):
+            said.append(line)
+        now += wait
+    # 31 questions: at first each was a line.
+    assert said == [
+        "The box could not be reached: refused. Trying again in 0.5 s.",
+        *(
+            f"The box could not be reached: refused. That was try {tries} in {seconds} s. Trying "
+            "for 60 s in all."
+            for tries, seconds in ((10, 16), (18, 32), (26, 48))
+        ),
+    ]
+    outage.answered()
+    outage.failed(OSError())
+    assert outage.said_of("The box could not be reached: refused.", 0.5).endswith("in 0.5 s.")
+    # Another failure is another line, at once.
+    assert outage.said_of("The box is failing (HTTP 502).", 0.5).startswith("The box is failing")

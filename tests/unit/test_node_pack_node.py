@@ -11,8 +11,10 @@ from comfy_remote.errors import ConfigurationError, OutputLost, WorkflowInvalid
 from comfy_remote.node_pack.nodes.expansion import (
     COLLECT,
     TAKE,
+    Film,
+    Sources,
     expand,
-    picture_sources,
+    sources_in,
     take_nodes,
 )
 from comfy_remote.node_pack.nodes.image_inputs import (
@@ -103,39 +105,84 @@ SCHEMAS = Schemas.bundled()
 
 
 def test_saved_pictures_go_before_previews() -> None:
-    assert picture_sources(ONE, SCHEMAS) == [["5", 0], ["6", 0]]
-    assert picture_sources(TWO, SCHEMAS) == [["4", 0]]
+    assert sources_in(ONE, SCHEMAS).pictures == [["5", 0], ["6", 0]]
+    assert sources_in(TWO, SCHEMAS).pictures == [["4", 0]]
     both = {**TWO, "6": node("SaveImage", images=["1", 0])}
-    assert picture_sources(both, SCHEMAS) == [["1", 0]]
+    assert sources_in(both, SCHEMAS).pictures == [["1", 0]]
 
 
 def test_what_is_no_picture_does_not_count() -> None:
     prompt: Prompt = {
         "1": node("EmptyImage"),
-        "2": node("SaveWEBM", images=["1", 0]),
+        "2": node("SaveWEBM", images=["1", 0]),  # without a rate it makes no film
         "3": node("PreviewAny", source=["1", 0]),
         "4": node("ImageInvert", image=["1", 0]),
         "5": node("UnknownSaver", images=["1", 0]),
     }
     with pytest.raises(OutputLost, match="Add a Save Image node"):
-        picture_sources(prompt, SCHEMAS)
+        sources_in(prompt, SCHEMAS)
 
 
 def test_masks_are_pictures_where_nothing_else_is() -> None:
     prompt: Prompt = {"1": node("SolidMask"), "2": node("MaskPreview", mask=["1", 0])}
-    assert picture_sources(prompt, SCHEMAS) == [["1", 0]]
+    assert sources_in(prompt, SCHEMAS).pictures == [["1", 0]]
+
+
+SOUND = node("LoadAudio", audio="a.mp3")
+FILMS: Prompt = {
+    "1": node("EmptyImage"),
+    "2": SOUND,
+    "3": node("CreateVideo", images=["1", 0], fps=8, audio=["2", 0]),
+    "4": node("SaveVideo", video=["3", 0]),
+    "5": node("PreviewImage", images=["1", 0]),
+}
+
+
+def test_a_film_and_its_frames_are_what_a_workflow_for_films_gives() -> None:
+    sources = sources_in(FILMS, SCHEMAS)
+    assert sources == Sources([], [Film(["3", 0])]), "a preview beside it is not"
+    made = expand(FILMS, sources, None, "7.")
+    assert made.video == ["7.3", 0]
+    assert made.graph["7.frames"] == node("GetVideoComponents", video=["7.3", 0])
+    assert made.images == ["7.collect0", 0]
+    assert made.graph["7.collect0"] == node(COLLECT, images=["7.frames", 0])
+    # With pictures of its own, nobody needs the frames.
+    both = {**FILMS, "6": node("SaveImage", images=["1", 0])}
+    made = expand(both, sources_in(both, SCHEMAS), None, "7.")
+    assert made.graph["7.collect0"] == node(COLLECT, images=["7.1", 0])
+    assert made.video == ["7.3", 0]
+
+
+def test_a_node_that_makes_the_film_itself_gives_its_frames() -> None:
+    prompt: Prompt = {
+        **FILMS,
+        "4": node("VHS_VideoCombine", images=["1", 0], frame_rate=["6", 0], audio=["2", 0]),
+    }
+    vhs = {"input": {"required": {"images": ["IMAGE"], "frame_rate": ["FLOAT"]}}, "output": []}
+    vhs["input"]["optional"] = {"audio": ["AUDIO"]}  # type: ignore[index,call-overload]
+    documents = {kind: SCHEMAS.document(kind) or {} for kind in ("PreviewImage", "EmptyImage")}
+    schemas = Schemas({**documents, "VHS_VideoCombine": {**vhs, "output_node": True}}, "a test")
+    sources = sources_in(prompt, schemas)
+    assert sources == Sources([], [Film(["1", 0], ["6", 0], ["2", 0])])
+    made = expand(prompt, sources, None, "7.")
+    assert made.video == ["7.film", 0]
+    assert made.graph["7.film"] == node(
+        "CreateVideo", images=["7.1", 0], fps=["7.6", 0], audio=["7.2", 0]
+    )
+    assert made.graph["7.collect0"] == node(COLLECT, images=["7.1", 0])
+    assert "7.frames" not in made.graph
 
 
 def test_the_expansion_has_ids_of_its_own() -> None:
     prompt, slots = spread_pictures(ONE, 2)
     prompt = with_nodes(prompt, take_nodes(slots))
     images = object()
-    made = expand(prompt, picture_sources(prompt, SCHEMAS), images, "7.0.")
+    made = expand(prompt, sources_in(prompt, SCHEMAS), images, "7.0.")
     assert all(node_id.startswith("7.0.") for node_id in made.graph)
     assert len(made.graph) == len(prompt) + 2
     assert made.graph["7.0.3_1"] == {"class_type": TAKE, "inputs": {"images": images, "index": 1}}
     assert made.graph["7.0.5"]["inputs"] == {"image": ["7.0.3_0to1", 0]}
-    assert made.result == ["7.0.collect1", 0]
+    assert made.images == ["7.0.collect1", 0]
     assert made.graph["7.0.collect1"] == {
         "class_type": COLLECT,
         "inputs": {"images": ["7.0.6", 0], "before": ["7.0.collect0", 0]},

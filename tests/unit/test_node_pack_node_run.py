@@ -16,7 +16,7 @@ from comfy_remote.errors import ExecutionFailed, JobCancelled, JobTimedOut, Targ
 from comfy_remote.events import Event, Finished, JobState, Log, Preview, Progress, Queued, Started
 from comfy_remote.jobs.output import Output
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.nodes.remote_run import RemoteRun, pictures_of
+from comfy_remote.node_pack.nodes.remote_run import RemoteRun, films_of, pictures_of
 from comfy_remote.outputs import OutputKind
 from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
@@ -228,3 +228,6 @@ def test_saved_pictures_in_the_order_of_the_prompt() -> None:
     assert names == ["a.png", "b0.png", "b1.png", "unknown.png"]
     only_previews = [one for one in outputs if one.folder == "temp"]
     assert pictures_of(only_previews, prompt) == only_previews
+    film = next(one for one in outputs if one.kind == "video")
+    assert films_of(outputs, prompt) == [film]
+    assert pictures_of([film, *only_previews], prompt) == []

@@ -69,7 +69,9 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     switch.set("tab", "http://gpu.example:8188")
 
     class Lane:
-        async def submit(self, body: object, target: str, peer: object) -> dict[str, Any]:
+        async def submit(
+            self, body: object, target: str, peer: object, *, with_repo_list: bool
+        ) -> dict[str, Any]:
             found.lane.append(target)
             return {}
 

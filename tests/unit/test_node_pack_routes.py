@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import wave
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +193,17 @@ async def test_without_a_configuration_the_endpoint_of_the_environment_comes_fir
         monkeypatch.setenv("RUNPOD_ENDPOINT_ID", endpoint)
     targets = (await page.get("/remote/status"))[1]["targets"]
     assert [target["name"] for target in targets if target["default"]] == [default]
+
+
+async def test_what_runpods_console_shows_switches_to_the_endpoint(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_KEY", KEY)
+    monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", "http://127.0.0.1:9/v2")
+    typed = "https://api.runpod.ai/v2/abc/run?x=1"
+    answer = await page.post("/remote/switch", {"client_id": "tab", "target": typed})
+    assert answer == (200, {"target": "runpod:abc"})
+    assert page.switch.target_of("tab") == "runpod:abc"
 
 
 async def test_files_that_lack_a_yes_are_named_with_the_command_that_says_it(
@@ -654,7 +666,45 @@ async def test_requests_have_limits(page: Page, monkeypatch: pytest.MonkeyPatch)
     assert (status, body["error"]["code"]) == (413, "request_too_large")
 
 
-@pytest.mark.parametrize("body", [{}, {"images": None}, {"images": [{}]}, {"images": ["x"]}, []])
+async def test_other_files_are_saved_by_their_type_beside_the_pictures(page: Page) -> None:
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as writing:
+        writing.setparams((1, 2, 8000, 0, "NONE", ""))
+        writing.writeframes(bytes(1600))
+    body = {
+        "images": [{"b64": b64(png()), "name": "cat.png"}],
+        "files": [
+            {"text": "a cat at night, größer", "name": "cat.txt"},
+            {"b64": b64(b'{"seed": 1}'), "name": "../cat.json"},
+            {"b64": b64(sound.getvalue()), "name": "meow.exe"},
+            {"b64": b64(png("blue")), "name": "cat2"},
+            {"text": "<script>alert(1)</script>", "name": "page.html"},
+        ],
+    }
+    status, answer = await page.post("/remote/save", body)
+    names = ["cat.png", "cat.txt", "cat.json", "meow.exe.wav", "cat2.png", "page.html.txt"]
+    assert (status, answer) == (200, {"saved": [f"remote_results/{name}" for name in names]})
+    folder = page.output / "remote_results"
+    assert (folder / "cat.txt").read_text("utf-8") == "a cat at night, größer"
+    assert (folder / "meow.exe.wav").read_bytes() == sound.getvalue()
+    for bad, message in (
+        (sound.getvalue()[:-9], "File 1 is cut off"),
+        (b"\x7fELF\0\0", "File 1 cannot be decoded"),
+        (b"PK\x03\x04" + bytes(20), "File 1 cannot be decoded"),
+    ):
+        status, answer = await page.post("/remote/save", {"files": [{"b64": b64(bad)}]})
+        assert (status, answer["error"]["code"]) == (400, "configuration")
+        assert message in answer["error"]["message"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *({}, {"images": None}, {"images": [{}]}, {"images": ["x"]}, []),
+        *({"files": [{"name": "x.txt"}]}, {"files": [{"text": "x", "b64": "eA=="}]}),
+    ],
+)
 async def test_requests_of_another_shape(page: Page, body: Any) -> None:
     status, answer = await page.post("/remote/save", body)
     assert (status, answer["error"]["code"]) == (400, "configuration")

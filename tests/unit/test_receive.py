@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -61,10 +62,10 @@ async def test_a_file_that_somebody_reads_on_windows_stays_if_it_is_the_same(
     path = tmp_path / "value"
     await receive_file(arriving(), path)
 
-    def refused(_self: Path, _target: Path) -> Path:
+    def refused(_source: Path, _target: Path) -> None:
         raise PermissionError(errno.EACCES, "The process cannot access the file")
 
-    monkeypatch.setattr(Path, "replace", refused)
+    monkeypatch.setattr(os, "replace", refused)
     await receive_file(arriving(), path, sha256=SHA256)
     assert path.read_bytes() == DATA
     with pytest.raises(LocalStorageError):

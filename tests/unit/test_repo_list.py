@@ -10,14 +10,17 @@ import pytest
 from fake_comfyui import FakeComfyUI
 from fake_target import FakeTarget
 
-from comfy_remote.events import Event, Log
+from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.events import Event, Finished, Log
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.runpod.request import request_body
+from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.prompt import Prompt
-from comfy_remote.workflow.repo_list import find_repo_list
+from comfy_remote.workflow.repo_list import find_repo_list, without_repo_list
+from comfy_remote.workflow.schema import Schemas
 
 LINES = "# mine\nckpt https://example.com/a.safetensors\n\n  lora https://example.com/b  \n"
 JOB = "3f2504e0-4f89-41d3-9a0c-0305e82c3301"
@@ -84,6 +87,38 @@ def test_a_node_without_a_text(inputs: Any) -> None:
     assert find_repo_list({"1": node("repo_list", **inputs)}) == ""
 
 
+def test_the_node_itself_is_not_sent_unless_something_is_linked_from_it() -> None:
+    save: Any = {"class_type": "SaveImage", "inputs": {"images": ["4", 0]}}
+    prompt: Prompt = {
+        "1": node("repo_list", text=["2", 0]),
+        "2": node("lines", value=["3", 0]),
+        "3": node("more lines", value=LINES),
+        "4": node("picture", text=["3", 0]),
+        "5": save,
+        "6": node("Repo_List", value=LINES),
+    }
+    assert list(without_repo_list(prompt)) == ["3", "4", "5"]
+    assert find_repo_list(prompt) == f"{LINES}\n{LINES}"
+    save["inputs"]["text"] = ["6", 0]
+    assert list(without_repo_list(prompt)) == ["3", "4", "5", "6"]
+    assert without_repo_list(without_repo_list(prompt)) == without_repo_list(prompt)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_one_of_an_unknown_class_is_converted_if_it_only_lists_models(linked: bool) -> None:
+    """The file of an older editor does not name the values of its widgets."""
+    saved_node = saved("repo_list", [3, LINES], kind="CR Text of a pack")
+    saved_node["outputs"] = [{"name": "text", "type": "STRING", "links": [1] if linked else []}]
+    workflow: Any = {"nodes": [saved_node], "links": [[1, 7, 0, 8, 0, "STRING"]] if linked else []}
+    if linked:
+        with pytest.raises(WorkflowInvalid, match="CR Text of a pack"):
+            convert_workflow(workflow, Schemas.bundled())
+        return
+    prompt = convert_workflow(workflow, Schemas.bundled())
+    assert find_repo_list(prompt) == LINES
+    assert without_repo_list(prompt) == {}
+
+
 async def test_it_travels_with_every_job(tmp_path: Path) -> None:
     target = FakeTarget.making(x_png=b"x")
     prompt = {"1": {"class_type": "A", "inputs": {}}, "2": node("repo_list", text=LINES)}
@@ -93,7 +128,10 @@ async def test_it_travels_with_every_job(tmp_path: Path) -> None:
             await client.submit(prompt, embed={"nodes": [saved("repo_list", ["vae x"])]})
             await client.submit({"1": prompt["1"]})
             await client.send(RunRequest(JOB, {}, repo_list="given"), source="page")
-    assert [request.repo_list for request in target.requests] == [LINES, "vae x", "", "given"]
+            await client.submit(prompt, repo_list="")
+    lists = [request.repo_list for request in target.requests]
+    assert lists == [LINES, "vae x", "", "given", ""]
+    assert [list(request.prompt) for request in target.requests] == [["1"]] * 3 + [[], ["1"]]
 
 
 def test_a_worker_gets_it_in_its_request() -> None:
@@ -112,3 +150,7 @@ async def test_a_comfyui_says_that_it_cannot_use_it(repo_list: str) -> None:
         events: list[Event] = [event async for event in target.follow(ref, {})]
     told = [event for event in events if isinstance(event, Log) and "repo_list" in event.message]
     assert [event.level for event in told] == (["warning"] if repo_list else [])
+    end = events[-1]
+    assert isinstance(end, Finished)
+    warnings = end.details.get("warnings", [])
+    assert warnings == [event.message for event in told]  # for the page, after the end

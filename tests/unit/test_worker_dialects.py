@@ -16,8 +16,9 @@ from worker_fakes import EngineTarget, FakeEngine, connect_to, succeeded
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.targets.runpod.status import StatusReader
+from comfy_remote.wire.request import FORMATS
 from comfy_remote.wire.runpod import JobStatus
-from comfy_remote.worker.dialects import dialect_of
+from comfy_remote.worker.dialects import DIALECTS, dialect_of
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
@@ -127,6 +128,39 @@ async def prompt_run(**fields: JsonValue) -> dict[str, Any]:
 )
 def test_the_input_decides_the_answers_shape(payload: JsonValue, dialect: str) -> None:
     assert dialect_of(payload).name == dialect
+
+
+@pytest.mark.parametrize(
+    ("payload", "dialect"),
+    [
+        ({"workflow": FLUX}, "plain"),
+        ({"workflow": FLUX, "images": []}, "plain"),
+        ("nonsense", "plain"),
+        ({"prompt": FLUX}, "images-b64"),
+        ({"workflow": FLUX, "format": "worker-comfyui"}, "worker-comfyui"),
+    ],
+)
+def test_the_owner_decides_the_shape_where_the_input_does_not(
+    payload: JsonValue, dialect: str
+) -> None:
+    assert dialect_of(payload, "plain").name == dialect
+
+
+def test_every_dialect_can_be_named() -> None:
+    assert sorted(dialect.name for dialect in DIALECTS) == sorted(FORMATS)
+
+
+async def test_a_job_of_a_workflow_alone_is_answered_as_the_owner_has_set() -> None:
+    settings = WorkerSettings.from_environ({"COMFY_REMOTE_FORMAT": "plain"})
+    good = JobHandler(FakeEngine(), settings, connect=connect_to(good_target()), environ={})
+    result = await good("job", {"workflow": FLUX}, silent)
+    assert result["status"] == "success"
+    assert result["images"] == [base64.b64encode(b"abc").decode()]
+    assert result["filenames"] == ["a.bmp"]
+    bad = JobHandler(FakeEngine(), settings, connect=connect_to(good_target()), environ={})
+    result = await bad("job", {"workflow": 3}, silent)
+    assert (result["status"], result["error_type"]) == ("error", "validation")
+    assert "details" not in result
 
 
 async def test_a_format_that_does_not_exist_is_an_error() -> None:

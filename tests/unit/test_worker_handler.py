@@ -23,7 +23,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
     WorkflowInvalid,
 )
-from comfy_remote.events import Finished, JobState, Preview, Progress, Started
+from comfy_remote.events import Finished, JobState, Log, Preview, Progress, Started
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.answer import Answer
 from comfy_remote.wire.runpod import JobStatus, error_from_runpod
@@ -31,6 +31,7 @@ from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
 
 OURS = {"format": "comfy-remote/1", "workflow": PROMPT}
+LIST = {"class_type": "NotThere", "inputs": {"text": ""}, "_meta": {"title": "repo_list"}}
 SECRET = "rpa_planted_secret_1234"
 
 
@@ -92,6 +93,51 @@ async def test_what_nodes_show_besides_their_outputs_comes_back() -> None:
     assert Answer.model_validate(result).shown == shown
 
 
+@pytest.mark.parametrize("form", ["comfy-remote/1", "worker-comfyui", "plain", "images-b64"])
+async def test_a_list_of_models_that_nobody_looks_at_is_said_in_every_answer(form: str) -> None:
+    """As behind ``serve --engine URL``, whose models folder is not known."""
+    job = {
+        "format": form,
+        "workflow": {**PROMPT, "3": LIST},
+        "repo_list": "lora https://x.example/a.safetensors",
+    }
+    target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"BM"})
+    result = await handler_for(target)("1", job, silent)
+    said = result.get("warnings") or result.get("errors")
+    assert isinstance(said, list)
+    assert "this worker knows no models folder" in str(said[0])
+    assert [list(request.prompt) for request in target.requests] == [["1", "2"]]
+    if form == "worker-comfyui":
+        return  # its own clients read it otherwise
+    events = list(
+        StatusReader(PROMPT).events(
+            JobStatus.model_validate({"id": "1", "status": "COMPLETED", "output": result})
+        )
+    )
+    told = [event.message for event in events if isinstance(event, Log)]
+    assert told == [f"The worker says: {said[0]}"]
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert end.details["warnings"] == told  # for the page, after the end
+
+
+async def test_models_are_listed_by_the_engine_where_no_folder_is_known() -> None:
+    """As behind ``serve --engine URL``."""
+
+    class Listing(EngineTarget):
+        async def models(self) -> dict[str, list[str]]:
+            return {"checkpoints": ["sd/a.safetensors"], "loras": []}
+
+    assert await handler_for(Listing())("1", {"action": "models"}, silent) == {
+        "status": "success",
+        "models": {
+            "checkpoints": [
+                {"name": "sd/a.safetensors", "size": None, "fetched_from": None, "pinned": False}
+            ]
+        },
+    }
+
+
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
     files = {f"{n}.bmp": bytes([n]) * 3500 for n in range(6)}
     target = EngineTarget(succeeded(*map(output, files)), files)
@@ -151,7 +197,7 @@ async def test_bad_input_is_refused_before_anything_runs(
 async def test_an_input_that_is_none_gets_a_plain_message(payload: JsonValue) -> None:
     result = await handler_for(EngineTarget())("j", payload, silent)
     assert "not valid" in str(result["error"])
-    assert result["details"] == []
+    assert "details" not in result
     # Also for those who know the worker by another dialect.
     assert (result["status"], result["error_type"]) == ("error", "validation")
     assert isinstance(result["execution_time_seconds"], float)

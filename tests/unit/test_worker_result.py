@@ -277,10 +277,9 @@ async def test_names_that_are_the_same_are_told_apart(tmp_path: Path) -> None:
 async def test_worker_comfyui_without_a_file_says_so() -> None:
     text = RemoteOutput("9", "text", "9.txt", text="x")
     assert WORKER_COMFYUI.wanted([text]) == ()
-    assert await answer([], dialect=WORKER_COMFYUI) == {
-        "images": [],
-        "status": "success_no_images",
-    }
+    said = await answer([], dialect=WORKER_COMFYUI)
+    assert said.pop("message").startswith("The workflow ran, and saved no file: what it made are")
+    assert said == {"images": [], "status": "success_no_images"}
 
 
 def test_an_empty_success_is_an_error() -> None:

@@ -41,9 +41,23 @@ def test_a_limit_that_is_none_is_refused(value: str) -> None:
         WorkerSettings.from_environ({"COMFY_REMOTE_RESULT_LIMIT": value})
 
 
+def test_a_form_of_answers_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="COMFY_REMOTE_FORMAT is 'base64'") as caught:
+        WorkerSettings.from_environ({"COMFY_REMOTE_FORMAT": "base64"})
+    assert "plain" in caught.value.advice
+
+
 def test_the_key_goes_nowhere_in_the_clear() -> None:
     with pytest.raises(ConfigurationError, match="https"):
         WorkerSettings.from_environ({"COMFY_REMOTE_STORE_URL": "http://gateway.example/files"})
+
+
+@pytest.mark.parametrize(("value", "off"), [("false", True), ("true", False), ("", False)])
+def test_metadata_is_off_where_the_owner_says_so(comfyui: Path, value: str, off: bool) -> None:
+    environ = {"COMFYUI_DIR": str(comfyui), "COMFY_REMOTE_METADATA": value, "COMFYUI_ARGS": "--cpu"}
+    assert ("--disable-metadata" in choose_engine("auto", environ).command) is off
+    with pytest.raises(ConfigurationError, match="neither true nor false: 'no'"):
+        choose_engine("auto", {**environ, "COMFY_REMOTE_METADATA": "no"})
 
 
 def test_a_url_is_an_engine_that_runs_already() -> None:
@@ -83,7 +97,7 @@ def test_without_a_gpu_comfyui_computes_on_the_cpu(
     comfyui: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for gpu in (True, False):
-        monkeypatch.setattr("comfy_remote.worker.choice.has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr("comfy_remote.worker.choice.has_gpu", lambda _python, gpu=gpu: gpu)
         choice = choose_engine(str(comfyui), {})
         assert ("--cpu" in choice.command) is not gpu
         assert any("--cpu" in note for note in choice.notes) is not gpu

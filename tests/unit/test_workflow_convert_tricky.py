@@ -7,6 +7,7 @@ frontend 1.49.6 gave for them in a browser.
 from __future__ import annotations
 
 import copy
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from saved_workflow import saved, workflow
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.workflow.convert import convert_workflow
+from comfy_remote.workflow.convert.graph import Graph
 from comfy_remote.workflow.schema import Schemas
 
 CASES: dict[str, Any] = json.loads(
@@ -34,6 +36,28 @@ def test_the_prompt_is_the_editors(name: str) -> None:
         assert ours["inputs"].keys() == theirs["inputs"].keys()
         info = {ours["class_type"]: {"input": {"required": theirs["inputs"]}}}
         assert differences({"1": theirs}, {"1": dict(ours)}, info) == []
+
+
+def test_a_node_changes_nothing_that_others_of_its_class_begin_with() -> None:
+    """Each is a copy of what its class gives, which is worked out once."""
+    schemas = Schemas.bundled()
+    first = {
+        name: convert_workflow(case["workflow"], schemas, keep_unknown=True)
+        for name, case in CASES.items()
+    }
+    for name, case in reversed(CASES.items()):
+        assert convert_workflow(case["workflow"], schemas, keep_unknown=True) == first[name]
+
+
+def test_a_conversion_leaves_nothing_for_the_search_for_cycles() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for case in CASES.values():
+            convert_workflow(case["workflow"], Schemas.bundled(), keep_unknown=True)
+        assert not [one for one in gc.get_objects() if isinstance(one, Graph)]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

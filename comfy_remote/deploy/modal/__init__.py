@@ -3,6 +3,7 @@
 ```
 here    workflow_file all of these, in order
         packing       which models and node packs a workflow names
+        pinning       node packs as people name them, at a commit or version
         project       the folder: prompt.json, modal_config.json, workflow.py (template/)
         config        modal_config.json
         deployment    `modal deploy`, in a process of its own (__main__)

@@ -64,6 +64,8 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
             advice=Hint.PROJECT_PARTS_MISSING(),
         )
     try:
+        for one in getattr(project, "secrets", []):
+            _check_secret(one)  # before minutes of building
         if stop_first and app.name:
             _stop(app.name)
         with modal.enable_output():
@@ -82,8 +84,7 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
     except (modal.exception.Error, OSError) as error:
         raise DeploymentFailed(
             f"Modal did not deploy it: {type(error).__name__}: {first_line(error)}",
-            advice="The log says more. A package that cannot be installed, a Secret that does "
-            "not exist (`modal secret list`) and an unknown GPU type are the usual reasons.",
+            advice="The log says more. A package that cannot be installed is the usual reason.",
         ) from error
     if url is None:
         raise DeploymentFailed(
@@ -91,6 +92,17 @@ def _deploy(folder: Path, *, stop_first: bool, only_ours: bool) -> str:
             advice="The function `front` in workflow.py needs @modal.web_server.",
         )
     return str(url)
+
+
+def _check_secret(secret: modal.Secret) -> None:
+    try:
+        secret.hydrate()
+    except modal.exception.NotFoundError as error:
+        raise ConfigurationError(
+            f"Your Modal account has no Secret {secret.name!r}.",
+            advice="`modal secret list` shows those that it has. Make it with `modal secret create "
+            f"{secret.name} HF_TOKEN=…`, or remove it from secrets in modal_config.json.",
+        ) from error
 
 
 def _check_version(version: str) -> None:

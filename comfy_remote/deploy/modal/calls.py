@@ -115,8 +115,7 @@ class ModalCalls:
 def _ended(words: str) -> EngineCrashed:
     return EngineCrashed(
         f"The container ended while the job ran: {words.strip() or 'no reason was given'}",
-        advice="Its log says more: https://modal.com/apps, or `modal app logs APP`. The job is "
-        "not run again automatically.",
+        advice="Its log says more: https://modal.com/apps, or `modal app logs APP`.",
     )
 
 

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...json_text import problems_in
+from ...text_file import SAVE_AS_UTF8, NotText, text_of
 from ...wire.repo_list import parse_repo_list
+from ..install_custom_nodes import parse_list
 
 __all__ = ["CONFIG_FILE", "ModalConfig", "package_list"]
 
@@ -21,14 +23,16 @@ CONFIG_FILE = "modal_config.json"
 # Modal's rule for names, and what can stand in an endpoint's address as it is. Its names have 64
 # characters at most, and the longest made of this one is APP-outputs.
 _APP = r"[A-Za-z0-9][A-Za-z0-9_-]{0,55}"
-# "B200+" is Modal's for that one or a newer, "H100!" for no newer one.
-_GPU = r"[A-Za-z0-9-]+[!+]?(:[1-8])?"
-_RELEASE = r"\d+\.\d+\.\d+"
-# The last part names a folder, which must not be `.` or `..`.
-_CUSTOM_NODE = re.compile(
-    r"https://[A-Za-z0-9][A-Za-z0-9._~/:-]*/[A-Za-z0-9_-][A-Za-z0-9._~-]*/?@[0-9a-f]{40}"
+# modal.com/docs/guide/gpu. "B200+" is that one or a newer, "H100!" no newer one.
+_GPUS = (
+    *("T4", "L4", "A10", "A10G", "L40S", "A100", "A100-40GB", "A100-80GB", "RTX-PRO-6000"),
+    *("H100", "H100!", "H200", "B200", "B200+"),
 )
+_RELEASE = r"\d+\.\d+\.\d+"
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TORCH = frozenset({"torch", "torchvision", "torchaudio"})
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_Region = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
 
 _TRUSTED_LISTS = (
     "secrets",
@@ -44,12 +48,16 @@ class ModalConfig(BaseModel):
 
     Attributes:
         app_name: Of the app; ``modal:APP`` is the target.
-        gpu_type: As Modal calls it: ``H100``, ``L40S``, ``A10``, ``T4``, ``H100:2``; ``None`` for
-            none (also as text).
+        gpu_type: As Modal calls it: ``H100``, ``L40S``, ``A10``, ``T4``, ``H100:2``; several, with
+            commas between or as a list: the first that is free; ``None`` for none (also as text).
+        cpu: CPU cores, at least; Modal's own least when ``None``.
+        memory: MiB of main memory, at least; likewise.
+        region: Where it may run (``us-east``, ``eu``), at Modal's surcharge; anywhere if ``None``.
         comfyui_version: A release of ComfyUI, without the ``v``.
         comfyui_arguments: More arguments for it (``--lowvram``).
-        custom_nodes: ``https://HOST/OWNER/NAME@COMMIT``, with all 40 digits of the commit.
-        models: Lines of a repo_list (``KIND URL [name=FILE] [sha256=HEX]``), to be fetched into
+        custom_nodes: ``NAME@VERSION`` of the Comfy Registry, or ``https://HOST/OWNER/NAME@COMMIT``
+            with all 40 digits of the commit: lines of `deploy.install_custom_nodes`.
+        models: Lines of a repo_list (``[KIND] URL [name=FILE] [sha256=HEX]``), to be fetched into
             the volume.
         models_volume: The Volume that has the models; several apps may share one.
         download_models: Whether a job fetches models of its own list that are missing.
@@ -70,7 +78,10 @@ class ModalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     app_name: str = "comfy-remote"
-    gpu_type: str | None = "H100"
+    gpu_type: str | list[str] | None = "H100"
+    cpu: Annotated[float, Field(gt=0, le=128)] | None = None
+    memory: Annotated[int, Field(ge=128, le=2 * 1024**2)] | None = None
+    region: _Region | list[_Region] | None = None
     comfyui_version: str = "0.33.0"
     comfyui_arguments: str = ""
     custom_nodes: list[str] = []
@@ -100,14 +111,18 @@ class ModalConfig(BaseModel):
 
     @field_validator("gpu_type")
     @classmethod
-    def _gpu(cls, gpu: str | None) -> str | None:
-        if gpu is None or gpu.lower() == "none":
+    def _gpu(cls, gpu: str | list[str] | None) -> str | list[str] | None:
+        given = package_list(gpu) if isinstance(gpu, str) else gpu or []
+        if not given or [one.lower() for one in given] == ["none"]:
             return None
-        if not re.fullmatch(_GPU, gpu):
-            raise ValueError(
-                f"{gpu!r} is not one of Modal's GPUs, such as H100, L40S, T4, H100:2, none"
-            )
-        return gpu
+        for one in given:
+            name, _, count = one.partition(":")
+            if name.upper() not in _GPUS or (count and count not in map(str, range(1, 9))):
+                raise ValueError(
+                    f"{one!r} is not one of Modal's GPUs: {', '.join(_GPUS)}, none; with :2 to :8 "
+                    "for several of them (a newer one can be named in workflow.py)"
+                )
+        return given[0] if len(given) == 1 else given
 
     @field_validator("comfyui_version")
     @classmethod
@@ -119,9 +134,7 @@ class ModalConfig(BaseModel):
     @field_validator("custom_nodes")
     @classmethod
     def _pinned(cls, lines: list[str]) -> list[str]:
-        for line in lines:
-            if not _CUSTOM_NODE.fullmatch(line):
-                raise ValueError(f"{line!r} is not https://HOST/OWNER/NAME@COMMIT (40 digits)")
+        parse_list("\n".join(lines))  # its error is a ValueError
         return lines
 
     @field_validator("models")
@@ -139,6 +152,12 @@ class ModalConfig(BaseModel):
         for package in packages:
             if not package or package.startswith("-") or any(c in package for c in "\r\n\0"):
                 raise ValueError(f"{package!r} is not a package")
+            name = _PACKAGE.match(package)
+            if name is not None and name[0].lower() in _TORCH:
+                raise ValueError(
+                    f"{package!r} cannot be had beside the PyTorch of the image, which belongs to "
+                    "ComfyUI's release; another one can be installed in workflow.py"
+                )
         return packages
 
     @classmethod
@@ -149,9 +168,13 @@ class ModalConfig(BaseModel):
             ConfigurationError: It cannot be read, or has unknown keys.
         """
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
+            return cls.model_validate_json(text_of(path.read_bytes()))
+        except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error}.") from error
+        except NotText as error:
+            raise ConfigurationError(
+                f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8
+            ) from error
         except ValidationError as error:
             raise ConfigurationError(
                 f"{path}: {problems_in(error, 'the file')}.",

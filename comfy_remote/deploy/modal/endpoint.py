@@ -13,6 +13,7 @@ from typing import cast
 from aiohttp import web
 from pydantic_core import from_json, to_json
 
+from ...aio import in_thread
 from ...errors import (
     ExecutionFailed,
     JobNotFound,
@@ -23,6 +24,7 @@ from ...errors import (
 from ...gateway.endpoint import Status
 from ...gateway.job import Submission
 from ...gateway.limits import GatewayLimits
+from ...gateway.needs import needs_of
 from ...targets.modal import BODY_LIMIT
 from ...wire.runpod import EndpointHealth, RunPodState, error_to_runpod
 from .calls import CallResult, ModalCalls
@@ -73,7 +75,10 @@ class ModalEndpoint:
         if idempotency_key is not None and not await self.notes.claim(idempotency_key):
             return _status(await self._known(idempotency_key), RunPodState.IN_QUEUE)
         call_id = await self.calls.spawn(_payload(submission))
-        await self.notes.queued(call_id)
+        # What its nodes buy from a service would be paid for twice.
+        needs = await in_thread(needs_of, submission.input)
+        repeat_lost = submission.policy.retry_lost and not needs.may_cost
+        await self.notes.queued(call_id, repeat_lost=repeat_lost)
         if idempotency_key is not None:
             await self.notes.submitted(idempotency_key, call_id)
         return _status(call_id, RunPodState.IN_QUEUE)
@@ -215,6 +220,8 @@ def _times(note: CallNote, run: RunNote | None) -> Status:
     if run is None:
         return {}
     times: Status = {"delayTime": max(0, round((run.started - note.queued) * 1000))}
+    if run.attempt > 1:
+        times["attempt"] = run.attempt
     if run.worker is not None:
         times["workerId"] = run.worker
     if run.finished is not None:

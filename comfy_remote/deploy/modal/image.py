@@ -44,7 +44,7 @@ OUTPUTS = "/outputs"
 PYTHON = "3.12"
 """Of both containers."""
 
-TORCH = ("torch==2.9.1", "torchvision==0.24.1", "torchaudio==2.9.1")
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 """Versions that belong together, as in our container image."""
 
 PACK_PACKAGES = (
@@ -62,10 +62,13 @@ PACK_PACKAGES = (
 WORKER_PACKAGES = (*PACK_PACKAGES, "boto3>=1.36")
 """What the worker needs besides: a bucket's client."""
 
-_TORCH_INDEX = "https://download.pytorch.org/whl/cu128"
+# Modal's driver (580) knows CUDA 13.0; below it, ComfyUI's own kernels switch off.
+_TORCH_INDEX = "https://download.pytorch.org/whl/cu130"
 _COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI.git"
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PACK_ENTRY = Path(__file__).with_name("template") / "pack_entry.txt"
+_INSTALLER = Path(__file__).resolve().parents[1] / "install_custom_nodes.py"
+_INSTALLER_THERE = "/opt/install_custom_nodes.py"
 _CONSTRAINTS = "/opt/torch.txt"
 # What OpenCV, and so every second custom node, does not start without.
 _SYSTEM_PACKAGES = ("git", "libgl1", "libglib2.0-0")
@@ -76,8 +79,8 @@ def comfyui_image(config: ModalConfig) -> modal.Image:
     environ = {"PYTHONUNBUFFERED": "1", "UV_LINK_MODE": "copy"}
     if config.build_nonce:
         environ["COMFY_REMOTE_BUILD"] = config.build_nonce  # all that follows is built again
-    install = f"uv pip install --python {COMFYUI}/.venv/bin/python"
-    constrained = f"{install} --constraint {_CONSTRAINTS}"
+    python = f"{COMFYUI}/.venv/bin/python"
+    install = f"uv pip install --python {python}"
     release = shlex.quote(f"v{config.comfyui_version}")
     image = (
         modal.Image.debian_slim(python_version=PYTHON)
@@ -86,19 +89,24 @@ def comfyui_image(config: ModalConfig) -> modal.Image:
         .pip_install("uv")
         .run_commands(
             f"git clone --quiet --depth 1 --branch {release} {_COMFYUI_SOURCE} {COMFYUI}",
-            # The volume is mounted there, and needs an empty path.
-            f"rm -rf {MODELS}",
             # --seed: some custom nodes call pip.
             f"uv venv --python {PYTHON} --seed {COMFYUI}/.venv",
             f"printf '%s\\n' {_quoted(TORCH)} > {_CONSTRAINTS}",
             f"{install} {_quoted(TORCH)} --index-url {_TORCH_INDEX}",
-            f"{constrained} -r {COMFYUI}/requirements.txt {_quoted(PACK_PACKAGES)}",
         )
+        # From here on, whatever is installed leaves PyTorch as it is.
+        .env({"UV_CONSTRAINT": _CONSTRAINTS, "PIP_CONSTRAINT": _CONSTRAINTS})
+        .run_commands(f"{install} -r {COMFYUI}/requirements.txt {_quoted(PACK_PACKAGES)}")
     )
-    for node in config.custom_nodes:
-        image = image.run_commands(*_custom_node(node, constrained))
+    if config.custom_nodes:
+        image = image.add_local_file(_INSTALLER, _INSTALLER_THERE, copy=True)
+    for node in config.custom_nodes:  # each a layer: a further one builds none of them again
+        image = image.run_commands(
+            f"printf '%s\\n' {shlex.quote(node)} | "
+            f"{python} {_INSTALLER_THERE} - {COMFYUI}/custom_nodes"
+        )
     if config.extra_pip_packages:
-        image = image.run_commands(f"{constrained} {_quoted(config.extra_pip_packages)}")
+        image = image.run_commands(f"{install} {_quoted(config.extra_pip_packages)}")
     return image.pip_install(*WORKER_PACKAGES)
 
 
@@ -111,7 +119,8 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     """The image with this package, as it is here, and the project's files.
 
     Args:
-        pack: Whether ComfyUI in it gets our node pack, too (Remote Input, Remote Output).
+        pack: Whether it has ComfyUI: that gets our node pack, too (Remote Input, Remote Output),
+            and an empty path for the volume with its models.
 
     Raises:
         ConfigurationError: This package is in a folder that is called differently.
@@ -121,6 +130,10 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
             f"The package is in a folder named {_PACKAGE.name}, and would not be found there.",
             advice="Rename the folder to comfy_remote.",
         )
+    if pack:
+        # Modal mounts a volume on an empty path only. Last: what custom nodes install may put
+        # models there, as the Impact Pack does.
+        image = image.run_commands(f"rm -rf {MODELS}").env({"HF_HOME": f"{MODELS}/.huggingface"})
     unneeded = ["**/__pycache__", "**/*.pyc"]
     image = image.add_local_dir(_PACKAGE, "/root/comfy_remote", ignore=unneeded)
     for name in (PROMPT_FILE, CONFIG_FILE):
@@ -133,23 +146,6 @@ def with_project(image: modal.Image, folder: Path, *, pack: bool = False) -> mod
     return image.add_local_dir(_PACKAGE, f"{there}/comfy_remote", ignore=unneeded).add_local_file(
         _PACK_ENTRY, f"{there}/__init__.py"
     )
-
-
-def _custom_node(node: str, install: str) -> list[str]:
-    """Commands that install ``URL@COMMIT``: the one commit, and not the history."""
-    url, _, commit = node.rpartition("@")
-    name = url.rstrip("/").rpartition("/")[2].removesuffix(".git")
-    path = shlex.quote(f"{COMFYUI}/custom_nodes/{name}")
-    git = f"git -C {path}"
-    python = f"{COMFYUI}/.venv/bin/python"
-    return [
-        f"git init --quiet {path}",
-        f"{git} fetch --quiet --depth 1 {shlex.quote(url)} {commit}",
-        f"{git} checkout --quiet --detach FETCH_HEAD",
-        f"{git} submodule --quiet update --init --recursive --depth 1",
-        f"cd {path} && if [ -f requirements.txt ]; then {install} -r requirements.txt; fi",
-        f"cd {path} && if [ -f install.py ]; then {python} install.py; fi",
-    ]
 
 
 def _quoted(words: tuple[str, ...] | list[str]) -> str:

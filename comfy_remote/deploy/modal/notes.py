@@ -5,8 +5,8 @@ that somebody cancelled it are noted here. Modal deletes entries that are not us
 (modal.com/docs/sdk/py/latest/Dict).
 
 ```
-CALL        {"queued", "cancelled"?}                written by a front
-CALL/run    {"worker", "started", "finished"?, "progress"?}   written by the container
+CALL        {"queued", "repeat_lost", "cancelled"?}           written by a front
+CALL/run    {"worker", "attempt", "started", "finished"?, "progress"?}   written by the container
 key/KEY     CALL, or "" while it is being submitted
 ```
 """
@@ -30,9 +30,14 @@ class TextDict(Protocol):
 
 
 class CallNote(BaseModel):
-    """A front's note. Times are seconds since the epoch."""
+    """A front's note. Times are seconds since the epoch.
+
+    Attributes:
+        repeat_lost: Whether the job may be started once more when its container has ended.
+    """
 
     queued: float
+    repeat_lost: bool = True
     cancelled: float | None = None
 
 
@@ -40,10 +45,13 @@ class RunNote(BaseModel):
     """A container's note.
 
     Attributes:
+        attempt: Which start of the job it is, from 1: Modal starts a call again whose container
+            has ended.
         progress: The newest `wire.answer.ProgressSnapshot`.
     """
 
     worker: str | None = None
+    attempt: int = 1
     started: float
     finished: float | None = None
     progress: dict[str, JsonValue] | None = None
@@ -55,13 +63,24 @@ class Notes:
     def __init__(self, dictionary: TextDict) -> None:
         self._dict = dictionary
 
-    async def queued(self, call_id: str) -> None:
+    async def queued(self, call_id: str, *, repeat_lost: bool) -> None:
         """A call was made. The container may have noted its start already, under another key."""
-        await self._put(call_id, CallNote(queued=time.time()))
+        await self._put(call_id, CallNote(queued=time.time(), repeat_lost=repeat_lost))
 
     async def cancelled(self, call_id: str, note: CallNote) -> None:
         """A call was cancelled."""
         await self._put(call_id, note.model_copy(update={"cancelled": time.time()}))
+
+    async def begins(self, call_id: str, note: RunNote) -> RunNote | None:
+        """A call starts. The note of the start before, if there was one: then this one is not
+        noted.
+        """
+        key = f"{call_id}/run"
+        text = note.model_dump_json(exclude_none=True)
+        if await self._dict.put.aio(key, text, skip_if_exists=True):
+            return None
+        there = await self.of_run(call_id)
+        return None if there == note else there  # the answer to an earlier try was lost
 
     async def runs(self, call_id: str, note: RunNote) -> None:
         """A call runs; with its progress."""

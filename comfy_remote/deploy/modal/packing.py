@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,11 +13,10 @@ from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
 from ...workflow.repo_list import find_repo_list
 from ...workflow.schema import Schemas
+from ..install_custom_nodes import ListError, parse_list
 
 __all__ = ["Packing", "pack"]
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _OURS = frozenset({"comfy-remote"})
 
 
@@ -28,7 +26,8 @@ class Packing:
 
     Attributes:
         models: Lines of a repo_list.
-        custom_nodes: ``https://github.com/OWNER/NAME@COMMIT``.
+        custom_nodes: ``NAME@VERSION`` of the Comfy Registry, ``NAME@COMMIT``,
+            ``https://github.com/OWNER/NAME@COMMIT``.
         notes: What it needs without saying where to get it, a sentence each.
     """
 
@@ -101,10 +100,13 @@ def _no_address(model: Model, volume: str) -> str:
 
 
 def _pinned(one: NodePack) -> str | None:
-    name, version = one.name or "", one.version or ""
-    if _REPOSITORY.fullmatch(name) and _COMMIT.fullmatch(version):
-        return f"https://github.com/{name}@{version}"
-    return None
+    """Its line for the installer, if the workflow says enough."""
+    source = f"https://github.com/{one.name}" if "/" in (one.name or "") else one.name
+    line = f"{source}@{one.version}"
+    try:
+        return line if parse_list(line) else None
+    except ListError:
+        return None  # somebody's workflow may have anything there
 
 
 def _no_commit(one: NodePack) -> str:
@@ -112,8 +114,9 @@ def _no_commit(one: NodePack) -> str:
     version = f" (saved with {one.version})" if one.version else ""
     return (
         f"{', '.join(_some(one.classes))} {'is' if len(one.classes) == 1 else 'are'} of {what}"
-        f"{version}. Add it to custom_nodes in modal_config.json, at a commit: "
-        "https://github.com/OWNER/NAME@COMMIT (git ls-remote URL HEAD shows the newest)."
+        f"{version}. Add it with --custom-node, or to custom_nodes in modal_config.json: "
+        "NAME@VERSION of the Comfy Registry (https://registry.comfy.org), or "
+        "https://github.com/OWNER/NAME@COMMIT."
     )
 
 

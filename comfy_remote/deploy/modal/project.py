@@ -17,8 +17,10 @@ from pathlib import Path
 
 from ...advice import Hint
 from ...errors import ConfigurationError
+from ...media.file_changes import replace_file
 from ...media.files import leads_out, private_folder, storage_errors
 from ...workflow.prompt import Prompt
+from ..install_custom_nodes import parse_list
 from .config import CONFIG_FILE, ModalConfig
 from .packing import Packing
 
@@ -197,13 +199,14 @@ def template() -> str:
 
 
 def _pins(*lists: Iterable[str]) -> list[str]:
-    """The custom nodes of all lists, each once, at the commit of the first that has it.
+    """The custom nodes of all lists, each once, as the first has it.
 
     What a person asks for now goes before the file's, and that before the workflow's.
     """
     pins: dict[str, str] = {}
     for line in chain(*lists):
-        pins.setdefault(line.rpartition("@")[0].rstrip("/").removesuffix(".git").lower(), line)
+        (node,) = parse_list(line)
+        pins.setdefault(node.name.lower(), line)
     return list(pins.values())
 
 
@@ -223,7 +226,7 @@ def _write(path: Path, text: str) -> None:
     with storage_errors(path), private_folder(path.parent) as beside:
         draft = beside / path.name
         draft.write_text(text, encoding="utf-8", newline="\n")
-        draft.replace(path)
+        replace_file(draft, path)
 
 
 def _edited(path: Path, there: str, text: str) -> str:

@@ -16,14 +16,18 @@ import modal
 from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
-from ...errors import ComfyRemoteError, WorkflowInvalid
+from ...errors import ComfyRemoteError, EngineCrashed, TargetUnreachable, WorkflowInvalid
+from ...gateway.needs import needs_of
+from ...net.retry import Backoff, retried
 from ...wire.models import MODEL_ACTIONS
 from ...wire.repo_list import parse_repo_list
+from ...wire.runpod import error_to_runpod
 from ...worker.actions import models_of
 from ...worker.engine import Engine
 from ...worker.handler import JobHandler
 from ...worker.models.library import ModelLibrary
 from ...worker.models.settings import ModelSettings
+from ...worker.report import EngineReport
 from ...worker.settings import WorkerSettings
 from .calls import MODAL_FAILED
 from .config import ModalConfig
@@ -32,6 +36,8 @@ from .notes import Notes, RunNote, TextDict
 from .outputs import OutputVolume, VolumeStore
 
 __all__ = ["ModalWorker", "ModelVolume", "fetch_models"]
+
+_MOST_STARTS = 2
 
 # The worker says that time is up, before Modal ends the container for it.
 _LAST_WORDS = 30.0
@@ -112,18 +118,23 @@ class ModalWorker:
     async def run(self, call_id: str, payload: str) -> str:
         """Run one job. Cancelled when its call is: the engine stops.
 
+        Modal starts a call again whose container has ended, as often as that happens, and each
+        start is paid for. Here a job has two, and one whose request or nodes do not allow it one.
+
         Returns:
             What a RunPod handler returns, as JSON: the output, and under ``error`` why it failed.
         """
-        note = RunNote(worker=self._settings.worker, started=time.time())
-        await self._note(call_id, note)
+        job = from_json(payload)
+        try:
+            note = await self._begin(call_id, job)
+        except ComfyRemoteError as error:
+            return to_json({"error": error_to_runpod(error)}).decode()
 
         async def report(snapshot: dict[str, JsonValue]) -> None:
             nonlocal note
             note = note.model_copy(update={"progress": snapshot})
             await self._notes.runs(call_id, note)
 
-        job = from_json(payload)
         await self._see_new_models()
         answer = await self._handler(call_id, job, report)
         if _may_fetch_models(job):
@@ -135,6 +146,47 @@ class ModalWorker:
         done = note.model_copy(update={"progress": None, "finished": time.time()})
         await self._note(call_id, done)
         return to_json(answer).decode()
+
+    async def _begin(self, call_id: str, job: JsonValue) -> RunNote:
+        """The note of this start, written.
+
+        Raises:
+            EngineCrashed: The job has been started before, and may not be started again.
+            TargetUnreachable: It is not known whether it has.
+        """
+        note = RunNote(worker=self._settings.worker, started=time.time())
+        try:
+            before = await retried(
+                lambda: self._notes.begins(call_id, note), Backoff(), *MODAL_FAILED
+            )
+            if before is None:
+                return note
+            call = await self._notes.of_call(call_id)
+            refused = "The job is not started again: its request or its nodes do not allow that."
+            if before.attempt >= _MOST_STARTS:
+                refused = "The job has been started again once already."
+            elif call is not None and call.repeat_lost and not await self._may_cost(job):
+                note = note.model_copy(update={"attempt": before.attempt + 1})
+                await self._notes.runs(call_id, note)
+                _log.warning("job %s is started again: its container has ended", call_id)
+                return note
+        except MODAL_FAILED as error:
+            raise TargetUnreachable(
+                "Modal's Dict did not say whether the job has been started before, so it was not "
+                f"started: {type(error).__name__}: {error}",
+                advice="Run it again; https://status.modal.com reports outages.",
+            ) from error
+        raise EngineCrashed(
+            f"The container that ran the job has ended. {refused}",
+            advice="Often its memory was not enough (a larger gpu_type, or memory in "
+            "modal_config.json), or Modal took its machine back. Run it again, if it is still "
+            "wanted.",
+        )
+
+    async def _may_cost(self, job: JsonValue) -> bool:
+        """Whether a node of the job buys something from a service each time that it runs."""
+        paid = (await EngineReport(self._engine)()).paid
+        return not needs_of(job).nodes.isdisjoint(paid)
 
     async def _note(self, call_id: str, note: RunNote) -> None:
         """Write a note; the job does not depend on it."""

@@ -16,10 +16,13 @@ from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.load import LoadedWorkflow, load_workflow
 from ...workflow.prompt import Prompt
+from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
 from .packing import pack
+from .pinning import pinned
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
+from .usual import gpu_for
 
 __all__ = ["make_project"]
 
@@ -34,18 +37,20 @@ def make_project(
     clean: bool = False,
     deploys: bool = False,
     by_owner: bool = True,
+    choose_gpu: bool = False,
 ) -> Project:
     """Make the project of a workflow file, or bring it up to date. Blocking.
 
     Args:
         workflow: Whatever holds one: JSON in API or UI format, a picture that ComfyUI saved.
-        given: Fields of `ModalConfig` that are set.
+        given: Fields of `ModalConfig` that are set; custom nodes as `pinned` takes them.
         parent: Where the project's folder is made; beside the workflow by default.
         force: Whether files that a person has edited are replaced.
         clean: Whether what is in the project's files is forgotten.
         deploys: Whether it will be deployed: then its owner has to trust what the folder has
             brought along, and the workflow's node packs if there are Secrets.
         by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
+        choose_gpu: Whether a new project gets the GPU that the workflow needs, unless one is given.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
@@ -56,17 +61,26 @@ def make_project(
     loaded: LoadedWorkflow = load_workflow(workflow)
     known = schemas(loaded)
     prepared = prepare(loaded, Changes(), known)
+    nodes = given.get("custom_nodes")
+    if isinstance(nodes, list):
+        given = {**given, "custom_nodes": [pinned(str(line)) for line in nodes]}
     config = ModalConfig.checked(dict(given))
     found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
+    prompt = without_repo_list(prepared.prompt)
     folder = project_folder(workflow, config.app_name, parent)
+    chosen: list[str] = []
+    if choose_gpu and "gpu_type" not in given and (clean or not (folder / CONFIG_FILE).exists()):
+        gpu, why = gpu_for(prompt, known)
+        given = {**given, "gpu_type": gpu}
+        chosen = [f"GPU: {gpu or 'none'}, since {why}. {CONFIG_FILE} has it as gpu_type."]
     project = write_project(
-        folder, prepared.prompt, found, given, force=force, clean=clean, by_owner=by_owner
+        folder, prompt, found, given, force=force, clean=clean, by_owner=by_owner
     )
     _check_trust(project, deploys=deploys)
     input_files(folder)  # before anything is copied through a link
-    notes = _copy_inputs(prepared.prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
+    notes = _copy_inputs(prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
-    return replace(project, notes=(*project.notes, *doubts, *notes))
+    return replace(project, notes=(*chosen, *project.notes, *doubts, *notes))
 
 
 def _check_trust(project: Project, *, deploys: bool) -> None:

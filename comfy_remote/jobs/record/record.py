@@ -404,27 +404,37 @@ class Record:
         """The newest jobs first."""
         return self._entries(f"{_JOBS} ORDER BY created DESC LIMIT ?", limit)
 
-    def past_runs(self, target: str, shape: str | None = None, limit: int = 9) -> list[PastRun]:
+    def past_runs(
+        self,
+        target: str,
+        shape: str | None = None,
+        limit: int = 9,
+        server: Mapping[str, str] | None = None,
+    ) -> list[PastRun]:
         """What ran on a target, the newest first: only what succeeded, and how long is known.
 
         Args:
             target: Its name, as jobs are recorded with it.
             shape: Only prompts of this `workflow.workload.Workload.shape`.
             limit: At most so many.
+            server: See `targets.base.server_of`: then what ran there counts, by whatever name.
         """
+        ran, values = _ran_at(target, server)
         rows = self._read(
-            f"{_JOBS} WHERE target = ? AND state = 'succeeded' AND run_seconds IS NOT NULL "
-            "AND work > 0 AND (? IS NULL OR shape = ?) ORDER BY created DESC LIMIT ?",
-            target,
-            shape,
-            shape,
-            limit,
+            f"{_JOBS} WHERE {ran} AND (? IS NULL OR shape = ?) ORDER BY created DESC LIMIT ?",
+            *(*values, shape, shape, limit),
         )
         with self._errors():
             return [
                 PastRun(row["run_seconds"], whole_prompt(row["prompt"], row["prompt_values"]))
                 for row in rows
             ]
+
+    def ran_again(self, target: str, server: Mapping[str, str] | None = None) -> bool:
+        """Whether a workflow has run twice on a target. See `past_runs`."""
+        ran, values = _ran_at(target, server)
+        query = f"SELECT 1 FROM jobs WHERE {ran} GROUP BY shape HAVING COUNT(*) > 1 LIMIT 1"  # noqa: S608
+        return bool(self._read(query, *values))
 
     def can_be_sent_again(self, ref: RemoteRef) -> bool:
         """Whether a request is recorded with a job; or another process has taken it already."""
@@ -533,6 +543,16 @@ class _Thread:
     def end(self) -> None:
         """Wait until it has done everything."""
         self._pool.shutdown()
+
+
+def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[str]]:
+    """What finds the jobs that ran on a target, and its values: see `Record.past_runs`."""
+    ran = "state = 'succeeded' AND run_seconds IS NOT NULL AND work > 0"
+    if not server:
+        return f"{ran} AND target = ?", [target]
+    # A pair of the JSON is found as text: quotes in another value are escaped there.
+    said = [json.dumps({name: value})[1:-1] for name, value in server.items()]
+    return ran + " AND instr(details, ?) > 0" * len(said), said
 
 
 def _awaitable(running: Future[_T]) -> asyncio.Future[_T]:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from ...types import JsonValue, as_list, mapping
 from .reading import MAX_TEXT_BYTES, Malformed, exactly, json_of
 
-__all__ = ["expected_size", "is_whole", "texts"]
+__all__ = ["expected_size", "is_whole", "tensor_names", "texts"]
 
 # The format's own limit, as the safetensors library has it.
 _LONGEST_HEADER = 100_000_000
@@ -42,6 +42,12 @@ def is_whole(file: BinaryIO, size: int) -> bool:
         return expected_size(file) == size
     except Malformed:
         return False
+
+
+def tensor_names(file: BinaryIO) -> list[str]:
+    """The names of its tensors. Raises as `expected_size`; a header may have 16 MiB."""
+    _, header = _header(file, MAX_TEXT_BYTES)
+    return [name for name in header if name != "__metadata__"]
 
 
 def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...errors import ValueCannotTravel
 from ...types import JsonValue
+from ..file_changes import discard
 from ..files import CHUNK_SIZE, storage_errors, take_name
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
@@ -100,7 +101,7 @@ class EncodedValue:
                 path = name(digest.hexdigest())
                 take_name(Path(beside), path, digest.hexdigest())
             except BaseException:
-                Path(beside).unlink(missing_ok=True)
+                discard(Path(beside))
                 raise
         return digest.hexdigest(), path
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import OutputCorrupt, ValueInvalid
+from ...text_file import SAVE_AS_UTF8, NotText, text_of
 from ..images import image_array, open_image, pixels_of
 from .adapters import ObjectParts
 
@@ -81,11 +82,11 @@ def value_of_file(path: Path, media_type: str, type_: str) -> tuple[str, object]
         if family == "video" and type_ in ("*", "VIDEO"):
             return "VIDEO", _video(path)
         if family == "text" and type_ in ("*", "STRING"):
-            return "STRING", path.read_text(encoding="utf-8-sig")
+            return "STRING", text_of(path.read_bytes())
     except OutputCorrupt as error:
         raise ValueInvalid(error.message, advice=error.advice) from error
-    except UnicodeDecodeError:
-        raise ValueInvalid("The text is not UTF-8.", advice="Save it as UTF-8.") from None
+    except NotText as error:
+        raise ValueInvalid(f"The text cannot be read: {error}.", advice=SAVE_AS_UTF8) from None
     raise ValueInvalid(
         f"A file of type {media_type!r} cannot be used as {type_}.",
         advice="Send a picture for IMAGE and MASK, a WAV for AUDIO, a video for VIDEO, text for "

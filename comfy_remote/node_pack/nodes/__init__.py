@@ -9,6 +9,7 @@ remote_part           ComfyRemotePart, for nodes that are marked to run elsewher
 modal_deployment      ComfyRemoteModalDeployment
 comfyui               what they ask of the ComfyUI that runs them
 pixels                IMAGE tensors: as a PNG would bring them, joined, written
+videos                films as VIDEO, and their frames
 value_objects         objects of ComfyUI's as values that travel
 ```
 

@@ -15,22 +15,25 @@ from comfy_execution.utils import get_executing_context
 
 from ...errors import WorkflowInvalid
 from ...jobs.client import Client
-from ...media.files import private_folder, sha256_of
+from ...jobs.output import Output
+from ...media.files import private_folder, sha256_of, subfolder_of
 from ...targets.base import InputFile, RunRequest, Target
 from ...workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ...workflow.files import file_below, file_uses
 from ...workflow.load import LoadedWorkflow, load_workflow
-from ...workflow.prompt import Prompt
+from ...workflow.prompt import Prompt, is_link
+from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
 from .comfyui import NodeWatcher, check_address, checked, local_schemas, workflow_folders
-from .expansion import expand, no_picture, picture_sources, take_nodes
+from .expansion import expand, nothing_made, sources_in, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .pixels import as_saved, joined, write_pictures
 from .remote_input import optional_text
-from .remote_run import RemoteRun, pictures_of
+from .remote_run import RemoteRun, films_of, pictures_of
+from .videos import film_of, frames_of, no_film
 from .workflow_choice import (
     EXECUTE,
     graph_before,
@@ -61,8 +64,8 @@ class RunPodRemoteExecute(io.ComfyNode):
             display_name="RunPod Remote Execute",
             category="RunPod",
             description="Runs a workflow on your RunPod endpoint, or here, and gives its "
-            "pictures. Paste a workflow, choose a saved one, or give none: then the part of this "
-            "graph that makes input_images runs there.",
+            "pictures or its video. Paste a workflow, choose a saved one, or give none: then the "
+            "part of this graph that makes input_images runs there.",
             inputs=[
                 io.String.Input(
                     "workflow_json",
@@ -72,7 +75,7 @@ class RunPodRemoteExecute(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "enable_remote",
-                    default=True,
+                    default=False,
                     label_on="RunPod",
                     label_off="Local",
                     tooltip="RunPod: on the endpoint. Local: the same workflow here.",
@@ -105,8 +108,15 @@ class RunPodRemoteExecute(io.ComfyNode):
                     tooltip="Seconds after which the job is cancelled; 0: never.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="images")],
+            outputs=[
+                io.Image.Output(
+                    display_name="images",
+                    tooltip="The pictures; of a workflow that makes a video only, its frames.",
+                ),
+                io.Video.Output(display_name="video", tooltip="The video, if it makes one."),
+            ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
             enable_expand=True,
         )
 
@@ -166,20 +176,28 @@ class RunPodRemoteExecute(io.ComfyNode):
         target: str = "",
         timeout: int = 3600,
     ) -> io.NodeOutput:
-        """Give the pictures, or the nodes that make them here."""
+        """Give the pictures and the film, or the nodes that make them here."""
         loaded = _given(workflow_json, workflow_file)
         if not enable_remote:
             if loaded is not None:
                 return await cls._run_here(loaded, input_images)
             if input_images is None:
                 raise _nothing_to_run()
-            return io.NodeOutput(as_saved(input_images))
+            return io.NodeOutput(as_saved(input_images), no_film())
         if loaded is None:
             loaded, input_images = cls._open_graph(), None
         address = target_of(target, os.environ)
         await check_address(address, cls.hidden.unique_id, "RunPod Remote Execute")
         run = RemoteRun(address, NodeWatcher(cls.hidden.unique_id), timeout or None)
-        return await _run_there(run, loaded, input_images)
+        return await _run_there(run, loaded, input_images, saves=not cls._is_used())
+
+    @classmethod
+    def _is_used(cls) -> bool:
+        """Whether anything is linked from this node: else what it makes would be lost."""
+        nodes = cls.hidden.dynprompt
+        inputs = (nodes.get_node(node_id)["inputs"].values() for node_id in nodes.all_node_ids())
+        own = cls.hidden.unique_id
+        return any(is_link(value) and value[0] == own for values in inputs for value in values)
 
     @classmethod
     def _open_graph(cls) -> LoadedWorkflow:
@@ -202,19 +220,20 @@ class RunPodRemoteExecute(io.ComfyNode):
     @classmethod
     async def _run_here(cls, loaded: LoadedWorkflow, images: torch.Tensor | None) -> io.NodeOutput:
         schemas = local_schemas() if loaded.prompt is None else None
-        prompt = by_number(_prepared(loaded, schemas).prompt)
+        prompt = by_number(without_repo_list(_prepared(loaded, schemas).prompt))
         refuse_itself(prompt)
         if images is not None:
             prompt, slots = spread_pictures(prompt, len(images))
             prompt = with_nodes(prompt, take_nodes(slots))
         prompt = await checked(prompt)
         classes = {node["class_type"] for node in prompt.values()}
-        sources = picture_sources(prompt, local_schemas(classes))
+        sources = sources_in(prompt, local_schemas(classes))
         context = get_executing_context()
         # ComfyUI calls a node once for each item of a list.
         call = (context.list_index or 0) if context is not None else 0
         expansion = expand(prompt, sources, images, f"{cls.hidden.unique_id}.{call}.")
-        return io.NodeOutput(expansion.result, expand=expansion.graph)
+        video = expansion.video or no_film()
+        return io.NodeOutput(expansion.images, video, expand=expansion.graph)
 
 
 def _prepared(loaded: LoadedWorkflow, schemas: Schemas | None) -> PreparedWorkflow:
@@ -225,8 +244,11 @@ def _prepared(loaded: LoadedWorkflow, schemas: Schemas | None) -> PreparedWorkfl
 
 
 async def _run_there(
-    run: RemoteRun, loaded: LoadedWorkflow, images: torch.Tensor | None
+    run: RemoteRun, loaded: LoadedWorkflow, images: torch.Tensor | None, *, saves: bool
 ) -> io.NodeOutput:
+    """Args:
+    saves: Whether what comes back is saved in ComfyUI's output folder, and shown on the node.
+    """
     temporary = Path(folder_paths.get_temp_directory())
     with private_folder(temporary) as folder:
         async with Client(run.where, on_interrupt=None) as client:
@@ -235,10 +257,35 @@ async def _run_there(
             refuse_itself(prompt)
             prompt, files = await _with_files(prompt, images, folder, client.target)
             request = RunRequest(str(uuid.uuid4()), prompt, files, prepared.workflow)
-            pictures = pictures_of(await run.outputs(client, request), prompt)
-    if not pictures:
-        raise no_picture()
-    return io.NodeOutput(joined([picture.tensor() for picture in pictures]))
+            outputs = await run.outputs(client, request)
+    pictures, films = pictures_of(outputs, prompt), films_of(outputs, prompt)
+    if not (pictures or films):
+        raise nothing_made()
+    if len(films) > 1:
+        run.watcher.log(f"Of {len(films)} videos, the first is given.", "warning")
+    shown = await asyncio.to_thread(_saved, [*pictures, *films]) if saves else None
+    return await asyncio.to_thread(_values, pictures, films, shown)
+
+
+def _values(
+    pictures: list[Output], films: list[Output], shown: dict[str, object] | None
+) -> io.NodeOutput:
+    film = film_of(films)
+    images = joined([picture.tensor() for picture in pictures]) if pictures else frames_of(film)
+    return io.NodeOutput(images, no_film() if film is None else film, ui=shown)
+
+
+def _saved(outputs: list[Output]) -> dict[str, object]:
+    """The files in ComfyUI's output folder, as a node shows them."""
+    folder = Path(folder_paths.get_output_directory())
+    paths = [output.save(folder).relative_to(folder) for output in outputs]
+    return {
+        "images": [
+            {"filename": path.name, "subfolder": subfolder_of(path), "type": "output"}
+            for path in paths
+        ],
+        "animated": (any(output.kind == "video" for output in outputs),),
+    }
 
 
 async def _with_files(

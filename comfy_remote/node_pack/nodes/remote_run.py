@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ...calls.run import JobRun
 from ...config.settings import Configuration
 from ...events import Finished
 from ...jobs.client import Client
-from ...jobs.estimate import RunEstimate, estimate_run
+from ...jobs.estimate import RunEstimate, estimate_on
 from ...jobs.job import Job
 from ...jobs.output import Output
+from ...outputs import OutputKind
 from ...targets.base import RunRequest, not_returned
 from ...units import dollars
 from ...workflow.prompt import Prompt
 from .watched import NodeRun
 
-__all__ = ["RemoteRun", "pictures_of"]
+__all__ = ["RemoteRun", "films_of", "pictures_of"]
 
 _T = TypeVar("_T")
 
@@ -41,12 +42,15 @@ class RemoteRun(NodeRun):
         Args:
             collect: Called with the job once it has ended, however it did.
         """
-        price = Configuration.load().price_per_hour(self.where)
-        estimate = await estimate_run(client.record, client.target.name, request.prompt, price)
+        configuration = Configuration.load()
+        estimate = await estimate_on(
+            client.target, client.record, request.prompt, configuration, name=self.where
+        )
         self.watcher.log(f"{self.where}: {estimate.sentence()}", "info")
         if sentence := not_returned(client.target, request.prompt):
             self.watcher.log(sentence, "warning")
-        note = "" if estimate.seconds is None else f". {estimate.sentence()}"
+        said = replace(estimate, unpriced=False)  # the log says it
+        note = "" if estimate.seconds is None else f". {said.sentence()}"
 
         job_run = JobRun(
             lambda: client.send(
@@ -86,12 +90,23 @@ class RemoteRun(NodeRun):
         return text
 
 
-def pictures_of(outputs: list[Output], prompt: Prompt) -> list[Output]:
-    """The pictures among the outputs: the saved ones or, where there are none, the previews.
+def pictures_of(outputs: Sequence[Output], prompt: Prompt) -> list[Output]:
+    """The pictures among the outputs: the saved ones or, where nothing is saved, the previews.
 
     In the order of the prompt; those whose node is not known come last, as they came.
     """
-    order = {node_id: number for number, node_id in enumerate(prompt)}
-    pictures = [output for output in outputs if output.kind == "image"]
+    pictures = _of_kind("image", outputs, prompt)
     saved = [output for output in pictures if output.folder != "temp"]
-    return sorted(saved or pictures, key=lambda output: order.get(output.node_id or "", len(order)))
+    return saved or ([] if films_of(outputs, prompt) else pictures)
+
+
+def films_of(outputs: Sequence[Output], prompt: Prompt) -> list[Output]:
+    """The films among the outputs, in the order of `pictures_of`."""
+    films = _of_kind("video", outputs, prompt)
+    return [output for output in films if output.folder != "temp"] or films
+
+
+def _of_kind(kind: OutputKind, outputs: Sequence[Output], prompt: Prompt) -> list[Output]:
+    order = {node_id: number for number, node_id in enumerate(prompt)}
+    found = [output for output in outputs if output.kind == kind]
+    return sorted(found, key=lambda output: order.get(output.node_id or "", len(order)))

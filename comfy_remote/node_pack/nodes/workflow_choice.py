@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...targets.kinds import typed_target
 from ...targets.runpod.kind import RunPodKind
 from ...types import JsonValue
 from ...workflow.files import file_below
@@ -123,7 +124,7 @@ def target_of(wanted: str, environment: Mapping[str, str]) -> str:
     Raises:
         ConfigurationError: The variable is not set.
     """
-    wanted = wanted.strip()
+    wanted = typed_target(wanted)
     runpod = RunPodKind()
     if wanted in ("", runpod.prefix):
         address = runpod.configured_address(environment)

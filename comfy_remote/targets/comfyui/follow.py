@@ -168,7 +168,8 @@ class PromptFollower:
                 if again is None:
                     raise _lost(error, polling.patience) from error
                 wait = again
-                yield Log(f"{error.message} Trying again.", "warning")
+                if said := outage.said_of(error.message, wait):
+                    yield Log(said, "warning")
             next_poll = time.monotonic() + wait
             self._ended = False
 

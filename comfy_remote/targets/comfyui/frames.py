@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import LocalStorageError
 from ...media.disk_space import DiskLimits
+from ...media.file_changes import discard
 from ...media.files import storage_errors
 from ...media.temporary import TemporaryFolder
 from ...outputs import OutputProblem, OutputSource, RemoteOutput
@@ -50,7 +51,7 @@ class FrameSpool:
         """Delete the pictures of outputs that have been fetched."""
         for output in outputs:
             if output.source is not None and output.source.file is not None:
-                output.source.file.unlink(missing_ok=True)
+                discard(output.source.file)
 
     def close(self) -> None:
         """Delete all pictures."""

@@ -31,6 +31,11 @@ class ComfyUIKind(Kind):
             address.startswith(("http://", "https://")) or _HOST_AND_PORT.match(address) is not None
         )
 
+    def address_in(self, typed: str) -> str | None:
+        """Without ``?…`` and ``#…``, which a browser shows behind an address, and a last ``/``."""
+        url = typed.partition("#")[0].partition("?")[0].rstrip("/")
+        return super().address_in(url) or super().address_in(typed)
+
     def url(self, address: str) -> str:
         """The ComfyUI's URL."""
         return address if "://" in address else f"http://{address}"

@@ -11,6 +11,7 @@ from ...json_text import parse_json
 from ...outputs import OutputProblem
 from ...types import JsonValue
 from ...workflow.load import parse_prompt
+from ...workflow.output_nodes import ADD_AN_OUTPUT, NO_OUTPUT
 from ...workflow.prompt import Prompt
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "prompt_in",
     "queue_items",
     "refusal",
+    "refusal_of",
     "skipped_in",
     "skipped_nodes",
     "skipped_note",
@@ -71,6 +73,11 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
         answer = parse_json(body)
     except ValueError:
         answer = None
+    return refusal_of(answer, status)
+
+
+def refusal_of(answer: JsonValue, status: int = 400) -> WorkflowInvalid:
+    """The error behind such an answer, ``{"error", "node_errors"}``."""
     answer = answer if isinstance(answer, dict) else {}
     error = answer.get("error")
     error = error if isinstance(error, dict) else {"message": str(error or "no reason given")}
@@ -79,7 +86,16 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
         f"node {node_id} ({node['class_type']}): {_sentence(problem)}"
         for node_id, node in node_errors.items()
         for problem in _problems(node)
-    ] or [_sentence(error)]
+    ] or [_missing_class(error) or _sentence(error)]
+    details: dict[str, JsonValue] = {
+        "error": _trimmed(error),
+        "node_errors": dict(node_errors),
+        "http_status": status,
+    }
+    if error.get("type") == "prompt_no_outputs":
+        return WorkflowInvalid(
+            f"{NO_OUTPUT}: ComfyUI refused to run it.", advice=ADD_AN_OUTPUT, details=details
+        )
     missing_node = error.get("type") == "missing_node_type" or "does not exist" in lines[0]
     return WorkflowInvalid(
         "ComfyUI refused the workflow: " + "; ".join(lines) + ".",
@@ -88,7 +104,7 @@ def refusal(body: bytes, status: int = 400) -> WorkflowInvalid:
             if missing_node
             else "Correct these inputs, or install the models that they name on the target."
         ),
-        details={"error": _trimmed(error), "node_errors": dict(node_errors), "http_status": status},
+        details=details,
     )
 
 
@@ -134,6 +150,21 @@ def _sentence(error: dict[str, JsonValue]) -> str:
     message = str(error.get("message") or error.get("type") or "invalid").rstrip(".")
     details = str(error.get("details") or "").strip()
     return f"{message}: {details[:300]}" if details and details not in message else message
+
+
+def _missing_class(error: dict[str, JsonValue]) -> str:
+    """The sentence for a node whose class is not there; ``""`` for another error.
+
+    ComfyUI's own names the node by its title alone, which people change.
+    """
+    extra = error.get("extra_info")
+    if error.get("type") != "missing_node_type" or not isinstance(extra, dict):
+        return ""
+    kind, title = extra.get("class_type"), extra.get("node_title")
+    if not isinstance(kind, str):
+        return ""
+    titled = f', called "{title}" in the workflow' if title and title != kind else ""
+    return f"it has no node class {kind} (node {extra.get('node_id')}{titled})"
 
 
 def _node_errors(value: JsonValue) -> dict[str, dict[str, JsonValue]]:

@@ -241,7 +241,9 @@ class ComfyUITarget:
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Events from the socket where there is one; the end always from the history."""
-        for note in self._notes.pop(ref.job_id, ()):
+        notes = self._notes.pop(ref.job_id, ())
+        warnings = [note.message for note in notes if note.level == "warning"]
+        for note in notes:
             yield note
         socket = self._sockets.pop(ref.job_id, None)
         just_sent = socket is not None
@@ -268,7 +270,10 @@ class ComfyUITarget:
                         # A prompt that we took out of the queue gets no history.
                         if event.state is JobState.EXPIRED and removed is not None:
                             event = cancelled(removed)
-                        event = replace(event, problems=(*skipped, *event.problems))
+                        problems = (*skipped, *event.problems)
+                        noted: dict[str, JsonValue] = {"warnings": [*warnings]} if warnings else {}
+                        details = {**event.details, **noted}
+                        event = replace(event, problems=problems, details=details)
                     yield names.event(event)
         finally:
             await socket.stop()
@@ -427,14 +432,15 @@ class ComfyUITarget:
             SubmissionUnknown: It has no id. By its status, the job was accepted: something in
                 between has replaced the answer, or this is not a ComfyUI.
         """
+        page = ""
         try:
             answer = response.json()
-        except TargetError:
-            answer = None
+        except TargetError as error:
+            answer, page = None, f" {error.message}"
         if not isinstance(answer, dict) or not isinstance(answer.get("prompt_id"), str):
             raise SubmissionUnknown(
-                f"{self._name} did not answer like a ComfyUI: there is no prompt_id. It is not "
-                "known whether it accepted the job."
+                f"{self._name} did not answer like a ComfyUI: there is no prompt_id.{page} It is "
+                "not known whether it accepted the job."
             )
         return str(answer["prompt_id"])
 
@@ -473,7 +479,12 @@ class ComfyUITarget:
         )
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        return RemoteRef(job_id, remote_id, {"url": self.url, "client_id": job_id})
+        return RemoteRef(job_id, remote_id, {**self.server, "client_id": job_id})
+
+    @property
+    def server(self) -> dict[str, str]:
+        """Its URL."""
+        return {"url": self.url}
 
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""

@@ -7,8 +7,11 @@ it. Any other takes it by ComfyUI's own upload, which holds it in memory and has
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlencode
@@ -20,6 +23,7 @@ from ...media.files import subfolder_of
 from ...media.receive import file_chunks
 from ...media.received_inputs import InputFolder
 from ...media.remote_values import sha256_in_name
+from ...net.answers import BY_PROXY
 from ...net.http import HttpClient
 from ...units import size_text
 from ..base import InputFile, input_errors
@@ -82,7 +86,7 @@ class Uploads:
         # A batch loads the same picture every time: sent once, as long as it is still there.
         known = self.names.get(content)
         if known is None or not await has_input(http, known):
-            known = self.names[content] = await self._upload(http, file)
+            known = self.names[content] = await self._upload(http, file, progress)
         return known
 
     async def _stream(
@@ -106,10 +110,19 @@ class Uploads:
                 return name
         raise self._refused(file)
 
-    async def _upload(self, http: HttpClient, file: InputFile) -> str:
+    async def _upload(self, http: HttpClient, file: InputFile, progress: UploadProgress) -> str:
         try:
-            response = await http.post_form("upload/image", lambda: _form(file), file.size)
+            response = await http.post_form(
+                "upload/image", lambda: _form(file, progress), file.size
+            )
         except RequestTooLarge as error:
+            if error.details.get(BY_PROXY):
+                raise RequestTooLarge(
+                    f"The file {file.name} ({size_text(file.size)}) did not get through. "
+                    f"{error.message}",
+                    advice=error.advice,
+                    details={**error.details, "name": file.name, "size": file.size},
+                ) from error
             raise RequestTooLarge(
                 f"{self._name} does not take the file {file.name} ({size_text(file.size)}): "
                 "it is larger than what this ComfyUI accepts (100 MB, unless set otherwise).",
@@ -146,8 +159,21 @@ async def _chunks(file: InputFile, progress: UploadProgress) -> AsyncGenerator[b
                 progress.note(file, sent)
 
 
+class _Counted(io.BufferedReader):
+    """A file that says how much of it was read. aiohttp reads it in another thread."""
+
+    def __init__(self, raw: io.RawIOBase, on_read: Callable[[int], object]) -> None:
+        super().__init__(raw)
+        self._on_read = on_read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._on_read(self.tell())
+        return data
+
+
 @contextmanager
-def _form(file: InputFile) -> Iterator[aiohttp.FormData]:
+def _form(file: InputFile, progress: UploadProgress) -> Iterator[aiohttp.FormData]:
     path = PurePosixPath(file.name)
     # No `overwrite`: ComfyUI keeps another file of that name and numbers ours, so that a
     # prompt already waiting there still gets the picture it was queued with. A file with the
@@ -158,7 +184,13 @@ def _form(file: InputFile) -> Iterator[aiohttp.FormData]:
         form.add_field("subfolder", str(path.parent))
     with input_errors(file.path):
         # By a name in bytes, which aiohttp does not quote: it need not be UTF-8.
-        content = open(os.fsencode(file.path), "rb")  # noqa: PTH123, SIM115
-    with content:
+        raw = open(os.fsencode(file.path), "rb", buffering=0)  # noqa: PTH123, SIM115
+    loop = asyncio.get_running_loop()
+
+    def note(read: int) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(progress.note, file, read)
+
+    with _Counted(raw, note) as content:
         form.add_field("image", content, filename=path.name)
         yield form

@@ -28,6 +28,7 @@ from ...errors import (
     OutOfMemory,
     TargetError,
 )
+from ...media.file_changes import discard, replace_file
 from ...wire.actions import DescribeAnswer, unpack_nodes
 from ..base import Capabilities
 
@@ -189,10 +190,10 @@ def _write(path: Path | None, content: BaseModel) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside.write_text(content.model_dump_json(), encoding="utf-8")
         beside.chmod(0o600)
-        beside.replace(path)
+        replace_file(beside, path)
     except OSError as error:
         _log.warning("what the endpoint has could not be stored: %s", error)
-        beside.unlink(missing_ok=True)
+        discard(beside)
 
 
 def _capabilities(answer: DescribeAnswer | None) -> Capabilities:

@@ -222,7 +222,7 @@ def policy_of(
 
     Args:
         configured: The target's.
-        ours: Whether the endpoint is a gateway of ours; RunPod gets RunPod's keys only.
+        ours: Whether the endpoint is ours, a gateway or an app; RunPod gets RunPod's keys only.
         client: The name of this installation.
     """
     if not ours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -39,6 +40,14 @@ ENDPOINT_VARIABLE = "RUNPOD_ENDPOINT_ID"
 RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
 
 _KEY = "RUNPOD_API_KEY"
+# What RunPod shows: the URL of a request (…/v2/ID/run), and the console's page of the endpoint.
+_COPIED = re.compile(
+    r"runpod:(?P<id>[^/?#]+)"
+    r"|(?:https?://)?api\.runpod\.ai(?::443)?/v2/(?P<api>[^/?#]+)"
+    r"|(?:https?://)?(?:www\.|console\.)?runpod\.io/(?:console/)?serverless/user/endpoint/"
+    r"(?P<console>[^/?#]+)",
+    re.IGNORECASE,
+)
 _CONSOLE = "https://console.runpod.io/serverless"
 
 
@@ -154,6 +163,7 @@ class RunPodKind(EndpointKind):
     name = "runpod"
     title = "a RunPod endpoint"
     forms = ("runpod:ENDPOINT",)
+    address_variable = ENDPOINT_VARIABLE
     default_key = _KEY
     own_secrets: ClassVar[Mapping[str, str]] = {
         _KEY: "RunPod's console has it under Settings > API Keys.",
@@ -169,6 +179,13 @@ class RunPodKind(EndpointKind):
         "RunPod sets the workers of an endpoint that was not used for 7 days to 0: then raise Max "
         "workers in its console. If jobs wait for ever, check the endpoint's GPU types there."
     )
+
+    def address_in(self, typed: str) -> str | None:
+        """Also from a URL of RunPod's API or console; the rest of a path, ``?…`` and ``#…`` go."""
+        copied = _COPIED.match(typed)
+        if copied is None:
+            return super().address_in(typed)
+        return f"{self.prefix}{next(filter(None, copied.groups()))}"
 
     def check(self, endpoint: str) -> None:
         if not endpoint:
@@ -226,7 +243,7 @@ class RunPodKind(EndpointKind):
 
     def configured_address(self, environment: Mapping[str, str]) -> str | None:
         """The endpoint in ``RUNPOD_ENDPOINT_ID``."""
-        endpoint = environment.get(ENDPOINT_VARIABLE, "").strip()
+        endpoint = _endpoint_in(environment)
         return f"{self.prefix}{endpoint}" if endpoint else None
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
@@ -290,7 +307,7 @@ class RunPodKind(EndpointKind):
         from .target import RunPodTarget
 
         endpoint = settings.target.removeprefix(self.prefix)
-        endpoint = endpoint or environment.get(ENDPOINT_VARIABLE, "")
+        endpoint = endpoint or _endpoint_in(environment)
         self.check(endpoint)
         return RunPodTarget(
             endpoint,
@@ -299,6 +316,13 @@ class RunPodKind(EndpointKind):
             headers=self.login(name, settings, environment),
             options=EndpointOptions.of(name, settings, environment),
         )
+
+
+def _endpoint_in(environment: Mapping[str, str]) -> str:
+    """The id in ``RUNPOD_ENDPOINT_ID``, which may hold a URL that RunPod shows."""
+    typed = environment.get(ENDPOINT_VARIABLE, "").strip()
+    copied = _COPIED.match(typed)
+    return next(filter(None, copied.groups())) if copied else typed
 
 
 def _base_url(settings: TargetSettings, environment: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from ...net.bucket import Bucket
 from ...wire.request import COMFY_REMOTE_1, ModelSent
 from ...workflow.models import ModelSource
 from ..base import InputFile, RunRequest, input_errors
+from ..upload_progress import UploadProgress
 
 __all__ = ["StoredInput", "request_body", "store_input", "too_many_bytes"]
 
@@ -81,10 +82,12 @@ class StoredInput:
     delete_url: str
 
 
-async def store_input(bucket: Bucket, job_id: str, file: InputFile) -> StoredInput:
+async def store_input(
+    bucket: Bucket, job_id: str, file: InputFile, progress: UploadProgress
+) -> StoredInput:
     """Upload a file for one job."""
     key = f"inputs/{quote(job_id, safe='')}/{file.sha256[:12]}/{safe_relative_path(file.name).name}"
-    await bucket.put(file.path, key)
+    await bucket.put(file.path, key, lambda sent: progress.note(file, sent))
     return StoredInput(
         key,
         await bucket.sign("GET", key, _VALID_SECONDS),

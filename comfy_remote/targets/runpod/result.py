@@ -13,18 +13,19 @@ from typing import TypeAlias
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from yarl import URL
 
-from ...errors import ComfyRemoteError, OutputLost
+from ...errors import ComfyRemoteError, OutputLost, node_problems
 from ...events import ShownValues
 from ...outputs import OutputProblem, OutputSource, RemoteOutput, kind_of, media_type_of
 from ...wire.answer import Answer, AnswerOutput, AnswerProblem
 from ...wire.plain import ImagesB64Answer, PlainAnswer
 from ...wire.request import COMFY_REMOTE_1
-from ...wire.runpod import error_from_runpod
-from ...wire.worker_comfyui import WorkerComfyUIAnswer
+from ...wire.runpod import RUN_RESULT_LIMIT, STORE_LARGE_OUTPUTS, error_from_runpod
+from ...wire.worker_comfyui import WorkerComfyUIAnswer, refusal_in
 from ...workflow.prompt import Prompt
+from ..comfyui.queue import refusal_of
 from .worker_comfyui import nodes_of_files, not_returned_sentence, nothing_returned
 
-__all__ = ["Result", "error_in", "output_problems", "read_result"]
+__all__ = ["Result", "error_in", "output_problems", "read_result", "worker_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ def read_result(output: JsonValue, prompt: Prompt) -> Result:
     if output is None:
         raise OutputLost(
             "The endpoint says the job is complete, but sent no result.",
-            advice="The result was probably over RunPod's limit, which RunPod only logs on the "
-            "worker: use fewer or smaller outputs, or a worker with storage.",
+            advice=f"It was probably over RunPod's limit of {RUN_RESULT_LIMIT / 1e6:.0f} MB, which "
+            f"only the worker's log says. {STORE_LARGE_OUTPUTS}",
         )
     for read in _READERS:
         try:
@@ -76,7 +77,22 @@ def error_in(output: JsonValue) -> ComfyRemoteError | None:
     if not isinstance(output, dict) or "format" in output or output.get("images"):
         return None
     said = output.get("error")
-    return error_from_runpod(said, output) if said else None
+    return worker_error(said, output) if said else None
+
+
+def worker_error(said: JsonValue, output: JsonValue = None) -> ComfyRemoteError:
+    """The error behind a failed job's ``error``: see `wire.runpod.error_from_runpod`.
+
+    A workflow that the public worker-comfyui's ComfyUI refused is as any ComfyUI refuses it.
+    """
+    answer = refusal_in(said) if isinstance(said, str) else None
+    if answer is None:
+        return error_from_runpod(said, output)
+    error = refusal_of(answer)
+    for node_id, node_class, _ in node_problems(error):
+        error.details.update(node_id=node_id, node_class=node_class)
+        break
+    return error
 
 
 def output_problems(output: JsonValue) -> tuple[OutputProblem, ...]:
@@ -100,9 +116,10 @@ def _comfy_remote_1(output: JsonValue, prompt: Prompt) -> Result | None:
             f"The worker's answer is not valid: {error.errors()[0]['msg']}.",
             advice="Update the worker, or this program.",
         ) from error
-    warnings = [f"The worker says: {warning}" for warning in answer.warnings]
+    warnings = _said(answer.warnings)
     outputs = tuple(_ours(item) for item in answer.outputs)
-    return Result(outputs, warnings, answer.facts(), ours=True, shown=answer.shown)
+    details = {**answer.facts(), **_noted(warnings)}
+    return Result(outputs, warnings, details, ours=True, shown=answer.shown)
 
 
 def _ours(item: AnswerOutput) -> RemoteOutput:
@@ -144,7 +161,9 @@ def _plain(output: JsonValue, prompt: Prompt) -> Result | None:
     answer = PlainAnswer.model_validate(output)
     sources = [OutputSource(data=data) for data in answer.images]
     outputs = _unplaced(prompt, list(zip(answer.filenames, sources, strict=False)))
-    return Result(outputs, details={"worker_seconds": answer.execution_time_seconds})
+    warnings = _said(answer.warnings)
+    details: dict[str, JsonValue] = {"worker_seconds": answer.execution_time_seconds}
+    return Result(outputs, warnings, {**details, **_noted(warnings)})
 
 
 def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -155,7 +174,8 @@ def _images_b64(output: JsonValue, prompt: Prompt) -> Result | None:
         (image.name or f"image_{number:05}.png", OutputSource(data=image.b64))
         for number, image in enumerate(answer.images, 1)
     ]
-    return Result(_unplaced(prompt, files))
+    warnings = _said(answer.warnings)
+    return Result(_unplaced(prompt, files), warnings, _noted(warnings))
 
 
 def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
@@ -179,14 +199,21 @@ def _worker_comfyui(output: JsonValue, prompt: Prompt) -> Result | None:
         raise nothing_returned(prompt)
     outputs = _unplaced(prompt, files)
     of_files = [line for line in answer.errors or [] if line not in answer.failures]
-    warnings = [f"The worker says: {line}" for line in of_files]
+    warnings = _said(of_files)
     warnings += _where_unknown(outputs)
     if failure is None and (missing := not_returned_sentence(prompt, outputs)):
         warnings.append(missing)
     details: dict[str, JsonValue] = {"errors": [*answer.errors]} if answer.errors else {}
-    if warnings:
-        details["warnings"] = [*warnings]
-    return Result(outputs, warnings, details, failure)
+    return Result(outputs, warnings, {**details, **_noted(warnings)}, failure)
+
+
+def _said(warnings: Sequence[str] | None) -> list[str]:
+    return [f"The worker says: {warning}" for warning in warnings or ()]
+
+
+def _noted(warnings: Sequence[str]) -> dict[str, JsonValue]:
+    """As `Finished.details` has them, for faces that show what matters after the end."""
+    return {"warnings": [*warnings]} if warnings else {}
 
 
 def _unplaced(

@@ -25,10 +25,11 @@ from ...events import (
 )
 from ...outputs import RemoteOutput
 from ...wire.answer import ProgressSnapshot
-from ...wire.runpod import JobStatus, RunPodState, error_from_runpod
+from ...wire.runpod import JobStatus, RunPodState
 from ...workflow.prompt import Prompt
 from .kind import RESULTS_KEPT
-from .result import error_in, output_problems, read_result
+from .result import error_in, output_problems, read_result, worker_error
+from .worker_comfyui import not_stopped
 
 __all__ = ["StatusReader", "forgotten"]
 
@@ -38,11 +39,20 @@ class StatusReader:
 
     Args:
         delay_means_begun: Whether only a job that has begun has a ``delayTime``.
+        answered_before: Whether the worker that answered last was Comfy Remote's; ``None`` if that
+            is not known.
     """
 
-    def __init__(self, prompt: Prompt, *, delay_means_begun: bool = False) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        *,
+        delay_means_begun: bool = False,
+        answered_before: bool | None = None,
+    ) -> None:
         self.worker_is_ours: bool | None = None
         """Whether the worker that answered is Comfy Remote's; ``None`` until one has."""
+        self._answered_before = answered_before
         self._prompt = prompt
         self._total = len(prompt)
         self._state: RunPodState | None = None
@@ -84,7 +94,16 @@ class StatusReader:
             finished = replace(_failed(status, self._prompt), did_it_run=self._did_it_run(status))
             for output in finished.outputs:
                 yield OutputReady(output)
+            if finished.state is JobState.CANCELLED and (note := self._runs_on()):
+                yield Log(note, "warning")
             yield finished
+
+    def _runs_on(self) -> str:
+        """Of a job that was cancelled after it began, why its worker may not have stopped."""
+        reports = self._sequence >= 0  # as Comfy Remote's worker does, which stops
+        if not self._began or reports or self._answered_before:
+            return ""
+        return not_stopped(known=self._answered_before is not None)
 
     def _progress(self, output: JsonValue) -> Iterator[Event]:
         try:
@@ -176,7 +195,7 @@ def _failed(status: JobStatus, prompt: Prompt) -> Finished:
                 advice="Raise the execution timeout in the endpoint's settings.",
             )
         case _:
-            error = error_from_runpod(status.error, status.output)
+            error = worker_error(status.error, status.output)
             if not isinstance(error, JobCancelled):
                 saved = _saved_before(status.output, prompt)
                 return Finished(state, error, saved, times, output_problems(status.output))

@@ -61,6 +61,7 @@ from ...wire.runpod import (
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
+from ..upload_progress import UploadProgress
 from .description import DescriptionCache, Descriptions
 from .gateway import SMALLEST_SENT_ALONE, OwnGateway, own_gateway, policy_of
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
@@ -182,6 +183,11 @@ class RunPodTarget:
         return f"{self._base_url}/{self._endpoint}"
 
     @property
+    def server(self) -> dict[str, str]:
+        """The endpoint, and the server that has it."""
+        return {"endpoint": self._endpoint, "base_url": self._base_url}
+
+    @property
     def no_worker(self) -> str:
         """Why no worker may come, and what to do."""
         return self.kind.no_worker_at(self._base_url)
@@ -261,10 +267,9 @@ class RunPodTarget:
         self, request: RunRequest, gateway: OwnGateway | None, stored: dict[str, StoredInput]
     ) -> bytes:
         """The JSON of a request, small enough. What is put into the bucket is noted."""
-        named = by_content(request)
-        policy = policy_of(
-            self.options.policy or {}, request, ours=gateway is not None, client=self._client
-        )
+        named = by_content(request, in_one_folder=True)
+        ours = gateway is not None or self.kind.only_ours
+        policy = policy_of(self.options.policy or {}, request, ours=ours, client=self._client)
         inside = [file for file in request.files if file.sha256 not in request.known_inputs]
         there: frozenset[str] = frozenset()
 
@@ -282,8 +287,10 @@ class RunPodTarget:
             body = await body_now()
         elif len(body) > limit and self._bucket is not None:
             whole = [file for file in named.files if file.sha256 not in request.known_inputs]
-            for file in too_many_bytes(whole, len(body) - limit):
-                stored[file.name] = await store_input(self._bucket, request.job_id, file)
+            by_bucket = too_many_bytes(whole, len(body) - limit)
+            progress = UploadProgress(by_bucket, request.on_sent)
+            for file in by_bucket:
+                stored[file.name] = await store_input(self._bucket, request.job_id, file, progress)
             body = await body_now()
         if len(body) > limit:
             raise self._gateway_silent or self._too_large(request, len(body), gateway)
@@ -340,7 +347,11 @@ class RunPodTarget:
                 "the others, though it was queued in front.",
                 "warning",
             )
-        reader = StatusReader(prompt, delay_means_begun=self.kind.delay_means_begun)
+        reader = StatusReader(
+            prompt,
+            delay_means_begun=self.kind.delay_means_begun,
+            answered_before=self.kind.only_ours or self._descriptions.cache.worker_is_ours,
+        )
         names = UsersNames(prompt)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
@@ -421,7 +432,8 @@ class RunPodTarget:
                         advice=Hint.RESUME_IN_TIME(kept=self.kind.results_kept),
                         details=error.details,
                     ) from error
-                yield Log(f"{error.message} Trying again in {delay:.1f} s.", "warning")
+                if said := outage.said_of(error.message, delay):
+                    yield Log(said, "warning")
                 await asyncio.sleep(delay)
                 continue
             yield status
@@ -577,7 +589,7 @@ class RunPodTarget:
         return missing
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        details = {"endpoint": self._endpoint, "base_url": self._base_url}
+        details = self.server
         if self.kind.name != "runpod":  # which the records of earlier versions do not say
             details["kind"] = self.kind.name
         return RemoteRef(job_id, remote_id, details)

@@ -27,6 +27,7 @@ __all__ = [
     "not_returned",
     "not_returned_before",
     "not_returned_sentence",
+    "not_stopped",
     "nothing_returned",
 ]
 
@@ -104,6 +105,23 @@ def not_returned_before(prompt: Prompt, *, known: bool) -> str:
     return (
         "Which worker the endpoint runs is not known yet. "
         f"{sentence} Comfy Remote's own worker returns outputs of every kind."
+    )
+
+
+def not_stopped(*, known: bool) -> str:
+    """Why a job that was cancelled may run on: that worker's handler is not asynchronous.
+
+    Args:
+        known: Whether the endpoint's worker is known not to be Comfy Remote's.
+    """
+    who = (
+        "The endpoint's worker is not Comfy Remote's, and may not stop"
+        if known
+        else "Whether the worker stops is not known"
+    )
+    return (
+        f"{who}: the public worker-comfyui runs a job that was cancelled to its end, and the next "
+        "job waits until then."
     )
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, LocalStorageError
 from ...media.disk_space import DiskLimits
+from ...media.file_changes import discard, remove_file
 from ...media.files import OWN_DATA, copy_whole, storage_errors, sync_folder, write_whole
 from ...media.receive import Received
 from ...media.temporary import ProcessLock
@@ -245,8 +246,8 @@ class Spool:
                 del self._sizes[path]
         # First what makes it a result: a leftover without it is removed at the next start.
         with contextlib.suppress(OSError):
-            (folder / _RESULT).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+            remove_file(folder / _RESULT, missing_ok=True)
+        discard(folder)
 
     def give_up_old(self) -> list[Spooled]:
         """Delete the results that have waited too long; which those were."""
@@ -326,7 +327,7 @@ class Spool:
                 since = (folder / _RESULT).stat().st_mtime
             except FileNotFoundError:
                 # The process ended before the job did: it is lost, and the gateway knows.
-                shutil.rmtree(folder, ignore_errors=True)
+                discard(folder)
                 continue
             for path in folder.iterdir():
                 self._sizes[path] = path.stat().st_size

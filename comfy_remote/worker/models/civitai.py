@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from yarl import URL
 
 from ...errors import ModelUnavailable
+from .kinds import folder_of_type
 from .link import JsonGetter, Location, unavailable
 from .settings import ModelSettings
 
@@ -52,12 +53,20 @@ class _File(BaseModel):
         return all((has[key] or "").lower() == value.lower() for key, value in wanted.items())
 
 
+class _Said(BaseModel):
+    """What a version says of its model."""
+
+    type: str = ""
+
+
 class _Version(BaseModel):
     id: int
     files: list[_File] = []
+    model: _Said = _Said()
 
 
 class _Model(BaseModel):
+    type: str = ""
     versions: list[_Version] = Field(alias="modelVersions", min_length=1)
 
 
@@ -115,6 +124,22 @@ class CivitaiLink:
     @property
     def name(self) -> None:
         """Only Civitai knows."""
+
+    async def folder(self, get_json: JsonGetter) -> str | None:
+        """See `Link`. Asks the API, which says it of each model, and of some files."""
+        try:
+            if self.version is not None:
+                listed = await get_json(self._at(f"/api/v1/model-versions/{self.version}"))
+                version = _Version.model_validate(listed)
+                said = version.model.type
+            else:
+                listed = await get_json(self._at(f"/api/v1/models/{self.model}"))
+                model = _Model.model_validate(listed)
+                version, said = model.versions[0], model.type
+        except ValidationError:
+            return None
+        file = self._file(version)
+        return (folder_of_type(file.type) if file is not None else None) or folder_of_type(said)
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. Asks the API for name and SHA-256, which it may lack."""

@@ -1,5 +1,7 @@
 """Downloading one model: streamed to a ``.part``, resumed, hashed, checked, then named.
 
+A large one comes in parts, several at once, where its server can do that (`parts`).
+
 The ``.part`` lies in the model's own folder, so that giving it its name is a rename; ComfyUI
 does not list it. It stays when a download is cancelled or the worker dies, with a note of what
 it is a part of, and the next one goes on from there.
@@ -8,7 +10,9 @@ it is a part of, and the next one goes on from there.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -23,10 +27,12 @@ from ...units import size_text
 from .folders import PartFile
 from .http import Answer, ModelHttp
 from .link import unavailable
+from .parts import NotInParts, PartedFile, Parts
 from .plan import Missing, too_large
 
 __all__ = ["download", "what_is_wrong"]
 
+_log = logging.getLogger(__name__)
 _BACKOFF = Backoff(attempts=6, first=0.5, longest=60.0)
 _BEGINNING = 512
 
@@ -56,16 +62,19 @@ async def download(
     wanted: Missing,
     part: PartFile,
     *,
+    parts: Parts | None = None,
     size_limit: int | None = None,
     on_size: Callable[[int], None],
 ) -> str:
     """Bring a model into its `PartFile`, complete and checked.
 
     A broken connection is resumed where it broke, up to six times in a row without a byte. What
-    was resumed from an earlier download and turns out wrong is fetched again, once.
+    was resumed from an earlier download, or came in parts, and turns out wrong is fetched again,
+    once, in one stream.
 
     Args:
         wanted: The ending of its name says what the file should be.
+        parts: Fetches parts at once; ``None`` for one stream.
         on_size: Called again and again with the number of bytes that are here.
 
     Returns:
@@ -76,8 +85,9 @@ async def download(
             what was announced; the last leaves no part behind.
         LocalStorageError: It cannot be written.
     """
-    location, transfer = wanted.location, _Transfer(http, wanted, part, size_limit, on_size)
-    resumed = await transfer.begin()
+    location = wanted.location
+    transfer = _Transfer(http, wanted, part, parts, size_limit, on_size)
+    await transfer.begin()
     try:
         while True:
             sha256 = await transfer.run()
@@ -87,13 +97,13 @@ async def download(
             )
             if why is None:
                 return sha256
-            part.remove()
-            if not resumed:
+            await in_thread(part.remove)
+            if not transfer.may_be_mixed:
                 raise unavailable(
                     f"What was received for {location.shown} is not the model: {why}.",
                     location.denied if "web page" in why else "Check the link in a browser.",
                 )
-            resumed = await transfer.begin()
+            await transfer.begin(in_parts=False)
     finally:
         transfer.close()
 
@@ -106,10 +116,12 @@ class _Transfer:
         http: ModelHttp,
         wanted: Missing,
         part: PartFile,
+        parts: Parts | None,
         size_limit: int | None,
         on_size: Callable[[int], None],
     ) -> None:
         self._http = http
+        self._parts = parts if wanted.found.partial else None
         self._location, found = wanted.location, wanted.found
         self._part = part
         self._limit = size_limit
@@ -122,12 +134,16 @@ class _Transfer:
             sha256=found.sha256,
         )
         self._file: PartialFile | None = None
+        self.may_be_mixed = False
+        """Whether it may be made of bytes of different files: resumed, or fetched in parts."""
 
-    async def begin(self) -> bool:
-        """Open the part; whether something of it was there already."""
+    async def begin(self, *, in_parts: bool = True) -> None:
+        """Open the part, which may hold something already."""
         with storage_errors(self._part.path, full=Hint.MODELS_DISK_FULL()):
             self._file = await in_thread(self._open)
-        return self._file.size > 0
+        self.may_be_mixed = self._file.size > 0
+        if not in_parts:
+            self._parts = None
 
     def close(self) -> None:
         """Close the part, which stays."""
@@ -174,6 +190,31 @@ class _Transfer:
         return file.size
 
     async def _once(self, file: PartialFile) -> bool:
+        """What is missing, as far as it comes; whether all is here now."""
+        parts, self._parts = self._parts, None
+        if parts is not None and (all_here := await self._in_parts(file, parts)) is not None:
+            return all_here
+        return await self._in_one_stream(file)
+
+    async def _in_parts(self, file: PartialFile, parts: Parts) -> bool | None:
+        """As `_once`; ``None`` where parts are of no use."""
+        size = self._note.size
+        if size is None or not parts.help_with(size - file.size):
+            return None
+        if not self._note.etag and not self._note.sha256:
+            return None  # nothing would tell parts of one version from those of another
+        parted = PartedFile(self._location, size, self._note.etag)
+        self.may_be_mixed = True
+        try:
+            async with aclosing(parts.read(parted, file.size)) as chunks:
+                async for chunk in chunks:
+                    await self._add(file, chunk)
+        except NotInParts as why:
+            _log.info("%s comes in one stream from here: %s", self._location.shown, why)
+            return None
+        return file.size >= size
+
+    async def _in_one_stream(self, file: PartialFile) -> bool:
         """One request; whether all is here now."""
         wanted = f"bytes={file.size}-" if file.size else None
         async with self._http.get(self._location, wanted, self._note.etag) as answer:
@@ -208,7 +249,7 @@ class _Transfer:
         self._on_size(file.size)
         if self._limit is not None and file.size > self._limit:
             self.close()
-            self._part.remove()
+            await in_thread(self._part.remove)
             raise too_large(self._location, file.size, self._limit)
         if self._note.size is not None and file.size > self._note.size:
             await self._restart(file)
@@ -224,7 +265,7 @@ class _Transfer:
         except ValidationError:
             same = False
         if same and (self._note.size is None or file.size <= self._note.size):
-            file.rename(self._note.model_dump_json())
+            file.note(self._note.model_dump_json())
         else:
             file.begin(self._note.model_dump_json())
         return file

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...advice import Hint
 from ...aio import concurrent_map
+from ...media.file_changes import link_file, rename_path, replace_file
 from ...media.files import storage_errors
 from ...units import size_text
 from .download import download
 from .http import ModelHttp
 from .manifest import Manifest
+from .parts import PartLimits, Parts
 from .plan import Missing
 from .presence import Presence
 from .settings import ModelSettings
@@ -34,6 +35,7 @@ class Downloads:
 
     Attributes:
         fetched_for: The list that asked for the models (see `manifest.list_key`).
+        part_limits: How large ones are divided.
     """
 
     http: ModelHttp
@@ -42,7 +44,11 @@ class Downloads:
     presence: Presence
     say: Say
     fetched_for: str
+    part_limits: PartLimits = field(default_factory=PartLimits)
     _underway: dict[Path, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._parts = Parts(self.http, self.part_limits)
 
     async def fetch(self, missing: Sequence[Missing]) -> None:
         """Fetch models, four at a time; the first that fails stops the others.
@@ -75,7 +81,12 @@ class Downloads:
                     return
                 size(part.size)
                 sha256 = await download(
-                    self.http, wanted, part, size_limit=self.settings.size_limit, on_size=size
+                    self.http,
+                    wanted,
+                    part,
+                    parts=self._parts,
+                    size_limit=self.settings.size_limit,
+                    on_size=size,
                 )
                 await asyncio.to_thread(self._place, wanted, sha256)
         finally:
@@ -96,7 +107,7 @@ class Downloads:
         with storage_errors(wanted.path, full=Hint.MODELS_DISK_FULL()):
             wanted.path.parent.mkdir(parents=True, exist_ok=True)
             if wanted.replaces and Manifest(self.manifest.root).entry_of(wanted.path) is not None:
-                part.path.replace(wanted.path)
+                replace_file(part.path, wanted.path)
             else:
                 _rename_to_new(part.path, wanted.path)
         part.remove()
@@ -107,11 +118,11 @@ class Downloads:
 def _rename_to_new(part: Path, path: Path) -> None:
     """Give a part its name; `FileExistsError` if a file of that name has come meanwhile."""
     try:
-        os.link(part, path)  # unlike a rename, fails where there is a file
+        link_file(part, path)  # unlike a rename, fails where there is a file
     except FileExistsError:
         raise
     except OSError:
         # A volume without links. A moment is left in which another program's file could come.
         if path.exists():
             raise FileExistsError(f"{path} has come meanwhile") from None
-        part.rename(path)
+        rename_path(part, path)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import ConfigurationError, WorkflowInvalid
+from ...media.file_changes import discard
 from ...media.files import safe_relative_path
 from ...units import size_text
 
 __all__ = [
+    "KNOWN_FOLDERS",
     "MODEL_SUFFIXES",
     "OUR_FOLDER",
     "ModelFolders",
@@ -29,6 +30,7 @@ OUR_FOLDER = ".comfy-remote"
 _SPELLINGS = {
     "audio_encoders": "audio_encoder",
     "checkpoints": "checkpoint ckpt",
+    "clip_vision": "clipvision",
     "controlnet": "control control_net controlnets",
     "diffusion_models": "diffusion diffusion_model unet",
     "embeddings": "embedding textual_inversion",
@@ -42,6 +44,8 @@ _SPELLINGS = {
     "upscale_models": "esrgan upscale upscale_model upscaler",
     "vae": "vaes",
 }
+KNOWN_FOLDERS = frozenset(_SPELLINGS)
+"""ComfyUI's own folders for models."""
 _FOLDERS = {kind: folder for folder, kinds in _SPELLINGS.items() for kind in kinds.split()}
 
 # ComfyUI reads these folders as one (its folder_paths.py).
@@ -134,6 +138,11 @@ class ModelFolders:
         paths = (root / one / name for root in self.roots for one in folders)
         return next((path for path in paths if path.is_file()), None)
 
+    def folders_with(self, name: str) -> set[str]:
+        """The folders that have a model under that name."""
+        found = (folder for root in self.roots for folder in _folders_in(root))
+        return {folder_of(folder.name) for folder in found if (folder / name).is_file()}
+
     def shown(self, path: Path) -> str:
         """A model's path for an answer: relative to its models folder, ``/`` between parts."""
         for root in self.roots:
@@ -195,8 +204,7 @@ class PartFile:
     def remove(self) -> None:
         """Throw it away."""
         for path in (self.path, self.note):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            discard(path)
 
 
 def volume_report(volume: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from pydantic import JsonValue
+from yarl import URL
 
 from ...errors import ModelUnavailable, TargetError
 from ...json_text import parse_json
@@ -50,6 +51,8 @@ class Answer:
         sha256: As the publisher says it, or ``None``.
         filename: From ``Content-Disposition``. Not trusted.
         all_there: Whether the offset that was asked for is the file's end.
+        partial: Whether the server sent a part because one was asked for.
+        url: Where it came from in the end; may hold a signature.
     """
 
     start: int
@@ -58,6 +61,8 @@ class Answer:
     sha256: str | None
     filename: str | None
     all_there: bool = False
+    partial: bool = False
+    url: URL | None = field(default=None, repr=False, compare=False)
     response: aiohttp.ClientResponse | None = field(default=None, repr=False, compare=False)
 
     async def chunks(self, size: int) -> AsyncIterator[bytes]:
@@ -127,7 +132,7 @@ class ModelHttp:
         if bytes_wanted and etag:
             extra["If-Range"] = etag
         async with self._follow(location, extra) as answer:
-            yield _answer(location, answer.response, answer.first)
+            yield _answer(location, answer)
 
     async def json(self, location: Location) -> JsonValue:
         """The JSON that an API answers.
@@ -176,9 +181,8 @@ class ModelHttp:
             raise TryAgain(f"{location.url.host} could not be reached: {_why(error)}") from error
 
 
-def _answer(
-    location: Location, response: aiohttp.ClientResponse, first: Mapping[str, str]
-) -> Answer:
+def _answer(location: Location, answer: HttpAnswer) -> Answer:
+    response, first = answer.response, answer.first
     linked = first.get("X-Linked-Etag") or first.get("ETag") or ""
     linked = linked.removeprefix("W/").strip('"')
     etag = response.headers.get("ETag")
@@ -196,6 +200,8 @@ def _answer(
         sha256=linked if known else location.sha256,
         filename=disposition.filename if disposition else None,
         all_there=all_there,
+        partial=response.status == 206,
+        url=answer.way[-1],
         response=None if all_there else response,
     )
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, unquote
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from yarl import URL
 
+from .kinds import folder_of_tags, folder_on_way
 from .link import JsonGetter, Location, unavailable
 from .settings import ModelSettings
 
@@ -26,6 +27,12 @@ _SHORT = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<path>[^@]+)(@(?P<revision>[
 _PAGE = re.compile(
     r"/(?P<repo>(datasets/|spaces/)?[^/]+/[^/]+)/(blob|resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)"
 )
+
+
+class _Repository(BaseModel):
+    """What its API says of a repository: ``GET /api/models/ORG/NAME``."""
+
+    tags: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +90,24 @@ class HuggingFaceLink:
         """The path's last part."""
         return PurePosixPath(self.path).name
 
+    async def folder(self, get_json: JsonGetter) -> str | None:
+        """See `Link`. By the file's folder, else by the repository's tags."""
+        if (found := folder_on_way(self.path)) is not None:
+            return found
+        if self.repo.count("/") > 1:  # a data set, or a space
+            return None
+        listed = await get_json(self._at(f"/api/models/{self.repo}"))
+        try:
+            return folder_of_tags(_Repository.model_validate(listed).tags)
+        except ValidationError:
+            return None
+
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. Asks nobody: the ``resolve`` address follows from the parts."""
         del get_json
-        path = f"/{self.repo}/resolve/{quote(self.revision, safe='')}/{quote(self.path)}"
+        return self._at(f"/{self.repo}/resolve/{quote(self.revision, safe='')}/{quote(self.path)}")
+
+    def _at(self, path: str) -> Location:
         base = str(self.endpoint).rstrip("/")
         headers: Mapping[str, SecretStr] = {}
         if token := self.token.get_secret_value():

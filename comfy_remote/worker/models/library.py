@@ -22,6 +22,7 @@ from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
 from .http import ModelHttp
 from .link import Link
 from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
+from .parts import PartLimits
 from .plan import (
     FileHashes,
     Missing,
@@ -44,6 +45,10 @@ __all__ = ["ModelLibrary"]
 _WORKER_FETCHES_NONE = (
     "This worker has DOWNLOAD_MODELS=false: put the model on its volume, or change that setting."
 )
+_NO_FOLDER = (
+    "No model was fetched: this worker knows no models folder. Set COMFY_REMOTE_MODELS_DIR on it "
+    "to the models folder of its ComfyUI, or put the models there yourself."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +63,7 @@ class ModelLibrary:
         engine_folder: The engine's own ``models`` folder, if it is known; asked each time, as
             an engine may only be chosen when it starts.
         worker: What other workers on the same volume call this one.
+        part_limits: How large models are divided while they are fetched.
     """
 
     def __init__(
@@ -66,10 +72,12 @@ class ModelLibrary:
         engine_folder: Callable[[], Path | None] = lambda: None,
         *,
         worker: str = "another worker",
+        part_limits: PartLimits | None = None,
     ) -> None:
         self._settings = settings
         self._engine_folder = engine_folder
         self._worker = worker
+        self._part_limits = part_limits or PartLimits()
         self._presences: dict[Path, Presence] = {}
         self._hashes: FileHashes = {}
 
@@ -102,16 +110,15 @@ class ModelLibrary:
         """Have every model that a workflow's list names; nothing is pruned.
 
         A file that is there under the name is taken for the model: the publisher is not asked
-        before each run. Where no models folder is known, nothing is done.
+        before each run. Where no models folder is known (an engine at a URL, for example), nothing
+        is fetched, and ``notes`` says so.
 
         Raises:
             ModelUnavailable: As `ensure`; or a model is missing, and the worker does not fetch
                 while a workflow runs (``DOWNLOAD_MODELS``).
         """
         if not self._folders().roots:
-            # For example an engine at a URL: it reports itself if it lacks one.
-            _log.warning("no models folder is known: the repo_list is not looked at")
-            return EnsureAnswer(ensured=[], notes=["This worker knows of no models folder."])
+            return EnsureAnswer(ensured=[], notes=[_NO_FOLDER])
         refuse = None if self._settings.download else Hint.FETCH_MODEL_FIRST()
         return await self._ensure(lines, say, refuse, names_suffice=True)
 
@@ -181,6 +188,11 @@ class ModelLibrary:
         pruned, kept, notes = await self._prune(folders, lines, say, key)
         return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether there is a folder for models."""
+        return bool(self._folders().roots)
+
     async def models(self) -> ModelsAnswer:
         """All models that are there, by folder."""
         return await asyncio.to_thread(self._models)
@@ -241,12 +253,16 @@ class ModelLibrary:
                     presence.using(lambda owner: say(f"Waiting for {owner}, which prunes"))
                 )
                 if prunes and not fits(missing, folders.root):
+                    lines = [one.line for one in there]
                     pruned, _, busy = await self._prune(folders, lines, say, key)
                     notes += busy
                 check_space(missing, folders.root)
-                downloads = Downloads(http, self._settings, manifest, presence, say, key)
+                downloads = Downloads(
+                    http, self._settings, manifest, presence, say, key, self._part_limits
+                )
                 await downloads.fetch(missing)
         if prunes and not pruned:
+            lines = [one.line for one in there]  # with the kinds that they did not say
             pruned, _, busy = await self._prune(folders, lines, say, key)
             notes += busy
         return EnsureAnswer(
@@ -340,6 +356,14 @@ def _wanted(
     for line, link in links:
         folder = folder_of(line.kind)
         name = line.name or link.name
+        if not folder:  # wherever it is
+            ending = f"/{safe_model_name(name)}" if name is not None else None
+            wanted |= {
+                entry.path
+                for entry in manifest.entries()
+                if entry.identity == link.identity or (ending and entry.path.endswith(ending))
+            }
+            continue
         if name is not None:
             found = folders.find(folder, safe_model_name(name))
             wanted.add(folders.shown(found) if found else f"{folder}/{safe_model_name(name)}")

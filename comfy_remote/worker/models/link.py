@@ -54,6 +54,13 @@ class Link(Protocol):
     def name(self) -> str | None:
         """The file's own name, if the link has it."""
 
+    async def folder(self, get_json: JsonGetter) -> str | None:
+        """The folder below ``models`` for it, as the link or its publisher says.
+
+        Raises:
+            ModelUnavailable: The publisher could not be asked, or has no such model.
+        """
+
     async def locate(self, get_json: JsonGetter) -> Location:
         """Where the file is.
 

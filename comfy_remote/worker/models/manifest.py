@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, Field, ValidationError
 
+from ...media.file_changes import discard, remove_file
 from ...media.files import safe_relative_path, storage_errors, write_whole
 from ...wire.repo_list import ModelLine
 from .folders import OUR_FOLDER
@@ -51,6 +52,11 @@ class Entry(BaseModel):
     modified: int
     fetched: float = 0.0
     fetched_for: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The folder below ``models`` that it is in."""
+        return self.path.partition("/")[0]
 
     def untouched(self, file: Path) -> bool:
         """Whether the file has the size and time that it had when we wrote it.
@@ -125,7 +131,7 @@ class Manifest:
     def forget(self, entry: Entry) -> None:
         """Remove an entry whose file is no longer ours, or no longer there."""
         with contextlib.suppress(OSError):
-            self._place(entry.path).unlink()
+            remove_file(self._place(entry.path))
         self._known = None
 
     def pinned(self, path: str) -> bool:
@@ -201,8 +207,7 @@ class Asked:
             write_whole(self._file(key), _Note(asked=now, paths=wanted).model_dump_json().encode())
         for file, note in self._notes():
             if _is_over(note.asked, now):
-                with contextlib.suppress(OSError):
-                    file.unlink()
+                discard(file)
 
     def by_others(self, key: str, entries: Collection[Entry]) -> dict[str, float]:
         """What other lists have asked for recently.

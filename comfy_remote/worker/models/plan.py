@@ -21,6 +21,7 @@ from ...units import size_text
 from ...wire.repo_list import ModelLine
 from .folders import ModelFolders, PartFile, folder_of, safe_model_name
 from .http import Answer, ModelHttp
+from .kinds import folder_of_file
 from .link import Link, Location, unavailable
 from .manifest import Manifest
 from .settings import ModelSettings
@@ -144,6 +145,8 @@ class Planner:
             return Problem(line, error)
 
     async def _find(self, line: ModelLine) -> Present | Missing:
+        if not line.kind:
+            line = replace(line, kind=await self._folder(line, understand(line, self.settings)))
         link = understand(line, self.settings)
         folder = folder_of(line.kind)
         own_name = line.name or link.name
@@ -166,7 +169,7 @@ class Planner:
                 raise unavailable(
                     f"Whether {line.shown} is on this worker is unknown: its name is not "
                     f"known. {error.message}",
-                    f"Give it a name: KIND URL name=FILE.safetensors. Or: {self.refuse}",
+                    f"Give it a name: URL name=FILE.safetensors. Or: {self.refuse}",
                 ) from error
             if there is None or line.sha256:
                 raise
@@ -186,6 +189,38 @@ class Planner:
             raise too_large(location, found.size, limit)
         path = there or self.folders.root / folder / name
         return Missing(line, link, location, found, path, replaces=there is not None)
+
+    async def _folder(self, line: ModelLine, link: Link) -> str:
+        """The folder for a line that does not say it: as it is here, or as its publisher says it,
+        or the file itself.
+        """
+        ours = [one for one in self.manifest.entries() if one.identity == link.identity]
+        own_name = line.name or link.name
+        name = safe_model_name(own_name) if own_name else None
+        folders = {one.folder for one in ours}
+        if not folders and name is not None and (self.names_suffice or self.refuse is not None):
+            folders = self.folders.folders_with(name)
+        if len(folders) == 1:
+            return folders.pop()
+        if self.refuse is not None and name is not None:
+            raise unavailable(f"{line.shown} is not on this worker.", self.refuse)
+        try:
+            found = await link.folder(self.http.json)
+        except ModelUnavailable:
+            found = None  # that it is not there, the question for the file says better
+        if found in (None, "checkpoints"):  # which people also say of a diffusion model alone
+            location = await link.locate(self.http.json)
+            asking = retried(lambda: folder_of_file(self.http, location), _BACKOFF, TryAgain)
+            try:
+                found = await asking or found
+            except TryAgain as error:
+                raise _not_now(location, error) from error
+        if found is None:
+            raise unavailable(
+                f"What kind of model {line.shown} is, neither its publisher nor its file says.",
+                f"Write its kind before the link: lora {_without_query(line.url)}",
+            )
+        return found
 
     async def _suffices(self, line: ModelLine, there: Path) -> bool:
         """Whether a file that is there under the name is taken without asking about it."""
@@ -212,9 +247,7 @@ class Planner:
         try:
             return await retried(lambda: self.http.probe(location), _BACKOFF, TryAgain)
         except TryAgain as error:
-            raise unavailable(
-                f"{location.shown} cannot be fetched at the moment: {error}.", "Try again later."
-            ) from error
+            raise _not_now(location, error) from error
 
     async def _check_hash(self, there: Path, sha256: str) -> None:
         status = there.stat()
@@ -234,13 +267,23 @@ class Planner:
         )
 
 
+def _not_now(location: Location, error: TryAgain) -> ModelUnavailable:
+    return unavailable(
+        f"{location.shown} cannot be fetched at the moment: {error}.", "Try again later."
+    )
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0]
+
+
 def _name_of(line: ModelLine, location: Location, found: Answer) -> str:
     """The name that the publisher gives, of which only the last part counts."""
     name = location.name or found.filename
     if not name:
         raise unavailable(
             f"{line.shown} does not say what the model's file is called.",
-            "Give it a name: KIND URL name=FILE.safetensors.",
+            "Give it a name: URL name=FILE.safetensors.",
         )
     return safe_model_name(PurePosixPath(name.replace("\\", "/")).name)
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from ...media.file_changes import discard, link_file, patiently, remove_file, rename_path
 from ...media.files import storage_errors
 from .folders import OUR_FOLDER
 
@@ -86,7 +87,7 @@ class Presence:
                 self._heart.cancel()
                 self._heart = None
                 with contextlib.suppress(OSError):
-                    self._mark.unlink()
+                    remove_file(self._mark)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -157,7 +158,7 @@ class Presence:
                 others.append(_name_in(mark))
             else:
                 with contextlib.suppress(OSError):
-                    mark.unlink()
+                    remove_file(mark)
         return others
 
     def _is_fresh(self, path: Path) -> bool:
@@ -185,7 +186,7 @@ class Presence:
         """Take a lock; the name of its owner if another worker has it."""
         while True:
             try:
-                handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                handle = patiently(os.open, lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 if (owner := self._owner_of(lock)) is not None:
                     return owner
@@ -201,14 +202,14 @@ class Presence:
         try:
             stale = lock.read_text(encoding="utf-8")
             aside = lock.with_name(f"{lock.name}.{self._token}")
-            lock.rename(aside)
+            rename_path(lock, aside)
             if aside.read_text(encoding="utf-8") != stale:
                 # Somebody was quicker, and this is their lock.
                 with contextlib.suppress(OSError):
-                    os.link(aside, lock)
-                aside.unlink()
+                    link_file(aside, lock)
+                discard(aside)
                 return False
-            aside.unlink()
+            discard(aside)
         except FileNotFoundError:
             pass  # it was given back meanwhile
         return True
@@ -216,7 +217,7 @@ class Presence:
     def _give_back(self, lock: Path) -> None:
         with contextlib.suppress(OSError):
             if lock.read_text(encoding="utf-8") == self._token:
-                lock.unlink()
+                remove_file(lock)
 
 
 def _name_in(mark: Path) -> str:

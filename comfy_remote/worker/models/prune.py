@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...media.file_changes import discard, remove_file
 from ...media.files import sha256_of, storage_errors
 from .folders import OUR_FOLDER, PartFile
 from .manifest import Entry, Manifest
@@ -102,7 +103,7 @@ def prune(
             lost.append(entry)
             continue
         with storage_errors(file):
-            file.unlink(missing_ok=True)
+            remove_file(file, missing_ok=True)
         manifest.forget(entry)
         removed.append(entry)
         _log.info("pruned %s (%d bytes)", entry.path, entry.size)
@@ -116,5 +117,5 @@ def _remove_parts(root: Path, wanted: Collection[str]) -> None:
     for note in (root / OUR_FOLDER / "parts").glob("*.json"):
         if note.stem not in wanted:
             for path in root.glob(f"*/{PartFile(root, '', note.stem).path.name}"):
-                path.unlink(missing_ok=True)
-            note.unlink(missing_ok=True)
+                discard(path)
+            discard(note)

@@ -92,24 +92,26 @@ class ModelSettings:
 
 
 _BUCKET = ("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+_DEFAULT_BUCKET = "comfyui-models"
 
 
 def _bucket(values: Mapping[str, str]) -> BucketSettings | None:
     if not any(values.values()):
         return None
-    if missing := [name for name in _BUCKET if not values[name]]:
+    needed = [name for name in _BUCKET if name != "R2_BUCKET"]
+    if missing := [name for name in needed if not values[name]]:
         raise ConfigurationError(
             f"The bucket for models is named in part only: {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not set.",
-            advice="Set all four of R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and "
-            "R2_SECRET_ACCESS_KEY, or none.",
+            advice="Set all three of R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, or "
+            f"none. Without R2_BUCKET the bucket is {_DEFAULT_BUCKET}.",
         )
     return BucketSettings.of(
         values["R2_ENDPOINT"],
         values["R2_ACCESS_KEY_ID"],
         SecretStr(values["R2_SECRET_ACCESS_KEY"]),
         bucket=values["R2_BUCKET"],
-        region="auto",  # R2's only one
+        otherwise=_DEFAULT_BUCKET,
         name="R2_ENDPOINT",
     )
 

@@ -19,6 +19,7 @@ from ...wire.repo_list import ModelLine
 from .civitai import CivitaiLink
 from .folders import MODEL_SUFFIXES, folder_of
 from .huggingface import HuggingFaceLink
+from .kinds import folder_on_way
 from .link import JsonGetter, Link, Location, unavailable
 from .settings import ModelSettings
 
@@ -46,6 +47,10 @@ class PlainLink:
         """The path's last part, if it is a model's name."""
         name = PurePosixPath(self.url.path).name
         return name if PurePosixPath(name).suffix.lower() in MODEL_SUFFIXES else None
+
+    async def folder(self, get_json: JsonGetter) -> None:
+        """Not known: only the file can say."""
+        del get_json
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. Nothing is asked."""
@@ -84,7 +89,7 @@ class BucketLink:
     """One object of the bucket.
 
     Attributes:
-        key: Of the object: ``loras/style.safetensors``.
+        key: Of the object, below the bucket's prefix: ``loras/style.safetensors``.
     """
 
     settings: BucketSettings
@@ -97,7 +102,7 @@ class BucketLink:
         In both, ``%20`` is a space, which would end the link.
 
         Args:
-            folder: The model's folder, which ``r2:PATH`` may leave out.
+            folder: The model's folder, which ``r2:PATH`` may omit; ``""`` if it is not known.
 
         Raises:
             ConfigurationError: There is no bucket.
@@ -108,31 +113,37 @@ class BucketLink:
             if bucket is None:
                 raise ConfigurationError(
                     f"{url} is in a bucket, and this worker has none.",
-                    advice="Set R2_ENDPOINT, R2_BUCKET, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
+                    advice="Set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY.",
                 )
             path = unquote(url.removeprefix("r2:")).lstrip("/")
-            return cls(bucket, path if path.startswith(f"{folder}/") else f"{folder}/{path}")
+            whole = not folder or path.startswith(f"{folder}/")
+            return cls(bucket, path if whole else f"{folder}/{path}")
         if bucket is None or not url.startswith("http"):
             return None
-        if URL(url).origin() != bucket.endpoint.origin():
-            return None
-        name, _, key = unquote(URL(url).raw_path).lstrip("/").partition("/")
-        if name != bucket.bucket or not key:
+        key = bucket.name_at(URL(url))
+        if key == "":
+            ours = bucket.key("").rstrip("/")
             raise unavailable(
-                f"The link leads to the bucket {name!r}, and this worker's is {bucket.bucket!r}.",
+                f"The link {url.partition('?')[0]} does not lead into this worker's bucket, "
+                f"{bucket.bucket}{'/' * bool(ours)}{ours}.",
                 "Use r2:FILE, or an address below R2_ENDPOINT/R2_BUCKET.",
             )
-        return cls(bucket, key)
+        return None if key is None else cls(bucket, key)
 
     @property
     def identity(self) -> str:
         """``r2:BUCKET/KEY``."""
-        return f"r2:{self.settings.bucket}/{self.key}"
+        return f"r2:{self.settings.bucket}/{self.settings.key(self.key)}"
 
     @property
     def name(self) -> str:
         """The key's last part."""
         return PurePosixPath(self.key).name
+
+    async def folder(self, get_json: JsonGetter) -> str | None:
+        """See `Link`. By the key: a bucket is laid out like ``models``."""
+        del get_json
+        return folder_on_way(self.key)
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. The signature is made here."""
@@ -144,6 +155,6 @@ class BucketLink:
             name=self.name,
             denied="Check R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, that they may read this "
             "bucket, and this machine's clock.",
-            missing=f"The bucket has no {self.key}. It is laid out like ComfyUI's models folder: "
-            "checkpoints/…, loras/….",
+            missing=f"The bucket has no {self.settings.key(self.key)}. It is laid out like "
+            "ComfyUI's models folder: checkpoints/…, loras/….",
         )

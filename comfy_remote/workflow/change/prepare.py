@@ -6,7 +6,6 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ...errors import WorkflowInvalid
@@ -84,6 +83,8 @@ class Changes:
         names = {"set": "settings", "vars": "given"}
         for word in words:
             if word not in ChangeWords.__annotations__:
+                from difflib import get_close_matches  # here: only a mistake needs it
+
                 near = get_close_matches(word, ChangeWords.__annotations__, n=1)
                 hint = f" Did you mean {near[0]}=?" if near else ""
                 raise TypeError(

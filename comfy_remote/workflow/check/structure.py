@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ...advice import Hint
 from ..change.values import did_you_mean
 from ..graph import cycles, links
+from ..output_nodes import ADD_AN_OUTPUT, NO_OUTPUT
 from ..packs import CORE, NodePack, pack_for_people
 from ..prompt import Prompt
 from ..schema import Schemas
@@ -61,9 +62,9 @@ def no_output(schemas: Schemas, *, unsure: bool) -> Problem:
     unknown = f" unless one of the nodes that {where} lacks is one" if unsure else ""
     return Problem(
         "prompt_no_outputs",
-        f"No node of the workflow saves or shows anything{unknown}: ComfyUI refuses to run it.",
+        f"{NO_OUTPUT}{unknown}: ComfyUI refuses to run it.",
         severity="warning" if unsure else "error",
-        advice="Add a Save Image node, or another that saves.",
+        advice=ADD_AN_OUTPUT,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from ...errors import WorkflowInvalid
 from ...types import JsonValue, as_list, mapping, mappings
+from ..repo_list import is_repo_list
 
 __all__ = [
     "BYPASSED",
@@ -81,6 +82,17 @@ class SavedNode:
     values: list[JsonValue] | dict[str, JsonValue] | None
     named_values: dict[str, JsonValue] | None
     properties: dict[str, JsonValue]
+
+    @property
+    def only_lists_models(self) -> bool:
+        """Whether it holds the list of models, and nothing is linked from it: it never runs."""
+        return is_repo_list(self.title) and not any(port.links for port in self.outputs)
+
+    @property
+    def first_text(self) -> str | None:
+        """The first of its widgets' values that is a text."""
+        values = self.values.values() if isinstance(self.values, dict) else self.values or ()
+        return next((value for value in values if isinstance(value, str)), None)
 
 
 @dataclass(slots=True)
@@ -181,7 +193,7 @@ def read_node(raw: JsonValue, where: str) -> SavedNode:
     if not isinstance(raw, dict):
         raise WorkflowInvalid(f"{where} is not an object: it is not a node.")
     identity, kind = raw.get("id"), raw.get("type")
-    if isinstance(identity, bool) or not isinstance(identity, int | str) or kind is None:
+    if isinstance(identity, bool) or not isinstance(identity, (int, str)) or kind is None:
         raise WorkflowInvalid(f"{where} has no id or no type: {str(raw)[:80]}")
     title = raw.get("title")
     named = raw.get("widgets_values_named")
@@ -202,7 +214,7 @@ def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
     """The values by position, or by name. Some programs write positions as names."""
     if isinstance(raw, dict) and raw and list(raw) == [str(i) for i in range(len(raw))]:
         return list(raw.values())
-    return raw if isinstance(raw, list | dict) else None
+    return raw if isinstance(raw, (list, dict)) else None
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:
@@ -216,8 +228,8 @@ def _slot(raw: dict[str, JsonValue]) -> Slot:
 
 
 def _port(raw: dict[str, JsonValue], links: str = "linkIds") -> Port:
-    ids = [_link_id(link) for link in as_list(raw.get(links))]
-    return Port(str(raw.get("name", "")), _type(raw.get("type")), [i for i in ids if i is not None])
+    ids = [one for link in as_list(raw.get(links)) if (one := _link_id(link)) is not None]
+    return Port(str(raw.get("name", "")), _type(raw.get("type")), ids)
 
 
 def _link(raw: JsonValue) -> tuple[LinkId, Link] | None:
@@ -303,10 +315,12 @@ def _type(value: JsonValue) -> str:
 
 
 def _link_id(value: JsonValue) -> LinkId | None:
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
 def _integer(value: JsonValue, default: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    return default

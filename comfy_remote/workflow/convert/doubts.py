@@ -158,6 +158,6 @@ def _and_more(count: int) -> str:
 
 def _says_something(value: JsonValue) -> bool:
     """Buttons and previews save nothing, or what only the editor shows."""
-    if not isinstance(value, str | int | float) or value in ("", *_BUTTONS):
+    if not isinstance(value, (str, int, float)) or value in ("", *_BUTTONS):
         return False
     return value not in CONTROL_VALUES

@@ -9,6 +9,7 @@ Source of facts: ComfyUI's frontend 1.49.6 (`LGraph.configure`, `SubgraphNode`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakSet
 
 from ...types import JsonValue, mappings
 from .document import INPUT_NODE, Link, LinkId, Port, SavedGraph, SavedNode, Slot
@@ -28,7 +29,9 @@ class Graph:
         self.ports = saved.inputs
         self.outputs = saved.outputs
         self.nodes: dict[str, Node] = {}
-        self.hosts: list[Host] = []
+        # Weak, since a host holds its definition: without a cycle, all that was loaded goes at once
+        # when it is no longer used, and Python does not have to look for it.
+        self.hosts: WeakSet[Host] = WeakSet()
         self.everywhere = saved.everywhere
 
     def target(self, link_id: LinkId) -> tuple[Node, Slot] | None:
@@ -139,7 +142,7 @@ class Host(Node):
         ]
         self.outputs += [Port(p.name, p.type) for p in definition.outputs[len(self.outputs) :]]
         del self.outputs[count:]
-        definition.hosts.append(self)
+        definition.hosts.add(self)
         for port in definition.ports:
             self.promote(port)
         self._restore_promoted()

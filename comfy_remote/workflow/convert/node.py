@@ -10,18 +10,21 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
+from ...errors import WorkflowInvalid
 from ...types import JsonValue, as_list, mapping
 from ..schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, NodeSchema, input_schema
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Port, SavedNode, Slot
 from .doubts import NodeDoubts, invalid
 from .pack_scripts import DRAWN, as_saved_today, brought_inputs, is_menu, pack_widgets
-from .widgets import UNSET, Unset, Widget, exchanged, is_widget, widgets_of
+from .widgets import UNSET, Unset, Widget, exchanged, fits, is_widget, widgets_of
 
 __all__ = ["Node"]
 
 _MAX_INPUTS = 1_000  # of one node; far above any real one
+_TOO_MANY = f"it has more than {_MAX_INPUTS} inputs"
 
 
 class Node:
@@ -66,16 +69,11 @@ class Node:
         """Bring a node of a known class into the state that its file describes."""
         schema, saved = self.schema, self.saved
         if len(saved.inputs) > _MAX_INPUTS:
-            raise invalid(self, f"it has more than {_MAX_INPUTS} inputs")
+            raise invalid(self, _TOO_MANY)
         if schema is None:
             self.inputs = saved.inputs
             return
-        self._pack_widgets = pack_widgets(schema, saved)
-        for spec in schema.inputs:
-            self._add_socket(spec)
-        for spec in schema.inputs:
-            self._add_widget(spec)
-        self._add_extra_widgets(schema)
+        self._begin_as_class(schema, pack_widgets(schema, saved))
         self._restore_outputs(schema)
         self._restore_inputs()
         self._moved_from = None
@@ -106,6 +104,21 @@ class Node:
             self._add_option()
 
     # What the class gives.
+
+    def _begin_as_class(self, schema: NodeSchema, pack_widgets: frozenset[str]) -> None:
+        try:
+            new = _new_node(schema, pack_widgets)
+        except WorkflowInvalid:
+            raise invalid(self, _TOO_MANY) from None
+        self._pack_widgets = pack_widgets
+        self.inputs = [Slot(slot.name, slot.type, widget=slot.widget) for slot in new.inputs]
+        self.widgets = [*new.widgets]
+        self.values = {**new.values}
+        self._kinds = {**new._kinds}
+        self._groups = {**new._groups}
+        self._options = {**new._options}
+        self._brought = {**new._brought}
+        self._brought_now = {**new._brought_now}
 
     def _is_edited(self, spec: InputSchema) -> bool:
         return is_widget(spec) or spec.name in self._pack_widgets
@@ -143,7 +156,7 @@ class Node:
 
     def _append_slot(self, slot: Slot) -> None:
         if len(self.inputs) > _MAX_INPUTS:
-            raise invalid(self, f"it has more than {_MAX_INPUTS} inputs")
+            raise invalid(self, _TOO_MANY)
         self.inputs.append(slot)
 
     def _register(self, widget: Widget) -> None:
@@ -348,11 +361,12 @@ class Node:
             placed.append((widget, values[position]))
             position += 1
             missing |= self._not_saved(widget, index, len(values) - position)
-        moved = list(exchanged(placed, self._pack_widgets))
-        for widget, value in moved:
-            self.set_value(widget, value)
-        self.doubts.moved(moved)
-        self.doubts.find(placed)
+        if not all(fits(widget, value) for widget, value in placed):
+            moved = list(exchanged(placed, self._pack_widgets))
+            for widget, value in moved:
+                self.set_value(widget, value)
+            self.doubts.moved(moved)
+            self.doubts.find(placed)
         self.doubts.shifted(placed, self.saved.named_values or {})
         if placed:  # else what the node showed
             self.doubts.left_in_list(values[position:])
@@ -363,7 +377,9 @@ class Node:
         The last values belong to the widgets after them: the file is older than these inputs,
         which then have their defaults.
         """
-        brought = self._brought_now.get(widget.name, [])
+        brought = self._brought_now.get(widget.name)
+        if not brought:
+            return set()
         after = sum(other.saved for other in self.widgets[index + len(brought) :])
         return set(brought[max(0, left - after) :])
 
@@ -373,10 +389,26 @@ class Node:
         self.inputs = [s for s in self.inputs if s.widget is None or s.widget in names]
 
 
+@lru_cache(maxsize=1000)
+def _new_node(schema: NodeSchema, pack_widgets: frozenset[str]) -> Node:
+    """A node of a class as the editor makes it, without a file; not to be changed."""
+    saved = SavedNode("", schema.name, None, 0, [], [], None, None, {})
+    node = Node(saved, schema, virtual=False)
+    node._pack_widgets = pack_widgets
+    for spec in schema.inputs:
+        node._add_socket(spec)
+    for spec in schema.inputs:
+        node._add_widget(spec)
+    node._add_extra_widgets(schema)
+    return node
+
+
 def _without_forced(
     schema: NodeSchema, widgets: Sequence[Widget], values: list[JsonValue]
 ) -> list[JsonValue]:
     """The values without those of inputs that once had a widget and no longer do."""
+    if not any(spec.socket_only for spec in schema.inputs):
+        return values
     names = {widget.name for widget in widgets}
     forced: list[bool] = []
     for spec in schema.inputs:

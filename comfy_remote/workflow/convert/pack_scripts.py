@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from ...types import JsonValue, mapping
@@ -50,14 +51,10 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
     without a default is one only if values are left for it, and nothing could be linked to it.
     """
     slots = {slot.name: slot for slot in saved.inputs}
-    edited_ones = [spec for spec in schema.inputs if is_widget(spec)]
-    plain = sum(widget.saved for spec in edited_ones for widget in widgets_of(spec))
-    most = plain + sum(_most_brought(spec) for spec in edited_ones)
+    unknown, plain, most = _of_class(schema)
     count = len(saved.values or ())
     found: set[str] = set()
-    for spec in schema.inputs:
-        if has_widget(spec) or spec.socket_only or spec.type == "*" or _is_dynamic(spec):
-            continue
+    for spec in unknown:
         slot = slots.get(spec.name)
         if slot is not None:
             edited = slot.widget is not None
@@ -74,6 +71,21 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
         if edited:
             found.add(spec.name)
     return frozenset(found)
+
+
+@lru_cache(maxsize=1000)
+def _of_class(schema: NodeSchema) -> tuple[list[InputSchema], int, int]:
+    """The inputs of types that the editor does not know; how many values the others save, at least
+    and at most.
+    """
+    unknown = [
+        spec
+        for spec in schema.inputs
+        if not (has_widget(spec) or spec.socket_only or spec.type == "*" or _is_dynamic(spec))
+    ]
+    edited = [spec for spec in schema.inputs if is_widget(spec)]
+    plain = sum(widget.saved for spec in edited for widget in widgets_of(spec))
+    return unknown, plain, plain + sum(map(_most_brought, edited))
 
 
 def _is_dynamic(spec: InputSchema) -> bool:

@@ -226,6 +226,8 @@ class _Conversion:
 
     def _unknown_inputs(self, node: Node) -> dict[str, JsonValue]:
         values = named_values(node.saved)
+        if values is None and node.saved.only_lists_models:
+            values = {"text": node.saved.first_text}
         if values is None and self._keep_unknown:
             values = nameless_values(node.saved)
         if values is None:

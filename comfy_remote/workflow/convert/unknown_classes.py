@@ -47,6 +47,8 @@ def needs_schemas_of(
             continue
         if kind in VIRTUAL or kind in REFUSED or kind in EVERYWHERE or kind in LORA_LISTS:
             continue
+        if node.only_lists_models:
+            continue
         if node.mode not in (MUTED, BYPASSED) and named_values(node) is None:
             wanted[kind] = wanted.get(kind) or said_pack(node.properties)
     return wanted

@@ -210,7 +210,7 @@ def fits(widget: Widget, value: JsonValue) -> bool:
         case "BOOLEAN":
             return isinstance(value, bool) or value in (0, 1)
         case "STRING" | "MARKDOWN":
-            return isinstance(value, str | None)
+            return value is None or isinstance(value, str)
         case "COMBO":
             choices = widget.schema.choices if widget.schema else ()
             return (
@@ -222,7 +222,7 @@ def fits(widget: Widget, value: JsonValue) -> bool:
             )
         case "control":
             return value in CONTROL_VALUES or isinstance(value, bool)
-        case _ if widget.kind in _TYPES or isinstance(widget.default, Unset | None):
+        case _ if widget.kind in _TYPES or widget.default in (None, UNSET):
             return True
         case _:  # a pack's own: as its default is
             return value is None or _shape(value) == _shape(widget.default)
@@ -239,7 +239,7 @@ def _reads_as_number(value: JsonValue) -> bool:
 def _shape(value: JsonValue | Unset) -> str:
     if isinstance(value, str):
         return "color" if _COLOR.fullmatch(value) else "text"
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return "number" if number else type(value).__name__
 
 
@@ -249,7 +249,7 @@ def settle(widget: Widget, value: JsonValue) -> JsonValue:
     Values that are restored from a file are not settled.
     """
     schema = widget.schema
-    if schema is None or isinstance(value, bool) or not isinstance(value, int | float):
+    if schema is None or isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     if not math.isfinite(value):
         return value
@@ -272,7 +272,7 @@ def settle(widget: Widget, value: JsonValue) -> JsonValue:
 
 
 def _number(value: JsonValue) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _round(value: float) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import WorkflowInvalid
 from ..check.sizes import Pictures
 from ..graph import execution_order, output_nodes
+from ..output_nodes import ADD_AN_OUTPUT, NO_OUTPUT
 from ..prompt import Prompt
 from ..schema import Schemas
 from .build import build
@@ -67,8 +68,8 @@ def cut(
         outputs = [node_id for node_id in outputs if node_id in targets]
     if not outputs:
         raise WorkflowInvalid(
-            "No node of the workflow saves or shows anything.",
-            advice="Add a Save Image node, or another that saves.",
+            f"{NO_OUTPUT}.",
+            advice=ADD_AN_OUTPUT,
         )
     ordered = execution_order(prompt, outputs)
     marked = marked_nodes(prompt, marks)

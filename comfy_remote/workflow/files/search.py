@@ -41,7 +41,8 @@ class FileSearch:
     Attributes:
         given: Files that the user has named: each is used for every name that ends with its file
             name, in whatever folder.
-        roots: Folders whose files may be used, and those of their ``input`` folders.
+        roots: Folders whose files may be used, and those of their ``input`` folders; for names of
+            another of ComfyUI's folders (``a.png [output]``), those of that one.
         on_target: Names that the target already has.
         may_name: Whether the user can name files.
     """
@@ -67,9 +68,19 @@ class FileSearch:
             roots.append(Path.cwd())
         return cls(paths, tuple(dict.fromkeys(roots)))
 
-    def find(self, name: str) -> Path | None:
-        """The file that a prompt calls ``name``; ``None`` if there is none that may be taken."""
-        return self._find(name) or under_plain_name(name, self._find)
+    def find(self, name: str, folder: str = "input") -> Path | None:
+        """The file that a prompt calls ``name``; ``None`` if there is none that may be taken.
+
+        Args:
+            folder: Of ComfyUI's folders, the one that the name is in: see `FileUse`.
+        """
+        if folder == "asset":  # known to a ComfyUI alone
+            return None
+
+        def find(name: str) -> Path | None:
+            return self._find(name, folder)
+
+        return find(name) or under_plain_name(name, find)
 
     def named(self, name: str) -> Path | None:
         """The one of `given` that a name means; ``None`` if there is none."""
@@ -82,12 +93,12 @@ class FileSearch:
                     return path
         return None
 
-    def _find(self, name: str) -> Path | None:
+    def _find(self, name: str, folder: str) -> Path | None:
         if (path := self.named(name)) is not None:
             return path
         if not may_look_up(name):
             return None
-        for root, place in self._places(name):
+        for root, place in self._places(name, folder):
             below = file_below(root, place)
             if below is not None and not _hidden(below, root):
                 return below
@@ -117,12 +128,14 @@ class FileSearch:
             return "Copy it there." if refused else "Put it there."
         return Hint.NAME_FILE() if refused else Hint.PUT_OR_NAME_FILE()
 
-    def _places(self, name: str) -> Iterator[tuple[Path, str]]:
+    def _places(self, name: str, folder: str = "input") -> Iterator[tuple[Path, str]]:
+        # What is beside the workflow is no output because its name is that of one.
+        folders = ("", "input/") if folder == "input" else (f"{folder}/",)
         # The second is for a workflow that was saved on Windows.
         for root in self.roots:
-            for folder in ("", "input/"):
+            for before in folders:
                 for spelled in dict.fromkeys([name, name.replace("\\", "/")]):
-                    yield root, f"{folder}{spelled}"
+                    yield root, f"{before}{spelled}"
 
 
 def under_plain_name(name: str, find: Callable[[str], Path | None]) -> Path | None:

@@ -77,7 +77,7 @@ class FileUse:
 def file_uses(prompt: Prompt, schemas: Schemas | None = None) -> Iterator[FileUse]:
     """Every file the prompt loads from ``input/``, in the order of its nodes.
 
-    Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, are the target's own files.
+    Names annotated ``[output]`` or ``[temp]``, and ``blake3:`` hashes, may be the target's own.
     """
     return (use for use in every_file_use(prompt, schemas) if use.folder == "input")
 

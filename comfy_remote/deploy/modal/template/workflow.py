@@ -9,6 +9,7 @@ comfy_remote below is installed here, and goes into the containers as it is here
 """
 
 import logging
+import uuid
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +49,9 @@ light_image = with_project(front_image(), HERE)
 @app.cls(
     image=image,
     gpu=CONFIG.gpu_type,
+    cpu=CONFIG.cpu,
+    memory=CONFIG.memory,
+    region=CONFIG.region,
     volumes={MODELS: model_volume, OUTPUTS: outputs},
     secrets=secrets,
     timeout=CONFIG.timeout,
@@ -80,7 +84,8 @@ class Workflow:
     @modal.method()
     async def run(self, payload: str) -> str:
         """One job: JSON in, JSON out."""
-        return await self.worker.run(modal.current_function_call_id() or "local", payload)
+        call_id = modal.current_function_call_id() or f"local-{uuid.uuid4()}"
+        return await self.worker.run(call_id, payload)
 
     @modal.exit()
     def stop(self) -> None:

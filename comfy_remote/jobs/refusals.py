@@ -1,0 +1,59 @@
+"""What the workflow itself says about a target's refusal: where to get what is missing there."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import WorkflowInvalid
+from ..targets.base import RunRequest
+from ..types import mapping
+from ..workflow.models import find_models
+from ..workflow.packs import CORE, find_packs, pack_for_people
+from ..workflow.schema import Schemas
+
+__all__ = ["explained"]
+
+
+def explained(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid:
+    """The refusal with the addresses of the models, or the pack of the node, that the target lacks.
+
+    The same error if the workflow says nothing about them. Blocking: it may read the bundled
+    schemas.
+    """
+    return _with_models(error, request) or _with_pack(error, request) or error
+
+
+def _with_models(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid | None:
+    said = json.dumps(error.details.get("node_errors"), ensure_ascii=False)
+    lacking = {
+        f"{model.folder}/{model.name}": model.source.url
+        for model in find_models(request.prompt, request.workflow)
+        if model.source is not None and json.dumps(model.name, ensure_ascii=False)[1:-1] in said
+    }
+    if not lacking:
+        return None
+    where = "; ".join(f"{name} from {url}" for name, url in lacking.items())
+    return WorkflowInvalid(
+        f"{error.message} The workflow says where to get what is missing: {where}.",
+        advice=f"On the target, download {', '.join(lacking)} into ComfyUI's models folder, under "
+        "that name, and run the workflow again.",
+        details={**error.details, "missing_models": [*lacking]},
+    )
+
+
+def _with_pack(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid | None:
+    refused = mapping(error.details.get("error"))
+    missing = mapping(refused.get("extra_info")).get("class_type")
+    nodes = {i: node for i, node in request.prompt.items() if node["class_type"] == missing}
+    if refused.get("type") != "missing_node_type" or not nodes:
+        return None
+    [pack] = find_packs(nodes, schemas=Schemas.bundled(), workflow=request.workflow)
+    if pack.name is None:
+        return None
+    there = "Update ComfyUI on the target" if pack.name == CORE else "Install it on the target"
+    version = f" (saved with {pack.version})" if pack.version else ""
+    return WorkflowInvalid(
+        f"{error.message} It comes from {pack_for_people(pack.name)}{version}.",
+        advice=f"{there}, and start ComfyUI again; or choose another target.",
+        details=error.details,
+    )

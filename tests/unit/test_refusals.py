@@ -1,0 +1,113 @@
+"""A target's refusal, and what the workflow says about what is missing there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_target import FakeTarget
+
+from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
+from comfy_remote.targets.base import RunRequest
+from comfy_remote.targets.comfyui.queue import refusal
+from comfy_remote.workflow.prompt import Prompt
+
+JOB = "0" * 8 + "-0000-4000-8000-" + "0" * 12
+PROMPT: Prompt = {
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sdxl/base.safetensors"}},
+    "7": {
+        "class_type": "FancyUpscale",
+        "inputs": {"image": ["4", 0]},
+        "_meta": {"title": "Upscale it"},
+    },
+}
+NODES: Any = [
+    {
+        "id": 4,
+        "type": "CheckpointLoaderSimple",
+        "properties": {
+            "models": [
+                {
+                    "name": "sdxl/base.safetensors",
+                    "directory": "checkpoints",
+                    "url": "https://huggingface.co/org/repo/resolve/main/base.safetensors",
+                }
+            ]
+        },
+    },
+    {"id": 7, "type": "FancyUpscale", "properties": {"cnr_id": "fancy-pack", "ver": "1.2.0"}},
+]
+# As ComfyUI 0.33.0 answers.
+NO_CLASS = {
+    "error": {
+        "type": "missing_node_type",
+        "message": "Node 'Upscale it' not found. The custom node may not be installed.",
+        "details": "Node ID '#7'",
+        "extra_info": {"node_id": "7", "class_type": "FancyUpscale", "node_title": "Upscale it"},
+    },
+    "node_errors": {},
+}
+NO_MODEL = {
+    "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed"},
+    "node_errors": {
+        "4": {
+            "class_type": "CheckpointLoaderSimple",
+            "errors": [
+                {
+                    "type": "value_not_in_list",
+                    "message": "Value not in list",
+                    "details": "ckpt_name: 'sdxl/base.safetensors' not in []",
+                    "extra_info": {"received_value": "sdxl/base.safetensors"},
+                }
+            ],
+        }
+    },
+}
+
+
+async def refused(answer: Any, tmp_path: Path, workflow: Any) -> WorkflowInvalid:
+    target = FakeTarget()
+    target.refuses = refusal(json.dumps(answer).encode())
+    request = RunRequest(JOB, PROMPT, workflow=workflow)
+    with Record(tmp_path) as record:
+        async with Client(target, record=record, on_interrupt=None) as client:
+            with pytest.raises(WorkflowInvalid) as caught:
+                await client.send(request, source="x")
+        await record.written()
+        recorded = record.get(JOB).error
+    assert recorded is not None
+    assert str(recorded) == str(caught.value)
+    return caught.value
+
+
+async def test_a_missing_node_is_named_by_its_class_and_its_pack(tmp_path: Path) -> None:
+    error = await refused(NO_CLASS, tmp_path, {"nodes": NODES, "links": []})
+    assert error.message == (
+        "ComfyUI refused the workflow: it has no node class FancyUpscale (node 7, called "
+        '"Upscale it" in the workflow). It comes from the node pack fancy-pack (saved with 1.2.0).'
+    )
+    assert error.advice.startswith("Install it on the target, and start ComfyUI again")
+
+
+async def test_without_a_word_of_the_workflow_the_refusal_stands_alone(tmp_path: Path) -> None:
+    error = await refused(NO_CLASS, tmp_path, None)
+    assert error.message.endswith('(node 7, called "Upscale it" in the workflow).')
+    assert "install the node pack that has it" in error.advice
+    error = await refused(NO_MODEL, tmp_path / "other", None)
+    assert "'sdxl/base.safetensors' not in []" in error.message
+    assert "https" not in error.message
+
+
+async def test_a_missing_model_is_said_with_its_address_and_its_folder(tmp_path: Path) -> None:
+    error = await refused(NO_MODEL, tmp_path, {"nodes": NODES, "links": []})
+    assert error.message.endswith(
+        "The workflow says where to get what is missing: checkpoints/sdxl/base.safetensors from "
+        "https://huggingface.co/org/repo/resolve/main/base.safetensors."
+    )
+    assert "download checkpoints/sdxl/base.safetensors into ComfyUI's models folder" in error.advice
+    assert error.details["missing_models"] == ["checkpoints/sdxl/base.safetensors"]
+    assert "4" in error.details["node_errors"]  # type: ignore[operator]
