@@ -32,6 +32,7 @@ from comfy_remote.node_pack.pack import install
 from comfy_remote.sandbox.server import SandboxServer
 
 EXAMPLES = Path(__file__).resolve().parent
+PACKAGE = Path(node_pack.__file__).parents[1]
 OUTPUT = Path("demo-output")
 START = 90.0
 
@@ -76,7 +77,7 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
     os.environ["RUNPOD_ENDPOINT_ID"] = gateway.endpoint_id
     folder = OUTPUT / "page"
     (folder / "input").mkdir(parents=True, exist_ok=True)
-    shutil.copy2(EXAMPLES / "prompts" / "input" / "lighthouse.png", folder / "input")
+    shutil.copy2(PACKAGE / "examples" / "input" / "lighthouse.png", folder / "input")
     settings = folder / "user" / "default" / "comfy.settings.json"
     if not settings.exists():
         settings.parent.mkdir(parents=True, exist_ok=True)
@@ -101,10 +102,9 @@ async def serve_page(gateway: GatewayServer, token: SecretStr, port: int) -> int
 
 async def run_command(gateway: GatewayServer, token: SecretStr) -> int:
     """The command as anybody would type it, in a process of its own, on this terminal."""
-    workflow = EXAMPLES / "prompts" / "collage.json"
     print(
         "\n$ RUNPOD_ENDPOINT_BASE_URL=… RUNPOD_API_KEY=… \\\n"
-        f"    comfy-remote run examples/prompts/{workflow.name} --on runpod:demo -o {OUTPUT}\n",
+        f"    comfy-remote run example:collage --on runpod:demo -o {OUTPUT}\n",
         flush=True,
     )
     environment = {
@@ -113,7 +113,7 @@ async def run_command(gateway: GatewayServer, token: SecretStr) -> int:
         "RUNPOD_API_KEY": token.get_secret_value(),
     }
     command = [
-        *(sys.executable, "-m", "comfy_remote", "run", str(workflow)),
+        *(sys.executable, "-m", "comfy_remote", "run", "example:collage"),
         *("--on", "runpod:demo", "-o", str(OUTPUT)),
     ]
     process = await asyncio.to_thread(subprocess.Popen, command, env=environment)

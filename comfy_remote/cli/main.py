@@ -74,7 +74,7 @@ class _LazyGroup(click.Group):
 def cli(verbose: bool) -> None:
     """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
 
-    To try it without a GPU: comfy-remote run examples/prompts/collage.json
+    To try it without a GPU: comfy-remote run example:collage
     """
     start(verbose=verbose)
 

@@ -140,9 +140,31 @@ def output_option(help: str) -> Callable[[_Command], _Command]:  # noqa: A002
     )
 
 
-workflow_argument = click.argument(
-    "workflow", metavar="WORKFLOW", type=click.Path(path_type=Path, allow_dash=True)
-)
+EXAMPLE = "example:"
+"""What the name of a workflow begins with that comes with this package."""
+
+
+class _Workflow(click.Path):
+    """A file, or ``example:NAME``."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, allow_dash=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if not isinstance(value, str) or not value.startswith(EXAMPLE):
+            return super().convert(value, param, ctx)
+        # A file of the package, which is a folder: its pictures are beside it.
+        path = _EXAMPLES / f"{value.removeprefix(EXAMPLE)}.json"
+        if path.parent != _EXAMPLES or not path.is_file():
+            known = ", ".join(sorted(f"{EXAMPLE}{one.stem}" for one in _EXAMPLES.glob("*.json")))
+            self.fail(f"there is no example {value!r}. There are: {known}.", param, ctx)
+        return path
+
+
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+
+workflow_argument = click.argument("workflow", metavar="WORKFLOW", type=_Workflow())
 inputs_option = click.option(
     "--input",
     "inputs",

@@ -85,7 +85,8 @@ def run(
     """Run a workflow on a target, and fetch what it makes.
 
     WORKFLOW is a JSON file in API or UI format, a picture, video, sound or model that ComfyUI
-    saved with its workflow, or - for standard input. ${NAME} in a JSON file is filled in:
+    saved with its workflow, - for standard input, or example:collage, which comes with this
+    package and runs everywhere. ${NAME} in a JSON file is filled in:
     ${PROMPT}, ${SEED} and so on from the options, others with --var. Files that Load nodes name
     are sent along. Outputs keep their subfolders; a file that exists is never replaced. Ctrl-C
     cancels the job on the target.

@@ -21,7 +21,7 @@ from commands import Commands
 
 from comfy_remote.version import __version__
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
+EXAMPLES = Path(__file__).parents[2] / "comfy_remote" / "examples"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
 
@@ -88,8 +88,15 @@ def slow(folder: Path, seconds: float = 0.1, steps: int = 30) -> Path:
     return path
 
 
+def test_the_examples_are_named_where_there_is_no_such_one(cli: Cli) -> None:
+    for name in ("example:nope", "example:", "example:../examples/collage"):
+        done = cli("check", name)
+        assert done.returncode == 2
+        assert "There are: example:collage, example:portrait, example:slow." in done.stderr
+
+
 def test_an_example_on_the_default_target(cli: Cli) -> None:
-    done = cli("run", EXAMPLES / "collage.json")
+    done = cli("run", "example:collage")  # as --help has it, wherever this package is installed
     assert done.returncode == 0, done.stderr
     assert "No target is configured: using the sandbox." in done.stderr
     paths = [Path(line) for line in done.stdout.splitlines()]

@@ -17,7 +17,7 @@ from serve_kit import COMMAND, Serve, alive, ask, children_of, refusal, servers,
 
 __all__ = ["servers"]
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
+EXAMPLES = Path(__file__).parents[2] / "comfy_remote" / "examples"
 TOKEN = secrets.token_urlsafe(24)
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 

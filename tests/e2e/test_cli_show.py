@@ -54,7 +54,7 @@ def rows(out: str, heading: str) -> list[list[str]]:
 
 
 def test_an_example_for_people_and_for_programs(tmp_path: Path) -> None:
-    path = ROOT / "examples/prompts/collage.json"
+    path = ROOT / "comfy_remote/examples/collage.json"
     told = document(show(tmp_path, path, "--json"))
     prompt = json.loads(path.read_text(encoding="utf-8"))
     assert told["source"] == str(path)

@@ -15,7 +15,7 @@ from serve_kit import alive, children_of, picture, slow, wait_for
 
 __all__ = ["cluster"]
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts"
+EXAMPLES = Path(__file__).parents[2] / "comfy_remote" / "examples"
 not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="uses ps")
 
 

@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "data" / "plugin_target"
-COLLAGE = ROOT / "examples" / "prompts" / "collage.json"
+COLLAGE = ROOT / "comfy_remote" / "examples" / "collage.json"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -29,7 +29,7 @@ def start_server(kind: str, base: Path, port: int | None = None) -> Iterator[Pac
     user.mkdir(parents=True, exist_ok=True)
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS))
     (folder / "input").mkdir(exist_ok=True)
-    shutil.copy2(ROOT / "examples" / "prompts" / "input" / "lighthouse.png", folder / "input")
+    shutil.copy2(ROOT / "comfy_remote" / "examples" / "input" / "lighthouse.png", folder / "input")
     if kind == "sandbox":
         frontend = os.environ.get("COMFYUI_FRONTEND", "installed")
         with sandbox_with_pack(base, port=port or 0, frontend=frontend) as server:
