@@ -23,6 +23,8 @@ __all__ = [
     "CHUNK_SIZE",
     "OWN_DATA",
     "copy_whole",
+    "fitting",
+    "folder_beside",
     "leads_out",
     "link_or_copy",
     "place",
@@ -43,7 +45,13 @@ CHUNK_SIZE = 1024 * 1024
 """Bytes read or written at a time."""
 
 OWN_DATA = "Correct its permissions, or set COMFY_REMOTE_HOME to a folder in which you may write."
+LONGEST_PATH = 259 if os.name == "nt" else None
+"""Characters of a path that all programs on Windows open
+(https://learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation)."""
+
 _FULL = Hint.ROOM_FOR_OUTPUTS()
+_STAMP = len("_20261121-101500_999")  # what `place` may add to a name
+_SHORTEST_PART = 8
 _MAX_PART = 120
 # Control characters, and what Windows forbids in a name (":" would open an NTFS stream).
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
@@ -122,6 +130,13 @@ def storage_errors(path: Path, *, full: str = _FULL, denied: str | None = None) 
                 advice=full,
                 details={"path": str(path)},
             ) from error
+        if error.errno == errno.ENAMETOOLONG or _is_too_long(path, error):
+            raise LocalStorageError(
+                f"{path} could not be written: the path has {len(str(path))} characters, which is "
+                "too long for this system.",
+                advice=Hint.OTHER_FOLDER(),
+                details={"path": str(path)},
+            ) from error
         raise LocalStorageError(
             f"{path} could not be written: {error.strerror or error}.",
             advice=Hint.WRITABLE_FOLDER() if denied is None else denied,
@@ -138,11 +153,26 @@ def private_folder(folder: Path) -> Iterator[Path]:
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=".comfy-remote-", dir=folder))
+        made = folder_beside(folder, f".comfy-remote-{uuid.uuid4().hex[:12]}")
     try:
         yield made
     finally:
         discard(made)
+
+
+def folder_beside(folder: Path, name: str, *, windows: bool = os.name == "nt") -> Path:
+    """A folder for files that get their final names beside it; it may be there.
+
+    Only its owner may enter, by its mode. Not on Windows: there (since Python 3.12.4), mode 0700
+    is an access list for its owner, which each file in it takes along to its final name; so it
+    is as private as the folder that it is in.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    made = folder / name
+    made.mkdir(mode=0o777 if windows else 0o700, exist_ok=True)
+    return made
 
 
 def place(source: Path, destination: Path, sha256: str) -> Path:
@@ -185,7 +215,7 @@ def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str
     Raises:
         LocalStorageError: As `place`, or a link below the folder leads out of it.
     """
-    destination = folder / relative
+    destination = folder / fitting(folder, relative)
     if leads_out(destination.parent, folder):
         raise LocalStorageError(
             f"{destination} was not written: a link leads out of {folder}.",
@@ -193,6 +223,30 @@ def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str
             details={"path": str(destination)},
         )
     return place(source, destination, sha256)
+
+
+def fitting(
+    folder: Path, relative: PurePosixPath, *, longest: int | None = LONGEST_PATH
+) -> PurePosixPath:
+    """A name below a folder, its longest parts cut as far as the path is too long.
+
+    What a name ends in stays. If the folder's own path is too long, so is the result.
+
+    Args:
+        longest: Characters of the whole path; ``None`` for no limit.
+    """
+    parts = list(relative.parts)
+    over = len(str(folder.absolute())) + len(f"/{relative}") + _STAMP - (longest or 2**31)
+    while over > 0:
+        number = max(range(len(parts)), key=lambda one: len(parts[one]))
+        part, suffix = parts[number], PurePosixPath(parts[number]).suffix[:20]
+        length = max(_SHORTEST_PART, len(part) - over) - len(suffix)
+        cut = part[: max(1, length)].rstrip(". ") + suffix
+        if len(cut) >= len(part):
+            break
+        over -= len(part) - len(cut)
+        parts[number] = cut
+    return PurePosixPath(*parts)
 
 
 def leads_out(path: Path, folder: Path) -> bool:
@@ -317,6 +371,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_too_long(path: Path, error: OSError) -> bool:
+    """Windows says of a path that is too long that there is no such path (3), or its name (206)."""
+    return getattr(error, "winerror", None) in (3, 206) and len(str(path.absolute())) > 200
 
 
 def _candidates(destination: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import JobTimedOut, LocalStorageError, RateLimited, TargetUnreachable
 from .file_changes import discard, patiently, replace_file
-from .files import CHUNK_SIZE, private_folder, safe_relative_path, storage_errors
+from .files import CHUNK_SIZE, folder_beside, private_folder, safe_relative_path, storage_errors
 from .temporary import ProcessLock
 
 __all__ = ["PartialFile", "partial_folder"]
@@ -51,10 +51,9 @@ def partial_folder(folder: Path, name: str) -> Iterator[Path]:
     Raises:
         LocalStorageError: It cannot be made.
     """
-    made = folder / f".comfy-remote-{safe_relative_path(name).name}"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        made.mkdir(mode=0o700, exist_ok=True)
+        made = folder_beside(folder, f".comfy-remote-{safe_relative_path(name).name}")
     with contextlib.ExitStack() as stack:
         ours = True
         try:

@@ -14,7 +14,7 @@ from ..aio import concurrent_map
 from ..errors import ComfyRemoteError, OutputLost
 from ..events import ShownValues
 from ..jobs.record import SavedOutput
-from ..media.files import place_new, private_folder, safe_relative_path, subfolder_of
+from ..media.files import fitting, place_new, private_folder, safe_relative_path, subfolder_of
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target, release
@@ -240,8 +240,8 @@ class OutputSaver:
 
 
 def _place(fetched: Received, output: RemoteOutput, folder: Path, mark: str) -> Path:
-    wanted = folder / safe_relative_path(output.filename, output.subfolder)
-    return place_new(fetched.path, _free_names(wanted, mark))
+    named = safe_relative_path(output.filename, output.subfolder)
+    return place_new(fetched.path, _free_names(folder / fitting(folder, named), mark))
 
 
 def _free_names(wanted: Path, mark: str) -> Iterator[Path]:

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import os
 import stat
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -15,11 +16,14 @@ from hypothesis import strategies as st
 from comfy_remote.errors import LocalStorageError
 from comfy_remote.media import files
 from comfy_remote.media.files import (
+    fitting,
+    folder_beside,
     place,
     place_below,
     private_folder,
     safe_relative_path,
     sha256_of,
+    storage_errors,
     write_whole,
 )
 
@@ -78,6 +82,10 @@ def test_a_safe_path_stays_below_its_folder_on_every_platform(name: str, subfold
         ("CON .txt", "", "_CON .txt"),
         ("com¹.png", "LPT9", "_LPT9/_com¹.png"),
         ("CONOUT$", "", "_CONOUT$"),
+        ("CONIN$", "", "_CONIN$"),
+        ("nul .png", "", "_nul .png"),
+        ("com¹", "", "_com¹"),
+        ("aux", "prn ", "_prn/_aux"),
         ("a.env", "..x", "_..x/a.env"),
     ],
 )
@@ -208,3 +216,69 @@ def test_a_small_file_is_written_whole_or_not_at_all(
         write_whole(path, b"after")
     assert [one.name for one in path.parent.iterdir()] == ["a.json"]
     assert path.read_bytes() == b"{}\n"
+
+
+FOLDER = PurePosixPath("/" + "f" * 99)  # 100 characters
+
+
+@pytest.mark.parametrize(
+    ("relative", "fits"),
+    [
+        ("a/x.png", "a/x.png"),
+        ("x" * 110 + ".png", "x" * 110 + ".png"),  # 215, and 20 for a time
+        ("x" * 116 + ".flac", "x" * 113 + ".flac"),
+        ("d" * 100 + "/" + "x" * 90 + ".png", None),
+        ("/".join(["folder" * 10] * 8) + "/x.png", None),
+        ("a" * 120 + "/" + "b" * 120 + "/" + "c" * 120 + "/x_00001_.png", None),
+    ],
+)
+def test_a_path_is_cut_to_what_windows_opens(relative: str, fits: str | None) -> None:
+    folder = Path(FOLDER)
+    cut = fitting(folder, PurePosixPath(relative), longest=239)
+    assert fits is None or str(cut) == fits
+    assert len(str(folder / cut)) + 20 <= 239
+    assert cut.suffix == PurePosixPath(relative).suffix
+    assert len(cut.parts) == len(PurePosixPath(relative).parts)
+    assert safe_relative_path(str(cut)) == cut
+    assert fitting(folder, PurePosixPath(relative), longest=None) == PurePosixPath(relative)
+
+
+def test_a_folder_that_is_too_deep_is_said_and_not_a_reason_to_go_on_for_ever() -> None:
+    folder = Path("/" + "/".join(["f" * 100] * 4))
+    assert fitting(folder, PurePosixPath("a/picture.png"), longest=259).suffix == ".png"
+    for number in (3, 206):
+        error = FileNotFoundError(errno.ENOENT, "The system cannot find the path specified")
+        error.winerror = number  # type: ignore[attr-defined]
+        with (
+            pytest.raises(LocalStorageError, match="too long") as caught,
+            storage_errors(folder / "picture.png"),
+        ):
+            raise error
+        assert str(len(str(folder / "picture.png"))) in caught.value.message
+        with pytest.raises(LocalStorageError, match="cannot find"), storage_errors(Path("x.png")):
+            raise error
+
+
+def test_a_name_that_the_disk_does_not_take_is_said(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)
+    with pytest.raises(LocalStorageError, match="too long for this system"), storage_errors(path):
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_no_private_access_list_travels_with_what_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool
+) -> None:
+    """Since Python 3.12.4, a mode of 0700 becomes one on Windows; no other mode does."""
+    modes = []
+    mkdir = os.mkdir
+
+    def noting(path: str, mode: int = 0o777, **options: Any) -> None:
+        modes.append(mode)
+        mkdir(path, mode, **options)
+
+    monkeypatch.setattr(os, "mkdir", noting)
+    made = folder_beside(tmp_path, "private", windows=windows)
+    assert made == folder_beside(tmp_path, "private", windows=windows)
+    assert made.is_dir()
+    assert set(modes) == {0o777 if windows else 0o700}
