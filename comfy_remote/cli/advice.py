@@ -46,7 +46,7 @@ WORDS: dict[Hint, str] = {
     ),
     Hint.CONNECT_OR_SET: "Connect or set it: --set {input}=…",
     Hint.SET_INPUT: "Set it: --set {input}=…",
-    Hint.SET_PLACEHOLDER: "If it should not be in a name, set it: --set '{input}=…'.",
+    Hint.SET_PLACEHOLDER: 'If it should not be in a name, set it: --set "{input}=…".',
     Hint.SET_OTHER_INPUT: "Set another input with --set NODE.input=value.",
     Hint.SET_SIZE: "Set the node that decides it: --set NODE.{name}=…",
     Hint.SET_TEXT_BY_NAME: "Set its input by name: --set NODE.input=TEXT.",

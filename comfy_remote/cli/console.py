@@ -22,6 +22,7 @@ __all__ = [
     "print_table",
     "printable",
     "printable_line",
+    "redraw",
     "resume_command",
     "say",
     "say_lines",
@@ -93,6 +94,23 @@ def say(text: str) -> None:
 def say_lines(text: str) -> None:
     """Several lines on standard error; line breaks in text from elsewhere stay."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def redraw(message: str, columns: int | None = None) -> None:
+    """Show one line on standard error in place of the last one; nothing if it is empty.
+
+    Blanks erase the last one: old consoles of Windows show escape codes as they are.
+
+    Args:
+        columns: The terminal's, by default as it says.
+    """
+    import shutil
+
+    from rich.cells import set_cell_size
+
+    columns = columns or shutil.get_terminal_size().columns
+    line = set_cell_size(printable_line(message), columns - 1)
+    print(f"\r{line}" if message else f"\r{line}\r", end="", file=sys.stderr, flush=True)
 
 
 def resume_command(job_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ..units import size_text
-from .console import is_interactive, print_json, printable_line, say
+from .console import is_interactive, print_json, printable_line, redraw, say
 from .options import json_option, target_option
 
 if TYPE_CHECKING:
@@ -304,15 +304,11 @@ def _showing(json_lines: bool) -> Iterator[Callable[[str], None]]:
         yield lambda message: print_json({"event": "progress", "message": message})
     elif is_interactive(sys.stderr):
         try:
-            yield _redraw
+            yield redraw
         finally:
-            _redraw("")
+            redraw("")
     else:
         yield _Seldom()
-
-
-def _redraw(message: str) -> None:
-    print(f"\r\x1b[K{printable_line(message)}", end="", file=sys.stderr, flush=True)
 
 
 class _Seldom:

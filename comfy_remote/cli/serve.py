@@ -177,7 +177,7 @@ async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
     if find_spec("runpod") is None:
         raise ConfigurationError(
             "--worker runpod needs the RunPod SDK, which is not installed.",
-            advice="Install it with: pip install 'comfy-remote[worker]'",
+            advice='Install it with: pip install "comfy-remote[worker]"',
         )
     say("Starting the worker …")
     gateway.add_sdk_worker(worker_command("--engine", choice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from .serving import (
 if TYPE_CHECKING:
     from ..calls.workflow import CallableWorkflow
 
-__all__ = ["service"]
+__all__ = ["curl_command", "service"]
 
 _LONGEST_KEEP = 10 * 365 * 24
 
@@ -103,20 +104,28 @@ def service(
                 keep=keep * 3600.0,
             )
             async with calls, server:
-                key = "" if token is None else _key_words(token_file)
-                _say_how_to_use(served, client.target.name, server.url, key)
+                _say_how_to_use(served, client.target.name, server.url)
+                document = f"{address_for_others(server.url)}openapi.json"
+                say(f"  {curl_command(document, token_file, token=token is not None)}")
                 await asyncio.Event().wait()
 
     serve_until_stopped(whole())
 
 
-def _key_words(token_file: Path | None) -> str:
-    """How a caller gives the token. Never the token itself: terminals are recorded."""
-    token = f"$(cat {token_file.name})" if token_file is not None else f"${TOKEN_VARIABLE}"
-    return f' -H "Authorization: Bearer {token}"'
+def curl_command(
+    url: str, token_file: Path | None, *, token: bool, windows: bool = os.name == "nt"
+) -> str:
+    """What a caller types, in the shell that is usual here; on Windows, PowerShell.
+
+    Never the token itself: terminals are recorded.
+    """
+    curl, variable = ("curl.exe", "$env:") if windows else ("curl", "$")
+    value = f"$(cat {token_file.name})" if token_file is not None else variable + TOKEN_VARIABLE
+    header = f' -H "Authorization: Bearer {value}"' if token else ""
+    return f"{curl}{header} {url}"
 
 
-def _say_how_to_use(served: CallableWorkflow, target: str, url: str, key: str) -> None:
+def _say_how_to_use(served: CallableWorkflow, target: str, url: str) -> None:
     for note in served.notes:
         say(note)
     for what, entries in (
@@ -125,7 +134,5 @@ def _say_how_to_use(served: CallableWorkflow, target: str, url: str, key: str) -
     ):
         keys = ", ".join(f"{one.key} ({one.type})" for one in entries) or "nothing"
         say(f"{what}: {keys}")
-    url = address_for_others(url)
-    say(f"{served.name} on {target}, at {url}")
-    say(f"  curl{key} {url}openapi.json")
+    say(f"{served.name} on {target}, at {address_for_others(url)}")
     say("Ctrl-C stops it.")

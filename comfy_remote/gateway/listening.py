@@ -72,6 +72,13 @@ def _cannot_listen(host: str, port: int, error: OSError | OverflowError) -> Conf
             advice="Stop that program, or choose another port (0 picks a free one).",
         )
     if number in (errno.EACCES, errno.EPERM):
+        if port > 1023:  # Windows has lent it to Hyper-V, WSL or Docker
+            return ConfigurationError(
+                f"Port {port} on {host} may not be used: Windows reserves it, or another program "
+                "has it for itself.",
+                advice="Choose another port (0 picks a free one). This lists what is reserved: "
+                "netsh interface ipv4 show excludedportrange protocol=tcp",
+            )
         return ConfigurationError(
             f"Port {port} on {host} may not be used by this user.",
             advice="Choose a port above 1023.",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from comfy_remote.cli.console import printable
+from comfy_remote.cli.console import printable, redraw
 from comfy_remote.cli.errors import explain
 from comfy_remote.cli.live import LiveReporter
 from comfy_remote.cli.pictures import encode_sixel, graphics_of, load_picture, remove_preview
@@ -281,3 +281,16 @@ def test_where_nobody_watches_what_is_sent_is_a_line_now_and_then(
         assert json.loads(lines[0]) == first
     else:
         assert lines == [f"Sent {n} MB of 60.0 MB of input files." for n in ("20.0", "40.0")]
+
+
+def test_a_line_in_place_of_another_needs_no_escape_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Old consoles of Windows show them."""
+    redraw("Fetching a-rather-long-name.safetensors 12 MB/6 GB", columns=40)
+    redraw("模型 done", columns=40)
+    redraw("", columns=40)
+    first, second, third, last = capsys.readouterr().err.removeprefix("\r").split("\r")
+    assert first == "Fetching a-rather-long-name.safetensors"
+    assert second == "模型 done" + " " * 30  # two columns for each of the first two
+    assert (third, last) == (" " * 39, "")

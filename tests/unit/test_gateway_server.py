@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import ssl
@@ -486,6 +487,21 @@ async def test_a_taken_port_is_an_error_with_advice() -> None:
         with pytest.raises(ConfigurationError, match="taken by another program") as caught:
             await GatewayServer(port=port).start()
         assert "another port" in caught.value.advice
+
+
+@pytest.mark.parametrize(("port", "advice"), [(50000, "excludedportrange"), (80, "above 1023")])
+async def test_a_port_that_may_not_be_used_is_an_error_with_advice(
+    monkeypatch: pytest.MonkeyPatch, port: int, advice: str
+) -> None:
+    """Windows lends many above 1023 to Hyper-V, WSL and Docker (WSAEACCES)."""
+
+    async def denied(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "error while attempting to bind on address")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", denied)
+    with pytest.raises(ConfigurationError, match="may not be used") as caught:
+        await GatewayServer(port=port).start()
+    assert advice in caught.value.advice
 
 
 async def test_an_address_that_is_not_ours_is_an_error_with_advice() -> None:
