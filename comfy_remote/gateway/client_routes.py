@@ -36,6 +36,8 @@ def client_routes(
         web.post(f"{base}/runsync", guard(routes.runsync)),
         web.get(f"{base}/status/{{job_id}}", guard(routes.status)),
         web.post(f"{base}/status/{{job_id}}", guard(routes.status)),
+        web.get(f"{base}/status-sync/{{job_id}}", guard(routes.status_sync)),
+        web.post(f"{base}/status-sync/{{job_id}}", guard(routes.status_sync)),
         web.get(f"{base}/stream/{{job_id}}", guard(routes.stream)),
         web.post(f"{base}/stream/{{job_id}}", guard(routes.stream)),
         web.post(f"{base}/cancel/{{job_id}}", guard(routes.cancel)),
@@ -59,11 +61,24 @@ class _ClientRoutes:
         return json_answer(_brief(await self._submit(request, self._limits.run_bytes, sync=False)))
 
     async def runsync(self, request: web.Request) -> web.StreamResponse:
-        limits = self._limits
-        default, longest = limits.runsync_wait * 1000, limits.runsync_longest_wait * 1000
-        wait = number_in_query(request, "wait", round(default), least=0, most=round(longest))
-        job = await self._submit(request, limits.runsync_bytes, sync=True)
-        return await _answer(request, await self._endpoint.wait(str(job["id"]), wait / 1000))
+        wait = self._wait(request)
+        job = await self._submit(request, self._limits.runsync_bytes, sync=True)
+        return await _answer(request, await self._endpoint.wait(str(job["id"]), wait))
+
+    async def status_sync(self, request: web.Request) -> web.StreamResponse:
+        """As ``/status``, once the job has ended or ``?wait=`` is over: RunPod's JavaScript SDK
+        asks so when its ``/runsync`` is over.
+        """
+        wait = self._wait(request)
+        return await _answer(request, await self._endpoint.wait(_job_id(request), wait))
+
+    def _wait(self, request: web.Request) -> float:
+        """Seconds that a request may be held for the end of a job."""
+        default, longest = (
+            round(seconds * 1000)
+            for seconds in (self._limits.runsync_wait, self._limits.runsync_longest_wait)
+        )
+        return number_in_query(request, "wait", default, least=0, most=longest) / 1000
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         return await _answer(request, await self._endpoint.status(_job_id(request)))

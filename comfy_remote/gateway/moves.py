@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from ..aio import Signal
 from ..errors import ComfyRemoteError, JobTimedOut, OutputLost
-from ..wire.runpod import RunPodState, error_to_runpod
+from ..wire.runpod import RunPodState, failure_to_runpod
 from .ends import Ends
 from .job import Attempt, Ending, Job
 from .journal import Journal
@@ -210,7 +210,7 @@ def may_go_on(what: str) -> OutputLost:
 
 
 def _as_result(error: ComfyRemoteError) -> bytes:
-    return to_json({"error": error_to_runpod(error)})
+    return to_json(failure_to_runpod(error))
 
 
 def _with_words(error: ComfyRemoteError, words: str) -> ComfyRemoteError:

@@ -8,7 +8,14 @@ from pydantic import BaseModel
 
 from ..errors import ComfyRemoteError, ConfigurationError, JobTimedOut, WorkflowInvalid
 
-__all__ = ["ImageB64", "ImagesB64Answer", "PlainAnswer", "PlainError", "plain_error_type"]
+__all__ = [
+    "FailedOutput",
+    "ImageB64",
+    "ImagesB64Answer",
+    "PlainAnswer",
+    "PlainError",
+    "plain_error_type",
+]
 
 PlainErrorType = Literal["validation", "timeout", "internal"]
 
@@ -32,11 +39,27 @@ class PlainAnswer(BaseModel):
     warnings: list[str] | None = None
 
 
-class PlainError(BaseModel):
-    """An error in ``plain``."""
+class FailedOutput(BaseModel):
+    """The ``output`` of a job that failed: all that ``run_sync()`` of RunPod's Python SDK gives.
+
+    Attributes:
+        error_message: What happened and what to do. RunPod shows it under the job's ``error``,
+            which that SDK leaves out.
+    """
 
     status: Literal["error"] = "error"
     error_type: PlainErrorType
+    error_message: str
+
+    @classmethod
+    def of(cls, error: ComfyRemoteError) -> FailedOutput:
+        """What is said of an error."""
+        return cls(error_type=plain_error_type(error), error_message=str(error))
+
+
+class PlainError(FailedOutput):
+    """An error in ``plain``."""
+
     error: str
     execution_time_seconds: float
 

@@ -19,6 +19,7 @@ from ..errors import (
     error_from_json,
 )
 from ..json_text import parse_json
+from .plain import FailedOutput
 from .worker_comfyui import node_in
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "check_endpoint_id",
     "error_from_runpod",
     "error_to_runpod",
+    "failure_to_runpod",
 ]
 
 RUN_RESULT_LIMIT = 10_000_000
@@ -140,6 +142,14 @@ def error_to_runpod(error: ComfyRemoteError) -> str:
             "comfy_remote": error.to_json(),
         }
     )
+
+
+def failure_to_runpod(error: ComfyRemoteError) -> dict[str, JsonValue]:
+    """``error`` and ``output`` of a job that failed with nothing to show for it."""
+    return {
+        "output": FailedOutput.of(error).model_dump(mode="json"),
+        "error": error_to_runpod(error),
+    }
 
 
 def error_from_runpod(error: JsonValue, output: JsonValue = None) -> ComfyRemoteError:

@@ -20,7 +20,14 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import redact
 from ..types import as_list
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
-from ..wire.plain import ImageB64, ImagesB64Answer, PlainAnswer, PlainError, plain_error_type
+from ..wire.plain import (
+    FailedOutput,
+    ImageB64,
+    ImagesB64Answer,
+    PlainAnswer,
+    PlainError,
+    plain_error_type,
+)
 from ..wire.request import COMFY_REMOTE_1
 from ..wire.runpod import error_to_runpod
 from ..wire.worker_comfyui import WorkerComfyUIAnswer, WorkerComfyUIImage
@@ -251,8 +258,13 @@ class _ComfyRemote1(Dialect):
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:
         """The whole error, as our targets read it."""
-        saved: dict[str, JsonValue] = {**failed.saved, "status": "error"} if failed.saved else {}
-        return {**saved, "error": failed.clean(error_to_runpod(failed.error))}
+        said = FailedOutput.of(failed.error)
+        said.error_message = failed.clean(said.error_message)
+        return {
+            **(failed.saved or {}),
+            **said.model_dump(mode="json"),
+            "error": failed.clean(error_to_runpod(failed.error)),
+        }
 
 
 class _WorkerComfyUI(Dialect):
@@ -388,6 +400,7 @@ def _plain_error(failed: Failure) -> dict[str, JsonValue]:
         **(failed.saved or {}),
         **PlainError(
             error_type=plain_error_type(failed.error),
+            error_message=failed.clean(str(failed.error)),
             error=failed.clean(str(failed.error)),
             execution_time_seconds=failed.seconds,
         ).model_dump(mode="json"),

@@ -193,6 +193,12 @@ async def test_the_sdks_clients(gateway: GatewayServer, monkeypatch: pytest.Monk
         assert job.status() == "COMPLETED"
         assert endpoint.run_sync({"do": "echo", "value": 2}, timeout=30)["echo"] == 2
         assert endpoint.health()["jobs"]["completed"] == 2
+        # All that it gives of a job that failed is its output.
+        said = endpoint.run_sync({"do": "large", "bytes": 21 * 2**20}, timeout=30)
+        assert said["status"] == "error"
+        assert "BUCKET_ENDPOINT_URL" in said["error_message"]
+        job = endpoint.run({"do": "large", "bytes": 11 * 2**20})
+        assert "BUCKET_ENDPOINT_URL" in job.output(timeout=30)["error_message"]
         assert endpoint.purge_queue() == {"removed": 0, "status": "completed"}
         with pytest.raises(RuntimeError, match="401"):
             runpod.Endpoint("desk", api_key="wrong").health()

@@ -127,6 +127,21 @@ async def test_runsync_gives_the_state_when_it_has_waited_long_enough(
     await post(client, "runsync?wait=900000", {"input": 1}, status=400)
 
 
+async def test_status_sync_waits_for_the_end_of_a_job_that_is_there(
+    client: aiohttp.ClientSession, worker: aiohttp.ClientSession
+) -> None:
+    """As RunPod's JavaScript SDK asks when its ``/runsync`` has taken too long."""
+    job_id = await started(client, worker)
+    seen = await get(client, f"status-sync/{job_id}?wait=50")
+    assert seen["status"] == "IN_PROGRESS"
+    waiting = asyncio.create_task(get(client, f"status-sync/{job_id}"))
+    await done(worker, job_id, {"output": 2})
+    seen = await waiting
+    assert (seen["status"], seen["output"]) == ("COMPLETED", 2)
+    await get(client, f"status-sync/{job_id}?wait=900000", 400)
+    await get(client, "status-sync/none", 404)
+
+
 async def test_no_job_is_204_after_the_poll(worker: aiohttp.ClientSession) -> None:
     await get(worker, "job-take/w?gpu=x&job_in_progress=0", 204)
     await get(worker, "job-stop/w?gpu=x", 204)

@@ -197,7 +197,14 @@ async def test_plain_errors(failure: Exception, kind: str) -> None:
     result, _ = await run({"workflow": FLUX, "seed": 1}, EngineTarget(end))
     assert (result["status"], result["error_type"]) == ("error", kind)
     assert str(failure) in result["error"]
-    assert set(result) == {"status", "error_type", "error", "execution_time_seconds"}
+    assert result["error_message"] == result["error"]
+    assert set(result) == {
+        "status",
+        "error_type",
+        "error_message",
+        "error",
+        "execution_time_seconds",
+    }
 
 
 async def test_the_default_nodes_are_changed() -> None:

@@ -51,8 +51,11 @@ def handler_for(
 
 
 def failed(result: dict[str, JsonValue]) -> ComfyRemoteError:
-    assert set(result) == {"error"}
-    return error_from_runpod(result["error"])
+    error = error_from_runpod(result["error"])
+    # All but `error` is the job's output, of which RunPod's Python SDK gives nothing else.
+    assert set(result) == {"status", "error_type", "error_message", "error"}
+    assert result["error_message"] == str(error)
+    return error
 
 
 async def submitted(target: EngineTarget, times: int) -> None:

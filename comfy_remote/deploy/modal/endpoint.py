@@ -26,7 +26,7 @@ from ...gateway.job import Submission
 from ...gateway.limits import GatewayLimits
 from ...gateway.needs import needs_of
 from ...targets.modal import BODY_LIMIT
-from ...wire.runpod import EndpointHealth, RunPodState, error_to_runpod
+from ...wire.runpod import EndpointHealth, RunPodState, failure_to_runpod
 from .calls import CallResult, ModalCalls
 from .notes import CallNote, Notes, RunNote
 from .outputs import OutputVolume, read_output
@@ -193,7 +193,7 @@ def _described(call_id: str, note: CallNote, run: RunNote | None, result: CallRe
     elif result.error is not None:
         timed_out = isinstance(result.error, JobTimedOut)
         state = RunPodState.TIMED_OUT if timed_out else RunPodState.FAILED
-        said = {"error": error_to_runpod(result.error)}
+        said = failure_to_runpod(result.error)
     else:
         state, said = _answer(result.text or "")
     return {**_status(call_id, state), **_times(note, run), **said}
@@ -207,7 +207,7 @@ def _answer(text: str) -> tuple[RunPodState, Status]:
         answer = None
     if not isinstance(answer, dict):
         lost = ExecutionFailed("The worker's answer is not JSON.", advice="Deploy the app again.")
-        return RunPodState.FAILED, {"error": error_to_runpod(lost)}
+        return RunPodState.FAILED, failure_to_runpod(lost)
     answer.pop("refresh_worker", None)
     error = answer.pop("error", None) or None
     output = cast("Status", {"output": answer} if answer else {})

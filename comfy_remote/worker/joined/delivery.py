@@ -24,7 +24,7 @@ from ...media.files import sha256_of
 from ...media.receive import Received
 from ...net.retry import Backoff, retry_after
 from ...wire.joined import Held, HolderState
-from ...wire.runpod import error_to_runpod
+from ...wire.runpod import failure_to_runpod
 from ..loop import TakenJob
 from ..storage import StoredFile
 from .client import Gateway, HelloWanted, Refused
@@ -289,7 +289,7 @@ class Delivery:
 
 
 def _as_result(error: ComfyRemoteError) -> bytes:
-    return to_json({"error": error_to_runpod(error)})
+    return to_json(failure_to_runpod(error))
 
 
 def _is_of_one_result(problem: Exception) -> bool:

@@ -16,7 +16,7 @@ from ...errors import AuthenticationError, ComfyRemoteError, TargetError
 from ...net.retry import Backoff
 from ...version import __version__
 from ...wire.joined import NAME_TAKEN, Held, Hello, HolderState, Ping, Report
-from ...wire.runpod import error_to_runpod
+from ...wire.runpod import failure_to_runpod
 from ..loop import Handler, TakenJob, work
 from .client import Gateway, HelloWanted
 from .delivery import Delivery, DeliveryTimes, SpoolStore
@@ -178,7 +178,8 @@ class JoinedWorker:
 
     async def fail(self, job: TakenJob, error: ComfyRemoteError) -> None:
         """The same, for a job that has failed."""
-        await self.finish(job, output=None, error=error_to_runpod(error))
+        said = failure_to_runpod(error)
+        await self.finish(job, output=said["output"], error=said["error"])
 
     async def put_back(self, job: TakenJob) -> None:
         """Give a job back that was not done, if the gateway can be reached now."""
