@@ -41,9 +41,16 @@ def prompt(color: int, prefix: str = "benchmark") -> dict[str, object]:
 
 
 def in_turn(
-    ours: Callable[[int], object], theirs: Callable[[int], object], runs: int
+    ours: Callable[[int], object],
+    theirs: Callable[[int], object],
+    runs: int,
+    after_ours: Callable[[int], object] = lambda _index: None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each, run in turn so that a busy moment hits both; one warm-up each."""
+    """Seconds of each, run in turn so that a busy moment hits both; one warm-up each.
+
+    Args:
+        after_ours: Not part of the time.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for index in range(-1, runs):
         for which, action in enumerate((ours, theirs)):
@@ -51,6 +58,8 @@ def in_turn(
             action(index)
             if index >= 0:
                 times[which].append(time.perf_counter() - began)
+            if which == 0:
+                after_ours(index)
     return times
 
 

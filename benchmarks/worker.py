@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -58,10 +59,18 @@ def bench_worker() -> None:
         with tempfile.TemporaryDirectory() as folder:
             handler = JobHandler(engine, WorkerSettings(folder=Path(folder)))
 
+            began, ready = [0.0], list[float]()
+
             def our_run(index: int) -> None:
                 job: JsonValue = {"workflow": prompt(color + 2 * index)}  # type: ignore[dict-item]
+                began[0] = time.perf_counter()
                 answer = loop.run_until_complete(handler("job", job, _silent))
                 _check(answer)
+
+            def clean_up(index: int) -> None:
+                loop.run_until_complete(handler.ready())
+                if index >= 0:
+                    ready.append(time.perf_counter() - began[0])
 
             def their_run(index: int) -> None:
                 with contextlib.redirect_stdout(io.StringIO()):
@@ -70,8 +79,10 @@ def bench_worker() -> None:
                     )
                 _check(answer)
 
-            ours, others = in_turn(our_run, their_run, _RUNS)
+            ours, others = in_turn(our_run, their_run, _RUNS, clean_up)
+            loop.run_until_complete(handler.close())
         report("worker", ours, others, "worker-comfyui")
+        report("worker, cleaned up", ready, others, "worker-comfyui, which does not")
         loop.close()
 
 

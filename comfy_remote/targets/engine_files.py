@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlencode
@@ -158,23 +160,25 @@ def _silent_ends(prompt: Prompt, listed: Iterable[RemoteOutput]) -> list[str]:
 
 
 def _new_files(folder: Path, since: float) -> Iterator[tuple[Path, float]]:
+    """The new files, and when they were written. A job waits for this: one `stat` an old file."""
     seen = 0
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            seen += 1
-            if seen > _MOST_SEEN:
-                return
-            if name.startswith("."):
-                continue
-            path = Path(at, name)
-            try:
-                status = path.lstat()
-            except OSError:
-                continue
-            regular = path.is_file() and not path.is_symlink()
-            if regular and status.st_size and status.st_mtime >= since:
-                yield path, status.st_mtime
+    folders = [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                seen += 1
+                if seen > _MOST_SEEN:
+                    return
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    new = status.st_size and status.st_mtime >= since
+                    if new and stat.S_ISREG(status.st_mode):
+                        yield Path(entry.path), status.st_mtime
 
 
 def _output(node_id: str | None, subfolder: str, filename: str) -> RemoteOutput:

@@ -10,7 +10,6 @@ input that no node knows, which makes it run again.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -20,13 +19,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from ..aio import in_thread
 from ..media.file_changes import remove_file
 from ..outputs import RemoteOutput
-from ..targets.comfyui.target import ComfyUITarget
-from ..targets.engine_files import EngineFolders, folders_in
+from ..targets.engine_files import EngineFolders
 from ..workflow.graph import linked_node
 from ..workflow.prompt import Prompt, with_inputs
-from .run import at_most
 
 __all__ = ["Cleaner"]
 
@@ -38,14 +36,9 @@ _log = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Cleans up after the jobs of one engine that was started here.
+    """Cleans up after the jobs of one engine that was started here."""
 
-    Args:
-        patience: Seconds for the engine to forget a job.
-    """
-
-    def __init__(self, patience: float = 10.0) -> None:
-        self._patience = patience
+    def __init__(self) -> None:
         self._removed: set[str] = set()
 
     def runnable(self, prompt: Prompt) -> Prompt:
@@ -59,40 +52,27 @@ class Cleaner:
         marker: JsonValue = uuid.uuid4().hex
         return with_inputs(prompt, {(name, _RUN_AGAIN): marker for name in stale})
 
-    async def clean(
+    async def remove_files(
         self,
-        target: ComfyUITarget,
+        folders: EngineFolders,
         prompt: Prompt,
         outputs: Sequence[RemoteOutput],
         uploaded: Iterable[str],
-        *,
-        stats: Mapping[str, JsonValue],
-        prompt_id: str,
         since: float,
     ) -> None:
-        """Remove a job's files and its entry in the history.
+        """Remove a job's files from the engine's folders.
 
         Args:
-            target: Open; if it is gone, the files stay.
             prompt: As the job has it, before `runnable`.
             uploaded: Names of its files in the input folder.
-            stats: The engine's ``/system_stats``, which name its folders.
-            prompt_id: The engine's.
             since: Seconds since the epoch: only what was written after that is removed.
         """
-
-        folders = folders_in(stats)
-        forgotten = at_most(self._patience, target.forget(prompt_id), "forget the job")
-        if folders is None:
-            await forgotten
-            return
         files = [(o.folder, o.subfolder, o.filename) for o in outputs if o.text is None]
         files = [one for one in files if one[0] in ("output", "temp")]
         inputs = [("input", *name.rpartition("/")[::2]) for name in uploaded]
         self.run_again(prompt, outputs)
-        await asyncio.gather(
-            forgotten, asyncio.to_thread(_remove, folders, [*files, *inputs], since)
-        )
+        if files or inputs:
+            await in_thread(_remove, folders, [*files, *inputs], since)
 
     def run_again(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
         """Have the nodes that made these outputs run again in later jobs."""

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..aio import concurrent_map
-from ..errors import ComfyRemoteError, LocalStorageError, RateLimited, TargetUnreachable
+from ..aio import concurrent_map, in_thread
+from ..errors import (
+    ComfyRemoteError,
+    LocalStorageError,
+    OutputCorrupt,
+    RateLimited,
+    TargetUnreachable,
+)
 from ..media.disk_space import DiskLimits
+from ..media.file_changes import discard
+from ..media.files import link_or_copy, sha256_of
 from ..media.receive import Received
+from ..media.verify import check_whole
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
 from ..targets.download import download
+from ..targets.engine_files import EngineFolders
 from ..workflow.prompt import Prompt
 
 # From the engine on this machine; what the worker keeps has limits of its own.
@@ -45,11 +55,19 @@ class Collected:
 
 
 async def collect_outputs(
-    target: Target, outputs: Sequence[RemoteOutput], folder: Path, prompt: Prompt
+    target: Target,
+    outputs: Sequence[RemoteOutput],
+    folder: Path,
+    prompt: Prompt,
+    engine: EngineFolders | None = None,
 ) -> Collected:
-    """Stream every output into ``folder``, four side by side.
+    """Bring every output into ``folder``, four side by side.
 
     One that the engine does not have, or not whole, does not cost the others.
+
+    Args:
+        engine: Its folders, if they are on this machine and its files are ours: a whole
+            file there is linked, and not sent.
 
     Raises:
         TargetUnreachable: The engine does not answer.
@@ -60,8 +78,11 @@ async def collect_outputs(
         number, output = numbered
         if output.text is not None:
             return CollectedOutput(output, None)
+        path = folder / f"output-{number}"
         try:
-            file = await download(target, output, folder / f"output-{number}", limits=_NO_LIMITS)
+            file = await in_thread(_linked, engine, output, path) if engine is not None else None
+            if file is None:
+                file = await download(target, output, path, limits=_NO_LIMITS)
         except LocalStorageError:
             raise
         except (TargetUnreachable, RateLimited) as error:
@@ -89,3 +110,23 @@ async def collect_outputs(
                 )
             )
     return collected
+
+
+def _linked(folders: EngineFolders, output: RemoteOutput, path: Path) -> Received | None:
+    """The file in the engine's folder, under a second name. Blocking.
+
+    Returns:
+        ``None`` if it is not there or not whole: what that means is seen when it is downloaded.
+    """
+    source = folders.file(output.folder, output.subfolder, output.filename)
+    if source is None:
+        return None
+    try:
+        link_or_copy(source, path)
+        check_whole(path, output.filename)
+        if size := path.stat().st_size:
+            return Received(path, size, sha256_of(path))
+    except (OSError, OutputCorrupt):
+        pass
+    discard(path)
+    return None

@@ -7,8 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from collections.abc import Coroutine, Mapping
 
 from pydantic import BaseModel, JsonValue
 
@@ -16,12 +15,11 @@ from ..aio import within
 from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInvalid
 from ..json_text import has_more_values
 from ..secrets import SECRETS
-from ..targets.comfyui.follow import FollowTimes
-from ..targets.comfyui.target import ComfyUITarget
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS
 from ..wire.request import JobRequest
 from .actions import act_on_models, describe, fetch_part, health
+from .connection import Connect, EngineConnection
 from .dialects import Failure, dialect_named, dialect_of
 from .engine import Engine, needs_fresh_engine
 from .job import JobResult, WorkerParts, WorkflowJob
@@ -34,8 +32,6 @@ from .storage import InputStore, Store
 __all__ = ["JobHandler"]
 
 _KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
-# An engine of ours has nothing else to do: what it has not begun by then will never begin.
-_CONNECT = partial(ComfyUITarget, times=FollowTimes(stall=60.0))
 _MOST_VALUES = 500_000
 _FAREWELL = 8.0  # seconds: who stops a worker waits no longer
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
@@ -50,6 +46,7 @@ class JobHandler:
         engine: Started by its first `ready`, if not before.
         settings: Limits, and where large outputs go.
         models: The worker's models; by default those of ``settings``, without the engine's.
+        connect: Opens a target for the engine's URL; by default on one connection for all jobs.
         environ: Whose secrets must not appear in an error.
         store: Where large outputs go, unless a bucket takes them.
         inputs: Has the input files that a job names by their SHA-256 alone; by default the
@@ -62,16 +59,17 @@ class JobHandler:
         settings: WorkerSettings | None = None,
         *,
         models: ModelLibrary | None = None,
-        connect: Callable[[str], ComfyUITarget] = _CONNECT,
+        connect: Connect | None = None,
         environ: Mapping[str, str] = os.environ,
         store: Store | None = None,
         inputs: InputStore | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings or WorkerSettings()
+        self._connection = EngineConnection()
         self._parts = WorkerParts(
             engine,
-            connect,
+            connect or self._connection.connect,
             models or ModelLibrary(self._settings.models),
             self._settings,
             environ,
@@ -87,7 +85,8 @@ class JobHandler:
     async def ready(self) -> None:
         """Wait until the engine can take a job. Await this before taking one.
 
-        It has been started, and what the job before may have left running there has ended.
+        It has been started. What the job before may have left running there has ended, and its
+        files have been removed.
 
         Raises:
             ComfyRemoteError: The engine cannot be started: no job should be taken.
@@ -99,6 +98,19 @@ class JobHandler:
             self.broken = error
             raise
         self.broken = None
+
+    async def close(self) -> None:
+        """Finish cleaning up after the last job, and close the connection to the engine.
+
+        The next job opens another.
+        """
+        if self._settling is not None:
+            await asyncio.wait({self._settling}, timeout=_FAREWELL)
+            self._settling.cancel()
+            await asyncio.gather(self._settling, return_exceptions=True)
+            self._settling = None
+        await self._connection.close()
+        await self._parts.folders.close()
 
     async def __call__(
         self, job_id: str, payload: JsonValue, report: Report
@@ -128,7 +140,9 @@ class JobHandler:
                         job = self._job(job_id, payload, report)
                         result = await self._within_deadline(job, payload)
                 finally:
-                    self._see_that_it_settles()
+                    # Its answer does not wait for that; the next job does.
+                    if self._job_now is not None:
+                        self._settling = asyncio.ensure_future(self._settle(self._job_now))
         except ComfyRemoteError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - what is not answered here never ends
@@ -155,19 +169,24 @@ class JobHandler:
             return answer
         return {**answer, "refresh_worker": True}
 
-    def _see_that_it_settles(self) -> None:
-        """Free the engine of a run that did not end, while other work goes on."""
-        prompt_id = self._job_now.left_running if self._job_now is not None else None
-        if prompt_id is not None:
-            self._settling = asyncio.ensure_future(self._settle(prompt_id))
+    async def _settle(self, job: WorkflowJob) -> bool:
+        """Free the engine of a run that did not end, and remove what the job has left.
 
-    async def _settle(self, prompt_id: str) -> bool:
-        """Whether it has ended there."""
+        Returns:
+            Whether the run has ended there.
+        """
+        ended = True
+        if (prompt_id := job.left_running) is not None:
+            try:
+                ended = await settle(self._engine, self._parts.connect, prompt_id, self._settings)
+            except ComfyRemoteError as error:
+                _log.error("the engine could not be started again: %s", error)
+                ended = False
         try:
-            return await settle(self._engine, self._parts.connect, prompt_id, self._settings)
-        except ComfyRemoteError as error:
-            _log.error("the engine could not be started again: %s", error)
-            return False
+            await job.clean_up()
+        except Exception:  # noqa: BLE001 - what one job leaves must not fail the next
+            _log.exception("what job %s has left could not be removed", job.id)
+        return ended
 
     async def left_running(self) -> bool:
         """Whether the job that was stopped last may still run: on an engine that somebody else has

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from ..errors import (
     TargetError,
 )
 from ..events import Progress
-from ..media.temporary import TemporaryFolder
 from ..targets.base import InputFile, RunRequest
 from ..targets.comfyui.target import ComfyUITarget, engine_of
 from ..targets.engine_files import EngineFolders, folders_in
@@ -35,14 +35,16 @@ from ..workflow.schema import Schemas
 from .actions import EngineFacts, say_to
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
 from .cleanup import Cleaner
+from .connection import Connect
 from .dialects import AnswerFacts, Dialect
 from .engine import Engine, needs_fresh_engine
 from .inputs import InputReceiver
+from .job_folders import JobFolders
 from .models.library import ModelLibrary
 from .progress import ProgressReporter, Report
 from .recovery import end_if_hung
 from .result import build_answer, shown_within
-from .run import EngineRun, RunResult, unless_engine_dies
+from .run import EngineRun, RunResult, at_most, unless_engine_dies
 from .sent_models import LackingModels, fetch_lacking
 from .settings import WorkerSettings, default_result_limit
 from .storage import (
@@ -70,23 +72,25 @@ class WorkerParts:
 
     Attributes:
         engine: Started by the job that needs it, if not before.
-        connect: Makes the target for the engine's URL.
+        connect: Opens a target for the engine's URL.
         models: For a request's ``repo_list`` and ``models``.
         settings: Limits, and where large outputs go.
         environ: For ``COMFY_ORG_API_KEY``; its secrets must not appear in an error.
         store: Where large outputs go, unless a bucket takes them.
         inputs: Has the input files that a job names by their SHA-256 alone.
+        folders: Each job's own files are in one of them.
         kept: Where large outputs go in the end.
         about: What is known of the engine.
     """
 
     engine: Engine
-    connect: Callable[[str], ComfyUITarget]
+    connect: Connect
     models: ModelLibrary
     settings: WorkerSettings
     environ: Mapping[str, str]
     store: Store | None
     inputs: InputStore | None
+    folders: JobFolders = field(default_factory=JobFolders)
     kept: KeptFiles = field(init=False)
     about: EngineFacts = field(init=False)
     cleaner: Cleaner = field(init=False)
@@ -97,7 +101,7 @@ class WorkerParts:
         settings = self.settings
         self.kept = KeptFiles(settings.folder / "outputs", limit=settings.kept_limit)
         self.about = EngineFacts(self.engine)
-        self.cleaner = Cleaner(settings.engine_patience)
+        self.cleaner = Cleaner()
         gateway = gateway_store(settings)
         self.stores: list[Store] = [one for one in (self.store, gateway) if one is not None]
         self.receiver = InputReceiver(settings, self.inputs or gateway)
@@ -138,6 +142,7 @@ class WorkflowJob:
             self._bucket_guard = bucket_guard(settings)
             self._bucket = bucket_settings_of(config, self._bucket_guard)
         self._attempt: _Attempt | None = None
+        self._folder: Path | None = None
 
     async def run(self, report: Report) -> JobResult:
         """Run the job.
@@ -153,6 +158,13 @@ class WorkflowJob:
         finally:
             for problem in await self.parts.receiver.delete_stored(self.request):
                 _log.warning("job %s: an input stays in storage: %s", self.id, problem)
+
+    async def clean_up(self) -> None:
+        """Remove what an answered job has left here and in the engine's history."""
+        if self._attempt is not None:
+            await self._attempt.be_forgotten()
+        if self._folder is not None:
+            await self.parts.folders.remove(self._folder)
 
     @property
     def left_running(self) -> str | None:
@@ -175,28 +187,28 @@ class WorkflowJob:
         if self._bucket is not None and self._bucket_guard is not None:
             await check_address(self._bucket, self._bucket_guard)
         prompt = None if needs_schemas(request) else changed(plain_prompt(request), request)
-        with TemporaryFolder("job") as name:
-            folder = Path(name)
-            files = await self.parts.receiver.receive(request, folder, self.id)
-            async with ProgressReporter(report, previews=request.previews) as reporter:
-                if lines:
-                    ensured = await self.parts.models.ensure_for_run(lines, say_to(reporter))
-                    self.warnings += ensured.notes
-                # What its nodes buy from a service would be paid for twice.
-                may_repeat = not self.comfy_org_key
-                first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat)
-                self._attempt = first
-                try:
-                    return await first.result()
-                except (EngineCrashed, OutOfMemory, OutputLost) as error:
-                    if not may_repeat or needs_fresh_engine(error) or not first.may_help(error):
-                        raise
-                    warning = f"{error.message} The job is run again, once."
-                _log.warning("job %s: %s", self.id, warning)
-                self.warnings.append(warning)
-                reporter.progress(Progress(message=warning))
-                self._attempt = replace(first, folder=folder / "2", may_repeat=False, run=None)
-                return await self._attempt.result()
+        folder = self._folder = await self.parts.folders.new()
+        files = await self.parts.receiver.receive(request, folder, self.id)
+        async with ProgressReporter(report, previews=request.previews) as reporter:
+            if lines:
+                ensured = await self.parts.models.ensure_for_run(lines, say_to(reporter))
+                self.warnings += ensured.notes
+            # What its nodes buy from a service would be paid for twice.
+            may_repeat = not self.comfy_org_key
+            first = _Attempt(self, prompt, files, reporter, folder / "1", may_repeat)
+            self._attempt = first
+            try:
+                return await first.result()
+            except (EngineCrashed, OutOfMemory, OutputLost) as error:
+                if not may_repeat or needs_fresh_engine(error) or not first.may_help(error):
+                    raise
+                warning = f"{error.message} The job is run again, once."
+            _log.warning("job %s: %s", self.id, warning)
+            self.warnings.append(warning)
+            reporter.progress(Progress(message=warning))
+            await first.be_forgotten()
+            self._attempt = first.again(folder / "2")
+            return await self._attempt.result()
 
 
 @dataclass(eq=False)
@@ -208,6 +220,7 @@ class _Attempt:
         folder: For the outputs.
         may_repeat: Whether there will be another attempt if that can help.
         run: On the engine; ``None`` until it begins.
+        prompt_id: The engine's.
     """
 
     job: WorkflowJob
@@ -218,9 +231,14 @@ class _Attempt:
     may_repeat: bool
     names: UsersNames = field(default_factory=lambda: UsersNames({}))
     run: EngineRun | None = None
+    prompt_id: str = ""
 
     def __post_init__(self) -> None:
         self.parts = self.job.parts
+
+    def again(self, folder: Path) -> _Attempt:
+        """The attempt after this one, which is the last."""
+        return _Attempt(self.job, self.prompt, self.files, self.reporter, folder, may_repeat=False)
 
     def may_help(self, error: ComfyRemoteError) -> bool:
         """Whether another attempt may do better after an error of this one."""
@@ -235,10 +253,10 @@ class _Attempt:
         """
         engine = self.parts.engine
         self.folder.mkdir()
-        target = self.parts.connect(await engine.ready())
+        opening = self.parts.connect(await engine.ready())
         mark = engine.log_mark()
         try:
-            result = await unless_engine_dies(engine, self._on(target))
+            result = await unless_engine_dies(engine, self._on(opening))
         except ExecutionFailed as error:
             self._add_log(error, mark)
             raise
@@ -257,28 +275,28 @@ class _Attempt:
         if log := self.parts.engine.log_since(mark):
             error.details.setdefault("engine_log", self.names.text("\n".join(log)))
 
-    async def _on(self, target: ComfyUITarget) -> JobResult:
+    async def _on(self, opening: AbstractAsyncContextManager[ComfyUITarget]) -> JobResult:
         """The answer, from an engine that is up."""
         job, parts = self.job, self.parts
-        async with target:
+        async with opening as target:
             stats = await parts.about.stats(target)
             if (folders := self._folders(stats)) is not None:
                 target.place_inputs_in(folders.input)
-            prompt = self.prompt
-            if prompt is None:
+            if self.prompt is None:
                 nodes = (await target.describe()).nodes
                 schemas = Schemas(nodes or {}, "the worker's engine")
-                prompt = changed(convert(job.request, schemas), job.request)
-            prompt = without_repo_list(prompt)
+                self.prompt = changed(convert(job.request, schemas), job.request)
+            self.prompt = without_repo_list(self.prompt)
             lacking = await fetch_lacking(
                 job.request.models, target, parts.models, say_to(self.reporter)
             )
             key = job.comfy_org_key
+            # A new id each time: RunPod may give us the same job again, and an engine that had run
+            # it would answer with the old run.
+            self.prompt_id = str(uuid.uuid4())
             request = RunRequest(
-                # A new id each time: RunPod may give us the same job again, and an engine that
-                # had run it would answer with the old run.
-                str(uuid.uuid4()),
-                parts.cleaner.runnable(prompt),
+                self.prompt_id,
+                parts.cleaner.runnable(self.prompt),
                 self.files,
                 embedded_workflow(job.request),
                 extra_data={"api_key_comfy_org": key} if key else {},
@@ -288,22 +306,22 @@ class _Attempt:
                 parts.engine,
                 target,
                 job.id,
-                None if folders is None else folders.output,
+                folders,
                 parts.settings.engine_patience,
             )
             self.run = run
             try:
                 result = await self._ran(run, request, lacking)
             except BaseException:
-                await self._clean(target, prompt, request, run, stats)
-                parts.cleaner.run_again(prompt, run.stale)
+                await self._remove_files(run, self.prompt, target.uploaded)
+                parts.cleaner.run_again(self.prompt, run.stale)
                 raise
-            # The files are in our folder now: the engine's can go while the answer is made.
-            cleaning = asyncio.ensure_future(self._clean(target, prompt, request, run, stats))
+            # The files are in our folder now, which the next worker removes if this one is killed.
+            removing = asyncio.ensure_future(self._remove_files(run, self.prompt, target.uploaded))
             try:
                 return await self._answer(result, run, engine_of(stats), request)
             finally:
-                await cleaning
+                await removing
 
     async def _ran(self, run: EngineRun, request: RunRequest, lacking: LackingModels) -> RunResult:
         """The run's result; its errors say which models could not be fetched."""
@@ -324,27 +342,25 @@ class _Attempt:
         """The engine's folders, if it was started here: then what is new there is this job's."""
         return folders_in(stats) if self.parts.engine.pid is not None else None
 
-    async def _clean(
-        self,
-        target: ComfyUITarget,
-        prompt: Prompt,
-        request: RunRequest,
-        run: EngineRun,
-        stats: Mapping[str, JsonValue],
+    async def _remove_files(
+        self, run: EngineRun, prompt: Prompt, uploaded: Mapping[tuple[str, str], str]
     ) -> None:
-        # An engine that was not started here owns its folders.
-        ours = self.parts.engine.pid is not None and self.parts.engine.alive
-        if not ours or self.parts.settings.keep_outputs:
-            return
-        await self.parts.cleaner.clean(
-            target,
-            prompt,
-            run.produced,
-            target.uploaded.values(),
-            stats=stats,
-            prompt_id=request.job_id,
-            since=run.started,
-        )
+        # Whoever has started the engine owns its folders.
+        if run.folders is not None and not self.parts.settings.keep_outputs:
+            await self.parts.cleaner.remove_files(
+                run.folders, prompt, run.produced, uploaded.values(), run.started
+            )
+
+    async def be_forgotten(self) -> None:
+        """Take it out of the history of an engine that was started here."""
+        engine, settings = self.parts.engine, self.parts.settings
+        ours = engine.pid is not None and engine.alive and not settings.keep_outputs
+        if self.run is not None and ours:
+            await at_most(settings.engine_patience, self._forget(), "forget the job")
+
+    async def _forget(self) -> None:
+        async with self.parts.connect(await self.parts.engine.ready()) as target:
+            await target.forget(self.prompt_id)
 
     async def _answer(
         self, result: RunResult, run: EngineRun, engine: str | None, request: RunRequest

@@ -62,7 +62,10 @@ async def run_test(handler: JobHandler, payload: JsonValue) -> int:
     Returns:
         The exit status: 0, or 1 if the job failed.
     """
-    answer = await handler("local-test", payload, _log_progress)
+    try:
+        answer = await handler("local-test", payload, _log_progress)
+    finally:
+        await handler.close()
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
     return 1 if "error" in answer else 0

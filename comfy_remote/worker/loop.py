@@ -16,7 +16,16 @@ from ..aio import first_of
 from ..errors import ComfyRemoteError, ConfigurationError, ExecutionFailed, OutputLost
 from ..net.retry import Backoff
 
-__all__ = ["GetsReady", "Handler", "JobSource", "MayLeaveRuns", "Report", "TakenJob", "work"]
+__all__ = [
+    "Closes",
+    "GetsReady",
+    "Handler",
+    "JobSource",
+    "MayLeaveRuns",
+    "Report",
+    "TakenJob",
+    "work",
+]
 
 Report: TypeAlias = Callable[[dict[str, JsonValue]], Awaitable[None]]
 """Shows a dictionary as the job's ``output`` while it is in progress."""
@@ -74,6 +83,14 @@ class TakenJob:
     content: bytes
 
 
+@runtime_checkable
+class Closes(Protocol):
+    """A handler with something to close when it takes no more jobs."""
+
+    async def close(self) -> None:
+        """Close it."""
+
+
 class JobSource(Protocol):
     """Where a worker's jobs come from, and where their results go."""
 
@@ -118,11 +135,15 @@ async def work(source: JobSource, handler: Handler, *, backoff: Backoff = _BACKO
         ConfigurationError: The handler cannot get ready, and never will.
     """
     gets_ready = handler if isinstance(handler, GetsReady) else None
-    while not source.closed:
-        if gets_ready is not None and not await _is_ready(source, gets_ready, backoff):
-            return
-        if (job := await source.take()) is not None:
-            await _run(source, handler, job)
+    try:
+        while not source.closed:
+            if gets_ready is not None and not await _is_ready(source, gets_ready, backoff):
+                return
+            if (job := await source.take()) is not None:
+                await _run(source, handler, job)
+    finally:
+        if isinstance(handler, Closes):
+            await handler.close()
 
 
 async def _is_ready(source: JobSource, handler: GetsReady, backoff: Backoff) -> bool:

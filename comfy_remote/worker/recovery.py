@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from ..errors import (
     ComfyRemoteError,
@@ -20,6 +19,7 @@ from ..errors import (
     TargetUnreachable,
 )
 from ..targets.comfyui.target import ComfyUITarget
+from .connection import Connect
 from .engine import Engine
 from .settings import WorkerSettings
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 async def settle(
     engine: Engine,
-    connect: Callable[[str], ComfyUITarget],
+    connect: Connect,
     prompt_id: str,
     settings: WorkerSettings,
 ) -> bool:

@@ -34,7 +34,7 @@ from ..events import (
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest
 from ..targets.comfyui.target import ComfyUITarget
-from ..targets.engine_files import NodeTimes, with_unlisted
+from ..targets.engine_files import EngineFolders, NodeTimes, with_unlisted
 from .collect import Collected, CollectedOutput, collect_outputs
 from .dialects import Dialect
 from .engine import Engine
@@ -69,8 +69,8 @@ class EngineRun:
     Attributes:
         engine: Asked whether there is any use in cancelling.
         job_id: The queue's, for the log.
-        output_folder: The engine's, if it is here and its files are ours: what is new in it
-            after the run is the job's, even if no node listed it.
+        folders: The engine's, if it is here and its files are ours: outputs are taken from there,
+            and what is new in ``output`` after the run is the job's, even if no node listed it.
         patience: Seconds for the engine to answer a cancel, and to free its memory.
         timings: Seconds by phase, as far as it got: ``upload``, ``queue``, ``run``, ``collect``.
         started: When it was submitted, in seconds since the epoch.
@@ -85,7 +85,7 @@ class EngineRun:
     engine: Engine
     target: ComfyUITarget
     job_id: str
-    output_folder: Path | None = None
+    folders: EngineFolders | None = None
     patience: float = 10.0
     timings: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
@@ -124,9 +124,9 @@ class EngineRun:
             raise
         self.timings["upload"] = _since(begun)
         finished = await self._follow(ref, run, reporter)
-        if self.output_folder is not None:
+        if self.folders is not None:
             finished = await with_unlisted(
-                finished, self.output_folder, self.started, run.prompt, self._times
+                finished, self.folders.output, self.started, run.prompt, self._times
             )
         self.unfinished = None
         self.produced += finished.outputs
@@ -139,7 +139,7 @@ class EngineRun:
             if not wanted or (may_repeat and isinstance(error, OutOfMemory)):
                 raise error
         begun = time.monotonic()
-        collected = await collect_outputs(self.target, wanted, folder, run.prompt)
+        collected = await collect_outputs(self.target, wanted, folder, run.prompt, self.folders)
         self.timings["collect"] = _since(begun)
         if error is None and may_repeat:
             self._check_cache(finished, collected)

@@ -9,11 +9,12 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import os
 import re
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ async def silent(snapshot: dict[str, JsonValue]) -> None:
 
 
 @pytest.fixture(params=["sandbox", pytest.param("comfyui", marks=pytest.mark.comfyui)])
-def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
+async def worker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Worker]:
     name, environ = request.param, dict(os.environ)
     if name == "comfyui":
         name = os.environ.get("COMFYUI_DIR", "")
@@ -89,18 +90,22 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worker]:
         (base / own).write_bytes((Path(name) / own).read_bytes())
         environ["COMFYUI_ARGS"] = f"--cpu --base-directory {base}"
     engine = Engine.named(name, environ)
+    one = Worker(engine, tmp_path, request.param)
     try:
-        yield Worker(engine, tmp_path, request.param)
+        yield one
     finally:
+        await one.handler.close()
         engine.stop()
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Worker]:
+async def sandbox(tmp_path: Path) -> AsyncIterator[Worker]:
     engine = Engine.named("sandbox")
+    one = Worker(engine, tmp_path)
     try:
-        yield Worker(engine, tmp_path)
+        yield one
     finally:
+        await one.handler.close()
         engine.stop()
 
 
@@ -134,8 +139,27 @@ async def test_a_job_leaves_nothing_behind(worker: Worker) -> None:
     image = {"name": "sent.png", "image": base64.b64encode(buffer.getvalue()).decode()}
     answer = await worker.run(prompt, images=[image])
     assert colors(answer) == [0x010203, 0x010203]
-    assert await worker.files() == []
+    assert await worker.files() == []  # already: the worker may be killed now
+    await worker.handler.ready()
     assert await worker.stats("history") == {}
+    await worker.handler.close()
+
+
+async def test_jobs_share_one_connection_to_their_engine(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two connections in all: the WebSocket's, and the requests'."""
+    await worker.engine.ready()
+    with caplog.at_level(logging.DEBUG, "comfy_remote"):
+        for color in (1, 2, 3):
+            assert colors(await worker.run({"1": source(color), "2": save("1")})) == [color]
+        await worker.handler.close()
+    assert sum("/ws: 101" in record.getMessage() for record in caplog.records) == 1
+    # A picture is taken from the folder of an engine on this machine.
+    assert not any("/view" in record.getMessage() for record in caplog.records)
+    # After it was closed, it opens another.
+    assert colors(await worker.run({"1": source(4), "2": save("1")})) == [4]
+    await worker.handler.close()
 
 
 def load(worker: Worker, name: str) -> dict[str, Any]:
@@ -188,6 +212,7 @@ async def test_a_job_that_fails_leaves_nothing_behind(sandbox: Worker) -> None:
     assert "on purpose" in str(error)
     assert error.details["engine_log"]
     assert await sandbox.files() == []
+    await sandbox.handler.ready()
     assert await sandbox.stats("history") == {}
 
 

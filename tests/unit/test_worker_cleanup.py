@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from fake_target import output
 from pydantic import JsonValue
-from worker_fakes import EngineTarget
 
 from comfy_remote.targets.engine_files import EngineFolders, folders_in
 from comfy_remote.worker import cleanup
@@ -47,19 +46,16 @@ def test_the_folders_are_those_the_engine_was_started_with(
     assert found == (EngineFolders(*map(Path, expected)) if expected else None)
 
 
-async def clean(base: Path, names: list[str], **more: Any) -> tuple[Cleaner, EngineTarget]:
-    target = EngineTarget()
+async def clean(base: Path, names: list[str], **more: Any) -> Cleaner:
     cleaner = Cleaner()
-    await cleaner.clean(
-        target,
+    await cleaner.remove_files(
+        EngineFolders(base / "input", base / "output", base / "temp"),
         more.pop("prompt", {}),
         [output(name) for name in names],
         more.pop("uploaded", []),
-        stats=stats("main.py", "--base-directory", str(base)),
-        prompt_id="p",
-        since=more.pop("since", time.time() - 5),
+        since=time.time() - 5,
     )
-    return cleaner, target
+    return cleaner
 
 
 async def test_only_files_of_the_job_below_the_folders_are_removed(tmp_path: Path) -> None:
@@ -75,20 +71,11 @@ async def test_only_files_of_the_job_below_the_folders_are_removed(tmp_path: Pat
     if os.name == "posix":
         (base / "output/link.png").symlink_to(outside)
         names.append("link.png")
-    _, target = await clean(base, names, uploaded=["sent.png", "../../secret.png"])
+    await clean(base, names, uploaded=["sent.png", "../../secret.png"])
     assert outside.exists()
     assert old.exists()
     assert not new.exists()
     assert not sent.exists()
-    assert target.forgotten == ["p"]
-
-
-async def test_an_engine_whose_folders_are_unknown_is_left_alone(tmp_path: Path) -> None:
-    target = EngineTarget()
-    await Cleaner().clean(
-        target, {}, [output("a.png")], [], stats={"system": {}}, prompt_id="p", since=0.0
-    )
-    assert target.forgotten == ["p"]
 
 
 async def test_nodes_whose_files_are_gone_run_again_and_no_others(tmp_path: Path) -> None:
@@ -100,7 +87,7 @@ async def test_nodes_whose_files_are_gone_run_again_and_no_others(tmp_path: Path
             three: {"class_type": "PreviewAny", "inputs": {"source": [one, 0]}},
         }
 
-    cleaner, _ = await clean(tmp_path, ["a.png"], prompt=prompt(1))  # of node 2
+    cleaner = await clean(tmp_path, ["a.png"], prompt=prompt(1))  # of node 2
     again = cleaner.runnable(prompt(1))
     assert again["1"] == prompt(1)["1"]
     assert again["3"] == prompt(1)["3"]

@@ -67,7 +67,7 @@ async def submitted(target: EngineTarget, times: int) -> None:
 
 @pytest.fixture(autouse=True)
 def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Jobs' folders are made here; every test checks that none is left."""
+    """Jobs' folders are made here."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -144,7 +144,8 @@ async def test_models_are_listed_by_the_engine_where_no_folder_is_known() -> Non
 async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
     files = {f"{n}.bmp": bytes([n]) * 3500 for n in range(6)}
     target = EngineTarget(succeeded(*map(output, files)), files)
-    answer = Answer.model_validate(await handler_for(target, worker="w1")("j", OURS, silent))
+    handler = handler_for(target, worker="w1")
+    answer = Answer.model_validate(await handler("j", OURS, silent))
     assert {o.filename: base64.b64decode(o.data or "") for o in answer.outputs} == files
     assert [o.filename for o in answer.outputs] == list(files)
     assert [o.sha256 for o in answer.outputs] == [
@@ -152,7 +153,34 @@ async def test_outputs_come_back_byte_for_byte_in_order(temp: Path) -> None:
     ]
     assert (answer.engine, answer.worker) == ("ComfyUI 1.2.3", "w1")
     assert set(answer.timings) == {"upload", "queue", "run", "collect"}
+    await handler.ready()
+    (worker_folder,) = temp.iterdir()
+    assert all(path.name.startswith(".lock") for path in worker_folder.iterdir())
+    await handler.close()
     assert list(temp.iterdir()) == []
+
+
+async def test_an_answer_does_not_wait_for_cleaning_up_and_the_next_job_does() -> None:
+    class Slow(EngineTarget):
+        async def forget(self, prompt_id: str) -> None:
+            await forgets.wait()
+            await super().forget(prompt_id)
+
+    forgets = asyncio.Event()
+    target, engine = Slow(succeeded(output("a.bmp")), {"a.bmp": b"x"}), FakeEngine()
+    engine.pid = 1
+    handler = handler_for(target, engine)
+    assert "error" not in await asyncio.wait_for(handler("1", OURS, silent), 5.0)
+    following = asyncio.create_task(handler("2", OURS, silent))
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(handler.ready(), 0.05)
+    first = [run.job_id for run in target.requests]
+    assert len(first) == 1
+    forgets.set()
+    assert "error" not in await asyncio.wait_for(following, 5.0)
+    assert target.forgotten[:1] == first
+    await handler.close()
+    assert target.forgotten == [run.job_id for run in target.requests]
 
 
 async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed() -> None:
@@ -275,7 +303,8 @@ async def test_a_report_that_fails_does_not_fail_the_job() -> None:
 
 async def test_a_stopped_job_is_cancelled_on_the_engine(temp: Path) -> None:
     target = EngineTarget([Started(), 60.0])
-    task = asyncio.create_task(handler_for(target)("j", OURS, silent))
+    handler = handler_for(target)
+    task = asyncio.create_task(handler("j", OURS, silent))
     while not target.requests:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.02)
@@ -283,6 +312,7 @@ async def test_a_stopped_job_is_cancelled_on_the_engine(temp: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert target.cancelled == [f"remote-{target.requests[0].job_id}"]
+    await handler.close()
     assert list(temp.iterdir()) == []
 
 

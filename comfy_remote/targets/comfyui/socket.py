@@ -41,7 +41,7 @@ class ComfyUISocket:
         self._reconnect = reconnect
         self._most_bytes = most_bytes
         self._http = http
-        self._client_id = client_id
+        self.client_id = client_id
         # Bounded: a reader that stops reading must not fill the memory with previews.
         self._messages: deque[tuple[Message, int]] = deque()
         self._bytes = 0
@@ -56,7 +56,17 @@ class ComfyUISocket:
         return self._opened.is_set()
 
     async def start(self) -> None:
-        """Open it, and return once it is open or the first try has failed."""
+        """Open it, and return once it is open or a try has failed.
+
+        One that is open forgets what has arrived: it was about another prompt.
+        """
+        if self._task is not None:
+            if self.connected:
+                self._messages.clear()
+                self._bytes = 0
+                return
+            await self.stop()
+        self._tried.clear()
         self._task = asyncio.create_task(self._run())
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._tried.wait(), _OPEN_TIMEOUT)
@@ -104,7 +114,7 @@ class ComfyUISocket:
             await asyncio.sleep(self._reconnect.seconds(failures + 1))
 
     async def _read(self) -> None:
-        url = self._http.url(f"ws?clientId={self._client_id}")
+        url = self._http.url(f"ws?clientId={self.client_id}")
         async with self._http.session.ws_connect(
             url,
             headers=self._http.authorization(),

@@ -53,6 +53,7 @@ from ..base import (
 )
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
+from .connection import ComfyUIConnection
 from .follow import FollowTimes, PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames
 from .queue import (
@@ -94,6 +95,7 @@ class ComfyUITarget:
             ``https``, or on this machine.
         times: How long it waits for what. A job that is given up may still be running.
         find: Looks for the ComfyUI when the target is opened: its name and its URL.
+        connection: An open one to that URL, which stays open; one of its own when ``None``.
 
     Raises:
         ConfigurationError: The URL is invalid, or the headers would travel in the clear.
@@ -107,11 +109,13 @@ class ComfyUITarget:
         headers: Mapping[str, SecretStr] | None = None,
         times: FollowTimes = FollowTimes(),  # noqa: B008 - frozen
         find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
+        connection: ComfyUIConnection | None = None,
     ) -> None:
         self._name = name or url.rstrip("/")
         self._headers = headers
         self._times = times
         self._find = find
+        self._connection = connection
         self._frames = FrameSpool()
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
@@ -132,23 +136,29 @@ class ComfyUITarget:
             check_key_is_safe(base_address(self.url))
         # An address that is its own name is said once: "ComfyUI at http://…".
         named = "" if self._name.rstrip("/") == self.url else f" ({self._name})"
-        self._http = HttpClient(
-            self.url, name=f"ComfyUI{named}", headers=self._headers, limits=self._times.requests
+        self._http = (
+            self._connection.http
+            if self._connection is not None
+            else HttpClient(
+                self.url, name=f"ComfyUI{named}", headers=self._headers, limits=self._times.requests
+            )
         )
 
     async def __aenter__(self) -> ComfyUITarget:
         if self._find is not None:
             self._name, url = await self._find()
             self._use(url)
-        await self._http.__aenter__()
+        if self._connection is None:
+            await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         for socket in list(self._sockets.values()):
-            await socket.stop()
+            await self._let_go(socket)
         self._sockets.clear()
         self._frames.close()
-        await self._http.__aexit__()
+        if self._connection is None:
+            await self._http.__aexit__()
 
     async def has_input(self, name: str) -> bool:
         """Whether ComfyUI's ``input`` folder has that file."""
@@ -166,10 +176,10 @@ class ComfyUITarget:
                     )
                     prompt, respelled = as_listed(prompt, schemas)
                 with answer_graded(_REFUSALS):
-                    ref = await self._post(request, prompt)
+                    ref = await self._post(request, prompt, socket.client_id)
         except BaseException:
             self._sockets.pop(request.job_id, None)  # none, if the target was closed meanwhile
-            await socket.stop()
+            await self._let_go(socket)
             raise
         self._notes[request.job_id] = [Log(str(one)) for one in respelled]
         if request.repo_list:
@@ -183,9 +193,17 @@ class ComfyUITarget:
         return ref
 
     def _socket_of(self, client_id: str) -> ComfyUISocket:
+        """The connection's, with an id of its own, or a new one."""
+        if self._connection is not None:
+            return self._connection.socket
         return ComfyUISocket(self._http, client_id, self._times.reconnect)
 
-    async def _post(self, request: RunRequest, prompt: Prompt) -> RemoteRef:
+    async def _let_go(self, socket: ComfyUISocket) -> None:
+        """Close a socket, unless it is the connection's."""
+        if self._connection is None:
+            await socket.stop()
+
+    async def _post(self, request: RunRequest, prompt: Prompt, client_id: str) -> RemoteRef:
         # The workflow may come with marks: they are for the page's ComfyUI, not for this one.
         extra: dict[str, JsonValue] = {**request.extra_data, CHOICE_KEY: {"target": None}}
         if request.workflow is not None:
@@ -193,7 +211,7 @@ class ComfyUITarget:
         body = {
             "prompt": prompt,
             "prompt_id": request.job_id,
-            "client_id": request.job_id,
+            "client_id": client_id,
             "extra_data": extra,
             **({"front": True} if request.front else {}),
         }
@@ -276,7 +294,7 @@ class ComfyUITarget:
                         event = replace(event, problems=problems, details=details)
                     yield names.event(event)
         finally:
-            await socket.stop()
+            await self._let_go(socket)
 
     async def cancel(self, ref: RemoteRef) -> None:
         """Take it out of the queue, or interrupt it if it runs; never another's prompt."""
