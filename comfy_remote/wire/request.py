@@ -101,6 +101,18 @@ class InputFileSent(BaseModel):
         return self
 
 
+class FileInput(BaseModel):
+    """A file for one input of one node, as comfy-gen's clients send it.
+
+    Attributes:
+        field: The input that names the file.
+    """
+
+    field: Annotated[str, Field(min_length=1)]
+    url: Address
+    filename: FileName
+
+
 def named_by_hash(payload: JsonValue) -> list[str]:
     """The SHA-256 of the files that a job's input names and does not bring, each once, as many as
     a `JobRequest` may have.
@@ -169,6 +181,7 @@ class JobRequest(BaseModel):
         workflow: The prompt in API format, or a workflow in UI format, which the worker converts.
             An object under ``prompt`` is also taken as the workflow.
         files: As ``images``, in our own form.
+        file_inputs: As ``files``, in comfy-gen's form: by the id of the node that loads it.
         overrides: ``{node id: {input: value}}``, set before the prompt runs.
         prompt: The positive text.
         prompt_node_id: The node that has it. If omitted, node 6 if that is a text encoder, else
@@ -192,6 +205,7 @@ class JobRequest(BaseModel):
     workflow: dict[str, JsonValue]
     images: list[InputImage] = []
     files: Annotated[list[InputFileSent], Field(max_length=_MOST_FILES)] = []
+    file_inputs: Annotated[dict[str, FileInput], Field(max_length=_MOST_FILES)] = {}
     overrides: dict[str, dict[str, JsonValue]] = {}
     prompt: str | None = None
     prompt_node_id: NodeId | None = None
@@ -208,6 +222,15 @@ class JobRequest(BaseModel):
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     comfy_org_api_key: SecretStr | None = None
     s3_config: S3Config | None = Field(default=None, alias="s3Config")
+
+    @model_validator(mode="after")
+    def _with_file_inputs(self) -> JobRequest:
+        for node_id, file in self.file_inputs.items():
+            self.files = [*self.files, InputFileSent(name=file.filename, url=file.url)]
+            named = {file.field: file.filename, **self.overrides.get(node_id, {})}
+            self.overrides = {**self.overrides, node_id: named}
+        self.file_inputs = {}
+        return self
 
     @classmethod
     def parse(cls, payload: JsonValue) -> JobRequest:

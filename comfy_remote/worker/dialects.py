@@ -169,6 +169,13 @@ class Dialect(ABC):
         del shows_values  # an answer cannot have them
         if found := self.can_hold(outputs):
             return found
+        if outputs:
+            raise ExecutionFailed(
+                "The workflow ran, and what it made are texts, which this form of answer does not "
+                "have.",
+                advice="Add a Save Image node, or another one that saves a file; or send "
+                f'"format": "{COMFY_REMOTE_1}" to get texts, too.',
+            )
         raise self._no_output(ExecutionFailed)
 
     def usable(self, stores: Sequence[Store]) -> list[Store]:

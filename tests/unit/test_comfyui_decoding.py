@@ -344,6 +344,33 @@ def test_files_under_any_key_and_texts_under_text() -> None:
     assert outputs[3].size == 5
 
 
+@pytest.mark.parametrize("name", ["t_00001.txt", "t_00001.md", "t_00001.json", "t_00001.csv"])
+def test_a_text_that_a_node_has_saved_arrives_once_and_is_shown(name: str) -> None:
+    """`SaveText` of ComfyUI lists the text, and the file that it has written."""
+    ui: dict[str, Any] = {"text": ["a cat"], "files": [_file(name, "notes")]}
+    [output] = outputs_of_node("5", ui)
+    assert (output.filename, output.subfolder, output.text) == (name, "notes", None)
+    assert shown_by_node(ui)["text"] == ["a cat"]
+
+
+@pytest.mark.parametrize(
+    ("ui", "names"),
+    [
+        # More than was saved.
+        (
+            {"text": ["a", "b"], "files": [_file("t.txt")]},
+            ["5_text_0.txt", "5_text_1.txt", "t.txt"],
+        ),
+        ({"text": ["a"], "files": [_file("t.safetensors")]}, ["5_text_0.txt", "t.safetensors"]),
+        ({"text": ["a"], "files": [_file("t.txt", kind="temp")]}, ["5_text_0.txt", "t.txt"]),
+        ({"text": ["a"], "images": [_file("t.png")]}, ["5_text_0.txt", "t.png"]),
+        ({"text": ["a"], "files": [5]}, ["5_text_0.txt"]),
+    ],
+)
+def test_a_text_that_may_not_be_in_a_file_is_an_output(ui: Any, names: list[str]) -> None:
+    assert [output.filename for output in outputs_of_node("5", ui)] == names
+
+
 def test_a_model_that_is_only_shown_is_an_output() -> None:
     (output,) = outputs_of_node("5", {"result": ["sub\\m.glb", {"position": 1}, "temp/bg.png"]})
     assert (output.kind, output.subfolder, output.filename) == ("3d", "sub", "m.glb")

@@ -15,6 +15,7 @@ from worker_fakes import EngineTarget, FakeEngine, connect_to, succeeded
 
 from comfy_remote.errors import ExecutionFailed, JobTimedOut, WorkflowInvalid
 from comfy_remote.events import Finished, JobState, Started
+from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.request import FORMATS
 from comfy_remote.wire.runpod import JobStatus
@@ -428,3 +429,13 @@ async def test_a_request_as_its_readme_has_them() -> None:
         "images": [{"filename": "a.bmp", "type": "base64", "data": "YWJj"}],
     }
     assert target.received == {"input_image_1.png": b"picture"}
+
+
+@pytest.mark.parametrize("form", ["plain", "images-b64"])
+async def test_a_form_without_texts_says_so_of_a_workflow_that_made_texts_only(form: str) -> None:
+    text = RemoteOutput("2", "text", "2_text_0.txt", text="a cat", key="text")
+    target = EngineTarget([Started(), Finished(JobState.SUCCEEDED, outputs=(text,))])
+    result, _ = await run({"workflow": FLUX, "format": form}, target)
+    assert "what it made are texts, which this form of answer does not have" in result["error"]
+    assert '"format": "comfy-remote/1"' in result["error"]
+    assert "Save Image" in result["error"]

@@ -56,6 +56,32 @@ def test_base64_arrives_byte_for_byte(tmp_path: Path, sent: str) -> None:
     assert file.sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
+def test_comfy_gens_file_inputs_are_files_and_set_the_inputs_that_load_them() -> None:
+    sent = {"field": "image", "url": "https://example.com/a.png", "filename": "ref.png"}
+    request = JobRequest.parse(
+        {
+            "workflow": {"3": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}},
+            "file_inputs": {"3": sent, "4": {**sent, "filename": "other.png"}},
+            "overrides": {"3": {"upload": "image"}, "4": {"image": "mine.png"}},
+        }
+    )
+    assert [(file.name, file.url) for file in request.files] == [
+        ("ref.png", "https://example.com/a.png"),
+        ("other.png", "https://example.com/a.png"),
+    ]
+    assert request.overrides == {
+        "3": {"image": "ref.png", "upload": "image"},
+        "4": {"image": "mine.png"},
+    }
+
+
+@pytest.mark.parametrize("change", [{"url": "https://["}, {"field": ""}, {"filename": None}])
+def test_file_inputs_that_are_not_valid_are_refused(change: dict[str, str]) -> None:
+    sent = {"field": "image", "url": "https://example.com/a.png", "filename": "ref.png", **change}
+    with pytest.raises(WorkflowInvalid, match="file_inputs"):
+        JobRequest.parse({"workflow": {}, "file_inputs": {"3": sent}})
+
+
 @pytest.mark.parametrize(
     "sent",
     [

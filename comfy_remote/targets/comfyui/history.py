@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _SILENT_SAVERS = {name for name, node in OUTPUT_NODES.items() if not node.lists_files}
+_SAVED_TEXTS = frozenset({".csv", ".json", ".md", ".txt"})  # as `SaveText` writes them
 _LONGEST_TRACEBACK = 8000
 _FILE_KEYS = {"filename", "subfolder", "type"}
 
@@ -109,13 +110,14 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
     Files are taken from any list of ``{filename, subfolder, type}``, whatever its key
     (``images``, ``gifs``, ``audio``, ``3d`` …): custom nodes choose their own. The same file
     under two keys is listed once. Texts are lists of strings under ``text``, and a model that
-    is shown in 3D is a path under ``result``.
+    is shown in 3D is a path under ``result``. A text that the node has saved is its file alone
+    (``SaveText`` lists both).
     """
     if not isinstance(ui, dict):
         return
     seen: set[tuple[str, str, str]] = set()
     for key, values in ui.items():
-        if not isinstance(values, list):
+        if not isinstance(values, list) or (key == "text" and _are_saved(values, ui.get("files"))):
             continue
         for index, value in enumerate(values):
             file = _named_file(key, value)
@@ -135,6 +137,19 @@ def outputs_of_node(node_id: str, ui: JsonValue) -> Iterator[RemoteOutput]:
                     text=value,
                     key=key,
                 )
+
+
+def _are_saved(texts: list[JsonValue], files: JsonValue) -> bool:
+    """Whether a node has saved the texts that it shows: there are as many files of text."""
+    named = [_named_file("files", file) for file in files] if isinstance(files, list) else []
+    saved = [
+        file
+        for file in named
+        if file is not None
+        and PurePosixPath(str(file["filename"])).suffix.lower() in _SAVED_TEXTS
+        and file.get("type") == "output"
+    ]
+    return bool(saved) and len(saved) == len(texts)
 
 
 def shown_by_node(ui: JsonValue) -> ShownValues:
