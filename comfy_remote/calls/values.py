@@ -78,12 +78,15 @@ class ValueForm:
         images: How IMAGE values are sent; see `media.values.encode`.
         adapters: For objects of other classes; see `media.values`.
         limits: What one result may need at most.
+        maps_files: Whether tensors may stay in the file that they are read from. Not on Windows,
+            which removes no file that is mapped.
     """
 
     tensors: Literal["numpy", "torch"] = "numpy"
     images: ImageFormat = "exact"
     adapters: Sequence[ObjectAdapter] = ()
     limits: ValueLimits = field(default_factory=ValueLimits)
+    maps_files: bool = os.name != "nt"
 
     def sent(self, value: object, type_: str = ANY) -> EncodedValue | JsonValue:
         """A value as it is sent: a plain JSON value, or a value file.
@@ -124,15 +127,14 @@ class ValueForm:
             ValueInvalid: The file is damaged, hostile, or beyond the limits.
         """
         found = (
-            # Windows removes no file that is mapped.
-            decode_value(
+            read_value(path, tensors=self.tensors, adapters=self.adapters, limits=self.limits)
+            if self.maps_files
+            else decode_value(
                 path.read_bytes(),
                 tensors=self.tensors,
                 adapters=self.adapters,
                 limits=self.limits,
             )
-            if os.name == "nt"
-            else read_value(path, tensors=self.tensors, adapters=self.adapters, limits=self.limits)
         )
         return DecodedValue(type_ if found.type == ANY else found.type, found.is_list, found.value)
 

@@ -223,3 +223,14 @@ async def test_a_redirect_of_a_value_is_refused(server: ScriptedServer, tmp_path
     server.on("GET /values/x", Answer(status=302, headers={"Location": "http://10.0.0.1/"}))
     with pytest.raises(TargetError, match="redirect"):
         await _received(server, {"type": "IMAGE", "url": "/values/x"}, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+@pytest.mark.parametrize("maps_files", [True, False])
+def test_on_windows_a_result_does_not_hold_its_file(tmp_path: Path, maps_files: bool) -> None:
+    """It could not be removed, nor the folder of the call that it is in."""
+    image = np.random.default_rng(1).random((1, 64, 64, 3), dtype=np.float32)
+    path = encode(image, "IMAGE").write_into(tmp_path)
+    decoded = ValueForm(maps_files=maps_files).read(path)
+    assert (str(path) in Path("/proc/self/maps").read_text()) is maps_files
+    assert np.array_equal(decoded.value, image)  # type: ignore[arg-type]
