@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from string import Formatter
 
 from ..advice import Fact, Hint, worded
+from ..targets.own_command import as_typed_here
 
 __all__ = ["WORDS", "for_terminal", "shell_quoted"]
 
@@ -204,8 +205,8 @@ class _Words(Formatter):
 
 
 def for_terminal(advice: str) -> str:
-    """Advice as the command line words it."""
-    return worded(advice, _words)
+    """Advice as the command line words it, with commands as they are typed here."""
+    return as_typed_here(worded(advice, _words))
 
 
 def shell_quoted(text: str) -> str:

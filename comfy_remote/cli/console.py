@@ -115,4 +115,6 @@ def redraw(message: str, columns: int | None = None) -> None:
 
 def resume_command(job_id: str) -> str:
     """The command that resumes a job."""
-    return f"comfy-remote jobs resume {job_id}"
+    from ..targets.own_command import own_command  # not for --help
+
+    return f"{own_command()} jobs resume {job_id}"

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 from ..advice import Fact, Hint, worded
 from ..clean import cleaned_error
 from ..errors import ComfyRemoteError
+from ..targets.own_command import as_typed_here, own_command
 from ..types import JsonValue
 
 __all__ = ["WORDS", "error_json", "for_page", "in_page_words", "shown_error"]
@@ -86,8 +87,8 @@ WORDS: dict[Hint, str] = {
 
 
 def for_page(advice: str) -> str:
-    """Advice as ComfyUI's page shows it."""
-    return worded(advice, _words)
+    """Advice as ComfyUI's page shows it, with commands as they are typed here."""
+    return as_typed_here(worded(advice, _words))
 
 
 def shown_error(error: ComfyRemoteError) -> ComfyRemoteError:
@@ -99,6 +100,8 @@ def shown_error(error: ComfyRemoteError) -> ComfyRemoteError:
 def error_json(error: ComfyRemoteError) -> dict[str, JsonValue]:
     """The error for our scripts in the page, which say advice by its code in other languages."""
     coded = cleaned_error(error).to_json()
+    if isinstance(hint := coded.get("hint"), dict):
+        hint["command"] = own_command()
     return {**coded, **shown_error(error).to_json()}
 
 

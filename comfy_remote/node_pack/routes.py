@@ -30,6 +30,7 @@ from ..media.received_inputs import InputFolder
 from ..targets.base import WaitsForWorkers, server_of
 from ..targets.kinds import typed_target
 from ..targets.opening import open_target
+from ..targets.own_command import own_command
 from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
@@ -153,7 +154,12 @@ def routes(
     async def address_state(request: web.Request) -> JsonValue:
         target = _required(request, "target")
         address = await asyncio.to_thread(unconfirmed_address, target)
-        return {"target": target, "confirmed": address is None, "address": address}
+        return {
+            "target": target,
+            "confirmed": address is None,
+            "address": address,
+            "command": own_command(),
+        }
 
     @table.post("/remote/addresses")
     @json_route

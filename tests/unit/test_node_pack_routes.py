@@ -33,6 +33,7 @@ from comfy_remote.node_pack.saved_images import MAX_IMAGES
 from comfy_remote.node_pack.switch import Switch
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.targets.own_command import own_command
 from comfy_remote.version import __version__
 
 KEY = "rpa_planted_key_that_must_not_show"
@@ -270,7 +271,7 @@ async def test_no_address_is_opened_that_nobody_has_confirmed(page: Page) -> Non
 
         origin = str(page.http.make_url("")).rstrip("/")
         wanted = {"target": f"{url}/"}
-        state = {"target": f"{url}/", "confirmed": False, "address": url}
+        state = {"target": f"{url}/", "confirmed": False, "address": url, "command": own_command()}
         assert await page.get(f"/remote/addresses?target={url}/") == (200, state)
         # A person says yes, in the page; no other page, and no program for them.
         for headers in ({}, {"Origin": "http://evil.example"}):

@@ -15,6 +15,7 @@ from ...jobs.job import Job
 from ...jobs.output import Output
 from ...outputs import OutputKind
 from ...targets.base import RunRequest, not_returned
+from ...targets.own_command import own_command
 from ...units import dollars
 from ...workflow.prompt import Prompt
 from .watched import NodeRun
@@ -64,7 +65,7 @@ class RemoteRun(NodeRun):
             if finished is not None and finished.error is not None and finished.outputs:
                 self.watcher.log(
                     f"Before it failed, the job had saved {len(finished.outputs)}: "
-                    f"`comfy-remote jobs resume {job.id}` fetches them.",
+                    f"`{own_command()} jobs resume {job.id}` fetches them.",
                     "warning",
                 )
             made = await collect(job)
@@ -78,7 +79,7 @@ class RemoteRun(NodeRun):
         return made
 
     def _again(self, run_id: str) -> str:
-        return f" Try again with `comfy-remote jobs cancel {run_id}`."
+        return f" Try again with `{own_command()} jobs cancel {run_id}`."
 
     def _summary(self, estimate: RunEstimate, finished: Finished | None) -> str:
         text = f"Done on {self.where} in {self.elapsed:.0f} s"

@@ -16,9 +16,9 @@ import { t, tWith } from './words.js'
  * @throws {import('./remote_api.js').RemoteError}
  */
 export async function mayUse(target) {
-  const { confirmed, address } = await getAddress(target)
+  const { confirmed, address, command } = await getAddress(target)
   if (confirmed || address === null) return true
-  if (!(await ask(address, []))) return false
+  if (!(await ask(address, [], command))) return false
   await postAddress(target)
   return true
 }
@@ -54,8 +54,9 @@ async function confirmAll({ address, nodes }) {
     if (asking.has(one)) return false
     asking.add(one)
     try {
-      if ((await getAddress(one)).confirmed) continue
-      if (!(await ask(one, nodes.filter((node) => node.address === one)))) return false
+      const { confirmed, command } = await getAddress(one)
+      if (confirmed) continue
+      if (!(await ask(one, nodes.filter((node) => node.address === one), command))) return false
       await postAddress(one)
     } catch (error) {
       showError(t('notConfirmed'), error)
@@ -73,9 +74,10 @@ const asking = new Set()
 /**
  * @param {string} address
  * @param {AskingNode[]} nodes  That name it; empty where the person did.
+ * @param {string} command  What to type for comfy-remote.
  * @returns {Promise<boolean>}
  */
-function ask(address, nodes) {
+function ask(address, nodes, command) {
   const names = nodes.map(({ title, node_id }) => t('nodeWithId', { title, id: node_id }))
   const byNodes = names.length > 0
   return new Promise((resolve) => {
@@ -99,7 +101,7 @@ function ask(address, nodes) {
         'p',
         { class: 'comfy-remote-foot' },
         ...tWith('askOnce', {
-          list: element('code', {}, 'comfy-remote trust --list'),
+          list: element('code', {}, `${command} trust --list`),
           remove: element('code', {}, '--remove')
         })
       )

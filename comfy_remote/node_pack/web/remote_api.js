@@ -46,7 +46,14 @@ import { adviceFor, t } from './words.js'
  * @typedef {object} Failure
  * @property {string} message
  * @property {string} advice  What to do about it; may be empty.
- * @property {{code: string, facts: Record<string, string | number>}} [hint]  The same by code.
+ * @property {Hint} [hint]  The same by code.
+ */
+
+/**
+ * @typedef {object} Hint
+ * @property {string} code
+ * @property {Record<string, string | number>} facts
+ * @property {string} [command]  What to type for comfy-remote where the server runs.
  */
 
 /**
@@ -206,8 +213,8 @@ export function getAdditions(target) {
 
 /**
  * @param {string} target  A name or an address.
- * @returns {Promise<{target: string, confirmed: boolean, address: string | null}>} The address that
- *   nobody has confirmed yet, if there is one.
+ * @returns {Promise<{target: string, confirmed: boolean, address: string | null, command: string}>} The
+ *   address that nobody has confirmed yet, if there is one; what to type for comfy-remote there.
  */
 export function getAddress(target) {
   return ask(`/remote/addresses?target=${encodeURIComponent(target)}`)

@@ -24,12 +24,12 @@ export function t(key, values = {}) {
 /**
  * What to do about an error, as the page words it by its code.
  *
- * @param {{code: string, facts: Record<string, string | number>}} hint
+ * @param {import('./remote_api.js').Hint} hint
  * @returns {string | null} null where the server's own words are shown.
  */
-export function adviceFor({ code, facts }) {
+export function adviceFor({ code, facts, command }) {
   const text = advice[language()]?.[code]
-  return text ? filled(text, facts) : null
+  return text ? filled(text.replaceAll('comfy-remote ', () => `${command ?? 'comfy-remote'} `), facts) : null
 }
 
 /**
