@@ -28,11 +28,12 @@ from ..types import JsonValue
 from ..units import size_text
 from .address import POD_PROXY
 from .retry import retry_after
+from .system_advice import LOCAL_NETWORK, certificates_missing, is_kept_from_local_network
 
 __all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
-_EXPIRED, _NOT_YET_VALID, _OTHER_NAME = 10, 9, (62, 64)
+_EXPIRED, _NOT_YET_VALID, _NO_ISSUER, _OTHER_NAME = 10, 9, 20, (62, 64)
 BY_PROXY = "by_proxy"
 """In the details of a refusal that came from something in front of the target."""
 
@@ -100,6 +101,8 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
         advice = "Write http:// instead of https://, or give the port that speaks https."
     elif isinstance(error, aiohttp.ClientConnectorError):
         why = error.strerror or str(error.os_error)
+        if is_kept_from_local_network(error.os_error):
+            advice = LOCAL_NETWORK
     elif isinstance(error, aiohttp.ClientResponseError):
         why = error.message  # not its text, which has the whole URL
     elif isinstance(error, aiohttp.InvalidURL):
@@ -129,6 +132,8 @@ def _distrust(error: Exception) -> tuple[str, str]:
     file = os.environ.get("SSL_CERT_FILE", "")
     if file and not Path(file).is_file():
         return why, f"SSL_CERT_FILE names {file}, which is not there. Correct it."
+    if code == _NO_ISSUER and not file and (advice := certificates_missing()):
+        return why, advice
     return (
         why,
         "If it is your own certificate, set SSL_CERT_FILE (or, for a worker, its CA file) to the "

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
@@ -26,11 +29,12 @@ from comfy_remote.errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from comfy_remote.net import http
+from comfy_remote.net import answers, http
 from comfy_remote.net.address import base_address, is_loopback
 from comfy_remote.net.answers import Response, error_of, unreachable
 from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff
+from comfy_remote.net.system_advice import certificates_missing, is_kept_from_local_network
 
 KEY = "planted-key-0123456789"
 
@@ -518,6 +522,52 @@ def test_what_is_wrong_with_a_certificate_is_said(
     error = unreachable(_CertificateError(code, words), "The box")
     assert re.search(message, error.message)
     assert re.search(advice, error.advice)
+
+
+def verify_paths(file: str | None, folder: str | None) -> ssl.DefaultVerifyPaths:
+    return ssl.get_default_verify_paths()._replace(cafile=file, capath=folder)
+
+
+@pytest.mark.parametrize(
+    ("platform", "paths", "advice"),
+    [
+        ("darwin", (None, None), "Install Certificates.command"),
+        ("linux", (None, None), "ca-certificates"),
+        ("win32", (None, None), None),  # the system's own store
+        ("darwin", ("/etc/ssl/cert.pem", None), None),
+        ("linux", (None, "/etc/ssl/certs"), None),
+    ],
+)
+def test_a_python_without_certificates_is_said(
+    platform: str, paths: tuple[str | None, str | None], advice: str | None
+) -> None:
+    """Python from python.org has none on macOS before its own program has run."""
+    said = certificates_missing(verify_paths(*paths), platform)
+    assert (advice in said) if advice and said else said is advice
+
+
+def test_the_error_names_what_python_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    lacking = verify_paths(None, None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: lacking)
+    no_issuer = _CertificateError(20, "unable to get local issuer certificate")
+    assert "no certificates" in unreachable(no_issuer, "RunPod").advice
+    own = _CertificateError(18, "self-signed certificate")
+    assert "your own certificate" in unreachable(own, "The box").advice
+
+
+_KEY: Any = ("10.0.0.5", 8188, False, True, None, None, None)
+
+
+def test_macos_may_keep_a_program_from_the_local_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_route = OSError(errno.EHOSTUNREACH, "No route to host")
+    assert is_kept_from_local_network(no_route, "darwin")
+    assert not is_kept_from_local_network(no_route, "linux")
+    assert not is_kept_from_local_network(OSError(errno.ECONNREFUSED, "refused"), "darwin")
+    monkeypatch.setattr(answers, "is_kept_from_local_network", lambda _error: True)
+    error = unreachable(aiohttp.ClientConnectorError(ConnectionKey(*_KEY), no_route), "The box")
+    assert "Privacy & Security > Local Network" in error.advice
+    assert error.details == {"never_sent": True}
 
 
 def test_an_ssl_cert_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
