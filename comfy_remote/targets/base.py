@@ -14,7 +14,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..errors import ComfyRemoteError, InputFileMissing, SubmissionUnknown
 from ..events import DidItRun, Event
@@ -22,6 +22,9 @@ from ..outputs import RemoteOutput
 from ..types import JsonValue
 from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
+
+if TYPE_CHECKING:
+    from ..wire.installed import Installed
 
 __all__ = [
     "CHOICE_KEY",
@@ -182,6 +185,8 @@ class Capabilities:
         memory_free: Likewise, of what is free now.
         fetches_models: Whether it fetches the models of a `RunRequest` that it lacks: ``False``
             where whoever runs it has not allowed that, ``None`` where it never could.
+        installed: Packs, models and what else computes its results, exactly; ``None`` when the
+            target cannot say.
     """
 
     nodes: Mapping[str, JsonValue] | None
@@ -190,6 +195,7 @@ class Capabilities:
     memory_total: int | None = None
     memory_free: int | None = None
     fetches_models: bool | None = None
+    installed: Installed | None = None
 
 
 @dataclass(frozen=True, slots=True)

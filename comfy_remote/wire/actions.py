@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, JsonValue, StringConstraints, ValidationE
 
 from ..errors import TargetError, WorkflowInvalid
 from ..json_text import problems_in
+from .installed import Installed
 
 __all__ = [
     "LARGEST_PART",
@@ -84,6 +85,7 @@ class DescribeAnswer(BaseModel):
         versions: Of ``comfy-remote``, ``python``, ``pytorch`` and ``comfyui``.
         worker: The worker's id.
         fetches_models: Whether the worker may fetch models for a job that runs a workflow.
+        installed: What computes its results, exactly; ``None`` from an older worker.
     """
 
     status: Literal["success"] = "success"
@@ -98,6 +100,7 @@ class DescribeAnswer(BaseModel):
     versions: dict[str, str] = {}
     worker: str | None = None
     fetches_models: bool = False
+    installed: Installed | None = None
 
 
 class HealthAnswer(BaseModel):

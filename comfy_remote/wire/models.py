@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from .actions import parse_input
+from .installed import ModelFile
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,22 +103,6 @@ class PruneAnswer(BaseModel):
     pruned: list[str]
     kept: list[str] = []
     notes: list[str] = []
-
-
-class ModelFile(BaseModel):
-    """One model that is there.
-
-    Attributes:
-        name: Relative to its folder, ``/`` between parts: what a workflow calls it.
-        size: Bytes; ``None`` when the target does not say.
-        fetched_from: Where the worker fetched it from; ``None`` if it did not.
-        pinned: Whether pruning leaves it.
-    """
-
-    name: str
-    size: int | None = Field(default=None, ge=0)
-    fetched_from: str | None = None
-    pinned: bool = False
 
 
 class ModelsAnswer(BaseModel):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, JsonValue
 
 from ..errors import ComfyRemoteError
 from ..events import Progress
+from ..secrets import redact
 from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
 from ..version import __version__
 from ..wire.actions import (
@@ -27,12 +28,14 @@ from ..wire.actions import (
     pack_nodes,
     parse_input,
 )
+from ..wire.installed import Installed
 from ..wire.models import ModelsAnswer, ModelsRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
 from .models.downloads import Say
 from .models.library import ModelLibrary
 from .models.plan import free_bytes
+from .packs import custom_node_folders, installed_packs, lasting_arguments
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import KeptFiles
@@ -50,9 +53,17 @@ __all__ = [
 
 
 async def describe(
-    target: ComfyUITarget, payload: JsonValue, worker: str | None, *, fetches_models: bool = False
+    target: ComfyUITarget,
+    payload: JsonValue,
+    settings: WorkerSettings,
+    library: ModelLibrary,
+    *,
+    ours: bool,
 ) -> DescribeAnswer:
     """What the engine has installed, and whether the worker may fetch models for a workflow.
+
+    Args:
+        ours: Whether the engine was started here: then its folders can be looked into.
 
     Raises:
         TargetError: The engine cannot be asked.
@@ -64,18 +75,27 @@ async def describe(
     nodes_hash = hashlib.sha256(document).hexdigest()
     new = request.known != nodes_hash
     device = _first_device(stats)
+    listed, names = await models_listed(target), _packs(nodes)
+    folders = custom_node_folders(stats, settings.models.volume) if ours else []
+    versions = _versions(stats)
     return DescribeAnswer(
         nodes_hash=nodes_hash,
         nodes=await asyncio.to_thread(pack_nodes, document) if new else None,
-        models=await models_listed(target),
-        packs=_packs(nodes),
+        models=listed,
+        packs=names,
         device=device_of(stats),
         vram_total=_bytes(device, "vram_total"),
         vram_free=_bytes(device, "vram_free"),
         engine=engine_of(stats),
-        versions=_versions(stats),
-        worker=worker,
-        fetches_models=fetches_models,
+        versions=versions,
+        worker=settings.worker,
+        fetches_models=settings.models.download is True,
+        installed=Installed(
+            torch=versions.get("pytorch"),
+            arguments=[redact(one) for one in lasting_arguments(stats)],
+            packs=await asyncio.to_thread(installed_packs, names, folders),
+            models=await library.details(listed),
+        ),
     )
 
 

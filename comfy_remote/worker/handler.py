@@ -128,6 +128,12 @@ class JobHandler:
         Raises:
             asyncio.CancelledError: The job was stopped, and cancelled on the engine.
         """
+        with self._parts.models.hashing_paused():
+            return await self._answered(job_id, payload, report)
+
+    async def _answered(
+        self, job_id: str, payload: JsonValue, report: Report
+    ) -> dict[str, JsonValue]:
         begun = time.monotonic()
         payload = _lenient(payload)
         saved: dict[str, JsonValue] | None = None
@@ -255,12 +261,11 @@ class JobHandler:
     async def _about_worker(self, action: str, payload: JsonValue) -> BaseModel:
         if action == "fetch":
             return await fetch_part(self._parts.kept, payload)
-        worker = self._settings.worker
         async with self._parts.connect(await self._engine.ready()) as target:
             if action == "health":
-                return await health(target, self._settings.folder, worker)
-            fetches = self._settings.models.download is True
-            return await describe(target, payload, worker, fetches_models=fetches)
+                return await health(target, self._settings.folder, self._settings.worker)
+            ours = self._engine.pid is not None
+            return await describe(target, payload, self._settings, self._parts.models, ours=ours)
 
 
 def _lenient(payload: JsonValue) -> JsonValue:

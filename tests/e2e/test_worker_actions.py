@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import real_comfyui
+from model_server import sha256
 from pydantic import JsonValue, SecretStr
 
 from comfy_remote.errors import OutputLost
@@ -19,6 +22,8 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.actions import DescribeAnswer, HealthAnswer, unpack_nodes
+from comfy_remote.wire.installed import Installed
+from comfy_remote.worker.actions import models_of
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.settings import WorkerSettings
@@ -92,6 +97,8 @@ async def test_a_worker_describes_itself_and_is_remembered(
 ) -> None:
     memory = tmp_path / "memory"
     async with target(gateway, memory=memory) as made:
+        # ComfyUI 0.3.64 makes the folder input/3d when it is first asked, and lists it then.
+        await made.act({"action": "describe"})
         answer = DescribeAnswer.model_validate(await made.act({"action": "describe"}))
         assert answer.nodes is not None
         nodes = unpack_nodes(answer.nodes)
@@ -104,6 +111,10 @@ async def test_a_worker_describes_itself_and_is_remembered(
         )
         assert (again.nodes, again.nodes_hash) == (None, answer.nodes_hash)
 
+        assert answer.installed is not None
+        assert answer.installed.torch == answer.versions.get("pytorch")
+        assert set(answer.installed.models) == set(answer.models)
+
         health = HealthAnswer.model_validate(await made.act({"action": "health"}))
         assert health.engine == answer.engine
         assert health.disk_free
@@ -111,6 +122,7 @@ async def test_a_worker_describes_itself_and_is_remembered(
         found = await made.describe()
         assert found.nodes == nodes
         assert (found.engine, found.device) == (answer.engine, answer.device)
+        assert found.installed == answer.installed
         kept = list(memory.iterdir())
         assert kept
         if os.name == "posix":
@@ -121,6 +133,68 @@ async def test_a_worker_describes_itself_and_is_remembered(
     async with target(gateway, memory=memory) as other:
         assert (await other.describe()).nodes == nodes
     assert gateway.queue.health().jobs == asked, "nobody was asked again"
+
+
+_PACK = """
+class Thing:
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def run(self):
+        return (1,)
+
+
+NODE_CLASS_MAPPINGS = {"ThingOfAPack": Thing}
+"""
+
+
+@pytest.mark.comfyui
+async def test_a_comfyui_says_what_computes_its_results(tmp_path: Path) -> None:
+    """Packs with version and content, models with size and hash, torch and arguments."""
+    base, content = tmp_path / "comfy", b"weights" * 1000
+    pack = base / "custom_nodes" / "a-pack"
+    pack.mkdir(parents=True)
+    (pack / "__init__.py").write_text(_PACK)
+    (pack / "pyproject.toml").write_text('[project]\nname = "a-pack"\nversion = "2.0.1"\n')
+    (base / "models" / "loras").mkdir(parents=True)
+    (base / "models" / "loras" / "a.safetensors").write_bytes(content)
+    arguments = f"--cpu --base-directory '{base}' --reserve-vram 1.5"
+    environ = {**os.environ, "COMFYUI_ARGS": arguments}
+    engine = Engine.named(str(real_comfyui()), environ)
+    settings = WorkerSettings(folder=tmp_path / "worker")
+    handler = JobHandler(engine, settings, models=models_of(engine, settings), environ=environ)
+
+    async def described() -> Installed:
+        answer = DescribeAnswer.model_validate(
+            await handler("1", {"action": "describe", "format": "comfy-remote/1"}, quiet)
+        )
+        assert answer.installed is not None
+        return answer.installed
+
+    async def quiet(_: object) -> None:
+        """Nobody looks."""
+
+    try:
+        first = await described()
+        assert first.torch
+        assert first.torch[0].isdigit()
+        assert first.arguments == ["--cpu", "--reserve-vram", "1.5"]
+        [found] = [one for one in first.packs if one.name == "a-pack"]
+        assert (found.registry_id, found.version) == ("a-pack", "2.0.1")
+        assert found.content is not None
+        [model] = first.models["loras"]
+        assert (model.name, model.size) == ("a.safetensors", len(content))
+        deadline = time.monotonic() + 30
+        while (await described()).models["loras"][0].sha256 is None:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(2.5)  # without a job
+        assert (await described()).models["loras"][0].sha256 == sha256(content)
+    finally:
+        engine.stop()
 
 
 async def test_what_a_worker_takes_too_long_to_say_is_known_later(gateway: GatewayServer) -> None:

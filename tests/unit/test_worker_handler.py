@@ -135,7 +135,14 @@ async def test_models_are_listed_by_the_engine_where_no_folder_is_known() -> Non
         "status": "success",
         "models": {
             "checkpoints": [
-                {"name": "sd/a.safetensors", "size": None, "fetched_from": None, "pinned": False}
+                {
+                    "name": "sd/a.safetensors",
+                    "size": None,
+                    "modified": None,
+                    "sha256": None,
+                    "fetched_from": None,
+                    "pinned": False,
+                }
             ]
         },
     }

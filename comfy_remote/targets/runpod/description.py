@@ -206,4 +206,5 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
         memory_total=answer.vram_total,
         memory_free=answer.vram_free,
         fetches_models=answer.fetches_models,
+        installed=answer.installed,
     )

@@ -18,6 +18,7 @@ __all__ = [
     "OUR_FOLDER",
     "ModelFolders",
     "PartFile",
+    "ever_fetched",
     "folder_of",
     "safe_model_name",
     "volume_report",
@@ -145,10 +146,12 @@ class ModelFolders:
 
     def shown(self, path: Path) -> str:
         """A model's path for an answer: relative to its models folder, ``/`` between parts."""
-        for root in self.roots:
-            if path.is_relative_to(root):
-                return path.relative_to(root).as_posix()
-        return path.name
+        root = self.root_of(path)
+        return path.name if root is None else path.relative_to(root).as_posix()
+
+    def root_of(self, path: Path) -> Path | None:
+        """The models folder that a path is in."""
+        return next((root for root in self.roots if path.is_relative_to(root)), None)
 
     def models(self) -> Iterator[tuple[str, str, Path]]:
         """All models: folder, name in it, path. One that two roots have comes once."""
@@ -205,6 +208,11 @@ class PartFile:
         """Throw it away."""
         for path in (self.path, self.note):
             discard(path)
+
+
+def ever_fetched(root: Path) -> bool:
+    """Whether anything was ever fetched, or begun to be, into a models folder."""
+    return any((root / OUR_FOLDER / notes).is_dir() for notes in ("files", "parts"))
 
 
 def volume_report(volume: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,13 +18,13 @@ from ...media.files import storage_errors
 from ...wire.models import CheckAnswer, EnsureAnswer, ModelFile, ModelsAnswer, PruneAnswer
 from ...wire.repo_list import ModelLine
 from .downloads import Downloads, Say
-from .folders import OUR_FOLDER, ModelFolders, folder_of, safe_model_name
+from .folders import ModelFolders, ever_fetched, folder_of, safe_model_name
+from .hashes import IdleHashing, ModelHashes
 from .http import ModelHttp
 from .link import Link
 from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
 from .parts import PartLimits
 from .plan import (
-    FileHashes,
     Missing,
     Planner,
     Present,
@@ -79,7 +79,8 @@ class ModelLibrary:
         self._worker = worker
         self._part_limits = part_limits or PartLimits()
         self._presences: dict[Path, Presence] = {}
-        self._hashes: FileHashes = {}
+        self._hashes = ModelHashes()
+        self._hashing = IdleHashing(self._hashes, self._to_hash)
 
     async def ensure(
         self,
@@ -179,7 +180,7 @@ class ModelLibrary:
                 pruned=[], notes=["The list is empty: nothing was pruned. `everything` would."]
             )
         key = list_key(name, lines)
-        if (folders.root / OUR_FOLDER).is_dir():
+        if ever_fetched(folders.root):
             manifest = Manifest(folders.root)
             links = [(line, understand(line, self._settings)) for line in lines]
             await asyncio.to_thread(
@@ -197,12 +198,22 @@ class ModelLibrary:
         """All models that are there, by folder."""
         return await asyncio.to_thread(self._models)
 
+    async def details(self, listed: Mapping[str, Sequence[str]]) -> dict[str, list[ModelFile]]:
+        """What is known of the models that an engine lists, by its own folders and names."""
+        return await asyncio.to_thread(self._details, listed)
+
+    def hashing_paused(self) -> AbstractContextManager[None]:
+        """While inside, no model is read for its hash; when no job runs, they are."""
+        if not self._settings.hash_models or not self._folders().roots:
+            return contextlib.nullcontext()
+        return self._hashing.paused()
+
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:
         """While inside, no other worker prunes. Costs nothing where nothing was ever fetched."""
         try:
             root = self._folders().root
-            used = (root / OUR_FOLDER).is_dir()
+            used = ever_fetched(root)
         except ComfyRemoteError:
             used = False
         async with contextlib.AsyncExitStack() as stack:
@@ -244,7 +255,7 @@ class ModelLibrary:
             _raise_problems(_only(Problem, planned))
             missing = _only(Missing, planned)
             there = [one for one in planned if not isinstance(one, Problem)]
-            if missing or (folders.root / OUR_FOLDER).is_dir():
+            if missing or ever_fetched(folders.root):
                 paths = [folders.shown(one.path) for one in there]
                 await self._note_asked(folders.root, key, paths, needed=bool(missing))
             if missing:
@@ -291,7 +302,7 @@ class ModelLibrary:
     ) -> tuple[list[str], list[str], list[str]]:
         """What was removed, what stays, and why nothing was removed, if so."""
         links = [(line, understand(line, self._settings)) for line in lines]
-        if not (folders.root / OUR_FOLDER).is_dir():
+        if not ever_fetched(folders.root):
             return [], [], []  # nothing was ever fetched
         say("Pruning models")
 
@@ -328,16 +339,50 @@ class ModelLibrary:
         models: dict[str, list[ModelFile]] = {}
         with storage_errors(folders.root):
             for folder, name, path in folders.models():
-                entry = manifest.entry_of(path)
                 models.setdefault(folder, []).append(
-                    ModelFile(
-                        name=name,
-                        size=path.stat().st_size,
-                        fetched_from=entry.identity if entry else None,
-                        pinned=manifest.pinned(f"{folder}/{name}"),
-                    )
+                    self._file(folders, manifest, folder, name, path)
                 )
         return ModelsAnswer(models=models)
+
+    def _details(self, listed: Mapping[str, Sequence[str]]) -> dict[str, list[ModelFile]]:
+        folders = self._folders()
+        manifest = Manifest(folders.root) if folders.roots else None
+
+        def file(folder: str, name: str) -> ModelFile:
+            path = folders.find(folder, name)
+            if path is None or manifest is None:
+                return ModelFile(name=name)
+            try:
+                return self._file(folders, manifest, folder, name, path)
+            except OSError:
+                return ModelFile(name=name)
+
+        return {folder: [file(folder, name) for name in names] for folder, names in listed.items()}
+
+    def _file(
+        self, folders: ModelFolders, manifest: Manifest, folder: str, name: str, path: Path
+    ) -> ModelFile:
+        entry, root, status = manifest.entry_of(path), folders.root_of(path), path.stat()
+        known = self._hashes.known(root, path) if root is not None else None
+        return ModelFile(
+            name=name,
+            size=status.st_size,
+            modified=status.st_mtime,
+            sha256=entry.sha256 if entry else known,
+            fetched_from=entry.identity if entry else None,
+            pinned=manifest.pinned(f"{folder}/{name}"),
+        )
+
+    def _to_hash(self) -> list[tuple[Path, Path]]:
+        """The models whose hash is not on record: models folder and path of each."""
+        folders = self._folders()
+        manifest = Manifest(folders.root)
+        found = [(folders.root_of(path), path) for _, _, path in folders.models()]
+        return [
+            (root, path)
+            for root, path in found
+            if root is not None and manifest.entry_of(path) is None
+        ]
 
     def _folders(self) -> ModelFolders:
         return ModelFolders.of_worker(

@@ -10,16 +10,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
 
 from ...advice import Hint
 from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable, WorkflowInvalid
-from ...media.files import sha256_of
 from ...net.retry import Backoff, TryAgain, retried
 from ...units import size_text
 from ...wire.repo_list import ModelLine
 from .folders import ModelFolders, PartFile, folder_of, safe_model_name
+from .hashes import ModelHashes
 from .http import Answer, ModelHttp
 from .kinds import folder_of_file
 from .link import Link, Location, unavailable
@@ -28,7 +27,6 @@ from .settings import ModelSettings
 from .sources import understand
 
 __all__ = [
-    "FileHashes",
     "Missing",
     "Planner",
     "Present",
@@ -40,9 +38,6 @@ __all__ = [
     "part_key",
     "too_large",
 ]
-
-FileHashes: TypeAlias = dict[tuple[Path, int, int], str]
-"""SHA-256 by path, size and modification time: reading a model takes seconds."""
 
 _BACKOFF = Backoff(attempts=3, first=0.5, longest_asked=20.0)
 # What the rest of the system needs of a disk that is not a volume of its own.
@@ -102,7 +97,7 @@ class Planner:
     """Finds out what each line of a list needs. Changes nothing.
 
     Attributes:
-        hashes: Known SHA-256 of files, by path, size and time; added to.
+        hashes: Of the files that are there; added to.
         names_suffice: Whether a file that is there under the name is taken for the model, unless
             the line has a SHA-256. Then nobody is asked about it.
         refuse: Why nothing may be fetched, as an advice; ``None`` when it may. Then nobody is
@@ -113,7 +108,7 @@ class Planner:
     settings: ModelSettings
     folders: ModelFolders
     manifest: Manifest
-    hashes: FileHashes
+    hashes: ModelHashes
     names_suffice: bool = False
     refuse: str | None = None
 
@@ -250,11 +245,8 @@ class Planner:
             raise _not_now(location, error) from error
 
     async def _check_hash(self, there: Path, sha256: str) -> None:
-        status = there.stat()
-        key = (there, status.st_size, status.st_mtime_ns)
-        if key not in self.hashes:
-            self.hashes[key] = await asyncio.to_thread(sha256_of, there)
-        if self.hashes[key] != sha256:
+        root = self.folders.root_of(there) or there.parent
+        if await asyncio.to_thread(self.hashes.of, root, there) != sha256:
             raise self._another_file(there, "its SHA-256 is not the one in the list")
 
     def _another_file(self, there: Path, why: str) -> ModelUnavailable:

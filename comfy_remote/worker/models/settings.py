@@ -35,6 +35,7 @@ class ModelSettings:
             that asks for nothing else (``None``), or none at all (``False``).
         prune: Whether an ``ensure`` that does not say prunes.
         size_limit: Bytes that one model may have; ``None`` for no limit.
+        hash_models: Whether the hashes of models are computed while no job runs.
         hosts: ``HOST`` or ``HOST:PORT`` in a private network (or on this machine) that models
             may come from nevertheless. The three endpoints below are added to it.
         hugging_face: Hugging Face, or a mirror of it.
@@ -50,6 +51,7 @@ class ModelSettings:
     download: bool | None = None
     prune: bool = False
     size_limit: int | None = None
+    hash_models: bool = True
     hosts: frozenset[str] = frozenset()
     hugging_face: URL = field(default=URL(_HUGGING_FACE))
     hugging_face_token: SecretStr = field(default_factory=_nothing)
@@ -65,7 +67,8 @@ class ModelSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ModelSettings:
         """Read ``COMFY_REMOTE_MODELS_DIR``, ``COMFY_REMOTE_VOLUME``, ``DOWNLOAD_MODELS``,
-        ``PRUNE_MODELS``, ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_MODEL_HOSTS``,
+        ``PRUNE_MODELS``, ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_HASH_MODELS``,
+        ``COMFY_REMOTE_MODEL_HOSTS``,
         ``HF_ENDPOINT``, ``HF_TOKEN``, ``CIVITAI_ENDPOINT``, ``CIVITAI_TOKEN`` and ``R2_*``.
 
         Raises:
@@ -82,6 +85,8 @@ class ModelSettings:
             download=_yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
             prune=_yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
+            hash_models=_yes_or_no("COMFY_REMOTE_HASH_MODELS", text("COMFY_REMOTE_HASH_MODELS"))
+            is not False,
             hosts=host_list(environ, "COMFY_REMOTE_MODEL_HOSTS"),
             hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
             hugging_face_token=SecretStr(text("HF_TOKEN") or text("HUGGING_FACE_HUB_TOKEN")),

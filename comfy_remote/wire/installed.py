@@ -1,0 +1,66 @@
+"""What a worker says of the node packs and models that it has, exactly enough to compare two."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+__all__ = ["Installed", "InstalledPack", "ModelFile"]
+
+
+class InstalledPack(BaseModel):
+    """One node pack. What is not known is ``None``.
+
+    Attributes:
+        name: Its folder, or file, in ``custom_nodes``.
+        registry_id: Its id in the Comfy Registry, as it says itself.
+        version: As it says itself.
+        commit: That is checked out, 40 hex digits.
+        url: The repository that it was cloned from, without a login.
+        content: SHA-256 of its Python files, by their paths: two packs of one version that differ
+            have been changed by somebody.
+    """
+
+    name: str
+    registry_id: str | None = None
+    version: str | None = None
+    commit: str | None = None
+    url: str | None = None
+    content: str | None = None
+
+
+class ModelFile(BaseModel):
+    """One model that is there.
+
+    Attributes:
+        name: Relative to its folder, ``/`` between parts: what a workflow calls it.
+        size: Bytes; ``None`` when the target does not say.
+        modified: When it was changed last, in s since 1970; ``None`` likewise.
+        sha256: Of its content; ``None`` while the worker has not read it. It does so when no job
+            runs.
+        fetched_from: Where the worker fetched it from; ``None`` if it did not.
+        pinned: Whether pruning leaves it.
+    """
+
+    name: str
+    size: int | None = Field(default=None, ge=0)
+    modified: float | None = None
+    sha256: str | None = None
+    fetched_from: str | None = None
+    pinned: bool = False
+
+
+class Installed(BaseModel):
+    """What computes a worker's results, exactly.
+
+    Attributes:
+        torch: Its version, with that of CUDA: ``2.11.0+cu130``.
+        arguments: What ComfyUI was started with, but for addresses, folders and what else differs
+            from one start to the next.
+        packs: Those that its nodes come from.
+        models: Those that ComfyUI lists, by folder.
+    """
+
+    torch: str | None = None
+    arguments: list[str] = []
+    packs: list[InstalledPack] = []
+    models: dict[str, list[ModelFile]] = {}

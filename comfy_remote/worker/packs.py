@@ -1,0 +1,196 @@
+"""What an engine on this machine was started with, and the node packs in its ``custom_nodes``:
+version, commit and content of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from yarl import URL
+
+from ..types import JsonValue, as_list, mapping
+from ..wire.installed import InstalledPack
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["custom_node_folders", "installed_packs", "lasting_arguments"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
+_MOST_FILES = 5000
+_LARGEST_CONTENT = 64 * 1024 * 1024  # bytes of a pack's Python files
+# Differ from one start to the next, or between machines, and change no result.
+_PASSING = {
+    *("--listen", "--port", "--disable-auto-launch", "--auto-launch", "--verbose", "--log-stdout"),
+    *("--base-directory", "--input-directory", "--output-directory", "--temp-directory"),
+    *("--user-directory", "--models-directory", "--extra-model-paths-config", "--database-url"),
+    *("--preview-method", "--preview-size", "--dont-print-server", "--max-upload-size"),
+}
+_OTHERS = {"__pycache__", "node_modules", "venv"}
+
+
+def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Path]:
+    """Where an engine on this machine has its node packs.
+
+    Args:
+        stats: Its ``/system_stats``, whose ``argv`` says how it was started.
+        volume: Where a network volume is mounted, which may hold a whole ComfyUI.
+    """
+    words = _words(stats)
+    given = [part for word in words for part in word.split("=", 1)]
+    base = Path(words[0]).parent if words else None
+    if "--base-directory" in given[:-1]:
+        base = Path(given[given.index("--base-directory") + 1])
+    folders = [] if base is None else [base / "custom_nodes"]
+    return [one for one in (*folders, volume / "ComfyUI" / "custom_nodes") if one.is_dir()]
+
+
+def lasting_arguments(stats: Mapping[str, JsonValue]) -> list[str]:
+    """What an engine was started with, but for addresses and folders, in ``argv``'s order."""
+    kept: list[str] = []
+    skips = False
+    for word in _words(stats)[1:]:
+        if word.startswith("--"):
+            skips = word.partition("=")[0] in _PASSING
+        if not skips:
+            kept.append(word)
+    return kept
+
+
+def _words(stats: Mapping[str, JsonValue]) -> list[str]:
+    return [str(word) for word in as_list(mapping(stats.get("system")).get("argv"))]
+
+
+def installed_packs(names: Collection[str], folders: Sequence[Path]) -> list[InstalledPack]:
+    """What is known of packs, by their names in ``custom_nodes``, in the order of the names.
+    Blocking.
+    """
+    return [_pack(name, folders) for name in sorted(names)]
+
+
+def _pack(name: str, folders: Sequence[Path]) -> InstalledPack:
+    for folder in folders:
+        for path in (folder / name, folder / f"{name}.py"):
+            if path.exists():
+                registry_id, version = _what_it_says(path)
+                return InstalledPack(
+                    name=name,
+                    registry_id=registry_id,
+                    version=version,
+                    commit=_commit(path),
+                    url=_origin(path),
+                    content=_content(path),
+                )
+    return InstalledPack(name=name)
+
+
+def _what_it_says(path: Path) -> tuple[str | None, str | None]:
+    """Id and version of a pack's ``pyproject.toml``, which the registry asks for."""
+    try:
+        project = tomllib.loads(_text(path / "pyproject.toml")).get("project", {})
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None, None
+    project = project if isinstance(project, dict) else {}
+    name, version = project.get("name"), project.get("version")
+    return (
+        name if isinstance(name, str) else None,
+        version if isinstance(version, str) else None,
+    )
+
+
+def _commit(path: Path) -> str | None:
+    """What is checked out, read as git's repository layout has it (gitrepository-layout(5))."""
+    git = _git_folder(path)
+    head = _text(git / "HEAD").strip()
+    if head.startswith("ref: "):
+        ref = head.removeprefix("ref: ")
+        if ".." in ref or not ref.startswith("refs/"):
+            return None
+        head = _text(git / ref).strip() or _packed(git, ref)
+    return head if _COMMIT.fullmatch(head) else None
+
+
+def _packed(git: Path, ref: str) -> str:
+    for line in _text(git / "packed-refs").splitlines():
+        commit, _, name = line.partition(" ")
+        if name == ref:
+            return commit
+    return ""
+
+
+def _origin(path: Path) -> str | None:
+    """The address of ``origin``; a login in it is left out."""
+    section = ""
+    for line in _text(_git_folder(path) / "config").splitlines():
+        words = line.strip()
+        if words.startswith("["):
+            section = words
+        elif section == '[remote "origin"]' and words.partition("=")[0].strip() == "url":
+            return _without_login(words.partition("=")[2].strip())
+    return None
+
+
+def _without_login(address: str) -> str | None:
+    try:
+        url = URL(address)
+    except ValueError:
+        return None
+    if not url.absolute:
+        return address if "@" not in address or address.startswith("git@") else None
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def _git_folder(path: Path) -> Path:
+    """``.git``, which is a file that names the folder in a submodule."""
+    git = path / ".git"
+    named = _text(git) if git.is_file() else ""
+    return path / named.removeprefix("gitdir:").strip() if named.startswith("gitdir:") else git
+
+
+def _content(path: Path) -> str | None:
+    """SHA-256 of the Python files and their paths; ``None`` if they are too many."""
+    digest, size = hashlib.sha256(), 0
+    files = [path] if path.is_file() else sorted(_python_files(path))
+    if len(files) > _MOST_FILES:
+        return None
+    try:
+        for file in files:
+            content = file.read_bytes()
+            size += len(content)
+            if size > _LARGEST_CONTENT:
+                return None
+            name = file.name if file == path else file.relative_to(path).as_posix()
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+    except OSError:
+        return None
+    return digest.hexdigest() if files else None
+
+
+def _python_files(path: Path) -> Iterator[Path]:
+    found = 0
+    for at, folders, names in os.walk(path):
+        folders[:] = [one for one in folders if one not in _OTHERS and not one.startswith(".")]
+        for name in names:
+            if name.endswith(".py"):
+                found += 1
+                yield Path(at, name)
+                if found > _MOST_FILES:
+                    return
+
+
+def _text(path: Path) -> str:
+    """A small text; empty if it is not there or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_NOTE).decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,129 @@
+"""What a worker says of the node packs in its ComfyUI."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.types import JsonValue
+from comfy_remote.wire.installed import InstalledPack
+from comfy_remote.worker.packs import custom_node_folders, installed_packs, lasting_arguments
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """A clone as people have them."""
+    folder = tmp_path / "custom_nodes" / "ComfyUI-Thing"
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    (folder / "pyproject.toml").write_text('[project]\nname = "comfyui-thing"\nversion = "1.2.3"\n')
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    git(folder, "remote", "add", "origin", "https://me:planted@github.com/o/ComfyUI-Thing.git")
+    return folder
+
+
+def said(pack: Path) -> InstalledPack:
+    [found] = installed_packs([pack.name], [pack.parent])
+    return found
+
+
+def test_a_clone_has_version_commit_and_address(pack: Path) -> None:
+    found = said(pack)
+    assert (found.registry_id, found.version) == ("comfyui-thing", "1.2.3")
+    assert found.commit == git(pack, "rev-parse", "HEAD")
+    assert found.url == "https://github.com/o/ComfyUI-Thing.git"
+    assert found.content is not None
+
+
+def test_the_commit_is_found_however_git_keeps_it(pack: Path, tmp_path: Path) -> None:
+    commit = git(pack, "rev-parse", "HEAD")
+    git(pack, "pack-refs", "--all")
+    assert said(pack).commit == commit
+    git(pack, "checkout", "--quiet", "--detach")
+    assert said(pack).commit == commit
+    # As in a submodule: .git is a file that names the folder.
+    (pack / ".git").rename(tmp_path / "modules")
+    (pack / ".git").write_text(f"gitdir: {tmp_path / 'modules'}\n")
+    assert said(pack).commit == commit
+    (tmp_path / "modules" / "HEAD").write_text("ref: refs/../../../etc/passwd\n")
+    assert said(pack).commit is None
+
+
+def test_a_pack_that_somebody_has_changed_differs(pack: Path) -> None:
+    before = said(pack)
+    (pack / "nodes.py").write_text("x = 1\n")
+    after = said(pack)
+    assert (after.commit, after.version) == (before.commit, before.version)
+    assert after.content != before.content
+    # What Python writes by itself is not a change.
+    (pack / "__pycache__").mkdir()
+    (pack / "__pycache__" / "nodes.py").write_text("y = 2\n")
+    assert said(pack).content == after.content
+
+
+def test_the_content_does_not_depend_on_where_it_is(pack: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "ComfyUI-Thing"
+    copy.mkdir(parents=True)
+    (copy / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
+    assert said(copy).content == said(pack).content
+    assert said(copy).commit is said(copy).version is None
+
+
+def test_a_pack_of_one_file_and_one_that_is_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "custom_nodes"
+    folder.mkdir()
+    (folder / "single.py").write_text("x = 1\n")
+    gone, single = installed_packs({"single", "gone"}, [tmp_path / "none", folder])
+    assert gone == InstalledPack(name="gone")
+    assert single.content is not None
+    assert single.version is single.commit is single.url is None
+
+
+@pytest.mark.parametrize("text", ["", "[project", "project = 3", '[project]\nversion = ["1"]'])
+def test_a_pack_that_says_nothing_of_use_is_listed(pack: Path, text: str) -> None:
+    (pack / "pyproject.toml").write_text(text)
+    assert said(pack).version is None
+    assert said(pack).commit is not None
+
+
+def stats(*argv: str) -> dict[str, JsonValue]:
+    return {"system": {"argv": [*argv]}}
+
+
+def test_packs_are_looked_for_where_the_engine_has_them(tmp_path: Path) -> None:
+    for folder in ("ComfyUI/custom_nodes", "base/custom_nodes", "volume/ComfyUI/custom_nodes"):
+        (tmp_path / folder).mkdir(parents=True)
+    main, volume = f"{tmp_path}/ComfyUI/main.py", tmp_path / "volume"
+    on_volume = volume / "ComfyUI" / "custom_nodes"
+    assert custom_node_folders(stats(main), volume) == [
+        tmp_path / "ComfyUI" / "custom_nodes",
+        on_volume,
+    ]
+    with_base = stats(main, "--base-directory", f"{tmp_path}/base")
+    assert custom_node_folders(with_base, volume) == [tmp_path / "base" / "custom_nodes", on_volume]
+    assert custom_node_folders({}, tmp_path / "none") == []
+
+
+def test_arguments_that_change_no_result_are_left_out() -> None:
+    given = stats(
+        *("/ComfyUI/main.py", "--listen", "127.0.0.1", "--port", "4711", "--cpu"),
+        *("--disable-auto-launch", "--preview-method", "auto", "--base-directory=/tmp/x"),
+        *("--fp8_e4m3fn-unet", "--reserve-vram", "2.5", "--fast", "fp16_accumulation", "autotune"),
+    )
+    assert lasting_arguments(given) == [
+        *("--cpu", "--fp8_e4m3fn-unet", "--reserve-vram", "2.5"),
+        *("--fast", "fp16_accumulation", "autotune"),
+    ]
+    assert lasting_arguments({}) == []
