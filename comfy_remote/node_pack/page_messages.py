@@ -171,8 +171,8 @@ class PageMessages:
         data: dict[str, JsonValue] = {
             **self._where(node_id, str(node_class) if node_class else None),
             "executed": [*self._executed],
-            "exception_message": named(self._target, str(error)) if node_id else str(error),
-            "exception_type": kind if node_id and kind else f"Remote job on {self._target}",
+            "exception_message": named(self._target, str(error)),
+            "exception_type": kind if node_id and kind else "Remote job",
             "traceback": list(trace.splitlines(keepends=True)),
             "current_inputs": {},
             "current_outputs": [],

@@ -25,6 +25,8 @@ INVERT = HERE / "invert.json"
 SCALE = HERE / "scale_and_invert.json"
 """LoadImage 1 → ImageScale 2 → InvertOnlyThere 3 → SaveImage 4."""
 
+HAS_ERRORS = "(node.has_errors || app.lastNodeErrors?.[node.id])"
+
 WITH_ERRORS_TAB = (1, 40)
 """Newer pages show errors at the side, and have words of their own for many."""
 
@@ -61,7 +63,7 @@ def said(page: ComfyPage) -> str:
 
 def marked(page: ComfyPage, node_id: int) -> bool:
     """Whether the page marks a node as one with errors."""
-    return bool(page.node(node_id, "node.has_errors"))
+    return bool(page.node(node_id, HAS_ERRORS))
 
 
 def test_a_node_that_is_missing_there_is_marked_and_the_target_named(
@@ -77,7 +79,7 @@ def test_a_node_that_is_missing_there_is_marked_and_the_target_named(
     page.load(document)
     page.run()
     expect(page.toasts.filter(has_text="Not run on there").first).to_be_visible()
-    page.wait_for_node(3, "node.has_errors")
+    page.wait_for_node(3, HAS_ERRORS)
     words = said(page)
     assert f"there does not have the node {NOT_THERE}" in words
     assert "on there" in words
@@ -94,7 +96,7 @@ def test_a_model_that_is_missing_there_is_marked_and_the_target_named(
     page.run()
     told = page.toasts.filter(has_text="Not run on there").first
     expect(told).to_contain_text("nowhere.safetensors")
-    page.wait_for_node(2, "node.has_errors")
+    page.wait_for_node(2, HAS_ERRORS)
     assert "nowhere.safetensors" in said(page)
     assert page.history() == []
 
@@ -123,7 +125,7 @@ def test_a_target_that_does_not_answer_is_named_and_shown(page: ComfyPage) -> No
     page.run()
     expect(page.toasts.filter(has_text="Remote job on quiet failed").first).to_be_visible()
     words = said(page)
-    assert "Remote job on quiet: " in words
+    assert "On quiet: " in words
     assert not re.search(r"target_\w+|execution_failed|workflow_invalid", words), words
     # Another one works, and nothing of the first one is left.
     page.panel.get_by_label("Target", exact=True).select_option("there")

@@ -248,8 +248,8 @@ def test_a_failure_names_a_node_only_if_it_is_one_s(host: FakeHost) -> None:
     messages.moved(Progress(0, 3, "1", "LoadImage"))
     messages.failed(OutputTooLarge("Too much.", advice="Save less."))
     (_, error) = messages.history[-1]
-    assert (error["node_id"], error["exception_type"]) == ("", "Remote job on gpu")
-    assert error["exception_message"] == "Too much. Save less."
+    assert (error["node_id"], error["exception_type"]) == ("", "Remote job")
+    assert error["exception_message"] == "On gpu: Too much. Save less."
     failure = ExecutionFailed(
         "Broken.",
         details={
@@ -265,6 +265,27 @@ def test_a_failure_names_a_node_only_if_it_is_one_s(host: FakeHost) -> None:
     assert (error["node_id"], error["node_type"]) == ("2", "SaveImage")
     assert (error["exception_type"], error["traceback"]) == ("ValueError", ["a\n", "b\n"])
     assert error["exception_message"] == "On gpu: Broken."
+
+
+def test_a_job_that_waits_once_more_has_no_progress(host: FakeHost) -> None:
+    messages = _messages(host)
+    messages.moved(Progress(2, 3, "2", "SaveImage", estimated=True))
+    messages.waits_again()
+    messages.job(JobState.QUEUED)
+    (state, job) = [data for _, data, _ in host.sent][-2:]
+    assert state["nodes"] == {}
+    assert (job["state"], job["fraction"], job["estimated"]) == ("queued", 0, False)
+
+
+def test_nodes_that_were_too_quick_to_be_seen_have_run_for_the_page(host: FakeHost) -> None:
+    entry = QueueEntry(0, ID, PROMPT, {"client_id": "c"}, ["2"])
+    messages = PageMessages(host, entry, "gpu")  # type: ignore[arg-type]
+    messages.all_ran()
+    messages.succeeded()
+    states = [data["nodes"] for name, data, _ in host.sent if name == "progress_state"]
+    # A page removes an old preview from a node that it sees running, and from no other.
+    assert {n: one["state"] for n, one in states[0].items()} == {"1": "running", "2": "running"}
+    assert {n: one["state"] for n, one in states[-1].items()} == {"1": "finished", "2": "finished"}
 
 
 def test_progress_is_told_once_and_says_when_it_is_a_guess(host: FakeHost) -> None:

@@ -19,7 +19,9 @@ from comfy_remote.node_pack.nodes.part_run import PartRun
 from comfy_remote.node_pack.pack import install
 from comfy_remote.node_pack.part_document import PartDocument
 from comfy_remote.node_pack.switch import Switch
+from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.workflow.schema import Schemas
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 32, "batch_size": 1}},
@@ -90,6 +92,21 @@ async def test_without_marks_no_target_is_asked(post: Any) -> None:
     for workflow in ({"nodes": []}, marked(None), marked("gone", node_id=77)):
         status, answer = await post("/remote/cut", prompt=PROMPT, workflow=workflow)
         assert (status, answer["parts"]) == (200, [])
+
+
+async def test_a_comfyui_without_our_nodes_is_refused_before_anything_runs(
+    post: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: dict[str, Any] = {n: {} for n in ("LoadImage", "ImageInvert", "SaveImage")}
+
+    async def schemas(_pool: object, target: str) -> Schemas:
+        return Schemas(plain, target)
+
+    monkeypatch.setattr(TargetPool, "schemas", schemas)
+    status, answer = await post("/remote/cut", prompt=PROMPT, workflow=marked("there"))
+    assert (status, answer["error"]["code"]) == (400, "cut_impossible")
+    assert "Install the node pack comfy-remote on there" in answer["error"]["advice"]
+    assert [*answer["error"]["details"]["node_errors"]] == ["2"]
 
 
 @pytest.mark.usefixtures("quick_retries")
