@@ -45,7 +45,8 @@ from ..workflow.schema import Schemas
 from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interruption, started
 from .job import Job
 from .record import JobEntry, Record
-from .sent_inputs import SentInputs, request_to_json
+from .recorded_request import request_from_json, request_to_json
+from .sent_inputs import SentInputs, check_unchanged
 from .submission import Submission, Workflow, not_recorded, prepared, read, send
 
 if TYPE_CHECKING:
@@ -350,6 +351,7 @@ class Client:
         source: str,
         folder: Path | None = None,
         page: Mapping[str, JsonValue] | None = None,
+        again: str | None = None,
         timeout: float | None = None,
         begun: float | None = None,
     ) -> Job:
@@ -362,7 +364,7 @@ class Client:
                 named by their SHA-256 alone.
             source: As for `prepare`.
             folder: As for `submit`.
-            page: See `Record.add`.
+            page: See `Record.add`; ``again``, too.
             timeout: As for `submit`, like ``begun``.
 
         Raises:
@@ -389,7 +391,9 @@ class Client:
                 folder=folder.absolute() if folder else None,
                 prompt=request.prompt,
                 page=page,
-                request=request_to_json(request) if request.known_inputs else None,
+                request=request_to_json(request, whole=True) if request.known_inputs else None,
+                sent=request_to_json(request, whole=False),
+                again=again,
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")
@@ -436,6 +440,51 @@ class Client:
         if self.on_interrupt is not None:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
         return job
+
+    async def retry(
+        self,
+        job: JobEntry | str,
+        *,
+        folder: Path | None = None,
+        timeout: float | None = None,
+        begun: float | None = None,
+        on_sent: Callable[[int, int], None] | None = None,
+    ) -> Job:
+        """Run a recorded job once more: the same prompt, with the same files.
+
+        It is a further attempt, with an id of its own, on this client's target. The workflow in UI
+        format is not recorded, so it is not embedded in saved images.
+
+        Args:
+            job: Its id, at least the first four characters of it, or its entry in the record.
+            folder: As for `submit`, like the rest; where the first was to put its outputs by
+                default.
+
+        Raises:
+            JobNotFound: The record has no such job.
+            ConfigurationError: It has not ended.
+            InputFileMissing: One of its files is no longer there, or has changed.
+            ComfyRemoteError: As `submit`.
+        """
+        entry = await self.record.read(self.record.get, job) if isinstance(job, str) else job
+        if not entry.state.final:
+            raise ConfigurationError(
+                f"Job {entry.id} has not ended, as far as is known.",
+                advice=Hint.FIND_JOB(job_id=entry.id),
+            )
+        sent, job_id = await self.record.read(self.record.sent, entry.id), str(uuid.uuid4())
+        request = RunRequest(job_id, entry.prompt, repo_list="")
+        if sent is not None:
+            request = request_from_json(job_id, entry.prompt, sent) or request
+        await asyncio.to_thread(check_unchanged, request.files)
+        return await self.send(
+            replace(request, on_sent=on_sent),
+            source=entry.source,
+            folder=folder or entry.folder,
+            again=entry.id,
+            timeout=timeout,
+            begun=begun,
+        )
 
     async def resume(
         self, job: JobEntry | str, *, timeout: float | None = None, begun: float | None = None

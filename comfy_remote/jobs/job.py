@@ -51,7 +51,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .guessed_progress import estimate_progress, with_estimates
 from .output import JobOutput, Output
-from .record import JobEntry, Record, SavedOutput
+from .record import SAVED_BEFORE, JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
 
@@ -60,9 +60,6 @@ __all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 _log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
-
-SAVED_BEFORE = "outputs_saved"
-"""In the details of a failed job's error: how many outputs it had saved before."""
 
 _PROGRESS_RECORDED_EVERY = 1.0
 _MOST_WAITING = 3
@@ -451,6 +448,8 @@ class Job:
                 self._state = JobState.RUNNING
                 _log.debug("Job %s runs.", self.id)
                 self._write(self._record.state, self.id, self._state, at=time.time())
+            case Log(level="warning"):
+                self._write(self._record.warned, self.id, event.message, at=time.time())
             case Progress():
                 now = time.monotonic()
                 if now - self._recorded_progress >= _PROGRESS_RECORDED_EVERY:

@@ -8,23 +8,19 @@ whole.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
 
 from ..errors import InputFileMissing
 from ..events import Finished
 from ..media.files import sha256_of
 from ..targets.base import InputFile, KeepsInputs, RemoteRef, RunRequest, Target, input_errors
-from ..types import JsonValue
-from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
 from .record import Record
+from .recorded_request import request_from_json
 
-__all__ = ["SentInputs", "check_unchanged", "request_to_json"]
+__all__ = ["SentInputs", "check_unchanged"]
 
 # Below, a second submission would cost more than the bytes do.
 _SMALLEST = 256 * 1024
@@ -69,7 +65,7 @@ class SentInputs:
         sent a third time.
         """
         text = self._record.claim_request(ref)
-        request = None if text is None else _from_json(ref.job_id, prompt, text)
+        request = None if text is None else request_from_json(ref.job_id, prompt, text)
         if request is None:
             return None
         self._forget(request)
@@ -85,7 +81,7 @@ class SentInputs:
             since = time.time() - _REMEMBERED_SECONDS
             self._record.inputs_kept(self._keeper, hashes, since=since)
         text = self._record.drop_request(job_id)
-        request = None if text is None else _from_json(job_id, prompt, text)
+        request = None if text is None else request_from_json(job_id, prompt, text)
         if request is not None and end.error is not None:
             # Perhaps a worker of another kind, which does not understand hashes.
             self._forget(request)
@@ -102,54 +98,7 @@ def check_unchanged(files: Sequence[InputFile]) -> None:
             same = sha256_of(file.path) == file.sha256
         if not same:
             raise InputFileMissing(
-                f"The worker no longer has {file.name}, and {file.path} has changed since the job "
-                "was submitted.",
+                f"{file.path}, which the job needs again, has changed since it was submitted.",
                 advice="Run the workflow again.",
                 details={"path": str(file.path)},
             )
-
-
-def request_to_json(request: RunRequest) -> str:
-    """A request that names files by their SHA-256, as recorded: enough to send it whole."""
-    files: list[JsonValue] = [{**asdict(file), "path": str(file.path)} for file in request.files]
-    models: list[JsonValue] = [asdict(model) for model in request.models]
-    kept: dict[str, JsonValue] = {
-        "files": files,
-        "workflow": None if request.workflow is None else dict(request.workflow),
-        "front": request.front,
-        "repo_list": request.repo_list or "",
-        "models": models,
-        "known_inputs": [*sorted(request.known_inputs)],
-        "retry_lost": request.retry_lost,
-    }
-    return json.dumps(kept)
-
-
-def _file_from_json(file: dict[str, JsonValue]) -> InputFile:
-    # Requests of version 0.1 have no places.
-    places = cast("list[tuple[str, str]]", file.get("places", []))
-    return InputFile(
-        name=str(file["name"]),
-        path=Path(str(file["path"])),
-        size=int(str(file["size"])),
-        sha256=str(file["sha256"]),
-        places=tuple((node_id, key) for node_id, key in places),
-    )
-
-
-def _from_json(job_id: str, prompt: Prompt, text: str) -> RunRequest | None:
-    try:
-        kept = json.loads(text)
-        return RunRequest(
-            job_id,
-            prompt,
-            [_file_from_json(file) for file in kept["files"]],
-            cast("dict[str, JsonValue] | None", kept["workflow"]),
-            front=bool(kept["front"]),
-            repo_list=str(kept["repo_list"]),
-            models=[ModelSource(**model) for model in kept["models"]],
-            known_inputs=frozenset(kept["known_inputs"]),
-            retry_lost=kept.get("retry_lost") is not False,
-        )
-    except (ValueError, LookupError, TypeError):
-        return None  # something else has changed the row

@@ -2,12 +2,23 @@
 
 ```
 entries   what is read: one job, its outputs, how long past runs took
+choosing  which jobs are listed, and which are forgotten
 schema    the tables, how each version of the file becomes the next, and prompts stored once
 record    reading and writing, from this thread or from an event loop
 ```
 """
 
-from .entries import JobEntry, PastRun, SavedOutput
+from .choosing import JobFilter, Retention
+from .entries import SAVED_BEFORE, JobEntry, PastRun, Said, SavedOutput
 from .record import Record
 
-__all__ = ["JobEntry", "PastRun", "Record", "SavedOutput"]
+__all__ = [
+    "SAVED_BEFORE",
+    "JobEntry",
+    "JobFilter",
+    "PastRun",
+    "Record",
+    "Retention",
+    "Said",
+    "SavedOutput",
+]

@@ -14,7 +14,10 @@ from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from .schema import whole_prompt
 
-__all__ = ["JobEntry", "PastRun", "SavedOutput", "entry_of"]
+__all__ = ["SAVED_BEFORE", "JobEntry", "PastRun", "Said", "SavedOutput", "entry_of"]
+
+SAVED_BEFORE = "outputs_saved"
+"""In the details of a failed job's error: how many outputs it had saved before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,18 @@ class SavedOutput:
     def to_json(self) -> dict[str, JsonValue]:
         """As printed and recorded."""
         return {**asdict(self), "path": str(self.path)}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A warning that a target or worker gave while a job ran.
+
+    Attributes:
+        at: Seconds since the epoch.
+    """
+
+    at: float
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,10 @@ class JobEntry:
         run_seconds: How long it ran; ``None`` when that was not seen.
         charge: What it may cost, or did; nothing writes this yet.
         batch: The batch that it belongs to; nothing writes this yet.
+        attempt: Which run of the same prompt it is, from 1: a job that is run again is a job of
+            its own.
+        first: The id of the first of them; its own id if it is that.
+        said: Warnings while it ran, each with its time, the oldest first.
     """
 
     id: str
@@ -74,6 +93,19 @@ class JobEntry:
     run_seconds: float | None = None
     charge: dict[str, JsonValue] | None = None
     batch: str | None = None
+    attempt: int = 1
+    first: str = ""
+    said: tuple[Said, ...] = ()
+
+    @property
+    def owed(self) -> bool:
+        """Whether outputs of it may still be there to be fetched into its folder."""
+        if not self.state.final:
+            return True
+        made = self.state is JobState.SUCCEEDED or (
+            self.error is not None and self.error.details.get(SAVED_BEFORE)
+        )
+        return bool(made) and self.folder is not None and not self.outputs
 
     @property
     def did_it_run(self) -> DidItRun | None:
@@ -124,4 +156,7 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         run_seconds=row["run_seconds"],
         charge=json.loads(row["charge"]) if row["charge"] else None,
         batch=row["batch"],
+        attempt=row["attempt"],
+        first=row["first"] or row["id"],
+        said=tuple(Said(**one) for one in json.loads(row["said"] or "[]")),
     )

@@ -24,11 +24,12 @@ from ...config.folders import home
 from ...database import transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
-from ...secrets import redact_json
+from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
 from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from ...workflow.workload import workload_of
+from .choosing import JobFilter, Retention
 from .entries import JobEntry, PastRun, SavedOutput, entry_of
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
@@ -41,6 +42,17 @@ _T = TypeVar("_T")
 
 _LOCK_PATIENCE = 30.0
 _MOST_QUEUED = 10_000
+_FORGET_EVERY = 64  # jobs that are added
+_FORGET_AT_ONCE = 256
+_MOST_WARNINGS = 20
+_LONGEST_WARNING = 500  # characters
+_REMOVE = "DELETE FROM jobs WHERE id = ?"
+_NEXT_ATTEMPT = """
+    SELECT MAX(other.attempt) + 1, COALESCE(one.first, one.id)
+    FROM jobs AS one JOIN jobs AS other
+    ON other.id = COALESCE(one.first, one.id) OR other.first = COALESCE(one.first, one.id)
+    WHERE one.id = :id
+"""
 _JOBS = "SELECT jobs.*, prompts.prompt FROM jobs LEFT JOIN prompts ON number = prompt_number"
 
 _UNUSABLE = "Check the folder's permissions and space, or set COMFY_REMOTE_HOME to another folder."
@@ -62,16 +74,22 @@ class Record:
     Args:
         folder: Where ``jobs.sqlite3`` is or will be; made when missing. The user's own by default.
         lock_patience: Seconds to wait for another process that is writing.
+        retention: Which jobs are forgotten, now and then, when others are added.
 
     Raises:
         LocalStorageError: The folder or the file cannot be used.
     """
 
     def __init__(
-        self, folder: Path | None = None, *, lock_patience: float = _LOCK_PATIENCE
+        self,
+        folder: Path | None = None,
+        *,
+        lock_patience: float = _LOCK_PATIENCE,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
     ) -> None:
         folder = folder or home()
         self.path = folder / "jobs.sqlite3"
+        self.retention = retention
         self._lock_patience = lock_patience
         self._writer = _Thread("comfy-remote-record-writer")
         self._reader = _Thread("comfy-remote-record-reader")
@@ -224,6 +242,8 @@ class Record:
         request: str | None = None,
         charge: Mapping[str, JsonValue] | None = None,
         batch: str | None = None,
+        sent: str | None = None,
+        again: str | None = None,
     ) -> None:
         """Record a job that is about to be submitted.
 
@@ -232,6 +252,8 @@ class Record:
             request: What `claim_request` is to give.
             charge: For the ledger of a later version.
             batch: The id of its batch, for a later version.
+            sent: What `sent` is to give.
+            again: The id of a job of which this is a further attempt.
         """
         now = time.time()
         workload = workload_of(prompt)
@@ -239,17 +261,23 @@ class Record:
         def write(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 number, values = store_prompt(connection, prompt)
-                connection.execute(
+                attempt, first = 1, None
+                if again is not None:
+                    attempt, first = connection.execute(_NEXT_ATTEMPT, {"id": again}).fetchone()
+                row = connection.execute(
                     "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
-                    "shape, work, request, prompt_number, prompt_values, charge, batch) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "shape, work, request, prompt_number, prompt_values, charge, batch, sent, "
+                    "attempt, first) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(job_id, now, now, target, source, str(folder) if folder else None),
                         *(JobState.QUEUED.value, None if page is None else json.dumps(dict(page))),
                         *(workload.shape, workload.work, request, number, values),
                         *(None if charge is None else json.dumps(dict(charge)), batch),
+                        *(sent, attempt, first),
                     ),
-                )
+                ).lastrowid
+                if row is not None and row % _FORGET_EVERY == 0:
+                    _forget(connection, self.retention, now)
 
         self._write(write)
 
@@ -311,6 +339,37 @@ class Record:
             json.dumps([output.to_json() for output in outputs]),
             job_id,
         )
+
+    def warned(self, job_id: str, message: str, *, at: float) -> None:
+        """Note a warning; of many, the last 20 stay."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                row = connection.execute("SELECT said FROM jobs WHERE id = ?", (job_id,)).fetchone()
+                said = json.loads(row["said"] or "[]") if row is not None else []
+                one = {"at": at, "message": redact(message)[:_LONGEST_WARNING]}
+                connection.execute(
+                    "UPDATE jobs SET said = ? WHERE id = ?",
+                    (json.dumps([*said, one][-_MOST_WARNINGS:]), job_id),
+                )
+
+        self._write(write)
+
+    def remove(self, job_ids: Iterable[str]) -> None:
+        """Forget these jobs. What they have saved stays."""
+        rows = [(job_id,) for job_id in job_ids]
+        self._write(lambda connection: connection.executemany(_REMOVE, rows))
+
+    def forget(self, retention: Retention) -> int:
+        """Forget what a retention no longer covers; how many jobs."""
+
+        def write(connection: sqlite3.Connection) -> int:
+            count = 0
+            while forgotten := _forget(connection, retention, time.time()):
+                count += forgotten
+            return count
+
+        return self._write(write)
 
     def page_served(self, job_id: str) -> None:
         """Note that the page's server has shown how the job ended, and need not show it again."""
@@ -400,9 +459,30 @@ class Record:
             advice=Hint.JOB_NOT_RECORDED(job_id=job_id),
         )
 
-    def newest(self, limit: int = 20) -> list[JobEntry]:
-        """The newest jobs first."""
-        return self._entries(f"{_JOBS} ORDER BY created DESC LIMIT ?", limit)
+    def newest(
+        self,
+        limit: int = 20,
+        wanted: JobFilter = JobFilter(),  # noqa: B008 - frozen
+    ) -> list[JobEntry]:
+        """The newest jobs first, of those that are wanted."""
+        condition, values = wanted.sql()
+        return self._entries(
+            f"{_JOBS} WHERE {condition} ORDER BY created DESC LIMIT ?", *values, limit
+        )
+
+    def due(self, retention: Retention) -> list[JobEntry]:
+        """What `forget` would forget, the oldest first."""
+        condition, values = retention.sql(time.time())
+        return self._entries(f"{_JOBS} WHERE {condition} ORDER BY created", *values)
+
+    def sent(self, job_id: str) -> str | None:
+        """What was recorded of a job's request besides its prompt: see `add`."""
+        rows = self._read("SELECT sent FROM jobs WHERE id = ?", job_id)
+        return rows[0]["sent"] if rows else None
+
+    def attempts(self, first: str) -> list[JobEntry]:
+        """A job and all that ran it again, in order."""
+        return self._entries(f"{_JOBS} WHERE id = ? OR first = ? ORDER BY attempt", first, first)
 
     def past_runs(
         self,
@@ -543,6 +623,17 @@ class _Thread:
     def end(self) -> None:
         """Wait until it has done everything."""
         self._pool.shutdown()
+
+
+def _forget(connection: sqlite3.Connection, retention: Retention, now: float) -> int:
+    """Forget some of the oldest jobs that a retention no longer covers; how many."""
+    condition, values = retention.sql(now)
+    rows = connection.execute(
+        f"SELECT id FROM jobs WHERE {condition} ORDER BY created LIMIT ?",  # noqa: S608 - see there
+        (*values, _FORGET_AT_ONCE),
+    ).fetchall()
+    connection.executemany(_REMOVE, [(row["id"],) for row in rows])
+    return len(rows)
 
 
 def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[str]]:

@@ -209,5 +209,12 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         END
         """,
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE jobs ADD COLUMN first TEXT",
+        "ALTER TABLE jobs ADD COLUMN sent TEXT",
+        "ALTER TABLE jobs ADD COLUMN said TEXT",
+        "CREATE INDEX jobs_by_first ON jobs (first) WHERE first IS NOT NULL",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

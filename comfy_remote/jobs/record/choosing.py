@@ -1,0 +1,79 @@
+"""Which of the record's jobs are meant: those to list, and those to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ...events import JobState
+from .entries import SAVED_BEFORE
+
+__all__ = ["JobFilter", "Retention"]
+
+_FINAL = ", ".join(f"'{state.value}'" for state in JobState if state.final)
+_SAVED_BEFORE = f'"{SAVED_BEFORE}"'  # in an error's JSON
+# See `JobEntry.owed`.
+_OWED = (
+    "folder IS NOT NULL AND COALESCE(outputs, '[]') = '[]' "
+    f"AND (state = 'succeeded' OR instr(COALESCE(error, ''), '{_SAVED_BEFORE}') > 0)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are wanted; by default, all.
+
+    Attributes:
+        states: Those in one of these; in any if it is empty.
+        target: Those that were sent to it, by its name.
+        since: Those sent after that, in seconds since the epoch.
+        text: Those with this text in their id, their workflow's file or their error.
+    """
+
+    states: Collection[JobState] = ()
+    target: str | None = None
+    since: float | None = None
+    text: str | None = None
+
+    def sql(self) -> tuple[str, list[str | float]]:
+        """A condition, and its values."""
+        parts, values = ["1"], list[str | float]()
+        if self.states:
+            parts.append(f"state IN ({', '.join('?' * len(self.states))})")
+            values += [state.value for state in self.states]
+        if self.target is not None:
+            parts.append("target = ?")
+            values.append(self.target)
+        if self.since is not None:
+            parts.append("created >= ?")
+            values.append(self.since)
+        if self.text is not None:
+            texts = "lower(id || ' ' || source || ' ' || COALESCE(error, ''))"
+            parts.append(f"instr({texts}, ?) > 0")
+            values.append(self.text.lower())
+        return " AND ".join(parts), values
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Which jobs are forgotten: those that are too old, and those that are too many.
+
+    Never one that has not ended, one whose outputs are still owed (see `JobEntry.owed`), or one
+    that a page has yet to show.
+
+    Attributes:
+        seconds: How long after its last change a job stays.
+        jobs: How many of the newest stay.
+    """
+
+    seconds: float = 180 * 86400.0
+    jobs: int = 50_000
+
+    def sql(self, now: float) -> tuple[str, list[float]]:
+        """A condition, and its values. See `JobFilter.sql`."""
+        due = (
+            "(updated < ? OR created < "
+            "(SELECT created FROM jobs ORDER BY created DESC LIMIT 1 OFFSET ?))"
+        )
+        condition = f"state IN ({_FINAL}) AND page IS NULL AND NOT ({_OWED}) AND {due}"
+        return condition, [now - self.seconds, max(0, self.jobs - 1)]
