@@ -172,14 +172,17 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 async def concurrent_map(
-    function: Callable[[_Item], Awaitable[_Result]], items: Iterable[_Item]
+    function: Callable[[_Item], Awaitable[_Result]],
+    items: Iterable[_Item],
+    *,
+    at_a_time: int = _AT_A_TIME,
 ) -> list[_Result]:
-    """``function(item)`` for every item, four at a time; the results are in the items' order.
+    """``function(item)`` for every item, some at a time; the results are in the items' order.
 
     If one fails, or the caller is cancelled, the others are cancelled too, and have ended when this
     returns, so none still writes to a folder that is being removed.
     """
-    free = asyncio.Semaphore(_AT_A_TIME)
+    free = asyncio.Semaphore(at_a_time)
 
     async def one(item: _Item) -> _Result:
         async with free:

@@ -13,7 +13,7 @@ from ..secrets import redact
 from ..types import JsonValue, with_texts
 
 if TYPE_CHECKING:
-    from rich.table import Column
+    from rich.table import Column, Table
     from rich.text import Text
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "resume_command",
     "say",
     "say_lines",
+    "table",
 ]
 
 # No line of a table is folded in a pipe, however long an address or a path in it.
@@ -67,23 +68,29 @@ def print_json(data: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table as wide as the terminal; in a pipe, one row a line, for grep.
+    """Print a table as wide as the terminal; in a pipe, one row a line, for grep."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else _PIPED_WIDTH)
+    console.print(table(columns, rows))
+
+
+def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table in our style.
 
     Text in a cell may have come from elsewhere: what would control the terminal is removed.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if terminal else _PIPED_WIDTH)
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    made = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(
+        made.add_row(
             *(cell if isinstance(cell, Text) else Text(printable_line(cell)) for cell in row)
         )
-    console.print(table)
+    return made
 
 
 def say(text: str) -> None:

@@ -21,7 +21,7 @@ _COMMANDS = {
     "convert": "Convert workflows from UI format to API format.",
     "show": "Describe a workflow.",
     "cut": "Show what would run where, if some nodes ran elsewhere.",
-    "jobs": "List, resume and cancel the jobs sent from this machine.",
+    "jobs": "List, resume, repeat and cancel the jobs sent from this machine.",
     "doctor": "Check everything between here and the GPU.",
     "models": "List, fetch and prune the models on a target.",
     "serve": "Make this machine an endpoint for others.",

@@ -1,0 +1,69 @@
+"""Options that several of the commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+import click
+
+from ..options import complete_job
+
+__all__ = ["age", "job_argument", "job_arguments", "offline_option", "since", "to_target_option"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+def age(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """An option's callback: a length of time, in seconds."""
+    if value is None:
+        return None
+    if (seconds := _seconds(value)) is None:
+        raise click.BadParameter(f"{value!r} is not a length of time, such as 90m, 12h, 30d or 8w.")
+    return seconds
+
+
+def since(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """An option's callback: a moment in the past, in seconds since the epoch. Local time."""
+    if value is None:
+        return None
+    now = datetime.now().astimezone()
+    if value == "today":
+        return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+    if (seconds := _seconds(value)) is not None:
+        return now.timestamp() - seconds
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{value!r} is neither a length of time (90m, 12h, 3d) nor a date (today, 2026-11-30, "
+            "2026-11-30T18:00)."
+        ) from None
+
+
+def _seconds(text: str) -> float | None:
+    found = _AGE.fullmatch(text)
+    return None if found is None else float(found[1]) * _UNITS[found[2]]
+
+
+job_argument = click.argument("job", metavar="ID", shell_complete=complete_job)
+
+offline_option = click.option(
+    "--offline", is_flag=True, help="Ask no target; show what was last known."
+)
+
+to_target_option = click.option(
+    "--on", "on", metavar="TARGET", help="Only those that were sent to this target."
+)
+
+
+def job_arguments(*, required: bool) -> Callable[[_Command], _Command]:
+    """One job or several."""
+    return click.argument(
+        "job_ids", metavar="ID...", nargs=-1, required=required, shell_complete=complete_job
+    )

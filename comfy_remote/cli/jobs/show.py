@@ -1,0 +1,71 @@
+"""``comfy-remote jobs show``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ..options import json_option
+from .options import job_argument, offline_option
+
+if TYPE_CHECKING:
+    from ...jobs.status import JobStatus
+
+__all__ = ["show"]
+
+
+@click.command()
+@job_argument
+@offline_option
+@json_option
+def show(job: str, offline: bool, json_lines: bool) -> None:
+    """Show all that is recorded of a job.
+
+    If it has not ended, its target is asked first.
+    """
+    from ...jobs.record import Record
+    from ..console import print_json
+    from .shown import present, to_json
+
+    with Record() as record:
+        [status] = present(record, [record.get(job)], offline=offline)
+    if json_lines:
+        print_json({**to_json(status), "prompt": status.entry.prompt})
+        return
+    _print_details(status)
+
+
+def _print_details(job: JobStatus) -> None:
+    from ...units import seconds_text, size_text
+    from ..console import printable_line, resume_command
+    from ..errors import explain, traceback_of
+    from .shown import when
+
+    entry = job.entry
+    state = entry.state.value
+    if job.unknown:
+        state = f"unknown ({state} when last seen). {job.unknown}"
+    rows = [
+        ("Job", entry.id),
+        ("State", state),
+        ("Target", entry.target),
+        ("Its id there", entry.ref.remote_id if entry.ref else "unknown"),
+        ("Workflow", f"{entry.source} ({len(entry.prompt)} nodes)"),
+        ("Sent", when(entry.created)),
+        ("Changed", when(entry.updated)),
+        ("Folder", str(entry.folder or "-")),
+    ]
+    if entry.progress and not entry.state.final:
+        done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
+        rows.append(("Progress", f"{done} of {total} nodes"))
+    if entry.run_seconds is not None:
+        rows.append(("Ran", seconds_text(entry.run_seconds)))
+    rows += [("Output", f"{o.path} ({size_text(o.size)})") for o in entry.outputs]
+    for name, value in rows:
+        print(f"{name:<13}{printable_line(value)}")
+    if entry.error is not None:
+        headline, *rest = explain(entry.error)
+        print(f"{'Error':<13}{headline}", *rest, *traceback_of(entry.error), sep="\n")
+    elif not entry.state.final or not entry.outputs:
+        print(f"{'To resume':<13}{resume_command(entry.id)}")

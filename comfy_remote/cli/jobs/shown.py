@@ -1,0 +1,127 @@
+"""Jobs as people and programs are shown them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...types import JsonValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.table import Column
+    from rich.text import Text
+
+    from ...jobs.record import JobEntry, Record
+    from ...jobs.status import JobStatus
+
+__all__ = ["present", "result_of", "state_of", "table_of", "to_json", "when"]
+
+_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
+_WIDEST_RESULT = 200
+
+
+def present(record: Record, entries: Sequence[JobEntry], *, offline: bool) -> list[JobStatus]:
+    """How jobs stand now: the targets of those that have not ended are asked."""
+    from ...jobs.status import JobStatus, statuses
+    from ..interrupt import run_interruptible
+
+    # Importing an HTTP stack takes longer than all the rest.
+    if offline or all(entry.state.final for entry in entries):
+        return [JobStatus(entry) for entry in entries]
+    return run_interruptible(statuses(record, entries))
+
+
+def state_of(job: JobStatus) -> str:
+    """A word."""
+    return "unknown" if job.unknown else job.entry.state.value
+
+
+def result_of(job: JobStatus) -> str:
+    """What came of it, or how far it is, in a few words."""
+    from ...units import seconds_text
+
+    entry = job.entry
+    if entry.error is not None:
+        return " ".join(entry.error.message.split())[:_WIDEST_RESULT]
+    if entry.outputs:
+        files = f"{len(entry.outputs)} file{'s' if len(entry.outputs) > 1 else ''}"
+        took = "" if entry.run_seconds is None else f", {seconds_text(entry.run_seconds)}"
+        return files + took
+    if job.unknown:
+        return job.unknown
+    if entry.owed and entry.state.final:
+        return "not fetched yet"
+    if entry.progress and not entry.state.final:
+        done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
+        return f"{done} of {total} nodes"
+    return ""
+
+
+def table_of(jobs: Iterable[JobStatus]) -> tuple[list[Column | str], list[tuple[str | Text, ...]]]:
+    """The columns and rows of a list of jobs."""
+    from rich.table import Column
+    from rich.text import Text
+
+    columns: list[Column | str] = [
+        Column("Job", min_width=8, no_wrap=True),
+        Column("Sent", min_width=11, no_wrap=True),
+        Column("State", min_width=9, no_wrap=True),
+        Column("Target", overflow="ellipsis", no_wrap=True),
+        Column("Workflow", overflow="ellipsis", no_wrap=True),
+        Column("Result", overflow="ellipsis", no_wrap=True),
+    ]
+    rows: list[tuple[str | Text, ...]] = [
+        (
+            job.entry.id[:8],
+            when(job.entry.created)[5:16],
+            Text(state_of(job), _STYLES.get(state_of(job), "")),
+            job.entry.target,
+            Path(job.entry.source).name + _attempt(job.entry),
+            result_of(job),
+        )
+        for job in jobs
+    ]
+    return columns, rows
+
+
+def _attempt(entry: JobEntry) -> str:
+    return f" (attempt {entry.attempt})" if entry.attempt > 1 else ""
+
+
+def to_json(job: JobStatus) -> dict[str, JsonValue]:
+    """A job for programs."""
+    entry = job.entry
+    return {
+        "job_id": entry.id,
+        "state": state_of(job),
+        "last_state": entry.state.value,
+        "unknown": job.unknown or None,
+        "target": entry.target,
+        "source": entry.source,
+        "created": entry.created,
+        "updated": entry.updated,
+        "run_seconds": entry.run_seconds,
+        "folder": str(entry.folder) if entry.folder else None,
+        "remote_id": entry.ref.remote_id if entry.ref else None,
+        "progress": entry.progress,
+        "error": entry.error.to_json() if entry.error else None,
+        "outputs": [output.to_json() for output in entry.outputs],
+        "attempt": entry.attempt,
+        "first_attempt": entry.first,
+    }
+
+
+def when(seconds: float) -> str:
+    """A moment in local time: ``2026-11-30 18:05:00``."""
+    from datetime import datetime, timezone
+
+    moment = datetime.fromtimestamp(seconds, timezone.utc).astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
