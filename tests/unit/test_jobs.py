@@ -430,7 +430,13 @@ async def test_one_that_cannot_be_written_does_not_lose_the_others(
         job = await client.submit(PROMPT)
         with pytest.raises(Exception, match="could not be written"):
             await job.save_outputs(tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "c.txt"]
+    kept = tmp_path / "out" / f".comfy-remote-{job.id}"  # for another try
+    assert sorted((tmp_path / "out").iterdir()) == [
+        kept,
+        tmp_path / "out" / "a.txt",
+        tmp_path / "out" / "c.txt",
+    ]
+    assert b"x" in [path.read_bytes() for path in kept.iterdir()]
     assert record.get(job.id).outputs == ()
 
 
