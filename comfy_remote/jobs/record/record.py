@@ -48,7 +48,7 @@ _MOST_WARNINGS = 20
 _LONGEST_WARNING = 500  # characters
 _REMOVE = "DELETE FROM jobs WHERE id = ?"
 _NEXT_ATTEMPT = """
-    SELECT MAX(other.attempt) + 1, COALESCE(one.first, one.id)
+    SELECT COALESCE(MAX(other.attempt), 0) + 1, COALESCE(one.first, one.id)
     FROM jobs AS one JOIN jobs AS other
     ON other.id = COALESCE(one.first, one.id) OR other.first = COALESCE(one.first, one.id)
     WHERE one.id = :id
