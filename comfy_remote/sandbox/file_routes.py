@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import IO
+from typing import IO, TypeAlias
 
 from aiohttp import web
 from aiohttp.web_request import FileField
@@ -15,9 +17,10 @@ from ..clean import one_line
 from ..errors import ComfyRemoteError
 from ..media.received_inputs import InputFolder
 from ..outputs import media_type_of
+from .body import Trouble
 from .engine import ENGINE
 from .folders import Folders, PathOutsideFolder
-from .shown_picture import alpha_picture, colour_picture, preview_picture
+from .shown_picture import alpha_picture, colour_picture, preview_picture, save_with_alpha
 
 __all__ = ["routes"]
 
@@ -34,6 +37,8 @@ _ACTIVE_TYPES = frozenset(
         "text/xml",
     }
 )
+
+Form: TypeAlias = "Mapping[str, str | bytes | bytearray | FileField]"
 
 routes = web.RouteTableDef()
 
@@ -95,44 +100,93 @@ async def upload_image(request: web.Request) -> web.Response:
     """Save a file into one of the folders, and say under which name.
 
     A file of that name with other content stays, and the new one is called ``name (1).png``;
-    with the same content nothing is written. ``overwrite`` replaces it.
+    with the same content nothing is written. ``overwrite`` replaces it. Like in ComfyUI, the name
+    may have folders in it, as long as they are there; ``subfolder`` is made.
     """
-    folders = request.app[ENGINE].folders
+
+    def write(image: FileField, path: Path) -> None:
+        image.file.seek(0)
+        with path.open("wb") as file:
+            shutil.copyfileobj(image.file, file, 1 << 20)
+
+    return await _upload(request, await request.post(), write)
+
+
+@routes.post("/upload/mask")
+async def upload_mask(request: web.Request) -> web.Response:
+    """As `upload_image`, but what is saved is the picture that ``original_ref`` names, with the
+    alpha of the one that is sent. Of a picture that is not there, nothing is saved.
+    """
     form = await request.post()
+    folders = request.app[ENGINE].folders
+
+    def write(image: FileField, path: Path) -> None:
+        original = _original(folders, json.loads(str(form["original_ref"])))
+        if original is not None:
+            save_with_alpha(original, image.file, path)
+
+    return await _upload(request, form, write)
+
+
+async def _upload(
+    request: web.Request, form: Form, write: Callable[[FileField, Path], None]
+) -> web.Response:
+    folders = request.app[ENGINE].folders
     image = form.get("image")
-    folder_type = str(form.get("type") or "input")
-    subfolder = str(form.get("subfolder") or "")
+    folder_type = str(form.get("type", "input"))
+    subfolder = str(form.get("subfolder", ""))
     folder = folders.by_type(folder_type)
-    if not isinstance(image, FileField) or not image.filename or folder is None:
+    if folder is None or (image and not isinstance(image, FileField)):
+        raise Trouble
+    if not isinstance(image, FileField):
         return web.Response(status=400)
+    overwrite = form.get("overwrite") in ("true", "1")
+
+    def save() -> Path:
+        folders.inside(folder, subfolder).mkdir(parents=True, exist_ok=True)
+        place, is_there = (path, False) if overwrite else _place(path, image.file)
+        if not is_there:
+            write(image, place)
+        return place
+
     try:
-        # Like in ComfyUI, the name may have folders in it, as long as it stays inside.
         path = folders.inside(folder, subfolder, image.filename)
-        if path == Folders.inside(folder):
-            return web.Response(status=400)
-        overwrite = form.get("overwrite") in ("true", "1")
-        saved = await asyncio.to_thread(_save, image.file, path, overwrite)
-    except (PathOutsideFolder, IsADirectoryError, NotADirectoryError):
+        saved = await asyncio.to_thread(save)
+    except PathOutsideFolder:
         return web.Response(status=400)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise Trouble from error
     name = str(PurePath(image.filename).with_name(saved.name)).replace("\\", "/")
     return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
 
 
-def _save(source: IO[bytes], path: Path, overwrite: bool) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not overwrite:
-        digest = _digest(source)
-        stem, number = path, 0
-        while path.exists():
-            with path.open("rb") as file:
-                if _digest(file) == digest:
-                    return path
-            number += 1
-            path = stem.with_name(f"{stem.stem} ({number}){stem.suffix}")
-    source.seek(0)
-    with path.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-    return path
+def _place(path: Path, source: IO[bytes]) -> tuple[Path, bool]:
+    """The first of ``name.png``, ``name (1).png`` … that is free or has the content; whether it
+    has.
+    """
+    place, number, digest = path, 0, _digest(source)
+    while place.exists():
+        with place.open("rb") as file:
+            if _digest(file) == digest:
+                return place, True
+        number += 1
+        place = path.with_name(f"{path.stem} ({number}){path.suffix}")
+    return place, False
+
+
+def _original(folders: Folders, reference: Mapping[str, str]) -> Path | None:
+    """The picture that a mask is for; ``None`` if it is not there, or outside."""
+    name, folder_type = folders.split_annotation(
+        reference["filename"], reference.get("type", "output")
+    )
+    folder = folders.by_type(folder_type)
+    if not name or name.startswith("/") or ".." in name or folder is None:
+        return None
+    try:
+        path = folders.inside(folder, reference.get("subfolder", ""), name)
+    except PathOutsideFolder:
+        return None
+    return path if path.is_file() else None
 
 
 def _digest(file: IO[bytes]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from aiohttp import web
 from pydantic import JsonValue
@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from ..version import __version__
 from ..workflow.check.rules import node_error
 from ..workflow.prompt import Prompt
+from .body import Trouble, posted, posted_object
 from .engine import ENGINE
 from .nodes import NODES
 from .prompt_queue import QueuedPrompt
@@ -36,39 +37,33 @@ routes = web.RouteTableDef()
 async def post_prompt(request: web.Request) -> web.Response:
     """Check a prompt and queue it."""
     engine = request.app[ENGINE]
-    try:
-        body = await request.json()
-    except ValueError as error:
-        return _refused("invalid_prompt", "The request is not valid JSON", str(error))
-    if not isinstance(body, dict) or "prompt" not in body:
+    body = dict(await posted_object(request))
+    number = _number(body, engine.queue.next_number)
+    if "prompt" not in body:
         return _refused("no_prompt", "No prompt provided", "No prompt provided")
     for change in engine.hooks.prompts:
         body = change(body)
-    prompt: Prompt = body["prompt"]
-    if not isinstance(prompt, dict):
-        details = 'Expected {"prompt": {node id: {"class_type", "inputs"}}}.'
-        return _refused("invalid_prompt", "The prompt is not an object", details)
-    number = _number(body, engine.queue.next_number)
-    if number is None:
-        return _refused("invalid_prompt", "number is not a number", str(body["number"]))
     prompt_id = body.get("prompt_id")
     if prompt_id is None:
         prompt_id = str(uuid.uuid4())
-    elif not _is_canonical_uuid(prompt_id):
+    elif not isinstance(prompt_id, str) or not _is_canonical_uuid(prompt_id):
         return _refused(
             "invalid_prompt_id",
             "prompt_id must be a valid UUID",
             "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
             "omit it to let the server generate one",
         )
+    prompt = _prompt(body["prompt"])
     targets = body.get("partial_execution_targets")
     validated = validate_prompt(
-        prompt, engine.folders, targets if isinstance(targets, list) else None
+        prompt, engine.folders, [*map(str, targets)] if isinstance(targets, list) else None
     )
+    extra = body.get("extra_data", {})
+    if not isinstance(extra, dict):
+        raise Trouble
     if validated.error is not None:
         return web.json_response(validated.to_json(), status=400)
-    extra = body.get("extra_data")
-    extra_data: dict[str, JsonValue] = dict(extra) if isinstance(extra, dict) else {}
+    extra_data: dict[str, JsonValue] = dict(extra)
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
     for key in _SENSITIVE:
@@ -138,7 +133,10 @@ async def post_history(request: web.Request) -> web.Response:
 @routes.post("/interrupt")
 async def post_interrupt(request: web.Request) -> web.Response:
     """Stop what runs; with ``{"prompt_id"}``, only if it is that prompt."""
-    prompt_id = (await _object(request)).get("prompt_id")
+    body = await posted(request) if await _is_json(request) else {}
+    if not isinstance(body, dict):
+        raise Trouble
+    prompt_id = body.get("prompt_id")
     request.app[ENGINE].queue.interrupt_running(str(prompt_id) if prompt_id else None)
     return web.Response()
 
@@ -146,7 +144,10 @@ async def post_interrupt(request: web.Request) -> web.Response:
 @routes.post("/free")
 async def post_free(request: web.Request) -> web.Response:
     """``{"free_memory": true}`` forgets the results of earlier prompts."""
-    if (await _object(request)).get("free_memory"):
+    body = await posted(request)
+    if not isinstance(body, dict):
+        raise Trouble
+    if body.get("free_memory"):
         request.app[ENGINE].queue.forget_results()
     return web.Response()
 
@@ -224,37 +225,50 @@ def _refused(kind: str, message: str, details: str) -> web.Response:
 async def _clear_or_delete(
     request: web.Request, clear: Callable[[], None], delete: Callable[[Sequence[object]], None]
 ) -> web.Response:
-    body = await _object(request)
+    body = await posted_object(request)
     if body.get("clear"):
         clear()
-    if isinstance(ids := body.get("delete"), list):
-        delete(ids)
+    ids = body.get("delete", [])
+    if not isinstance(ids, list | str | dict):
+        raise Trouble
+    delete(list(ids))
     return web.Response()
 
 
-async def _object(request: web.Request) -> Mapping[str, JsonValue]:
-    """The body; ``{}`` when it is empty or no JSON object."""
+async def _is_json(request: web.Request) -> bool:
     try:
-        body = await request.json()
-    except json.JSONDecodeError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        await request.json()
+    except ValueError:
+        return False
+    return True
 
 
-def _number(body: Mapping[str, JsonValue], next_number: Callable[[], int]) -> float | None:
-    """The position in the queue; ``None`` when the client asks for one that is not a number."""
+def _number(body: Mapping[str, JsonValue], next_number: Callable[[], int]) -> float:
+    """The position in the queue."""
     if "number" in body:
         try:
-            return float(str(body["number"]))
-        except ValueError:
-            return None
+            return float(body["number"])  # type: ignore[arg-type] # as ComfyUI does
+        except (TypeError, ValueError):
+            raise Trouble from None
     number = next_number()
     return -number if body.get("front") else number
 
 
-def _is_canonical_uuid(value: object) -> bool:
+def _prompt(value: JsonValue) -> Prompt:
+    """The prompt, of a shape that ComfyUI can check. Raises `Trouble` for any other."""
+    if not isinstance(value, dict):
+        raise Trouble
+    for node in value.values():
+        if not isinstance(node, dict) or not isinstance(node.get("inputs", {}), dict):
+            raise Trouble
+        if isinstance(node.get("class_type"), list | dict):
+            raise Trouble
+    return cast("Prompt", value)
+
+
+def _is_canonical_uuid(value: str) -> bool:
     try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
+        return str(uuid.UUID(value)) == value
     except ValueError:
         return False
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from ..config.own_page import refusal_of_page
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.serving import GuardedRunner
-from . import file_routes, job_routes, prompt_routes
+from . import file_routes, job_routes, page_routes, prompt_routes
 from .engine import ENGINE, Engine, Hooks
 from .executor import PromptWorker
 from .folders import Folders
@@ -143,6 +143,8 @@ class SandboxServer:
         add_routes(app, prompt_routes.routes, file_routes.routes, job_routes.routes)
         if self._extend is not None:
             self._extend(app)
+        # After what was added: whoever serves a page has scripts of its own.
+        add_routes(app, page_routes.routes)
         return app
 
     @web.middleware

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import OutputCorrupt
 from ..media.images import check_decoded_size
 
-__all__ = ["alpha_picture", "colour_picture", "preview_picture"]
+__all__ = ["alpha_picture", "colour_picture", "preview_picture", "save_with_alpha"]
 
 _QUALITY = 90
 _LARGEST = 1024**3  # bytes as float32: 89 million pixels
@@ -52,10 +54,23 @@ def alpha_picture(path: Path) -> bytes:
         return _file(shown, "png")
 
 
-def _opened(path: Path) -> Image.Image:
-    picture = Image.open(path)
+def save_with_alpha(original: Path, mask: IO[bytes], path: Path) -> None:
+    """Save a picture with its texts and another one's alpha; raises as `preview_picture`."""
+    with _opened(original) as picture:
+        texts = PngInfo()
+        for key, text in getattr(picture, "text", {}).items():
+            texts.add_text(key, text)
+        shown = picture.convert("RGBA")
+    with _opened(mask) as masked:
+        shown.putalpha(masked.convert("RGBA").getchannel("A"))
+    shown.save(path, compress_level=4, pnginfo=texts)
+
+
+def _opened(source: Path | IO[bytes]) -> Image.Image:
+    picture = Image.open(source)
+    name = source.name if isinstance(source, Path) else "The mask"
     try:
-        check_decoded_size(picture, path.name, _LARGEST, one_frame=True)
+        check_decoded_size(picture, name, _LARGEST, one_frame=True)
     except OutputCorrupt as error:
         picture.close()
         raise OSError(error.message) from error

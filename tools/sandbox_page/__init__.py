@@ -138,10 +138,7 @@ def _scripts(folders: Mapping[str, tuple[Path, str]]) -> list[str]:
     ]
 
 
-@routes.get("/embeddings")
-@routes.get("/models")
 @routes.get("/experiment/models")
-@routes.get("/models/{folder}")
 @routes.get("/experiment/models/{folder}")
 async def get_nothing(_request: web.Request) -> web.Response:
     """A list of models of some kind."""
