@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ConfigFile", "TargetTable", "read_config"]
+__all__ = ["ConfigFile", "TargetTable", "checked_config", "read_config"]
 
 _LARGEST = 256_000  # bytes
 
@@ -104,13 +104,26 @@ def read_config(path: Path) -> ConfigFile:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ConfigurationError(f"{path} is larger than {_LARGEST // 1000} kB.")
-        data = tomllib.loads(text_of(content))
+        return checked_config(text_of(content), path)
     except FileNotFoundError:
         raise ConfigurationError(f"There is no file {path}.", advice="Check the path.") from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}.") from error
     except NotText as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
+
+
+def checked_config(text: str, path: Path) -> ConfigFile:
+    """The content of a file, checked.
+
+    Args:
+        path: Where it is, for the error.
+
+    Raises:
+        ConfigurationError: It is not TOML, or says something unknown.
+    """
+    try:
+        data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number too long, or too many brackets
         raise ConfigurationError(
             f"{path} is not valid TOML: {error}.", advice="Correct that line."

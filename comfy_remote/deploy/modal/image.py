@@ -56,6 +56,7 @@ PACK_PACKAGES = (
     "pydantic>=2.7",
     "python-dotenv>=1.0",
     "rich>=13.7",
+    "tomlkit>=0.12",
 )
 """What this package needs, wherever it runs."""
 

@@ -1,0 +1,118 @@
+"""Keys that a person gives to a command or the page: kept in the system's key ring, or in a file.
+
+The file is the ``.env`` in the owner's data folder, which only the owner can read. Nothing gives a
+key back: it is read by its variable, as any other (`secrets.secret`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..media.files import storage_errors, write_whole
+from ..secrets import KEY_RING_SERVICE, SECRETS
+from ..text_file import text_of
+from .folders import ENV_NAME, home
+
+__all__ = ["forget_secret", "keep_secret"]
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_LONGEST = 8192
+_PATIENCE = 10.0
+"""Seconds for a key ring, which may ask a person to unlock it."""
+
+
+def keep_secret(
+    name: str, value: str, environment: Mapping[str, str] = os.environ, *, ring: bool = True
+) -> str:
+    """Keep a key under the name of its variable. Blocking.
+
+    Args:
+        ring: Whether the key ring may be used, if there is one.
+
+    Returns:
+        Where it is, for people: ``the key ring``, or the file's path.
+
+    Raises:
+        ConfigurationError: The name or the key cannot be used.
+        LocalStorageError: It cannot be written.
+    """
+    value = value.strip()
+    if not _VARIABLE.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} is not the name of a variable.",
+            advice="Use letters, digits and '_', not beginning with a digit.",
+        )
+    if not value or len(value) > _LONGEST or not value.isprintable():
+        raise ConfigurationError(
+            f"What was given for {name} is not a key: it is empty, too long, or has characters "
+            "that cannot be typed.",
+            advice="Copy it again.",
+        )
+    SECRETS.add(name, value)
+    path = home(environment) / ENV_NAME
+    if ring and _into_ring(name, value):
+        _change_file(path, name, None)  # one that was there before would hide it
+        return "the key ring"
+    _change_file(path, name, value)
+    return str(path)
+
+
+def forget_secret(name: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Remove a key that was kept. Blocking.
+
+    Raises:
+        LocalStorageError: The file cannot be written.
+    """
+    _into_ring(name, None)
+    _change_file(home(environment) / ENV_NAME, name, None)
+
+
+def _into_ring(name: str, value: str | None) -> bool:
+    """Set or remove it; whether there is a key ring, and it did."""
+    from importlib.util import find_spec
+
+    if find_spec("keyring") is None:
+        return False
+    done: list[bool] = []
+    # A thread of its own, which is left behind if a person does not unlock the ring.
+    thread = threading.Thread(
+        target=_ask_ring, args=(name, value, done), name="key-ring", daemon=True
+    )
+    thread.start()
+    thread.join(_PATIENCE)
+    return bool(done)
+
+
+def _ask_ring(name: str, value: str | None, done: list[bool]) -> None:
+    import keyring
+    import keyring.errors
+
+    try:
+        if value is None:
+            keyring.delete_password(KEY_RING_SERVICE, name)
+        else:
+            keyring.set_password(KEY_RING_SERVICE, name, value)
+    except keyring.errors.KeyringError:
+        return  # there is none, or it is locked
+    done.append(True)
+
+
+def _change_file(path: Path, name: str, value: str | None) -> None:
+    """Set or remove one line of a ``.env``; the others stay as they are."""
+    with storage_errors(path):
+        there = text_of(path.read_bytes()) if path.is_file() else ""
+        wanted = re.compile(rf"\s*(export\s+)?{re.escape(name)}\s*=")
+        lines = [line for line in there.splitlines() if not wanted.match(line)]
+        if value is not None:
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            lines.append(f"{name}='{quoted}'")
+        text = "".join(f"{line}\n" for line in lines)
+        if text == there or (not lines and not path.is_file()):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(path, text.encode(), durable=True)

@@ -1,0 +1,152 @@
+"""The owner's own ``comfy-remote.toml``, as commands and the page change it.
+
+Comments, order and what else is there stay. A folder's file is never written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError, LocalStorageError
+from ..media.files import storage_errors, write_whole
+from ..text_file import text_of
+from .folders import CONFIG_NAME, CONFIG_VARIABLE, owner_folders
+from .target_settings import TargetSettings
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+__all__ = ["OwnFile", "own_path"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def own_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that is changed: that of ``--config``; else the first of the owner's that exists;
+    else the one in the owner's data folder, to be made.
+    """
+    if chosen := environment.get(CONFIG_VARIABLE):
+        return Path(chosen).expanduser()
+    paths = [folder / CONFIG_NAME for folder in owner_folders(environment)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+class OwnFile:
+    """The file, read, to be changed and then written whole.
+
+    Args:
+        path: `own_path` by default.
+
+    Raises:
+        ConfigurationError: It cannot be read, or says something unknown.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or own_path()
+        self._document = _read(self.path)
+
+    @property
+    def targets(self) -> list[str]:
+        """The names that it has."""
+        return [str(name) for name in self._document.get("targets", {})]
+
+    @property
+    def default(self) -> str | None:
+        """The name or address that is used where none is given, if it says one."""
+        default = self._document.get("default")
+        return None if default is None else str(default)
+
+    def put(self, name: str, settings: TargetSettings) -> None:
+        """Add a target, or change what one of that name is.
+
+        Raises:
+            ConfigurationError: The name cannot be used.
+        """
+        import tomlkit
+
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot be the name of a target.",
+                advice="Use letters, digits, '-', '_' and '.', beginning with a letter or digit; "
+                "at most 64.",
+            )
+        targets = self._document.setdefault("targets", tomlkit.table(is_super_table=True))
+        table = targets.get(name)
+        if table is None:
+            table = targets[name] = tomlkit.table()
+        for field in fields(TargetSettings):
+            value = getattr(settings, field.name)
+            if value in (None, {}, False):
+                table.pop(field.name, None)
+            else:
+                table[field.name] = dict(value) if isinstance(value, Mapping) else value
+
+    def remove(self, name: str) -> None:
+        """Remove a target; and the default, if it was that.
+
+        Raises:
+            ConfigurationError: There is none of that name in the file.
+        """
+        if name not in self.targets:
+            raise ConfigurationError(
+                f"{self.path} has no target {name!r}.",
+                advice="`comfy-remote targets` lists them, with the file of each.",
+            )
+        del self._document["targets"][name]
+        if self.default == name:
+            self.make_default(None)
+
+    def make_default(self, name: str | None) -> None:
+        """Use this name or address where none is given; ``None`` for none."""
+        import tomlkit
+
+        if name is None:
+            self._document.pop("default", None)
+        elif "default" in self._document:
+            self._document["default"] = name
+        else:
+            # Before all tables: below one, it would be a key of that table.
+            whole = tomlkit.document()
+            whole["default"] = name
+            self._document = tomlkit.parse(tomlkit.dumps(whole) + "\n" + self.text.lstrip("\n"))
+
+    @property
+    def text(self) -> str:
+        """What it would be."""
+        import tomlkit
+
+        return tomlkit.dumps(self._document)
+
+    def write(self) -> None:
+        """Write it: whole, or not at all. Readable by its owner only.
+
+        Raises:
+            ConfigurationError: What it would say is not allowed; nothing is written.
+            LocalStorageError: It cannot be written.
+        """
+        from .config_file import checked_config
+
+        checked_config(self.text, self.path)
+        with storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # A link stays one: what it leads to is written.
+            write_whole(Path(os.path.realpath(self.path)), self.text.encode(), durable=True)
+
+
+def _read(path: Path) -> TOMLDocument:
+    import tomlkit
+
+    from .config_file import read_config
+
+    if not path.exists():
+        return tomlkit.document()
+    read_config(path)  # with its own words, if it cannot be used
+    try:
+        return tomlkit.parse(text_of(path.read_bytes()))
+    except OSError as error:
+        raise LocalStorageError(f"{path} cannot be read: {error.strerror or error}.") from error

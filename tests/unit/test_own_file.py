@@ -1,0 +1,199 @@
+"""The owner's comfy-remote.toml and keys, as commands and the page change them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from comfy_remote.config.environment import load_env_files
+from comfy_remote.config.kept_secrets import forget_secret, keep_secret
+from comfy_remote.config.own_file import OwnFile, own_path
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.errors import ConfigurationError
+
+GPU = TargetSettings("runpod:abc123xyz", price_per_hour=0.69)
+BOX = TargetSettings(
+    "runpod:workshop",
+    base_url="https://box.local:8000/v2",
+    key_env="BOX_TOKEN",
+    policy={"priority": 5, "labels": ["big"]},
+)
+STUDIO = TargetSettings("https://comfy.example.org", headers_env={"X-Access": "ACCESS"})
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_what_is_put_is_what_is_read(own_home: Path) -> None:
+    own = OwnFile()
+    for name, settings in (("gpu", GPU), ("box", BOX), ("studio.lan", STUDIO)):
+        own.put(name, settings)
+    own.make_default("gpu")
+    own.write()
+    found = Configuration.load()
+    assert (found.targets["gpu"], found.targets["box"]) == (GPU, BOX)
+    assert found.targets["studio.lan"] == STUDIO
+    assert found.default == "gpu" and found.owners == {"gpu", "box", "studio.lan"}
+    assert own.path == own_home / "comfy-remote.toml"
+    if os.name == "posix":
+        assert stat.S_IMODE(own.path.stat().st_mode) == 0o600
+
+
+def test_comments_order_and_the_rest_stay(own_home: Path) -> None:
+    own_home.mkdir()
+    path = own_home / "comfy-remote.toml"
+    path.write_text(
+        "# mine\n"
+        'allowed_hosts = ["comfy.lan"]  # the studio\n'
+        "\n"
+        "[targets.old]\n"
+        'target = "runpod:old1234"   # the cheap one\n'
+        "price_per_hour = 0.2\n"
+        "\n"
+        "# the last one\n"
+        "[targets.lan]\n"
+        'target = "http://192.168.1.20:8188"\n'
+    )
+    before = path.read_text()
+    own = OwnFile()
+    own.write()
+    assert path.read_text() == before
+    own.make_default("lan")
+    own.put("old", TargetSettings("runpod:new1234"))
+    own.remove("lan")
+    own.put("gpu", GPU)
+    own.write()
+    text = path.read_text()
+    for kept in ("# mine", "# the studio", "[targets.old]", "# the cheap one"):
+        assert kept in text, kept
+    assert "price_per_hour = 0.2" not in text and "192.168.1.20" not in text
+    found = Configuration.load()
+    assert found.default is None, "it was removed with its target"
+    assert found.targets == {"old": TargetSettings("runpod:new1234"), "gpu": GPU}
+    assert found.allowed_hosts == ("comfy.lan",)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-x", "ü", "a/b", "x" * 65, "a\nb", 'a"]\nb'])
+def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a target"):
+        OwnFile().put(name, GPU)
+
+
+def test_what_the_file_may_not_say_is_not_written(own_home: Path) -> None:
+    own = OwnFile()
+    own.put("gpu", GPU)
+    own.write()
+    before = own.path.read_text()
+    for wrong in (
+        TargetSettings("runpod:x", price_per_hour=-1),
+        TargetSettings("runpod:x", policy={"no": 1}),
+    ):
+        own = OwnFile()
+        own.put("gpu", wrong)
+        with pytest.raises(ConfigurationError):
+            own.write()
+        assert own.path.read_text() == before
+    with pytest.raises(ConfigurationError, match="no target 'lan'"):
+        OwnFile().remove("lan")
+    own.path.write_text("[targets.gpu\n")
+    with pytest.raises(ConfigurationError, match="is not valid TOML"):
+        OwnFile()
+
+
+def test_a_folders_file_is_never_the_one(own_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "comfy-remote.toml").write_text('[targets.theirs]\ntarget = "runpod:theirs1"\n')
+    own = OwnFile()
+    own.put("gpu", GPU)
+    own.write()
+    assert "gpu" not in (tmp_path / "comfy-remote.toml").read_text()
+    assert own_path().parent == own_home
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a link")
+def test_a_link_stays_one(own_home: Path, tmp_path: Path) -> None:
+    own_home.mkdir()
+    (tmp_path / "dotfiles").mkdir()
+    real = tmp_path / "dotfiles" / "comfy-remote.toml"
+    real.write_text("")
+    (own_home / "comfy-remote.toml").symlink_to(real)
+    own = OwnFile()
+    own.put("gpu", GPU)
+    own.write()
+    assert (own_home / "comfy-remote.toml").is_symlink() and "[targets.gpu]" in real.read_text()
+
+
+# ---- Keys -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["rpa_ABC123", "a'b\\c\"d$e #f=g", "  spaces around "])
+def test_a_key_is_kept_in_a_file_of_the_owners_alone(own_home: Path, key: str) -> None:
+    own_home.mkdir()
+    path = own_home / ".env"
+    path.write_text("# mine\nOTHER=1\nexport RUNPOD_API_KEY = old\n")
+    assert keep_secret("RUNPOD_API_KEY", key, ring=False) == str(path)
+    environment = {"COMFY_REMOTE_HOME": str(own_home)}
+    load_env_files(environment)
+    assert environment["RUNPOD_API_KEY"] == key.strip()
+    assert path.read_text().startswith("# mine\nOTHER=1\n") and "old" not in path.read_text()
+    if os.name == "posix":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    forget_secret("RUNPOD_API_KEY")
+    assert path.read_text() == "# mine\nOTHER=1\n"
+
+
+@pytest.mark.parametrize("key", ["", "  ", "a\nb", "a\x00b", "x" * 9000])
+def test_what_is_no_key_is_not_kept(own_home: Path, key: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a key") as refused:
+        keep_secret("RUNPOD_API_KEY", key, ring=False)
+    assert key.strip() == "" or key not in str(refused.value)
+    with pytest.raises(ConfigurationError, match="not the name of a variable"):
+        keep_secret("A=B\nC", "value", ring=False)
+    assert not (own_home / ".env").exists()
+
+
+class Ring(types.ModuleType):
+    """A key ring of the system; one that is locked raises."""
+
+    def __init__(self, *, locked: bool = False) -> None:
+        super().__init__("keyring")
+        self.errors = types.ModuleType("keyring.errors")
+        self.errors.KeyringError = type("KeyringError", (Exception,), {})  # type: ignore[attr-defined]
+        self.kept: dict[str, str] = {}
+        self.locked = locked
+        self.__spec__ = types.SimpleNamespace(name="keyring")  # type: ignore[assignment]
+
+    def set_password(self, _service: str, name: str, value: str) -> None:
+        if self.locked:
+            raise self.errors.KeyringError  # type: ignore[attr-defined]
+        self.kept[name] = value
+
+    def delete_password(self, _service: str, name: str) -> None:
+        if self.kept.pop(name, None) is None:
+            raise self.errors.KeyringError  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_the_key_ring_has_it_where_there_is_one(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, locked: bool
+) -> None:
+    ring = Ring(locked=locked)
+    monkeypatch.setitem(sys.modules, "keyring", ring)
+    monkeypatch.setitem(sys.modules, "keyring.errors", ring.errors)
+    keep_secret("RUNPOD_API_KEY", "first", ring=False)
+    where = keep_secret("RUNPOD_API_KEY", "second")
+    assert where == (str(own_home / ".env") if locked else "the key ring")
+    assert ring.kept == ({} if locked else {"RUNPOD_API_KEY": "second"})
+    assert ("first" in (own_home / ".env").read_text()) is False
+    assert ("second" in (own_home / ".env").read_text()) is locked
+    forget_secret("RUNPOD_API_KEY")
+    assert not ring.kept and "second" not in (own_home / ".env").read_text()
