@@ -14,6 +14,7 @@ from ..events import JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
+from ..net.retry import retries_said
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
@@ -33,6 +34,7 @@ __all__ = [
 INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
 
+_TELL_EVERY = 1.0
 _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 
@@ -58,7 +60,7 @@ def _supervise(
     job_id: str,
 ) -> None:
     try:
-        run_interruptible(work(record))
+        run_interruptible(_told(work(record), reporter))
         return
     except ComfyRemoteError as caught:
         if isinstance(caught, NotTrusted) and caught.asks_for and can_ask():
@@ -77,6 +79,22 @@ def _supervise(
     resumable = entry is not None and entry.state not in _ENDED_BADLY and not lost
     reporter.failed(error, job_id if entry is not None else None, resumable=resumable)
     raise click.exceptions.Exit(error.exit_status)
+
+
+async def _told(work: Coroutine[object, object, None], reporter: Reporter) -> None:
+    """Do it; the reporter hears of each try that failed, and that time passes."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(_TELL_EVERY)
+            reporter.waiting()
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        with retries_said(lambda said: reporter.event(Log(said, "warning"))):
+            await work
+    finally:
+        telling.cancel()
 
 
 def _what_was_sent(record: Record, job_id: str) -> str:

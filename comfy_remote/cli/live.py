@@ -78,6 +78,9 @@ class LiveReporter(PlainReporter):
         """The line above the display."""
         self._console.print(Text(printable_line(message), "dim"))
 
+    def waiting(self) -> None:
+        """Nothing: the display moves."""
+
     def connecting(self, target: str) -> None:
         self._status = f"Sending to {printable_line(target)}"
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..errors import ComfyRemoteError
 from ..events import Event, JobState, Log, Preview, Progress, Queued, Started, event_to_json
 from ..jobs.record import SavedOutput
+from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
 from ..types import JsonValue
 from ..units import seconds_text, size_text
@@ -40,6 +41,7 @@ __all__ = [
 
 _PROGRESS_EVERY = 10.0
 _SENT_EVERY = 1.0
+_SILENCE = 18.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,9 @@ class Reporter:
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         """The command ends with this error."""
+
+    def waiting(self) -> None:
+        """Nothing else may have happened; called about once a second."""
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
         """Let the person choose: the index of an option; ``None`` if nobody can be asked."""
@@ -183,54 +188,90 @@ class JsonReporter(Reporter):
 
 
 class PlainReporter(Reporter):
-    """Where nobody watches: lines on standard error, the outputs' paths on standard output."""
+    """Where nobody watches: lines on standard error, the outputs' paths on standard output.
 
-    def __init__(self) -> None:
+    At least every twenty seconds there is a line.
+
+    Args:
+        clock: Gives seconds, as `time.monotonic` does.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._prompt: Prompt = {}
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = self._said = clock()
+        self._doing = "preparing the workflow"
+        self._received = 0
         self._running, self._sending = Pace(_PROGRESS_EVERY), Pace(_PROGRESS_EVERY)
 
     def note(self, message: str) -> None:
-        say(message)
+        self._say(message)
+
+    def connecting(self, target: str) -> None:
+        self._doing = f"connecting to {shown(target)}"
 
     def sending(self, sent: int, total: int) -> None:
         """A line every ten seconds, if it takes so long."""
         if self._sending.due():
-            say(f"Sent {size_text(sent)} of {size_text(total)} of input files.")
+            self._say(f"Sent {size_text(sent)} of {size_text(total)} of input files.")
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._prompt = prompt
-        say(f"Job {job_id} on {target}.")
+        self._doing = "waiting for the target"
+        self._say(f"Job {job_id} on {target}.")
 
     def event(self, event: Event) -> None:
         """A line for each, and for the progress every ten seconds."""
         match event:
             case Queued(position):
-                say(f"Queued, {position} ahead." if position else "Queued.")
+                self._doing = "queued"
+                self._say(f"Queued, {position} ahead." if position else "Queued.")
             case Started():
-                say("Running.")
-            case Progress() if self._running.due():
-                say(self._progress_line(event))
+                self._doing = "running"
+                self._say("Running.")
+            case Progress():
+                self._doing = self._progress_text(event) or self._doing
+                if self._running.due():
+                    self._say_doing()
             case Log():
-                say(f"{event.level.capitalize()}: {event.message}")
+                self._say(f"{event.level.capitalize()}: {event.message}")
+
+    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
+        self._doing = f"fetching {len(outputs)} output{'' if len(outputs) == 1 else 's'}"
+
+    def received(self, size: int) -> None:
+        self._received += size
+
+    def waiting(self) -> None:
+        """A line if there was none for long."""
+        if self._clock() - self._said >= _SILENCE:
+            self._say_doing()
 
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        say(f"Done in {seconds_text(seconds)}: {outcome(outputs)}.")
+        self._say(f"Done in {seconds_text(seconds)}: {outcome(outputs)}.")
         if problems:
-            say(incomplete(problems))
+            self._say(incomplete(problems))
         print_places(outputs)
 
     def partial(self, outputs: Sequence[SavedOutput]) -> None:
-        say(f"Saved before it failed: {len(outputs)}.")
+        self._say(f"Saved before it failed: {len(outputs)}.")
         print_places(outputs)
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         show_error(error, resumable=job_id if resumable else None)
 
-    def _progress_line(self, progress: Progress) -> str:
-        parts = [f"{seconds_text(time.monotonic() - self._began)}:"]
+    def _say(self, line: str) -> None:
+        self._said = self._clock()
+        say(line)
+
+    def _say_doing(self) -> None:
+        arrived = f", {size_text(self._received)} are here" if self._received else ""
+        self._say(f"{seconds_text(self._clock() - self._began)}: {self._doing}{arrived}")
+
+    def _progress_text(self, progress: Progress) -> str:
+        parts = []
         if progress.nodes_total:
             parts.append(f"{progress.nodes_done} of {progress.nodes_total} nodes")
         if progress.node_id is not None:

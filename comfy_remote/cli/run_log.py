@@ -280,6 +280,9 @@ class LoggedReporter(Reporter):
         self._inner.note(f"Log: {self._log.path}")
         self._inner.failed(error, job_id, resumable=resumable)
 
+    def waiting(self) -> None:
+        self._inner.waiting()
+
     def choose(self, question: str, options: Sequence[str]) -> int | None:
         return self._inner.choose(question, options)
 

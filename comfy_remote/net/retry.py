@@ -11,19 +11,31 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import ComfyRemoteError
 from ..types import JsonValue
 
-__all__ = ["Backoff", "Outage", "Polling", "Retries", "TryAgain", "retried", "retry_after"]
+__all__ = [
+    "Backoff",
+    "Outage",
+    "Polling",
+    "Retries",
+    "TryAgain",
+    "retried",
+    "retries_said",
+    "retry_after",
+]
 
 _LONG_WAIT = 10.0
 _SAID_EVERY = 15.0  # seconds, of an outage
 
 _T = TypeVar("_T")
+_say: ContextVar[Callable[[str], None] | None] = ContextVar("say", default=None)
 _log = logging.getLogger(__name__)
 
 
@@ -174,11 +186,27 @@ class Retries:
             raise error
         asked = _asked(error)
         wait = self._backoff.seconds(self._failures, asked)
-        if (asked or 0.0) >= _LONG_WAIT and isinstance(error, ComfyRemoteError):
+        if (say := _say.get()) is not None:
+            why = error.message if isinstance(error, ComfyRemoteError) else f"{error}."
+            say(f"{why} Try {self._failures + 1} of {self._backoff.attempts} in {wait:.1f} s.")
+        elif (asked or 0.0) >= _LONG_WAIT and isinstance(error, ComfyRemoteError):
             _log.warning("%s Trying again in %.0f s.", error.message, wait)
         else:
             _log.debug("Try %d failed: %s Next in %.1f s.", self._failures, error, wait)
         await asyncio.sleep(wait)
+
+
+@contextmanager
+def retries_said(say: Callable[[str], None]) -> Iterator[None]:
+    """Inside, and in tasks that begin inside, each wait before another try is said to a person.
+
+    Without it, only long ones are logged.
+    """
+    token = _say.set(say)
+    try:
+        yield
+    finally:
+        _say.reset(token)
 
 
 async def retried(

@@ -263,6 +263,36 @@ def test_words_and_numbers() -> None:
     assert [seconds_text(n) for n in (0.84, 42, 187, 3729)] == ["0.8 s", "42 s", "3:07", "1:02:09"]
 
 
+def test_where_nobody_watches_there_is_a_line_at_least_every_20_seconds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    reporter = PlainReporter(lambda: now)
+
+    def said_in(seconds: int) -> list[str]:
+        nonlocal now
+        capsys.readouterr()
+        for _ in range(seconds):
+            now += 1.0
+            reporter.waiting()
+        return capsys.readouterr().err.splitlines()
+
+    reporter.connecting("pod:abc123xyz90")
+    assert len(said_in(100)) == 5
+    reporter.following("1", "pod:abc123xyz90", {"3": {"class_type": "KSampler", "inputs": {}}})
+    assert said_in(20) == ["1:58: waiting for the target"]
+    reporter.event(Queued(2))
+    assert said_in(20) == ["2:18: queued"]
+    reporter.event(Started())
+    assert said_in(20) == ["2:38: running"]
+    reporter.event(Progress(nodes_done=1, nodes_total=4, node_id="3", step=7, steps=20))
+    assert said_in(20)[-1].endswith(": 1 of 4 nodes at KSampler (3) step 7 of 20")
+    made = RemoteOutput("3", "image", "a.png")
+    reporter.fetching([made])
+    reporter.received(2_000_000)
+    assert said_in(20)[-1].endswith(": fetching 1 output, 2.0 MB are here")
+
+
 @pytest.mark.parametrize("reporter", [JsonReporter, PlainReporter])
 def test_where_nobody_watches_what_is_sent_is_a_line_now_and_then(
     reporter: type[Reporter], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -9,7 +9,16 @@ import pytest
 from pydantic import JsonValue
 
 from comfy_remote.errors import RateLimited
-from comfy_remote.net.retry import Backoff, Outage, Polling, Retries, TryAgain, retried, retry_after
+from comfy_remote.net.retry import (
+    Backoff,
+    Outage,
+    Polling,
+    Retries,
+    TryAgain,
+    retried,
+    retries_said,
+    retry_after,
+)
 
 QUICK = Backoff(attempts=3, first=0.0, longest=0.0, longest_asked=0.0, jitter=0.0)
 
@@ -108,3 +117,16 @@ def test_an_outage_is_said_once_and_then_counted(monkeypatch: pytest.MonkeyPatch
     assert outage.said_of("The box could not be reached: refused.", 0.5).endswith("in 0.5 s.")
     # Another failure is another line, at once.
     assert outage.said_of("The box is failing (HTTP 502).", 0.5).startswith("The box is failing")
+
+
+async def test_each_try_that_fails_is_said_to_who_asked_for_it() -> None:
+    said: list[str] = []
+
+    async def attempt() -> str:
+        if len(said) < 2:
+            raise RateLimited("The server is busy.")
+        return "done"
+
+    with retries_said(said.append):
+        assert await retried(attempt, QUICK, RateLimited) == "done"
+    assert said == [f"The server is busy. Try {n} of 3 in 0.0 s." for n in (2, 3)]
