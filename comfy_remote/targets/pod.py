@@ -30,6 +30,8 @@ from .comfyui.kind import ComfyUIKind
 from .kinds import Billing, Choose, ProviderSays, kind_of
 
 if TYPE_CHECKING:
+    import subprocess
+
     from pydantic import SecretStr
 
     from ..wire.runpod_pods import CtlPod, RestPod
@@ -56,6 +58,7 @@ _POD_ADDRESS = re.compile(
     r"pod:([a-z0-9]+)$|(?:https?://)?([a-z0-9]+)-\d+\.proxy\.runpod\.net(?:/|$)", re.IGNORECASE
 )
 _RUNPODCTL_PATIENCE = 30.0
+_UNKNOWN_COMMAND = re.compile(rb"unknown (?:command|flag|shorthand)")
 _CONSOLE = "RunPod's console (https://console.runpod.io/pods)"
 
 
@@ -334,15 +337,43 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
 
 
 def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
-    import subprocess  # here, as in all of this module: what an address means is asked often
-
     from pydantic import ValidationError
 
-    from ..wire.runpod_pods import ctl_pods
+    from ..wire.runpod_pods import ctl_pods, pods_in_table
+
+    command: tuple[str, ...] = ("pod", "list", "--output", "json")
+    done = _run(program, command, environment)
+    if old := done.returncode != 0 and _UNKNOWN_COMMAND.search(done.stderr) is not None:
+        command = ("get", "pod")  # of version 1
+        done = _run(program, command, environment)
+    name = f"runpodctl {' '.join(command[:2])}"
+    if done.returncode != 0:
+        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
+        raise TargetError(
+            f"{name} failed (status {done.returncode}){f': {said}' if said else ''}.",
+            advice=Hint.NAME_A_POD(first="`runpodctl doctor` helps to set it up."),
+        )
+    try:
+        if old:
+            pods = pods_in_table(done.stdout.decode("utf-8", "replace"))
+        else:
+            pods = ctl_pods.validate_json(done.stdout) or []
+    except (ValidationError, ValueError):
+        raise TargetError(
+            f"What {name} printed is not understood.",
+            advice=Hint.NAME_A_POD(first="Update runpodctl (2.1 or later)."),
+        ) from None
+    return [_ctl_pod(pod) for pod in pods]
+
+
+def _run(
+    program: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    import subprocess  # here, as in all of this module: what an address means is asked often
 
     try:
-        done = subprocess.run(
-            [program, "pod", "list", "--output", "json"],
+        return subprocess.run(
+            [program, *arguments],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -356,19 +387,6 @@ def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:
             f"runpodctl could not be asked for the account's pods: {error}.",
             advice=Hint.NAME_A_POD(first=""),
         ) from error
-    if done.returncode != 0:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())[:300]
-        raise TargetError(
-            f"runpodctl pod list failed (status {done.returncode}){f': {said}' if said else ''}.",
-            advice=Hint.NAME_A_POD(first="`runpodctl doctor` helps to set it up."),
-        )
-    try:
-        return [_ctl_pod(pod) for pod in ctl_pods.validate_json(done.stdout) or []]
-    except ValidationError:
-        raise TargetError(
-            "What runpodctl pod list printed is not understood.",
-            advice=Hint.NAME_A_POD(first="Update runpodctl (2.1 or later)."),
-        ) from None
 
 
 def _rest_pod(pod: RestPod) -> Pod:

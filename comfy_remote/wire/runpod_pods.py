@@ -1,14 +1,17 @@
 """RunPod's pods, as its REST API and ``runpodctl`` list them, as far as we look.
 
 Source of facts: ``GET https://api.runpod.io/v2/pods`` in RunPod's OpenAPI document (REST API v2),
-and ``podListOutput`` in ``cmd/pod/list.go`` of runpod/runpodctl (2.1).
+and ``podListOutput`` in ``cmd/pod/list.go`` of runpod/runpodctl (2.1); for version 1, its
+``cmd/pod/getPod.go`` and ``format/table.go``.
 """
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-__all__ = ["CtlPod", "PodPort", "RestPod", "RestPodList", "ctl_pods"]
+__all__ = ["CtlPod", "PodPort", "RestPod", "RestPodList", "ctl_pods", "pods_in_table"]
 
 
 class _Model(BaseModel):
@@ -69,3 +72,35 @@ class CtlPod(_Model):
 
 ctl_pods: TypeAdapter[list[CtlPod] | None] = TypeAdapter(list[CtlPod] | None)
 """What ``runpodctl pod list`` prints; Go writes an empty list as ``null`` now and then."""
+
+_COUNTED_GPU = re.compile(r"(?P<count>\d+) (?P<name>\S.*)")
+
+
+def pods_in_table(text: str) -> list[CtlPod]:
+    """What ``runpodctl get pod`` prints: a table, the only form that version 1 has.
+
+    Its columns are ID, NAME, GPU (``1 RTX 4090``), IMAGE NAME and STATUS.
+
+    Raises:
+        ValueError: It is no such table.
+    """
+    header, *rows = [line.strip() for line in text.splitlines() if line.strip()] or [""]
+    between = re.compile(r"\s*\t\s*" if "\t" in header else r"\s{2,}")
+    columns = [column.upper() for column in between.split(header)]
+    if not {"ID", "STATUS"} <= set(columns):
+        raise ValueError("there is no table of pods")
+    found = []
+    for row in rows:
+        cells = dict(zip(columns, between.split(row), strict=False))
+        gpu = _COUNTED_GPU.fullmatch(cells.get("GPU", ""))
+        found.append(
+            CtlPod(
+                id=cells["ID"],
+                name=cells.get("NAME", ""),
+                desiredStatus=cells.get("STATUS", ""),
+                gpuId=gpu["name"] if gpu else "",
+                gpuCount=int(gpu["count"]) if gpu else 1,
+                costPerHr=None,
+            )
+        )
+    return found

@@ -190,6 +190,30 @@ async def test_runpodctl_lists_it(tmp_path: Path) -> None:
     assert str(pod) == "7h9k2m4n6pxx (training, RTX 4090, $0.44 an hour)"
 
 
+# As version 1 pads its columns: with spaces, and a tab after each.
+TABLE = [
+    ("ID", "NAME", "GPU", "IMAGE NAME", "STATUS"),
+    ("7h9k2m4n6pxx", "my  pod, two", "2 RTX 4090", "comfyui:latest", "RUNNING"),
+    ("0aaaabbbbcccc", "", "0 unknown", "ubuntu", "EXITED"),
+]
+
+
+@pytest.mark.parametrize("between", ["\t", "  "])
+async def test_an_old_runpodctl_prints_a_table(tmp_path: Path, between: str) -> None:
+    names = TABLE if between == "\t" else [[c.replace("  ", " ") or "-" for c in r] for r in TABLE]
+    lines = [between.join(cell.ljust(16) for cell in row) for row in names]
+    script = (
+        "if sys.argv[1:] != ['get', 'pod']:\n"
+        '    sys.exit(\'Error: unknown command "pod" for "runpodctl"\')\n'
+        f"print({chr(10).join(lines)!r})"
+    )
+    environment = runpodctl(tmp_path, script)
+    pod = await find_pod(environment)
+    name = "my  pod, two" if between == "\t" else "my pod, two"
+    assert str(pod) == f"7h9k2m4n6pxx ({name}, 2 x RTX 4090)"
+    assert [one.running for one in await account_pods(environment)] == [True, False]
+
+
 async def test_runpodctl_lists_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No pod of the account runs"):
         await find_pod(runpodctl(tmp_path, "print('null')"))
