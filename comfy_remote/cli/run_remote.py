@@ -25,6 +25,7 @@ from .schemas import schemas_option
 from .trust import asks_for_trust
 
 if TYPE_CHECKING:
+    from ..config.settings import Configuration
     from ..workflow.change.prepare import Changes
 
 __all__ = ["main", "run_remote"]
@@ -39,15 +40,16 @@ __all__ = ["main", "run_remote"]
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True),
     help="JSON in API or UI format, a picture or video that ComfyUI saved with its workflow, or "
-    "- for standard input. Default: text to image, with the first checkpoint of the pod.",
+    "- for standard input. Default: default_workflow of comfy-remote.toml, else text to image with "
+    "a checkpoint of the pod, or with its Flux, Z-Image or Qwen-Image.",
 )
 @click.option("--image-id", metavar="ID", help="A word for this run: ${IMAGE_ID}, and in its log.")
 @change_options
 @click.option(
     "--output-folder",
     metavar="PATH",
-    help="Where the pod saves, below ComfyUI's output folder: ${OUTPUT_FOLDER}, or else of all "
-    "nodes that save.",
+    help="Where the pod saves, below ComfyUI's output folder (of a whole path, what comes after "
+    "output/): ${OUTPUT_FOLDER}, or else of all nodes that save.",
 )
 @click.option(
     "--pod-url",
@@ -117,14 +119,22 @@ def run_remote(
         raise click.UsageError("Give --prompt TEXT, --workflow FILE, or both.")
     from dataclasses import replace
 
+    from ..config.settings import Configuration
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
+    configuration = Configuration.load()
     plan = RunPlan(
-        workflow,
-        _pod_address(pod_url),
+        workflow or configuration.default_workflow,
+        _pod_address(pod_url, configuration),
         # Scripts pass variables that may be empty: as good as not given.
-        replace(changes, output_folder=output_folder or None, image_id=image_id or None),
+        # Scripts also pass a text and a seed to workflows that have no use for them.
+        replace(
+            changes,
+            output_folder=_below(output_folder) if output_folder else None,
+            image_id=image_id or None,
+            where_possible=True,
+        ),
         inputs,
         local_output.expanduser().absolute(),
         timeout,
@@ -139,11 +149,20 @@ def run_remote(
     run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
 
 
-def _pod_address(pod_url: str | None) -> str:
-    from ..config.settings import Configuration
+def _below(output_folder: str) -> str:
+    """What comes after ComfyUI's output folder."""
+    from ..errors import WorkflowInvalid
+    from ..workflow.change.file_names import below_output
+
+    try:
+        return below_output(output_folder)
+    except WorkflowInvalid as error:
+        raise click.BadParameter(str(error), param_hint="--output-folder") from None
+
+
+def _pod_address(pod_url: str | None, configuration: Configuration) -> str:
     from ..targets.pod import chosen_pod_address
 
-    configuration = Configuration.load()
     if pod_url is not None:
         configuration.settings_of(pod_url)  # a name that is not trusted is not taken for a pod's id
     return chosen_pod_address(pod_url, configuration.targets)

@@ -99,6 +99,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
+            for sentence in ready.ignored:
+                reporter.event(Log(sentence, "warning"))
             estimate = await estimate_on(target, record, ready.prompt, configuration)
             price = estimate.price_per_hour
             paid = price is not None or configuration.billing_of(target.name) == "by run"
@@ -154,9 +156,9 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
     if loaded is None:
-        from ..workflow.text_to_image import blank_text_to_image, text_to_image
+        from ..workflow.text_to_image import loaders, text_to_image  # here: most runs have one
 
-        loaded = text_to_image(await client.schemas(blank_text_to_image().prompt))
+        loaded = text_to_image(await client.schemas(loaders()))
     return await client.prepare(
         loaded,
         changes=plan.changes,

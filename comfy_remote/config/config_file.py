@@ -87,6 +87,7 @@ class ConfigFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     default: _Target | None = None
+    default_workflow: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     allowed_addresses: list[str] = []
     allowed_hosts: list[str] = []
     allowed_folders: list[str] = []

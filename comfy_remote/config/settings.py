@@ -111,6 +111,8 @@ class Configuration:
         allowed_folders: Where the owner's files let a workflow in ComfyUI name files of this
             machine, besides ComfyUI's own folders; a folder's file allows none.
         owners: The names of the owner's own targets.
+        default_workflow: What ``comfy-run-remote`` runs if it is given a text alone, as the owner's
+            files say; a folder's file says none.
         untrusted: What is not used because it is not trusted; ``None`` if nothing is left out.
     """
 
@@ -122,6 +124,7 @@ class Configuration:
     untrusted: Untrusted | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_folders: tuple[Path, ...] = ()
+    default_workflow: Path | None = None
 
     @classmethod
     def load(
@@ -175,6 +178,11 @@ class Configuration:
                 *self.allowed_folders,
                 *(path.absolute().parent / Path(one).expanduser() for one in file.allowed_folders),
             ),
+            default_workflow=(
+                path.absolute().parent / Path(file.default_workflow).expanduser()
+                if file.default_workflow
+                else self.default_workflow
+            ),
         )
 
     def _with_folders(
@@ -197,6 +205,7 @@ class Configuration:
                 "allowed_addresses": [],
                 "allowed_hosts": [],
                 "allowed_folders": [],
+                "default_workflow": None,
             }
         )
         left = tuple(one for one in named.values() if one in missing)

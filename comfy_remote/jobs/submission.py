@@ -67,6 +67,7 @@ class Submission:
         notes: What was found and done, a sentence each.
         doubts: Saved values that may not be where they belong; each is a note as well.
         unused: Files that the user named, and no Load node does.
+        ignored: Changes that had nowhere to go, a sentence each.
         paid: Whether a node costs money elsewhere, as far as the schemas were asked and say it.
     """
 
@@ -77,6 +78,7 @@ class Submission:
     notes: Sequence[str] = ()
     doubts: Sequence[Doubt] = ()
     unused: Sequence[Path] = ()
+    ignored: Sequence[str] = ()
     paid: bool = False
 
 
@@ -132,6 +134,7 @@ async def prepared(
         (*(found.notes if found is not None else ()), *ready.notes),
         ready.doubts,
         [path for path in search.given if path not in sent],
+        ready.ignored,
         found is not None and any_paid(prompt, found.schemas),
     )
 

@@ -108,7 +108,8 @@ def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str) ->
         *("--prompt", 'say "hi"\n', "--output-folder", "x", "--var", "FROM_ENVIRONMENT"),
         FROM_ENVIRONMENT="named",
     )
-    assert done.returncode == 4  # no text to set, and nothing was filled in for it
+    assert done.returncode == 0, done.stderr
+    assert "Warning: The positive text is not used" in done.stderr
     done = remote(
         *("--workflow", write(remote.folder, text), "--pod-url", sandbox_url, "--seed", "255"),
         *("--output-folder", "x", "--var", "FROM_ENVIRONMENT"),
@@ -120,6 +121,29 @@ def test_the_template_is_filled_in_as_json(remote: Command, sandbox_url: str) ->
     assert first.name.startswith("named_")
     with Image.open(first) as image:
         assert image.convert("RGB").getpixel((1, 1)) == (0, 0, 255)
+
+
+def test_a_whole_path_on_the_pod_is_not_made_here(remote: Command, engine: str) -> None:
+    path = write(remote.folder, picture("whole"))
+    folder = ("--output-folder", "/workspace/ComfyUI/output/films")
+    done = remote("--workflow", path, "--pod-url", engine, *folder, "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    saved = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.parent for path in saved] == [Path("output/films")] * 2
+    assert "Warning: The seed is not used" in done.stderr
+    done = remote("--workflow", path, "--pod-url", engine, "--output-folder", "/data/films")
+    assert done.returncode == 2
+    assert "not below ComfyUI's output folder" in done.stderr
+    refused = remote.comfy_remote("run", path, "--on", engine, "--seed", "3")
+    assert refused.returncode == 4
+
+
+def test_a_default_workflow(remote: Command, sandbox_url: str) -> None:
+    configure(remote.folder / "home", 'default_workflow = "workflow.json"\n')
+    write(remote.folder / "home", picture("from the default"))
+    done = remote("--prompt", "a cat", "--pod-url", sandbox_url)
+    assert done.returncode == 0, done.stderr
+    assert "from the default" in done.stdout
 
 
 def test_addresses_instead_of_files(remote: Command, engine: str) -> None:
@@ -180,6 +204,7 @@ def test_a_wrong_address(remote: Command, address: str) -> None:
     done = remote("--workflow", write(remote.folder, picture()), "--pod-url", address)
     assert done.returncode == 3
     assert "could not be reached" in done.stderr
+    assert [f"Try {n} of 5" in done.stderr for n in (2, 3, 4, 5)] == [True] * 4
     assert 1.0 < time.monotonic() - began < 20.0  # five tries, further and further apart
 
 

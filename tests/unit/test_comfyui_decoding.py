@@ -441,6 +441,26 @@ def test_any_history_is_an_end(entry: dict) -> None:
     assert (finished.error is None) is (finished.state is JobState.SUCCEEDED)
 
 
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ("/workspace/ComfyUI/output/films/a", "films/a"),
+        ("/workspace/ComfyUI/output", ""),
+        ("C:\\ComfyUI\\output\\films", "films"),
+        ("/data/films", "films"),
+        ("films/a", "films/a"),
+    ],
+)
+def test_a_whole_path_on_the_target_is_not_made_here(there: str, here: str) -> None:
+    (output,) = outputs_of_node("9", {"images": [_file("x.png", there)]})
+    assert output.subfolder == here
+    assert output.source is not None
+    assert output.source.path is not None
+    assert parse_qs(output.source.path.partition("?")[2], keep_blank_values=True)["subfolder"] == [
+        there
+    ]
+
+
 # --- queue and refusals -----------------------------------------------------------------
 
 

@@ -266,13 +266,15 @@ def test_a_folders_file_allows_no_address(project: Path) -> None:
 
 
 def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path) -> None:
-    lists = set(ConfigFile.model_fields) - {"default", "targets"}
-    said = [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
+    lists = set(ConfigFile.model_fields) - {"default", "default_workflow", "targets"}
+    said = ['default_workflow = "/etc/passwd"']
+    said += [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
     path = configure(project, "\n".join([*said, "[targets.lan]", 'target = "http://10.0.0.7:1"']))
     trust_all_of(path)
     configuration = Configuration.load()
     assert configuration.address_of("lan") == "http://10.0.0.7:1"
     assert {name: getattr(configuration, name) for name in lists} == dict.fromkeys(lists, ())
+    assert configuration.default_workflow is None
 
 
 @pytest.mark.parametrize(

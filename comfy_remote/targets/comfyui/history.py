@@ -8,7 +8,13 @@ from pathlib import PurePosixPath
 from urllib.parse import urlencode
 
 from ...advice import Hint
-from ...errors import ComfyRemoteError, ExecutionFailed, JobCancelled, OutOfMemory
+from ...errors import (
+    ComfyRemoteError,
+    ExecutionFailed,
+    JobCancelled,
+    OutOfMemory,
+    WorkflowInvalid,
+)
 from ...events import Finished, JobState, ShownValues
 from ...media.files import subfolder_of
 from ...media.remote_values import VALUES_KEY, sha256_in_name
@@ -21,6 +27,7 @@ from ...outputs import (
     media_type_of,
 )
 from ...types import JsonValue
+from ...workflow.change.file_names import below_output, is_absolute
 from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
 
@@ -202,13 +209,24 @@ def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
         node_id=node_id,
         kind=kind_of(filename),
         filename=filename,
-        subfolder=subfolder.replace("\\", "/"),  # a ComfyUI on Windows
+        subfolder=_below_folder(subfolder),
         folder=folder,
         media_type=media_type_of(filename),
         sha256=sha256,
         source=OutputSource(path=f"view?{query}"),
         key=key,
     )
+
+
+def _below_folder(subfolder: str) -> str:
+    """The subfolder with ``/``, relative also where the prompt named a whole path."""
+    text = subfolder.replace("\\", "/")  # a ComfyUI on Windows
+    if not is_absolute(text):
+        return text
+    try:
+        return below_output(text).removeprefix(".")
+    except WorkflowInvalid:  # its output folder is elsewhere
+        return PurePosixPath(text).name
 
 
 def _outputs(entry: dict[str, JsonValue], prompt: Prompt) -> Iterator[RemoteOutput]:

@@ -24,10 +24,12 @@ from ..prompt import Place, Prompt, with_inputs
 
 __all__ = [
     "as_text",
+    "below_output",
     "fill_in",
     "fill_in_prompt",
     "find_name_prefixes",
     "has_placeholders",
+    "is_absolute",
     "left_over",
     "name_below",
 ]
@@ -43,6 +45,7 @@ _PACK_SAVERS = {
 _PREFIX = "filename_prefix"
 _INPUTS = (_PREFIX, "save_prefix")
 
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|~")
 _PLACEHOLDER = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyyy|yyy|yy")
 _UNSAFE = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
@@ -154,12 +157,45 @@ def _written_at(prompt: Prompt, node_id: str) -> Place | None:
     return link[0], next(iter(given))
 
 
+def below_output(folder: str) -> str:
+    """A folder on the target as ComfyUI's ``filename_prefix`` has it: below its output folder.
+
+    Of a whole path, what comes after ``output``, above all after ``ComfyUI/output``; ``.`` for
+    that folder itself.
+
+    >>> below_output("/workspace/ComfyUI/output/films"), below_output("films")
+    ('films', 'films')
+
+    Raises:
+        WorkflowInvalid: It leads elsewhere, as far as can be told without asking.
+    """
+    text = folder.replace("\\", "/").rstrip("/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if is_absolute(folder):
+        found = [number for number, part in enumerate(parts) if part.casefold() == "output"]
+        after = [n for n in found if n and parts[n - 1].casefold() == "comfyui"] or found
+        parts = parts[after[0] + 1 :] if after else [".."]
+    if ".." in parts:
+        raise WorkflowInvalid(
+            f"{folder} is not below ComfyUI's output folder, and ComfyUI saves nowhere else.",
+            advice="Give the folder as it is called below that one: films, not /workspace/films.",
+        )
+    return "/".join(parts) or "."
+
+
+def is_absolute(folder: str) -> bool:
+    """Whether it is a whole path, on whatever system."""
+    return _ABSOLUTE.match(folder.replace("\\", "/")) is not None
+
+
 def name_below(prompt: Prompt, places: Iterable[Place], folder: str) -> Prompt:
     """The prompt with its files named as before (at `find_name_prefixes`), in that folder.
 
     ComfyUI refuses a folder that leads out of its output folder.
     """
     folder = folder.replace("\\", "/").rstrip("/")
+    if folder == ".":
+        return prompt
     return with_inputs(
         prompt,
         {

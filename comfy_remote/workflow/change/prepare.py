@@ -16,10 +16,10 @@ from ..load import LoadedWorkflow
 from ..prompt import Place, Prompt
 from ..schema import Schemas
 from ..spelling import as_listed
-from .file_names import fill_in_prompt, find_name_prefixes, name_below
+from .file_names import below_output, fill_in_prompt, find_name_prefixes, name_below
 from .numbers import SizeInput, find_seeds, find_sizes, has_seeds
 from .settings import apply_settings, put
-from .texts import Side, find_texts
+from .texts import Side, find_texts, has_texts
 
 if TYPE_CHECKING:
     from ..convert import Doubt
@@ -58,9 +58,15 @@ class Changes:
         seed: For every seed.
         width, height, batch: Of the empty latents or images that samplers start from.
         settings: ``NODE.input=value``, or ``{"NODE.input": value}``; applied last.
-        output_folder: Where the target saves, below its own output folder.
+        output_folder: Where the target saves, below its own output folder; of a whole path, what
+            comes after ``output``.
         image_id: A word for this run, for ``${IMAGE_ID}`` alone.
         given: Further variables by name, for ``${NAME}`` in the file.
+        where_possible: Whether a text or a seed that has nowhere to go is only noted, among
+            `PreparedWorkflow.ignored`.
+
+    Raises:
+        WorkflowInvalid: ``output_folder`` leads out of the target's output folder.
     """
 
     prompt: str | None = None
@@ -74,6 +80,7 @@ class Changes:
     output_folder: str | None = None
     image_id: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+    where_possible: bool = False
 
     @classmethod
     def of(cls, words: ChangeWords, changes: Changes | None = None) -> Changes:
@@ -98,6 +105,8 @@ class Changes:
         for name in ("settings", "prompt_nodes"):  # one, not a list of its letters
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, (value,))
+        if self.output_folder is not None:
+            object.__setattr__(self, "output_folder", below_output(self.output_folder))
 
     def __bool__(self) -> bool:
         change_nothing = Changes(
@@ -105,6 +114,7 @@ class Changes:
             settings=self.settings,
             image_id=self.image_id,
             given=self.given,
+            where_possible=self.where_possible,
         )
         return bool(self.settings) or self != change_nothing
 
@@ -136,6 +146,7 @@ class PreparedWorkflow:
         notes: What was found and done, a sentence each; includes the doubts.
         source: See `LoadedWorkflow.source`.
         doubts: Saved values that may belong to other inputs.
+        ignored: Changes that had nowhere to go, a sentence each; see `Changes.where_possible`.
     """
 
     prompt: Prompt
@@ -143,6 +154,7 @@ class PreparedWorkflow:
     notes: tuple[str, ...]
     source: str
     doubts: tuple[Doubt, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def prepare(
@@ -193,8 +205,12 @@ def prepare(
         ("positive", "PROMPT", changes.prompt),
         ("negative", "NEGATIVE", changes.negative),
     )
+    ignored = []
     for side, variable, text in texts:
         if text is None or (variable in loaded.variables and not changes.prompt_nodes):
+            continue
+        if changes.where_possible and not changes.prompt_nodes and not has_texts(prompt, side):
+            ignored.append(f"The {side} text is not used: no node of the workflow takes one.")
             continue
         places = find_texts(prompt, side, changes.prompt_nodes if side == "positive" else ())
         notes.append(f"The {side} text is set in {_named(prompt, places)}.")
@@ -210,7 +226,11 @@ def prepare(
         places = find_sizes(prompt, name)
         notes.append(f"{name} {number} is set in {_named(prompt, places)}.")
         prompt = put(prompt, places, number, schemas)
-    if changes.seed is not None and not ("SEED" in loaded.variables and not has_seeds(prompt)):
+    if changes.seed is None or ("SEED" in loaded.variables and not has_seeds(prompt)):
+        pass
+    elif changes.where_possible and not has_seeds(prompt):
+        ignored.append("The seed is not used: no node of the workflow has one.")
+    else:
         places = find_seeds(prompt)
         notes.append(f"Seed {changes.seed} is set in {_named(prompt, places)}.")
         prompt = put(prompt, places, changes.seed, schemas)
@@ -229,7 +249,9 @@ def prepare(
     if schemas is not None:
         prompt, respelled = as_listed(prompt, schemas)
         notes += map(str, respelled)
-    return PreparedWorkflow(prompt, loaded.workflow, tuple(notes), loaded.source, doubts)
+    return PreparedWorkflow(
+        prompt, loaded.workflow, tuple(notes), loaded.source, doubts, tuple(ignored)
+    )
 
 
 def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:

@@ -16,7 +16,7 @@ from ..prompt import Node, Place, Prompt
 from .settings import find_node
 from .sources import Sources, only_way_back
 
-__all__ = ["Side", "find_texts"]
+__all__ = ["Side", "find_texts", "has_texts"]
 
 Side = Literal["positive", "negative"]
 
@@ -79,6 +79,11 @@ def find_texts(prompt: Prompt, side: Side, nodes: Sequence[str] = ()) -> list[Pl
     if not nodes and len(texts) > 1:
         raise _several(side, prompt, places)
     return list(dict.fromkeys(place for found in places.values() for place in found))
+
+
+def has_texts(prompt: Prompt, side: Side) -> bool:
+    """Whether a node takes one: the text of that side, or one that only the user can name."""
+    return bool(_inputs(prompt, side)) or any(True for _ in _other_texts(prompt, side))
 
 
 def _inputs(prompt: Prompt, side: Side) -> dict[str, list[Place]]:
