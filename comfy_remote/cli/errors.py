@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..clean import one_line
-from ..errors import ComfyRemoteError, InputFileMissing, node_problems
+from ..errors import ComfyRemoteError, ConfigurationError, node_problems
 from .advice import for_terminal
 from .console import is_interactive, printable, resume_command, say_lines
 
@@ -77,6 +77,6 @@ def check_named_files(option: str, files: Iterable[Path]) -> None:
     """Refuse files that were named with an option and do not exist."""
     for path in files:
         if not path.is_file():
-            raise InputFileMissing(
+            raise ConfigurationError(
                 f"{option} {path}: there is no such file.", advice="Check the path."
             )

@@ -284,12 +284,27 @@ def _seed(_context: click.Context, _option: click.Parameter, value: str | None) 
         raise click.BadParameter(str(error)) from None
 
 
+def _settings(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Of the form ``NODE.input=value``; whether there is such a node, the workflow decides."""
+    for value in values:
+        name, equals, _ = value.partition("=")
+        if not equals or not all(name.rpartition(".")[::2]):
+            raise click.BadParameter(
+                f"{value!r} is not of the form NODE.input=value. For example: 3.seed=42, or "
+                "KSampler.steps=20."
+            )
+    return values
+
+
 _CHANGE_OPTIONS = (
     click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="NODE.input=value",
+        callback=_settings,
         help="Change an input; NODE is an id, a title or a class. May be repeated.",
     ),
     click.option("--prompt", "prompt", metavar="TEXT", help="The positive text."),

@@ -96,7 +96,7 @@ def test_value_files_go_in_and_out_exactly(here: Path, sandbox_url: str) -> None
         (["invert.json"], 4, "image"),
         (["invert.json", "-i", "image=@missing.png"], 4, "no such file"),
         (["invert.json", "-i", "image"], 2, "has no key"),
-        (["invert.json", "--load", "gone.png"], 4, "--load gone.png: there is no such file"),
+        (["invert.json", "--load", "gone.png"], 2, "--load gone.png: there is no such file"),
         (["invert.json", "-i", "image=3"], 4, "not of type IMAGE"),
         (["nowhere", "-i", "a=1"], 2, "neither a file nor a name"),
         (["http://example.com/", "-i", "a=1"], 2, "not https"),

@@ -57,10 +57,10 @@ def test_problems_are_lines_with_their_place(folder: Path) -> None:
     assert lines[1].startswith("bad.json:1:height: ")
 
 
-def test_a_file_of_input_that_is_not_there_is_a_problem_as_it_is_for_run(folder: Path) -> None:
+def test_a_file_of_input_that_is_not_there_is_wrong_use_as_it_is_for_run(folder: Path) -> None:
     done = check(folder, "good.json", "--input", "gone.png")
-    assert done.returncode == 4
-    assert "good.json: --input gone.png: there is no such file." in done.stdout
+    assert done.returncode == 2
+    assert "--input gone.png: there is no such file." in done.stderr
 
 
 def test_the_file_is_named_once(folder: Path) -> None:

@@ -151,8 +151,10 @@ def test_help_imports_nothing_heavy() -> None:
         (("run", "text.json"), 4, "not valid JSON"),
         (("run", "ui.json"), 4, "empty"),
         (("run", "good.json", "--set", "1.colour=2"), 4, "Did you mean 'color'?"),
-        (("run", "good.json", "--set", "nonsense"), 4, "NODE.input=value"),
-        (("run", "good.json", "--input", "nowhere.png"), 4, "nowhere.png"),
+        (("run", "good.json", "--set", "nonsense"), 2, "NODE.input=value"),
+        (("run", "good.json", "--set", "1.=2"), 2, "NODE.input=value"),
+        (("check", "good.json", "--set", "colour=2"), 2, "NODE.input=value"),
+        (("run", "good.json", "--input", "nowhere.png"), 2, "nowhere.png"),
         (("run", "good.json", "--on", "nonsense"), 2, "There is no target 'nonsense'"),
         (("run", "good.json", "--on", "runpod:abc"), 2, "RUNPOD_API_KEY"),
         (("jobs", "show", "ffff"), 2, "has no job"),
@@ -221,9 +223,9 @@ def test_names_of_other_machines_are_never_looked_up(
 def test_errors_as_json(run: Run) -> None:
     write("good.json", PROMPT)
     status, out, err = run("run", "good.json", "--input", "nowhere.png", "--json")
-    assert (status, err) == (InputFileMissing.exit_status, "")
+    assert (status, err) == (ConfigurationError.exit_status, "")
     error = json.loads(out)
-    assert (error["event"], error["code"]) == ("error", InputFileMissing.code)
+    assert (error["event"], error["code"]) == ("error", ConfigurationError.code)
     assert (error["job_id"], error["resume"]) == (None, None)
 
 
