@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from yarl import URL
 
 from comfy_remote.errors import ModelUnavailable
 from comfy_remote.net.bucket import BucketSettings
+from comfy_remote.worker.models.http import Answer, ModelHttp
+from comfy_remote.worker.models.link import Location
 
 MODEL = safetensors(3_000_000)
 
@@ -78,6 +82,26 @@ async def test_models_below_a_prefix(bucket: BucketSettings, s3: S3Server, tmp_p
         await ensure(
             library_for(tmp_path, bucket=below), f"lora {s3.url}/models/loras/a.safetensors"
         )
+
+
+async def test_a_large_model_comes_from_the_bucket_in_parts(
+    bucket: BucketSettings, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = safetensors(20_000_000, fill=random.Random(3).randbytes(1_000_003))
+    s3.client.put_object(Bucket="models", Key="vae/large.safetensors", Body=large)
+    asked: list[str | None] = []
+    get = ModelHttp.get
+
+    def noted(
+        self: ModelHttp, location: Location, wanted: str | None = None, etag: str | None = None
+    ) -> AbstractAsyncContextManager[Answer]:
+        asked.append(wanted)
+        return get(self, location, wanted, etag)
+
+    monkeypatch.setattr(ModelHttp, "get", noted)
+    await ensure(library_for(tmp_path, bucket=bucket), "vae r2:large.safetensors")
+    assert (tmp_path / "vae" / "large.safetensors").read_bytes() == large
+    assert len([one for one in asked if one]) == 1 + 5  # the probe, and 20 MB by 4 MiB
 
 
 async def test_what_is_begun_is_resumed(bucket: BucketSettings, tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_a_note_of_another_model_is_not_taken(tmp_path: Path) -> None:
     assert ModelHashes().known(tmp_path, other) is None
 
 
+def test_notes_of_models_that_are_gone_go(tmp_path: Path) -> None:
+    path, stays = model(tmp_path), model(tmp_path, "vae/b.safetensors")
+    hashes = ModelHashes()
+    for one in (path, stays):
+        hashes.note(tmp_path, one, one.stat(), "0" * 64)
+    path.unlink()
+    (tmp_path / ".comfy-remote" / "hashes" / "cut.json").write_text("{")
+    with hashing(tmp_path, hashes).paused():
+        pass
+    notes = tmp_path / ".comfy-remote" / "hashes"
+    until(lambda: len([*notes.iterdir()]) == 1)
+    assert ModelHashes().known(tmp_path, stays) == "0" * 64
+
+
 def test_nothing_is_read_while_a_job_runs(tmp_path: Path) -> None:
     """A read that was begun goes on after the job where it was."""
     path, hashes = model(tmp_path, content=CONTENT * 20), ModelHashes()

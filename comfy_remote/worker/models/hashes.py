@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from ...errors import ComfyRemoteError
+from ...media.file_changes import discard
 from ...media.files import sha256_of, write_whole
 from .folders import OUR_FOLDER
 
@@ -99,6 +100,14 @@ class ModelHashes:
         with contextlib.suppress(OSError):
             write_whole(_place(root, path), note.model_dump_json().encode())
 
+    def forget_gone(self, root: Path) -> None:
+        """Remove the notes of models that are no longer in a models folder."""
+        for place in (root / OUR_FOLDER / "hashes").glob("*.json"):
+            note = _read(place)
+            gone = note is not None and not (root / note.path).exists()
+            if note is None or gone:
+                discard(place)
+
 
 def _note(root: Path, path: Path, status: os.stat_result, sha256: str) -> _Note:
     return _Note(
@@ -142,7 +151,7 @@ class IdleHashing:
         models: Callable[[], Sequence[tuple[Path, Path]]],
         *,
         quiet: float = 2.0,
-        again: float = 60.0,
+        again: float = 600.0,
         step: int = 8 * 1024 * 1024,
     ) -> None:
         self._hashes = hashes
@@ -179,7 +188,10 @@ class IdleHashing:
     def _run(self) -> None:
         try:
             self._wait_until_idle()
-            left = [one for one in self._models() if self._hashes.known(*one) is None]
+            models = self._models()
+            for root in {root for root, _ in models}:
+                self._hashes.forget_gone(root)
+            left = [one for one in models if self._hashes.known(*one) is None]
             # Workers that share a volume begin with different ones.
             random.shuffle(left)
             for root, path in left:
