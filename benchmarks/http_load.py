@@ -31,6 +31,8 @@ __all__ = [
     "submit",
 ]
 
+_SUBMITTERS = 200
+
 
 class Connection:
     """One connection that stays open; a request at a time."""
@@ -140,23 +142,28 @@ async def submit(
 ) -> tuple[list[str], list[float]]:
     """Submit so many jobs by ``/run``, one after ``every`` seconds, however long the answers take.
 
+    On ``_SUBMITTERS`` connections at most: a gateway that stands still for some seconds would have
+    more than it takes, and closes what is beyond that. A wait for a connection counts.
+
     Returns:
         Their ids, and the seconds until each answer was here.
     """
     free: list[Connection] = []
+    room = asyncio.Semaphore(_SUBMITTERS)
     ids: list[str] = []
     took: list[float] = []
     body = _json({"input": given})
 
     async def one() -> None:
-        connection = free.pop() if free else endpoint.client()
         began = time.perf_counter()
-        status, answer = await connection.ask("POST", "run", body, key=uuid.uuid4().hex)
-        took.append(time.perf_counter() - began)
-        if status != 200:
-            raise SystemExit(f"/run answered {status}: {answer[:500]!r}")
-        ids.append(json.loads(answer)["id"])
-        free.append(connection)
+        async with room:
+            connection = free.pop() if free else endpoint.client()
+            status, answer = await connection.ask("POST", "run", body, key=uuid.uuid4().hex)
+            took.append(time.perf_counter() - began)
+            if status != 200:
+                raise SystemExit(f"/run answered {status}: {answer[:500]!r}")
+            ids.append(json.loads(answer)["id"])
+            free.append(connection)
 
     began = time.perf_counter()
     tasks = []

@@ -38,6 +38,7 @@ class ConnectionLimits:
 
 
 _REFUSED = (401, 403)
+_STOOD_STILL = 0.1  # seconds that a timer is late if the process or the machine was stopped
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
@@ -283,7 +284,16 @@ class _Connection(asyncio.Protocol):
 
     def _abort_in(self, seconds: float) -> None:
         self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        self._timer = loop.call_later(seconds, self._time_is_over, due)
+
+    def _time_is_over(self, due: float) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - due < _STOOD_STILL:
+            self.abort()
+        else:  # its request may have come meanwhile, and is read now
+            self._timer = loop.call_later(_STOOD_STILL, self.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +52,33 @@ def test_each_says_what_it_measured_or_why_it_did_not(
     name: str, run_all: subprocess.CompletedProcess[str]
 ) -> None:
     assert any(line.startswith(name) for line in run_all.stdout.splitlines()), run_all.stdout
+
+
+async def test_a_gateway_that_stands_still_gets_no_more_connections_than_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With 500 pollers, it closes those above 800 without an answer."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    load: Any = importlib.import_module("http_load")
+    opened, answers = 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"{}"):
+                await answers.wait()
+                writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"id":"1"}')
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        endpoint = load.Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "")
+        asyncio.get_running_loop().call_later(0.5, answers.set)
+        ids, took = await load.submit(endpoint, 400, every=0.0, given={})
+    assert len(ids) == len(took) == 400
+    assert opened <= 200
+    assert min(took) > 0.1  # what waits for a connection waits for its answer
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -63,6 +64,17 @@ async def closed(reader: asyncio.StreamReader) -> bytes:
 async def test_half_open_connections_end(gateway: GatewayServer, head: bytes) -> None:
     reader, writer = await connect(port_of(gateway), head)
     await closed(reader)
+    writer.close()
+
+
+async def test_a_request_that_came_while_the_server_stood_still_is_answered(
+    gateway: GatewayServer,
+) -> None:
+    reader, writer = await connect(port_of(gateway))
+    await asyncio.sleep(0.1)  # accepted: its time has begun
+    writer.write(b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    time.sleep(0.5)  # the loop stands still, as when the machine sleeps
+    assert b"200" in await asyncio.wait_for(reader.readline(), 10)
     writer.close()
 
 
