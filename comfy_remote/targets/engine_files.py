@@ -50,8 +50,16 @@ class EngineFolders:
         return None if path.is_symlink() else path
 
 
-def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:
+def folders_in(
+    stats: Mapping[str, JsonValue], *, started_here: bool = False
+) -> EngineFolders | None:
     """The folders that an engine was started with, from the ``argv`` in its ``/system_stats``.
+
+    Args:
+        started_here: Whether it was started in its own folder: then relative ones are below that.
+
+    Returns:
+        ``None`` if one of them is not known.
 
     Source of facts: ComfyUI's ``folder_paths.py`` and ``main.py`` (0.3.64 and 0.33.0).
     """
@@ -62,11 +70,13 @@ def folders_in(stats: Mapping[str, JsonValue]) -> EngineFolders | None:
         return None
     given = [part for word in words for part in word.split("=", 1)]
 
+    own = Path(words[0]).parent
+
     def after(flag: str) -> Path | None:
         named = given[given.index(flag) + 1 :][:1] if flag in given else []
-        return Path(named[0]) if named else None
+        return (own / named[0] if started_here else Path(named[0])) if named else None
 
-    base = after("--base-directory") or Path(words[0]).parent
+    base = after("--base-directory") or own
     if not base.is_absolute():
         return None
     temp = after("--temp-directory")

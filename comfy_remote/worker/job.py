@@ -340,7 +340,9 @@ class _Attempt:
 
     def _folders(self, stats: Mapping[str, JsonValue]) -> EngineFolders | None:
         """The engine's folders, if it was started here: then what is new there is this job's."""
-        return folders_in(stats) if self.parts.engine.pid is not None else None
+        if self.parts.engine.pid is None:
+            return None
+        return folders_in(stats, started_here=True)
 
     async def _remove_files(
         self, run: EngineRun, prompt: Prompt, uploaded: Mapping[tuple[str, str], str]

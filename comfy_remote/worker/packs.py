@@ -48,7 +48,7 @@ def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Pa
     given = [part for word in words for part in word.split("=", 1)]
     base = Path(words[0]).parent if words else None
     if "--base-directory" in given[:-1]:
-        base = Path(given[given.index("--base-directory") + 1])
+        base = Path(words[0]).parent / given[given.index("--base-directory") + 1]
     folders = [] if base is None else [base / "custom_nodes"]
     return [one for one in (*folders, volume / "ComfyUI" / "custom_nodes") if one.is_dir()]
 

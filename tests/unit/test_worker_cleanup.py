@@ -46,6 +46,16 @@ def test_the_folders_are_those_the_engine_was_started_with(
     assert found == (EngineFolders(*map(Path, expected)) if expected else None)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="paths as on POSIX")
+def test_relative_folders_are_below_that_of_an_engine_that_was_started_in_it() -> None:
+    argv = ["/c/main.py", "--base-directory", "b", "--output-directory", "/o", "--temp-directory=t"]
+    assert folders_in(stats(*argv)) is None
+    assert folders_in(stats(*argv), started_here=True) == EngineFolders(
+        Path("/c/b/input"), Path("/o"), Path("/c/t/temp")
+    )
+    assert folders_in(stats("main.py"), started_here=True) is None
+
+
 async def clean(base: Path, names: list[str], **more: Any) -> Cleaner:
     cleaner = Cleaner()
     await cleaner.remove_files(
