@@ -23,6 +23,7 @@ BENCHMARKS = {
     "fleet": "fleet:bench_fleet",
     "gateway-joined": "joined:bench_joined",
     "worker": "worker:bench_worker",
+    "sdk-jobs": "sdk_jobs:bench_sdk_jobs",
     "lane": "lane:bench_lane",
     "download": "large_download:bench_download",
     "conversion": "conversion:bench_conversion",

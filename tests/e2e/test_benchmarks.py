@@ -42,7 +42,7 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("help", "command", "overhead", "terminal", "gateway", "worker"),
+        *("help", "command", "overhead", "terminal", "gateway", "worker", "sdk-jobs"),
         *("gateway-jobs", "gateway-submit", "gateway-stored", "gateway-results", "gateway-growth"),
         *("gateway-start", "fleet"),
         *("lane", "download", "conversion", "values", "offload"),
