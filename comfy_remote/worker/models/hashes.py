@@ -139,6 +139,7 @@ class IdleHashing:
 
     Args:
         models: Gives the models that there are: models folder and path of each.
+        wanted: Whether it is to read anything at all; asked before a thread is started.
         quiet: Seconds without a job before it reads: jobs that follow each other at once are not
             held up.
         again: Seconds before it looks for new models.
@@ -150,12 +151,14 @@ class IdleHashing:
         hashes: ModelHashes,
         models: Callable[[], Sequence[tuple[Path, Path]]],
         *,
+        wanted: Callable[[], bool] = lambda: True,
         quiet: float = 2.0,
         again: float = 600.0,
         step: int = 8 * 1024 * 1024,
     ) -> None:
         self._hashes = hashes
         self._models = models
+        self._wanted = wanted
         self._quiet = quiet
         self._again = again
         self._step = step
@@ -180,10 +183,12 @@ class IdleHashing:
                 stale = self._last_job - self._last_look >= self._again
                 if self._thread is None and stale:
                     self._last_look = self._last_job
-                    self._thread = threading.Thread(
-                        target=self._run, name="model hashes", daemon=True
-                    )
-                    self._thread.start()
+                    self._start()
+
+    def _start(self) -> None:
+        if self._wanted():
+            self._thread = threading.Thread(target=self._run, name="model hashes", daemon=True)
+            self._thread.start()
 
     def _run(self) -> None:
         try:

@@ -80,7 +80,7 @@ class ModelLibrary:
         self._part_limits = part_limits or PartLimits()
         self._presences: dict[Path, Presence] = {}
         self._hashes = ModelHashes()
-        self._hashing = IdleHashing(self._hashes, self._to_hash)
+        self._hashing = IdleHashing(self._hashes, self._to_hash, wanted=self._hashes_wanted)
 
     async def ensure(
         self,
@@ -204,9 +204,10 @@ class ModelLibrary:
 
     def hashing_paused(self) -> AbstractContextManager[None]:
         """While inside, no model is read for its hash; when no job runs, they are."""
-        if not self._settings.hash_models or not self._folders().roots:
-            return contextlib.nullcontext()
         return self._hashing.paused()
+
+    def _hashes_wanted(self) -> bool:
+        return self._settings.hash_models and bool(self._folders().roots)
 
     @asynccontextmanager
     async def in_use(self) -> AsyncIterator[None]:
