@@ -19,7 +19,7 @@ COMMENT = re.compile(r"/\*.*?\*/|(?<![:'])//[^\n]*", re.DOTALL)
 LITERAL = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"|`((?:[^`\\]|\\.)*)`")
 NOT_SHOWN = re.compile(
     r"comfy-remote|pi pi-|ComfyRemote\.|Comfy\.Locale|Comfy-Remote-Page|Content-Type|Workspace\."
-    r"|Comfy Remote"  # its name, and a line in the console
+    r"|Comfy Remote| trust --list$"  # its name, a line in the console, a command
     r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB|by run)$"
 )
 
