@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
 
 from ..clean import clean, one_line
@@ -13,10 +13,12 @@ from ..secrets import redact
 from ..types import JsonValue, with_texts
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
 __all__ = [
+    "fits",
     "is_interactive",
     "print_json",
     "print_table",
@@ -31,6 +33,7 @@ __all__ = [
 
 # No line of a table is folded in a pipe, however long an address or a path in it.
 _PIPED_WIDTH = 10_000
+_LEAST_OF_A_SENTENCE = 16
 
 
 def is_interactive(stream: TextIO) -> bool:
@@ -67,13 +70,65 @@ def print_json(data: Mapping[str, object]) -> None:
     print(redact(json.dumps(worded)), flush=True)
 
 
-def print_table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table as wide as the terminal; in a pipe, one row a line, for grep."""
+def print_table(
+    columns: Sequence[Column | str],
+    rows: Iterable[Sequence[str | Text]],
+    may_be_cut: Collection[str] = (),
+) -> None:
+    """Print a table; in a pipe, one row a line, for grep.
+
+    Where it is wider than the terminal, each row is a few lines, a cell a line: nothing that a
+    person may want to copy is cut or split.
+
+    Args:
+        may_be_cut: The headings of columns with sentences, which may lose their ends first.
+    """
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
     console = Console(highlight=False, width=None if terminal else _PIPED_WIDTH)
-    console.print(table(columns, rows))
+    made = table(columns, rows)
+    if fits(made, console, may_be_cut):
+        console.print(made)
+        return
+    for cells in zip(*(column.cells for column in made.columns), strict=True):
+        headings = [str(column.header) for column in made.columns]
+        _print_record(console, headings, cast("Sequence[Text]", cells))
+
+
+def fits(made: Table, console: Console, may_be_cut: Collection[str] = ()) -> bool:
+    """Whether a terminal has room for a table with no cell cut or folded.
+
+    Columns that ``may_be_cut`` are narrowed for that, to no less than a few words.
+    """
+    from rich.measure import Measurement
+
+    unlimited = console.options.update(width=_PIPED_WIDTH)
+    excess = Measurement.get(console, unlimited, made).maximum - console.width
+    for column in made.columns:
+        if column.header in may_be_cut and excess > 0:
+            widest = max(Measurement.get(console, unlimited, cell).maximum for cell in column.cells)
+            column.width = max(widest - excess, min(widest, _LEAST_OF_A_SENTENCE))
+            column.no_wrap, column.overflow = True, "ellipsis"
+            excess -= widest - column.width
+    return excess <= 0
+
+
+def _print_record(console: Console, headings: Sequence[str], cells: Sequence[Text]) -> None:
+    """One row of a table: its first cell, and the others below it.
+
+    No line is broken here: what the terminal itself wraps is one line for whoever copies it.
+    """
+    from rich.text import Text
+
+    indent = max(map(len, headings)) + 4
+    for number, (heading, cell) in enumerate(zip(headings, cells, strict=True)):
+        label = heading if number == 0 else f"  {heading}"
+        for line in cell.split("\n"):
+            if line.plain:
+                text = Text.assemble((label.ljust(indent), "dim"), line)
+                console.print(text, style="bold" if number == 0 else "", soft_wrap=True)
+                label = ""
 
 
 def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..units import seconds_text, size_text
 from ..workflow.prompt import Prompt
-from .console import printable_line
+from .console import fits, printable_line
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
 from .reporter import Outputs, PlainReporter, incomplete, node_label, print_places, relative
 
@@ -32,6 +33,7 @@ __all__ = ["LiveReporter"]
 
 _REFRESHES_PER_SECOND = 8
 _PREVIEW_SIZE = {"columns": 36, "rows": 12}
+_MOST_LISTED = 20  # outputs, for people; a pipe gets all
 _RESULT_SIZE = {"columns": 56, "rows": 18}
 
 
@@ -146,15 +148,29 @@ class LiveReporter(PlainReporter):
         if not sys.stdout.isatty():
             print_places(outputs)
             return
+        console = Console(highlight=False)
+        more = len(outputs) - _MOST_LISTED if len(outputs) > _MOST_LISTED + 1 else 0
+        rows = [self._row(output) for output in outputs[: len(outputs) - more]]
         table = Table.grid(padding=(0, 2))
-        table.add_column(overflow="fold")
-        for output in outputs:
-            node = "" if output.node_id is None else node_label(self._prompt, output.node_id)
-            path = Text(printable_line(str(relative(output.path))), "bold")
-            table.add_row(
-                path, Text(size_text(output.size), "dim"), Text(printable_line(node), "dim")
-            )
-        Console(highlight=False).print(table)
+        for row in rows:
+            table.add_row(*row)
+        if fits(table, console):
+            console.print(table)
+        else:  # the terminal wraps a path that is too long, and whoever copies it gets it whole
+            for row in rows:
+                console.print(Text("  ").join(row), soft_wrap=True)
+        if more:
+            folder = Path(os.path.commonpath([output.path.parent for output in outputs]))
+            rest = f"… and {more} more in {relative(folder)}"
+            console.print(Text(printable_line(rest), "dim"), soft_wrap=True)
+
+    def _row(self, output: SavedOutput) -> tuple[Text, Text, Text]:
+        node = "" if output.node_id is None else node_label(self._prompt, output.node_id)
+        return (
+            Text(printable_line(str(relative(output.path))), "bold"),
+            Text(size_text(output.size), "dim"),
+            Text(printable_line(node), "dim"),
+        )
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
         if not sys.stdin.isatty():

@@ -72,7 +72,7 @@ def list_jobs(
         for job in jobs:
             print_json(to_json(job))
     elif jobs:
-        print_table(*table_of(jobs))
+        print_table(*table_of(jobs), may_be_cut=["Result"])
     elif wanted == JobFilter([]):
         say("No jobs yet. `comfy-remote run WORKFLOW.json` sends one.")
     else:
