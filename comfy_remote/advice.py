@@ -73,6 +73,7 @@ class Hint(Enum):
         "record."
     )
     MORE_TIME = "Give it more time (timeout)."
+    SERVER_CERTIFICATE = "Give the server's certificate, as a PEM file."
     RECORD_DAMAGED = (
         "The file is damaged. Rename it to begin a new record, or set COMFY_REMOTE_HOME to another"
         " folder. What still runs on a ComfyUI can be resumed there by its prompt id."
@@ -130,7 +131,6 @@ class Hint(Enum):
     GPUS_NEED_COMFYUI = "Name the folder of your ComfyUI, or name no GPUs."
     WORKER_TOKEN = "A token for a worker is made where the gateway runs."  # noqa: S105 - no secret
     WORKER_NAME = "Give each worker a name and a token of its own."
-    GATEWAY_CERTIFICATE = "Give the gateway's certificate, as a PEM file."
     SEVERAL_ENGINES = "Give the address of each ComfyUI that runs already, or name GPUs."
     ONE_ENGINES_ARGUMENT = "Remove it from COMFYUI_ARGS, or name no GPUs."
     RESUME_IN_TIME = "{kept} Resume the job to fetch its outputs."

@@ -26,6 +26,10 @@ WORDS: dict[Hint, str] = {
     "correct its permissions.",
     Hint.LINK_OUT_OF_FOLDER: "Remove that link, or choose another folder with -o "
     "(comfy-run-remote: --local-output).",
+    Hint.SERVER_CERTIFICATE: (
+        "Give the server's certificate, as a PEM file; a gateway's is the one that serve has as "
+        "--certfile."
+    ),
     Hint.FIND_JOB: "Look for it with `comfy-remote jobs resume {job_id!q}`.",
     Hint.RESUME_OR_CANCEL: (
         "Fetch it with `comfy-remote jobs resume {job_id!q}`, or stop it with `comfy-remote jobs "
@@ -104,7 +108,6 @@ WORDS: dict[Hint, str] = {
     "and give that file as --token-file.",
     Hint.WORKER_NAME: "Give each worker a name and a token of its own: `comfy-remote workers add "
     "NAME`, where the gateway runs.",
-    Hint.GATEWAY_CERTIFICATE: "Give the file that serve has as --certfile there.",
     Hint.GPUS_NEED_COMFYUI: (
         "Name the folder of your ComfyUI with --comfyui. To try several engines out on a machine "
         "without a GPU: --engine sandbox --engine sandbox."

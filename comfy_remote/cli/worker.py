@@ -75,8 +75,8 @@ def worker(
     from ..config.folders import home
     from ..errors import ConfigurationError
     from ..media.temporary import remove_leftovers
+    from ..net.tls import trusting
     from ..worker.engines import Engines
-    from ..worker.joined.client import trusting
     from ..worker.joined.machine import Join, JoinedMachine, name_in
     from ..worker.joined.spool import Spool, SpoolLimits
     from ..worker.settings import WorkerSettings

@@ -72,13 +72,21 @@ class TargetTable(BaseModel):
     user: str | None = None
     password_env: str | None = None
     headers_env: dict[str, str] = {}
+    ca_file: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
     policy: PolicyTable | None = None
 
-    def to_settings(self) -> TargetSettings:
-        """The same, for those who open it."""
-        return TargetSettings(**self.model_dump(exclude_none=True))
+    def to_settings(self, folder: Path | None = None) -> TargetSettings:
+        """The same, for those who open it.
+
+        Args:
+            folder: Where the file is: its relative paths begin there.
+        """
+        said = self.model_dump(exclude_none=True)
+        if self.ca_file is not None:
+            said["ca_file"] = str((folder or Path()) / Path(self.ca_file).expanduser())
+        return TargetSettings(**said)
 
 
 class ConfigFile(BaseModel):

@@ -95,7 +95,7 @@ class OwnFile:
         if name not in self.targets:
             raise ConfigurationError(
                 f"{self.path} has no target {name!r}.",
-                advice="`comfy-remote targets` lists them, with the file of each.",
+                advice="Look which file names it; only this one is changed.",
             )
         del self._document["targets"][name]
         if self.default == name:

@@ -169,7 +169,7 @@ class Configuration:
         """With a file of the owner's, which goes before what was read until now."""
         return Configuration(
             file.default or self.default,
-            {**self.targets, **_settings(file)},
+            {**self.targets, **_settings(file, path)},
             {**self.origins, **dict.fromkeys(file.targets, path)},
             (*self.allowed_addresses, *file.allowed_addresses),
             self.owners | file.targets.keys(),
@@ -193,7 +193,7 @@ class Configuration:
 
         named = named_in(file, self.targets)
         missing = set(TrustStore(home(environment)).missing(path, named.values()))
-        said = _settings(file)
+        said = _settings(file, path)
         refused = {name: one for name, one in said.items() if named[name] in missing}
         default = file.default
         if named.get(None) not in missing and (default not in refused or default in self.targets):
@@ -348,5 +348,6 @@ def _read(path: Path) -> ConfigFile:
     return read_config(path)
 
 
-def _settings(file: ConfigFile) -> dict[str, TargetSettings]:
-    return {name: table.to_settings() for name, table in file.targets.items()}
+def _settings(file: ConfigFile, path: Path) -> dict[str, TargetSettings]:
+    folder = path.absolute().parent
+    return {name: table.to_settings(folder) for name, table in file.targets.items()}

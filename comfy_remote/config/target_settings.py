@@ -26,6 +26,8 @@ class TargetSettings:
         headers_env: For a ComfyUI behind something else: the headers to send, each with the
             name of the variable that holds its value. For ``modal:``, ``Modal-Key`` and
             ``Modal-Secret`` by default, from ``MODAL_PROXY_TOKEN_ID`` and ``…_SECRET``.
+        ca_file: A file (PEM) of certificates that are trusted besides the system's, for a server
+            behind a certificate of its own; absolute once it is read.
         keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
             there once they have been fetched.
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
@@ -43,6 +45,7 @@ class TargetSettings:
     user: str | None = None
     password_env: str | None = None
     headers_env: Mapping[str, str] = field(default_factory=dict)
+    ca_file: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
     policy: Mapping[str, JsonValue] | None = None

@@ -136,8 +136,9 @@ def _distrust(error: Exception) -> tuple[str, str]:
         return why, advice
     return (
         why,
-        "If it is your own certificate, set SSL_CERT_FILE (or, for a worker, its CA file) to the "
-        "file (PEM) that has it; otherwise check the address.",
+        "If it is your own certificate, name the file (PEM) that has it: as ca_file of the target "
+        "in comfy-remote.toml, for a worker as its CA file, or in SSL_CERT_FILE for all. Otherwise "
+        "check the address.",
     )
 
 

@@ -100,7 +100,7 @@ def reopen(
     kind = kind_of(sent.target)
     if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
         return target
-    named = kind_of(today.target) if secret_variables(today) else None
+    named = kind_of(today.target) if secret_variables(today) or today.ca_file else None
     if named is not None and named.same_server(today, sent, environment):
         # What was sent by one kind may be found by another: a machine's address is a ComfyUI's.
         login = today if named is kind else named.with_variables(today)

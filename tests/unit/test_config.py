@@ -293,6 +293,7 @@ def test_settings_know_no_other_keys() -> None:
         "user",
         "password_env",
         "headers_env",
+        "ca_file",
         "keep_stored",
         "bucket",
         "policy",

@@ -27,8 +27,9 @@ from comfy_remote.errors import (
     TargetUnreachable,
 )
 from comfy_remote.media.disk_space import DiskLimits
+from comfy_remote.net.tls import trusting
 from comfy_remote.wire.joined import Hello, Ping
-from comfy_remote.worker.joined.client import Gateway, trusting
+from comfy_remote.worker.joined.client import Gateway
 from comfy_remote.worker.joined.spool import Spool, SpoolLimits
 from comfy_remote.worker.storage import GatewayStore
 

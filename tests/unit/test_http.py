@@ -512,7 +512,7 @@ class _CertificateError(aiohttp.ClientConnectorCertificateError):
         (9, "certificate is not yet valid", "not valid yet", "date"),
         (62, "Hostname mismatch, not for 'a'.", r"other addresses \(Hostname.*'a'\)", "IP:"),
         (64, "IP address mismatch", "names other addresses", "subjectAltName"),
-        (18, "self-signed certificate", "is not trusted", "SSL_CERT_FILE .*CA file"),
+        (18, "self-signed certificate", "is not trusted", "ca_file of the target"),
     ],
 )
 def test_what_is_wrong_with_a_certificate_is_said(

@@ -79,7 +79,8 @@ def test_what_names_nothing_asks_for_nothing() -> None:
     )
     # A field that is new counts as naming something until somebody has decided otherwise.
     assert set(TargetTable.model_fields) - set(changed) == {
-        *("target", "base_url", "bucket", "user", "key_env", "password_env", "headers_env")
+        *("target", "base_url", "bucket", "user", "key_env", "password_env", "headers_env"),
+        "ca_file",
     }
 
 

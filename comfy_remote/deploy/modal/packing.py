@@ -114,7 +114,7 @@ def _no_commit(one: NodePack) -> str:
     version = f" (saved with {one.version})" if one.version else ""
     return (
         f"{', '.join(_some(one.classes))} {'is' if len(one.classes) == 1 else 'are'} of {what}"
-        f"{version}. Add it with --custom-node, or to custom_nodes in modal_config.json: "
+        f"{version}. Add it to custom_nodes in modal_config.json: "
         "NAME@VERSION of the Comfy Registry (https://registry.comfy.org), or "
         "https://github.com/OWNER/NAME@COMMIT."
     )

@@ -66,10 +66,12 @@ class ComfyUIKind(Kind):
         find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
     ) -> Target:
         """The target of the ComfyUI at a URL, with what the settings say of it."""
+        from ...net.tls import trusting
         from .target import ComfyUITarget
 
         headers = self.login(name, settings, environment)
-        return ComfyUITarget(url, name=name, headers=headers, find=find)
+        tls = trusting(settings.ca_file)
+        return ComfyUITarget(url, name=name, headers=headers, find=find, tls=tls)
 
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """The ``url`` in the details."""

@@ -69,6 +69,8 @@ from .socket import ComfyUISocket
 from .uploads import Uploads, has_input
 
 if TYPE_CHECKING:
+    import ssl
+
     from pydantic import SecretStr
 
 __all__ = ["ComfyUITarget", "device_of", "engine_of"]
@@ -110,7 +112,9 @@ class ComfyUITarget:
         times: FollowTimes = FollowTimes(),  # noqa: B008 - frozen
         find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
         connection: ComfyUIConnection | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._name = name or url.rstrip("/")
         self._headers = headers
         self._times = times
@@ -140,7 +144,11 @@ class ComfyUITarget:
             self._connection.http
             if self._connection is not None
             else HttpClient(
-                self.url, name=f"ComfyUI{named}", headers=self._headers, limits=self._times.requests
+                self.url,
+                name=f"ComfyUI{named}",
+                headers=self._headers,
+                limits=self._times.requests,
+                tls=self._tls,
             )
         )
 

@@ -17,6 +17,7 @@ from ...types import JsonValue
 from ..kinds import Billing, Can, Choose, Kind
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
     from pydantic import SecretStr
@@ -63,6 +64,7 @@ class EndpointOptions:
             are sent to one alone.
         storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network that outputs may be stored
             on. The bucket's is added to it.
+        tls: Which certificates are trusted; those that the system trusts when ``None``.
         home: The user's data folder, for the name of this installation.
     """
 
@@ -72,6 +74,7 @@ class EndpointOptions:
     policy: Mapping[str, JsonValue] | None = None
     storage_hosts: Collection[str] = ()
     home: Path | None = None
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def of(
@@ -83,6 +86,7 @@ class EndpointOptions:
             ConfigurationError: The bucket, or the list of hosts, cannot be used.
         """
         from ...net.bucket import BucketSettings
+        from ...net.tls import trusting
 
         try:
             bucket = BucketSettings.from_environ(environment, address=settings.bucket or "")
@@ -98,6 +102,7 @@ class EndpointOptions:
             settings.policy,
             host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
             home(environment),
+            trusting(settings.ca_file),
         )
 
 

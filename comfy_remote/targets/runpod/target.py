@@ -170,6 +170,7 @@ class RunPodTarget:
             headers=self._headers,
             elsewhere=self._storage_hosts,
             limits=self._times.requests,
+            tls=self.options.tls,
         )
 
     @property

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from ...advice import Hint
 from ...clean import clean
-from ...errors import ComfyRemoteError, ConfigurationError, TargetError, TargetUnreachable
+from ...errors import ComfyRemoteError, TargetError, TargetUnreachable
 from ...json_text import check_json_values, problems_in
 from ...media.receive import file_chunks
 from ...net.address import base_address, check_key_is_safe
@@ -37,7 +37,7 @@ from ...wire.joined import (
 from ..loop import TakenJob
 from ..storage import GatewayStore
 
-__all__ = ["Gateway", "HelloWanted", "Refused", "trusting"]
+__all__ = ["Gateway", "HelloWanted", "Refused"]
 
 # Above the 20 s for which a gateway holds a poll, so that a cut network is noticed.
 _POLLS = HttpLimits(patience=35.0, answer=4 * 1024**2, backoff=Backoff(attempts=1))
@@ -219,25 +219,6 @@ class Gateway:
             # A proxy, or another program: a gateway of ours says what it does not have.
             raise error_of(answer, "The gateway")
         raise Refused(said or f"HTTP {answer.status}", answer.status, by_gateway=bool(code))
-
-
-def trusting(ca_file: Path | None) -> ssl.SSLContext | None:
-    """The certificates that the system trusts, and those in a file.
-
-    Raises:
-        ConfigurationError: It is not a file of certificates.
-    """
-    if ca_file is None:
-        return None
-    context = ssl.create_default_context()
-    try:
-        context.load_verify_locations(ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigurationError(
-            f"The certificates in {ca_file} cannot be used: {error.strerror or error}.",
-            advice=Hint.GATEWAY_CERTIFICATE(),
-        ) from error
-    return context
 
 
 def _error_in(answer: Response) -> tuple[str, str]:
