@@ -60,3 +60,34 @@ async def test_one_that_ended_by_itself_is_started_again() -> None:
         events = [event async for event in target.follow(ref, prompt)]
         assert isinstance(events[-1], Finished)
         assert events[-1].state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+async def test_it_stays_only_for_outputs_that_are_not_here(fetched: bool) -> None:
+    """As where the command ends with 8: an error, and nothing left to fetch."""
+    prompt: Prompt = {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 1},
+        },
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+    target = SandboxTarget()
+    with pytest.raises(KeyError):
+        async with target:
+            ref = await target.submit(RunRequest(str(uuid.uuid4()), prompt))
+            events = [event async for event in target.follow(ref, prompt)]
+            finished = events[-1]
+            assert isinstance(finished, Finished)
+            assert len(finished.outputs) == 1
+            if fetched:
+                await target.release(finished.outputs)
+            url = target._engine.url
+            raise KeyError
+    process = target._process
+    assert process is not None
+    assert (process.poll() is not None) == fetched
+    if not fetched:
+        async with SandboxTarget(url) as again:
+            assert (await again.health()).queued == 0
+        await asyncio.to_thread(process.wait, 20)

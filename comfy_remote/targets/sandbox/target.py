@@ -23,7 +23,7 @@ from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, TargetUnreachable
 from ...events import Event, Finished, JobState, OutputReady, Progress, Started
 from ...net.retry import Polling
-from ...outputs import RemoteOutput
+from ...outputs import OutputSource, RemoteOutput
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..comfyui.follow import FollowTimes
@@ -55,7 +55,8 @@ class SandboxTarget:
         self._process: subprocess.Popen[bytes] | None = None
         self._reviving = asyncio.Lock()
         self._unfinished: set[str] = set()
-        self._succeeded: set[str] = set()
+        self._owed: dict[str, set[OutputSource]] = {}
+        """By job: the outputs of those that succeeded which have not been brought here yet."""
         self._listed: deque[RemoteOutput] = deque(maxlen=_MOST_LISTED)
 
     @property
@@ -75,8 +76,8 @@ class SandboxTarget:
         if self._inner is None:
             return
         # A job that goes on (the caller gave up waiting) keeps its sandbox, and so do outputs
-        # that may not have been brought here (the disk was full): both can be resumed.
-        needed = self._unfinished or (failed and self._succeeded)
+        # that have not been brought here (the disk was full): both can be resumed.
+        needed = self._unfinished or (failed and any(self._owed.values()))
         try:
             if not needed:
                 await self._stop(self._inner.url)
@@ -115,7 +116,8 @@ class SandboxTarget:
                         event = await self._with_unlisted(event, began, prompt, times)
                         self._unfinished.discard(ref.job_id)
                         if event.state is JobState.SUCCEEDED:
-                            self._succeeded.add(ref.job_id)
+                            made = {one.source for one in event.outputs if one.source}
+                            self._owed[ref.job_id] = made
                     yield event
         except TargetUnreachable:
             if self._ended():
@@ -136,6 +138,8 @@ class SandboxTarget:
         return await with_unlisted(finished, folders.output, began, prompt, times, listed)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        for owed in self._owed.values():
+            owed.difference_update([one.source for one in outputs if one.source])
         await self._engine.release(outputs)
 
     @property
