@@ -125,7 +125,7 @@ def _serve(handler: JobHandler, engine: Engine) -> None:
 
     # No job is taken, and so none fails, before the engine has started once.
     asyncio.run(_first_ready(handler, engine, check_gpu=not local))
-    take_jobs(handle, ready)
+    take_jobs(handle, ready, handler.close)
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class OneJobScaler(rp_scale.JobScaler):
     Args:
         config: The SDK's.
         ready: Awaited before a job is taken; ``False`` ends the worker.
+        close: Awaited when no more jobs are taken.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class OneJobScaler(rp_scale.JobScaler):
         config: dict[str, object],
         ready: Callable[[], Awaitable[bool]],
         times: SdkTimes = SdkTimes(),
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._close = close
         self._times = times
         self._loop: asyncio.AbstractEventLoop | None = None
         self.session: ClientSession | None = None
@@ -86,6 +89,8 @@ class OneJobScaler(rp_scale.JobScaler):
             finally:
                 stops.cancel()
                 await asyncio.gather(stops, return_exceptions=True)
+                if self._close is not None:
+                    await self._close()
 
     def handle_shutdown(self, signum: int, frame: FrameType | None) -> None:
         """Ask the loop to end: unlike what a signal handler sets, this also wakes it."""
@@ -133,7 +138,11 @@ class OneJobScaler(rp_scale.JobScaler):
             await within(self._shutdown_event.wait(), seconds)
 
 
-def take_jobs(handle: Handler, ready: Callable[[], Awaitable[bool]]) -> None:
+def take_jobs(
+    handle: Handler,
+    ready: Callable[[], Awaitable[bool]],
+    close: Callable[[], Awaitable[None]] | None = None,
+) -> None:
     """Take jobs of RunPod's queue until the worker is to end.
 
     Without a queue (``--rp_serve_api``), the SDK's own HTTP server gives them, and nobody is there
@@ -142,6 +151,7 @@ def take_jobs(handle: Handler, ready: Callable[[], Awaitable[bool]]) -> None:
     Args:
         handle: Runs one job. With ``refresh_worker`` in its answer, the worker ends with this job.
         ready: Awaited before a job is taken; ``False`` ends the worker.
+        close: Awaited when no more jobs are taken.
     """
     if os.environ.get("RUNPOD_AI_API_KEY"):
         # On a machine where somebody has used RunPod's own command line, the SDK would send
@@ -151,7 +161,7 @@ def take_jobs(handle: Handler, ready: Callable[[], Awaitable[bool]]) -> None:
     scaler: list[OneJobScaler] = []
 
     def make_scaler(config: dict[str, object]) -> OneJobScaler:
-        scaler.append(OneJobScaler(config, ready))
+        scaler.append(OneJobScaler(config, ready, close=close))
         return scaler[0]
 
     async def run(job: Job) -> dict[str, JsonValue]:
