@@ -151,7 +151,7 @@ def cut_for(
         marks,
         here if here is not None else every_class(prompt, there, Schemas.bundled()),
         dict.fromkeys(marks.values(), known),
-        loaded=loaded_pictures(prompt, lambda use: search.find(use.name)),
+        loaded=loaded_pictures(prompt, lambda use: search.find(use.name, use.folder)),
         images=images_in(loaded.workflow or {}),
     )
 

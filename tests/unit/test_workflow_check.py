@@ -247,6 +247,17 @@ def test_files(tmp_path: Path) -> None:
         assert [p.code for p in report.problems] == ([] if fits else ["request_too_large"])
 
 
+def test_files_of_comfyuis_output_folder_are_sent_if_they_are_here(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "made.png").write_bytes(b"x" * 3_000_000)
+    search, limits = FileSearch(roots=(tmp_path,)), Limits(request=3_990_000)
+    report = check_prompt(_loads("made.png [output]"), TARGET, files=search, limits=limits)
+    assert only(report).code == "request_too_large"
+    assert "made.png [output]" in only(report).message
+    # It may be the target's own.
+    assert check_prompt(_loads("gone.png [output]"), TARGET, files=search).problems == ()
+
+
 @pytest.mark.parametrize(
     ("width", "batch", "found"),
     [(1024, 1, []), (2048, 2, ["warning"]), (2048, 8, ["error"])],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...types import JsonValue
 from ...units import size_text
-from ..files import FileSearch, file_uses
+from ..files import FileSearch, every_file_use
 from ..prompt import Prompt
 from ..schema import Schemas
 from .report import Problem
@@ -32,14 +32,17 @@ class Limits:
 def file_problems(
     prompt: Prompt, search: FileSearch, live: Sequence[str], schemas: Schemas
 ) -> tuple[list[Problem], dict[str, Path]]:
-    """The files that are missing; and those that are here, by name."""
+    """The files that are missing; and those that are here, by name.
+
+    One that is named in another of ComfyUI's folders (``a.png [output]``) may be the target's own.
+    """
     problems: list[Problem] = []
     found: dict[str, Path] = {}
-    for use in file_uses({node_id: prompt[node_id] for node_id in live}, schemas):
-        path = search.find(use.name)
+    for use in every_file_use({node_id: prompt[node_id] for node_id in live}, schemas):
+        path = search.find(use.name, use.folder)
         if path is not None:
-            found[use.name] = path
-        elif not use.on_target and use.name not in search.on_target:
+            found[use.name if use.folder == "input" else use.value] = path
+        elif use.folder == "input" and not use.on_target and use.name not in search.on_target:
             refused = search.refusal(use.name)
             why = f", {refused}, is not sent" if refused else " is not here"
             problems.append(
