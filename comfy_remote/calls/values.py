@@ -117,6 +117,10 @@ class ValueForm:
         path = sent.write_into(folder)
         return ValueFile(path, sent.size, path.stem, sent.type)
 
+    def decoded(self, data: bytearray) -> DecodedValue:
+        """The value in a file's bytes, which its tensors share. Raises `ValueInvalid` as `read`."""
+        return decode_value(data, tensors=self.tensors, adapters=self.adapters, limits=self.limits)
+
     def read(self, path: Path, type_: str = ANY) -> DecodedValue:
         """The value in a file that may be removed afterwards.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..advice import Hint
 from ..aio import Deadline, concurrent_map, in_thread, off_the_loop, within
@@ -44,7 +44,7 @@ from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, release, server_of
-from ..targets.download import download
+from ..targets.download import download, download_value
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
@@ -55,11 +55,15 @@ from .record import SAVED_BEFORE, JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
 
+if TYPE_CHECKING:
+    from ..media.values.limits import ValueLimits
+
 __all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 
 _log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _PROGRESS_RECORDED_EVERY = 1.0
 _MOST_WAITING = 3
@@ -354,6 +358,22 @@ class Job:
         await release(self._target, outputs)
         return files
 
+    async def fetch_values(
+        self, outputs: Sequence[RemoteOutput], limits: ValueLimits
+    ) -> list[bytearray]:
+        """Like `fetch`, for value files, into memory.
+
+        Raises:
+            ComfyRemoteError: As `fetch`; `ValueInvalid` for one beyond the limits.
+        """
+
+        async def fetch(output: RemoteOutput) -> bytearray:
+            return await download_value(self._target, output, limits)
+
+        values = await self._in_time(concurrent_map(fetch, outputs))
+        await release(self._target, outputs)
+        return values
+
     def address_of(self, output: RemoteOutput) -> str | None:
         """The URL that an output can be fetched from; ``None`` if it only came with the result."""
         source = output.source
@@ -554,8 +574,11 @@ class Job:
         with storage_errors(spool):
             whole = sum(output.size or 0 for output in outputs)
             DiskLimits.of().check_room(spool / "outputs", whole)
+        return await self._in_time(concurrent_map(fetch, enumerate(outputs)))
+
+    async def _in_time(self, fetching: Awaitable[_T]) -> _T:
         try:
-            return await self._deadline.within(concurrent_map(fetch, enumerate(outputs)))
+            return await self._deadline.within(fetching)
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job has ended, but its outputs did not arrive within {self._deadline}.",

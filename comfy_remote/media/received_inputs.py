@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from pathlib import Path, PurePosixPath
 
 from ..errors import WorkflowInvalid
 from .disk_space import DiskLimits, make_room
 from .files import place, private_folder, safe_relative_path, sha256_of
 from .receive import receive_file
-from .remote_values import VALUES_FOLDER, sha256_in_name
+from .remote_values import VALUES_FOLDER, sha256_in_name, value_file_name
 
 __all__ = ["InputFolder"]
 
@@ -52,11 +52,31 @@ class InputFolder:
             ValueInvalid, LocalStorageError: As `receive_file`.
         """
         wanted = _checked(name, sha256)
+        return await self._placed(chunks, lambda _: wanted, sha256)
+
+    async def receive_value(self, chunks: AsyncIterable[bytes]) -> str:
+        """Write a value file, and give it the name of its content.
+
+        Returns:
+            Its name below the folder, as `value_file_name` gives it.
+
+        Raises:
+            RequestTooLarge, LocalStorageError: As `receive`.
+        """
+        return await self._placed(chunks, lambda sha256: PurePosixPath(value_file_name(sha256)))
+
+    async def _placed(
+        self,
+        chunks: AsyncIterable[bytes],
+        name: Callable[[str], PurePosixPath],
+        announced: str | None = None,
+    ) -> str:
         await asyncio.to_thread(self._remove_old_values)
         with private_folder(self._folder) as spool:
             limit = await asyncio.to_thread(DiskLimits.of().room, spool)
-            received = await receive_file(chunks, spool / "input", sha256=sha256, limit=limit)
-            placed = await asyncio.to_thread(place, received.path, self._folder / wanted, sha256)
+            here = await receive_file(chunks, spool / "input", sha256=announced, limit=limit)
+            wanted = self._folder / name(here.sha256)
+            placed = await asyncio.to_thread(place, here.path, wanted, here.sha256)
         return placed.relative_to(self._folder).as_posix()
 
     def _has(self, name: PurePosixPath, sha256: str) -> bool:

@@ -191,7 +191,7 @@ class HttpClient:
         self,
         path: str,
         size: int,
-        content: AsyncIterator[bytes],
+        content: AsyncIterator[bytes | memoryview],
         headers: Mapping[str, str] | None = None,
         accept: tuple[int, ...] = (),
     ) -> Response:
@@ -375,7 +375,7 @@ class HttpClient:
         self,
         method: str,
         path: str,
-        data: bytes | aiohttp.FormData | AsyncIterator[bytes] | None = None,
+        data: bytes | aiohttp.FormData | AsyncIterator[bytes | memoryview] | None = None,
         *,
         size: int = 0,
         headers: Mapping[str, str] | None = None,
@@ -424,8 +424,8 @@ class HttpClient:
         return 2 * self._limits.patience + size / self._limits.slowest_upload
 
     async def _paced(
-        self, chunks: AsyncIterator[bytes], in_time: Timeout
-    ) -> AsyncGenerator[bytes, None]:
+        self, chunks: AsyncIterator[bytes | memoryview], in_time: Timeout
+    ) -> AsyncGenerator[bytes | memoryview, None]:
         """The same chunks, for a peer that takes each of them in time."""
         async for chunk in chunks:
             # Not for all of it at once: a stalled upload of gigabytes would be noticed in days.

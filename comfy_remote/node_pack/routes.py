@@ -237,6 +237,11 @@ def routes(
         name, sha256 = request.match_info["name"], request.query.get("sha256", "")
         return {"name": await inputs.receive(name, sha256, request.content.iter_any())}
 
+    @table.put("/remote/values")
+    @json_route
+    async def put_value(request: web.Request) -> JsonValue:
+        return {"name": await inputs.receive_value(request.content.iter_any())}
+
     return table
 
 

@@ -222,6 +222,16 @@ async def put_input(request: web.Request) -> web.Response:
     return web.json_response({"name": placed})
 
 
+@routes.put("/remote/values")
+async def put_value(request: web.Request) -> web.Response:
+    """Write a value file into the input folder; ``{"name": …}``, by its content."""
+    try:
+        placed = await _input_folder(request).receive_value(request.content.iter_any())
+    except ComfyRemoteError as error:
+        return _refusal(error)
+    return web.json_response({"name": placed})
+
+
 def _input_folder(request: web.Request) -> InputFolder:
     return InputFolder(request.app[ENGINE].folders.root / "input")
 

@@ -24,6 +24,7 @@ from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
 
 if TYPE_CHECKING:
+    from ..media.values import EncodedValue
     from ..wire.installed import Installed
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "RemoteRef",
     "ReturnsSomeOutputs",
     "RunRequest",
+    "TakesValues",
     "Target",
     "TellsVersions",
     "WaitsForWorkers",
@@ -291,6 +293,17 @@ class OnThisMachine(Protocol):
     @property
     def local(self) -> bool:
         """Whether it is: then no connection can damage what it gives."""
+
+
+@runtime_checkable
+class TakesValues(Protocol):
+    """A target that takes a value by itself, from memory, before the prompt that uses it."""
+
+    async def put_value(self, value: EncodedValue) -> str | None:
+        """Send it; gives the name by which a Remote Input there reads it.
+
+        ``None`` where it has to be a file of the request.
+        """
 
 
 @runtime_checkable

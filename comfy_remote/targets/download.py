@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from ..advice import Hint
 from ..aio import in_thread
-from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable
+from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable, ValueInvalid
 from ..media.disk_space import DiskLimits
 from ..media.files import sha256_of, storage_errors
 from ..media.partial import PartialFile
 from ..media.receive import Received
+from ..media.remote_values import sha256_in_name
 from ..media.verify import check_whole
 from ..net.retry import Backoff, Retries
 from ..net.throughput import TOO_SLOW
 from ..outputs import RemoteOutput
+from ..units import size_text
 from .base import OnThisMachine, Target, TellsVersions
 
-__all__ = ["download"]
+if TYPE_CHECKING:
+    from ..media.values.limits import ValueLimits
+
+__all__ = ["download", "download_value"]
 
 _BACKOFF = Backoff()
 # Another connection may be a quick one; with a second slow one it is the line.
@@ -90,6 +98,71 @@ async def download(
         ) from error
 
 
+async def download_value(target: Target, output: RemoteOutput, limits: ValueLimits) -> bytearray:
+    """Download a value file into memory, where its tensors stay; resumed as by `download`.
+
+    Its content is checked against its SHA-256, which its name has, unless it comes from this
+    machine. What arrives damaged is fetched once more.
+
+    Raises:
+        OutputLost, OutputCorrupt, TargetUnreachable: As `download`.
+        ValueInvalid: It has more bytes than the limits allow.
+    """
+    try:
+        return await _fetch_value(target, output, limits)
+    except OutputCorrupt:
+        return await _fetch_value(target, output, limits)
+
+
+async def _fetch_value(target: Target, output: RemoteOutput, limits: ValueLimits) -> bytearray:
+    arriving = _InMemory()
+
+    def check() -> None:
+        if arriving.size > limits.bytes:
+            raise ValueInvalid(
+                f"The value file {output.filename} has more than {size_text(limits.bytes)}, which "
+                "is the most that a value may have.",
+                advice="Send less at once.",
+            )
+
+    await _receive(target, output, arriving, lambda _size: None, check)
+    expected = output.sha256 or sha256_in_name(output.filename)
+    sha256 = expected
+    if expected is not None and not (isinstance(target, OnThisMachine) and target.local):
+        sha256 = (await asyncio.to_thread(hashlib.sha256, arriving.data)).hexdigest()
+    _check(replace(output, sha256=expected), arriving.size, sha256 or "")
+    return arriving.data
+
+
+class _Partial(Protocol):
+    """What has arrived, and of which version; see `PartialFile`."""
+
+    version: str | None
+
+    @property
+    def size(self) -> int: ...
+
+    def begin(self, version: str | None) -> None: ...
+    def write(self, chunk: bytes) -> None: ...
+
+
+class _InMemory:
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.version: str | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def begin(self, version: str | None) -> None:
+        self.data.clear()
+        self.version = version
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk
+
+
 async def _here(output: RemoteOutput, path: Path) -> Received | None:
     """The file that an earlier try completed; it was checked then."""
     with storage_errors(path):
@@ -120,7 +193,17 @@ async def _fetch(
             if partial.size:
                 on_bytes(partial.size)
             limits.check_room(path, max(0, (output.size or 0) - partial.size))
-            await _receive(target, output, partial, on_bytes, limits)
+            checked = partial.size
+
+            def check() -> None:
+                nonlocal checked
+                if output.size is None:
+                    limits.check_size(output.filename, partial.size)
+                if abs(partial.size - checked) >= _ROOM_CHECKED_EVERY:
+                    checked = partial.size
+                    limits.check_room(partial.path, 0)
+
+            await _receive(target, output, partial, on_bytes, check)
         _check(output, partial.size, partial.sha256)
         doubt = ""
         if output.sha256 is None:
@@ -171,13 +254,12 @@ def _is_what_is_there(
 async def _receive(
     target: Target,
     output: RemoteOutput,
-    partial: PartialFile,
+    partial: _Partial,
     on_bytes: Callable[[int], None],
-    limits: DiskLimits,
+    check: Callable[[], None],
 ) -> None:
-    """Fetch all that is missing."""
+    """Fetch all that is missing; ``check`` may raise whenever there is more."""
     retries, slow = Retries(_BACKOFF), 0
-    room_checked = partial.size
     while True:
         try:
             async with aclosing(target.read(output, partial.size)) as chunks:
@@ -197,11 +279,7 @@ async def _receive(
                     retries.progressed()
                     if output.size is not None and partial.size > output.size:
                         raise _wrong_size(output, partial.size)
-                    if output.size is None:
-                        limits.check_size(output.filename, partial.size)
-                    if abs(partial.size - room_checked) >= _ROOM_CHECKED_EVERY:
-                        room_checked = partial.size
-                        limits.check_room(partial.path, 0)
+                    check()
                     on_bytes(len(chunk))
                 else:
                     return

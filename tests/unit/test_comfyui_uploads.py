@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -15,6 +17,7 @@ from aiohttp.typedefs import Handler
 from comfy_remote.errors import RequestTooLarge
 from comfy_remote.media.files import sha256_of
 from comfy_remote.media.remote_values import value_file_name
+from comfy_remote.media.values import encode
 from comfy_remote.net.http import HttpClient
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.base import InputFile
@@ -166,6 +169,54 @@ async def test_how_much_of_the_files_is_there_is_counted_over_all_of_them(tmp_pa
     assert [sent for sent, _ in told] == sorted(sent for sent, _ in told)
     assert (2**20, total) in told
     assert told[-1] == (total, total)
+
+
+async def test_a_value_is_sent_from_memory_and_named_there(tmp_path: Path) -> None:
+    value = encode(np.arange(3 * 2**20, dtype=np.float32), "*")
+    async with (
+        SandboxServer(directory=tmp_path) as server,
+        HttpClient(server.url, name="the sandbox") as http,
+    ):
+        name = await Uploads("the sandbox").send_value(http, value)
+        assert name == value_file_name(value.sha256())
+        assert sha256_of(server.directory / "input" / name) == value.sha256()
+
+
+async def test_a_value_that_is_there_is_not_sent_to_its_end() -> None:
+    """Through a tunnel, say, it would take long."""
+    value = encode(np.zeros(2**24, np.float32), "*")
+    name = value_file_name(value.sha256())
+    broken_off = asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        try:
+            async for _ in request.content.iter_any():
+                await asyncio.sleep(0.02)
+        except BaseException:
+            broken_off.set()
+            raise
+        return web.json_response({"name": "all of it"})
+
+    async def there(request: web.Request) -> web.Response:
+        same = request.match_info["name"] == name and request.query["sha256"] in name
+        return web.json_response({"there": same})
+
+    app = web.Application()
+    app.router.add_put("/remote/values", slow)
+    app.router.add_get("/remote/inputs/{name:.+}", there)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with HttpClient(f"http://127.0.0.1:{runner.addresses[0][1]}", name="the test") as http:
+        assert await Uploads("the test").send_value(http, value, at_once=0.01) == name
+        await asyncio.wait_for(broken_off.wait(), 10)
+    await runner.cleanup()
+
+
+async def test_a_comfyui_that_takes_no_values_gets_a_file(plain: PlainComfyUI) -> None:
+    value = encode(np.zeros(2**22, np.float32), "*")
+    async with HttpClient(plain.url, name="the test") as http:
+        assert await Uploads("the test").send_value(http, value) is None
 
 
 async def test_a_value_file_is_sent_once_also_by_another_client(tmp_path: Path) -> None:

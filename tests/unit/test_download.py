@@ -16,10 +16,12 @@ from comfy_remote.errors import (
     OutputCorrupt,
     OutputLost,
     TargetUnreachable,
+    ValueInvalid,
 )
+from comfy_remote.media.values.limits import ValueLimits
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.comfyui.target import ComfyUITarget
-from comfy_remote.targets.download import download
+from comfy_remote.targets.download import download, download_value
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -83,6 +85,39 @@ async def test_a_cut_download_goes_on_where_it_broke(
     assert sum(pieces) == len(CONTENT)
     assert cutting.offsets == sorted(set(cutting.offsets))
     assert len(cutting.offsets) == 9
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_a_value_arrives_in_memory_and_goes_on_where_it_broke(
+    server: ScriptedServer, target: ComfyUITarget, ranges: bool
+) -> None:
+    cutting = Cutting(30_000, ranges=ranges)
+    server.on("GET /x", cutting)
+    assert await download_value(target, _output(None, None), ValueLimits()) == CONTENT
+    assert len(cutting.offsets) == 9
+
+
+class Elsewhere(ComfyUITarget):
+    local = False
+
+
+async def test_a_value_from_elsewhere_is_what_its_name_says(server: ScriptedServer) -> None:
+    async with Elsewhere(server.url) as target:
+        server.on("GET /x", Answer(CONTENT))
+        named = replace(_output(None, None), filename=f"{SHA256}.safetensors")
+        assert await download_value(target, named, ValueLimits()) == CONTENT
+        other = replace(named, filename=f"{'0' * 64}.safetensors")
+        with pytest.raises(OutputCorrupt, match="SHA-256"):
+            await download_value(target, other, ValueLimits())
+        assert server.count("GET /x") == 3  # fetched again once
+
+
+async def test_a_value_beyond_the_limits_is_not_read_to_its_end(
+    server: ScriptedServer, target: ComfyUITarget
+) -> None:
+    server.on("GET /x", Answer(CONTENT))
+    with pytest.raises(ValueInvalid, match=r"x\.bin has more than 1\.0 kB"):
+        await download_value(target, _output(None, None), ValueLimits(bytes=1000))
 
 
 async def test_a_connection_that_brings_nothing_is_given_up(

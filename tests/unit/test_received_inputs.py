@@ -45,6 +45,23 @@ async def test_what_is_sent_is_there_under_its_name(tmp_path: Path) -> None:
         assert (tmp_path / "a/b.png").stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_value_is_named_by_what_has_arrived(tmp_path: Path) -> None:
+    folder = InputFolder(tmp_path)
+    name = value_file_name(sha(b"a value"))
+    for _ in range(2):
+        assert await folder.receive_value(parts(b"a va", b"lue")) == name
+        assert files(tmp_path) == [name]
+    assert await folder.has(name, sha(b"a value"))
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"another"
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await folder.receive_value(broken())
+    assert files(tmp_path) == [name]
+
+
 async def test_another_file_of_that_name_stays(tmp_path: Path) -> None:
     folder = InputFolder(tmp_path)
     await send(folder, "a.png", b"first")

@@ -18,9 +18,11 @@ from ...media.files import private_folder
 from ...media.images import decoded_preview
 from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...outputs import RemoteOutput
-from ...targets.base import InputFile, RunRequest
+from ...targets.base import InputFile, RunRequest, TakesValues, Target
 from ...types import JsonValue
 from ...workflow.interface import Argument, Interface, ValueFileName
+from ...workflow.prompt import Prompt
+from ...workflow.schema import Schemas
 from ..host import Host
 from ..input_files import InputFiles
 from ..part_document import PartDocument, PartValue
@@ -98,9 +100,7 @@ class PartRun:
                 request = await self._request(client, values, folder)
                 nodes = _Nodes(self.watcher, document.page_nodes())
                 remote = RemoteRun(document.name, nodes, source="remote part", on_event=nodes.note)
-                result = await remote.run(
-                    client, request, lambda job: self._collect(client, job, folder)
-                )
+                result = await remote.run(client, request, lambda job: self._collect(client, job))
                 await nodes.end()
                 return result
 
@@ -108,12 +108,12 @@ class PartRun:
         self, client: Client, values: Sequence[Sequence[object]], folder: Path
     ) -> RunRequest:
         prompt = self.document.runnable()
-        schemas = await client.schemas(prompt)
+        schemas = await self._schemas(client, prompt)
         prompt, files = await InputFiles(self.host).collect(prompt, client.target, schemas)
         sent = folder / "sent"
         arguments: dict[str, Argument] = {}
         for value, items in zip(self.document.inputs, values, strict=True):
-            argument = await asyncio.to_thread(self._argument, value, list(items), sent)
+            argument = await self._argument(client.target, value, list(items), sent)
             if isinstance(argument, InputFile):
                 files.append(argument)
                 arguments[value.key] = ValueFileName(argument.name)
@@ -125,27 +125,38 @@ class PartRun:
         once = {file.name: file for file in files}
         return RunRequest(str(uuid.uuid4()), prompt, list(once.values()), self.workflow)
 
-    def _argument(
-        self, value: PartValue, items: list[object], folder: Path
-    ) -> InputFile | JsonValue:
+    async def _schemas(self, client: Client, prompt: Prompt) -> Schemas:
+        """Those of the nodes that load files from here; the target's, for nodes it alone has."""
+        classes = {node["class_type"] for node in prompt.values()}
+        here = await asyncio.to_thread(self.host.schemas, classes)
+        return here if all(name in here for name in classes) else await client.schemas(prompt)
+
+    async def _argument(
+        self, target: Target, value: PartValue, items: list[object], folder: Path
+    ) -> InputFile | ValueFileName | JsonValue:
         if len(items) == 1 and is_plain(items[0]):
             return cast("JsonValue", items[0])
-        encoded = encode_items(
-            items, value.type, images=self.document.images, adapters=self.form.adapters
+        encoded = await asyncio.to_thread(
+            encode_items,
+            *(items, value.type),
+            images=self.document.images,
+            adapters=self.form.adapters,
         )
-        path = encoded.write_into(folder)
+        if isinstance(target, TakesValues):
+            name = await target.put_value(encoded)
+            if name is not None:
+                return ValueFileName(name)
+        path = await asyncio.to_thread(encoded.write_into, folder)
         return InputFile(value_file_name(path.stem), path, encoded.size, path.stem)
 
-    async def _collect(self, client: Client, job: Job, folder: Path) -> PartResult:
+    async def _collect(self, client: Client, job: Job) -> PartResult:
         listed = await job.listed()
         saved = [one for one in listed if one.key != VALUES_KEY]
         sent = self._sent_values([one for one in listed if one.key == VALUES_KEY])
-        here = folder / "here"
-        here.mkdir()
         saver = OutputSaver(self.host, client.target, job.id)
         try:
             files, _ = await asyncio.gather(
-                job.fetch([one for one in sent if one is not None], here),
+                job.fetch_values([one for one in sent if one is not None], self.form.limits),
                 self._save(saver, saved, job.finished.shown if job.finished else {}),
             )
         finally:
@@ -153,9 +164,9 @@ class PartRun:
         if saver.failure is not None:
             raise saver.failure
         await saver.release(saved)
-        paths = iter(file.path for file in files)
+        arrived = iter(files)
         values = [
-            None if file is None else await asyncio.to_thread(self._decoded, next(paths), value)
+            None if file is None else await asyncio.to_thread(self._decoded, next(arrived), value)
             for file, value in zip(sent, self.document.outputs, strict=True)
         ]
         # ComfyUI puts the items of all calls of a node into one list, key by key.
@@ -194,8 +205,8 @@ class PartRun:
         for node_id in {**by_node, **values}:
             await saver.bring(node_id, by_node.get(node_id, []), values.get(node_id))
 
-    def _decoded(self, path: Path, value: PartValue) -> list[object]:
-        found = self.form.read(path)
+    def _decoded(self, data: bytearray, value: PartValue) -> list[object]:
+        found = self.form.decoded(data)
         if not found.is_list or not isinstance(found.value, list):
             raise ExecutionFailed(
                 f"{self.document.name} sent one value for {value.key} instead of a list of values.",

@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from ...media.values import EncodedValue
+
 __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
 # Above that, one answer with all of them is quicker.
@@ -171,6 +173,10 @@ class ComfyUITarget:
     async def has_input(self, name: str) -> bool:
         """Whether ComfyUI's ``input`` folder has that file."""
         return await has_input(self._http, name)
+
+    async def put_value(self, value: EncodedValue) -> str | None:
+        """See `TakesValues`. Elsewhere, not to send what is there already is worth more."""
+        return await self._uploads.send_value(self._http, value) if self.local else None
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""

@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -22,17 +23,23 @@ from ...errors import RequestTooLarge, TargetError, TargetNotFound
 from ...media.files import subfolder_of
 from ...media.receive import file_chunks
 from ...media.received_inputs import InputFolder
-from ...media.remote_values import sha256_in_name
+from ...media.remote_values import sha256_in_name, value_file_name
 from ...net.answers import BY_PROXY
 from ...net.http import HttpClient
 from ...units import size_text
 from ..base import InputFile, input_errors
 from ..upload_progress import UploadProgress
 
+if TYPE_CHECKING:
+    from ...media.values import EncodedValue
+
 __all__ = ["Uploads", "has_input"]
 
 # Below that, ComfyUI's own upload is as good, and takes one request.
 _STREAMED_FROM = 16 * 2**20
+_SENT_AT_ONCE = 0.5
+"""Seconds in which a value is sent to a server on the same machine, as a rule. What takes longer
+goes through a tunnel, and may be there already."""
 
 
 async def has_input(http: HttpClient, name: str) -> bool:
@@ -89,22 +96,58 @@ class Uploads:
             known = self.names[content] = await self._upload(http, file, progress)
         return known
 
+    async def send_value(
+        self, http: HttpClient, value: EncodedValue, at_once: float = _SENT_AT_ONCE
+    ) -> str | None:
+        """Have a value in a file there, and return what it is called: by its content.
+
+        It is sent from memory before its hash is known; whoever receives it hashes it anyway.
+
+        Args:
+            at_once: Seconds after which it is hashed here as well, and not sent to its end if it is
+                there already.
+
+        Returns:
+            ``None`` if it could not be sent like this: a ComfyUI without our pack, or an older one.
+        """
+        content = _chunks_of(value)
+        sending = asyncio.ensure_future(http.put_once("remote/values", value.size, content))
+        try:
+            await asyncio.wait({sending}, timeout=at_once)
+            if not sending.done():
+                sha256 = await asyncio.to_thread(value.sha256)
+                if await self._has(http, value_file_name(sha256), sha256):
+                    return value_file_name(sha256)
+            answer = (await sending).json()
+        except TargetError:
+            return None  # the other way, by a file, says what is wrong
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        match answer:
+            case {"name": str(name)}:
+                return name
+        return None
+
+    async def _has(self, http: HttpClient, name: str, sha256: str) -> bool | None:
+        """Whether that file is there; ``None`` for a ComfyUI without our pack."""
+        try:
+            found = await http.get_json(_path(name, sha256))
+        except TargetNotFound:
+            return None
+        match found:
+            case {"there": bool(there)}:
+                return there
+        return None
+
     async def _stream(
         self, http: HttpClient, file: InputFile, progress: UploadProgress
     ) -> str | None:
         """What it is called there; ``None`` for a ComfyUI without our pack."""
-        path = f"remote/inputs/{quote(file.name)}?{urlencode({'sha256': file.sha256})}"
-        try:
-            found = await http.get_json(path)
-        except TargetNotFound:
-            return None
-        match found:
-            case {"there": True}:
-                return file.name
-            case {"there": False}:
-                pass
-            case _:
-                return None
+        there = await self._has(http, file.name, file.sha256)
+        if there is None or there:
+            return file.name if there else None
+        path = _path(file.name, file.sha256)
         match (await http.put(path, file.size, lambda: _chunks(file, progress))).json():
             case {"name": str(name)}:
                 return name
@@ -140,6 +183,15 @@ class Uploads:
         return TargetError(
             f"{self._name} did not take the file {file.name}.", advice="Check the address."
         )
+
+
+def _path(name: str, sha256: str) -> str:
+    return f"remote/inputs/{quote(name)}?{urlencode({'sha256': sha256})}"
+
+
+async def _chunks_of(value: EncodedValue) -> AsyncGenerator[bytes | memoryview, None]:
+    for chunk in value.chunks():
+        yield chunk
 
 
 async def _placed(folder: InputFolder, file: InputFile) -> str:
