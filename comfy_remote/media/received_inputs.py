@@ -63,7 +63,9 @@ class InputFolder:
         Raises:
             RequestTooLarge, LocalStorageError: As `receive`.
         """
-        return await self._placed(chunks, lambda sha256: PurePosixPath(value_file_name(sha256)))
+        name = await self._placed(chunks, lambda sha256: PurePosixPath(value_file_name(sha256)))
+        os.utime(self._folder / name)  # it is in use, also one that was there
+        return name
 
     async def _placed(
         self,

@@ -51,6 +51,8 @@ async def test_a_value_is_named_by_what_has_arrived(tmp_path: Path) -> None:
     for _ in range(2):
         assert await folder.receive_value(parts(b"a va", b"lue")) == name
         assert files(tmp_path) == [name]
+        assert time.time() - (tmp_path / name).stat().st_mtime < 60
+        os.utime(tmp_path / name, (0, 0))
     assert await folder.has(name, sha(b"a value"))
 
     async def broken() -> AsyncIterator[bytes]:
