@@ -25,7 +25,7 @@ from comfy_remote.errors import (
     TargetError,
     TargetUnreachable,
 )
-from comfy_remote.events import DidItRun, Finished, JobState, Log, Progress
+from comfy_remote.events import DidItRun, Event, Finished, JobState, Log, Progress
 from comfy_remote.jobs.forecast import limits_of
 from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
@@ -393,3 +393,83 @@ def test_a_job_that_is_followed_from_its_second_start_on_says_so() -> None:
     assert sum(isinstance(one, Log) for one in events) == 1
     assert isinstance(events[-1], Finished)
     assert events[-1].state is JobState.SUCCEEDED
+
+
+# --- how a job stands ---------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as made:
+        made.on("GET /v2/ep/health", Answer({}, 200, {FILES_HEADER: "1000"}))
+        made.on("POST /v2/ep/run", Answer({"id": "abc-e1", "status": "IN_QUEUE"}))
+        yield made
+
+
+def status(state: str) -> dict[str, str]:
+    return {"id": "abc-e1", "status": state}
+
+
+async def test_a_gateway_holds_the_question_until_the_job_has_ended(
+    server: ScriptedServer,
+) -> None:
+    ended = asyncio.Event()
+    waits: list[int] = []
+
+    async def held(request: web.Request) -> web.StreamResponse:
+        waits.append(int(request.query["wait"]))
+        await asyncio.wait_for(ended.wait(), 10)
+        return web.json_response(status("COMPLETED"))
+
+    server.on("GET /v2/ep/status-sync/abc-e1", Answer(status("IN_PROGRESS")), held)
+    times = replace(TIMES, polling=replace(TIMES.polling, first=0.25, longest=0.25))
+    async with RunPodTarget("ep", None, base_url=f"{server.url}/v2", times=times) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        following = asyncio.ensure_future(_last(target.follow(ref, PROMPT)))
+        while not waits:
+            await asyncio.sleep(0.01)
+        assert not following.done()
+        ended.set()
+        finished = await asyncio.wait_for(following, 10)
+    assert isinstance(finished, Finished)
+    assert waits == [250]
+    assert server.count("GET /v2/ep/status/abc-e1") == 0
+
+
+async def test_a_gateway_that_cannot_hold_a_question_is_asked_as_runpod_is(
+    server: ScriptedServer,
+) -> None:
+    server.on("GET /v2/ep/status/abc-e1", Answer(status("IN_PROGRESS")), Answer(status("FAILED")))
+    async with RunPodTarget("ep", None, base_url=f"{server.url}/v2", times=TIMES) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        assert isinstance(await _last(target.follow(ref, PROMPT)), Finished)
+    assert server.count("GET /v2/ep/status-sync/abc-e1") == 1
+    assert server.count("GET /v2/ep/status/abc-e1") == 2
+
+
+async def test_only_some_questions_are_held_so_that_there_is_a_connection_for_a_cancel(
+    server: ScriptedServer,
+) -> None:
+    ended = asyncio.Event()
+
+    async def held(_: web.Request) -> web.StreamResponse:
+        await asyncio.wait_for(ended.wait(), 10)
+        return web.json_response(status("CANCELLED"))
+
+    server.on("GET /v2/ep/status-sync/abc-e1", held)
+    server.on("GET /v2/ep/status/abc-e1", Answer(status("IN_PROGRESS")))
+    server.on("POST /v2/ep/cancel/abc-e1", Answer(status("CANCELLED")))
+    async with RunPodTarget("ep", None, base_url=f"{server.url}/v2", times=TIMES) as target:
+        ref = await target.submit(RunRequest(JOB, PROMPT))
+        jobs = [asyncio.ensure_future(_last(target.follow(ref, PROMPT))) for _ in range(40)]
+        while not server.count("GET /v2/ep/status/abc-e1"):
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(target.cancel(ref), 10)
+        assert server.count("GET /v2/ep/status-sync/abc-e1") == 8
+        server.on("GET /v2/ep/status/abc-e1", Answer(status("CANCELLED")))
+        ended.set()
+        await asyncio.wait_for(asyncio.gather(*jobs), 10)
+
+
+async def _last(events: AsyncIterator[Event]) -> Event:
+    return [event async for event in events][-1]

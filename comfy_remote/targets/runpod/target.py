@@ -75,6 +75,8 @@ __all__ = ["EndpointTimes", "RunPodTarget"]
 _log = logging.getLogger(__name__)
 
 _FETCH_MISSES = 6
+_MOST_HELD = 8
+"""Questions that a gateway holds at once: half of the connections, for more than questions."""
 # HTTP statuses of a submission that RunPod has certainly not accepted.
 _REFUSALS = frozenset({400, 401, 403, 404, 413, 429})
 
@@ -145,6 +147,7 @@ class RunPodTarget:
         self._not_in_front: set[str] = set()
         self._gateway: OwnGateway | None = None
         self._gateway_asked = False
+        self._held = 0
         self._gateway_silent: ComfyRemoteError | None = None
         self._client: str | None = None
         self._headers = dict(headers or {})
@@ -340,7 +343,10 @@ class RunPodTarget:
         )
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
-        """Poll ``/status``: about four times a second at first, less for long jobs."""
+        """Poll ``/status``: about four times a second at first, less for long jobs.
+
+        A gateway of ours holds each question until the next is due, or the job has ended.
+        """
         if ref.job_id in self._not_in_front:
             self._not_in_front.discard(ref.job_id)
             yield Log(
@@ -411,17 +417,31 @@ class RunPodTarget:
         """
         polling, outage = self._times.polling, Outage(self._times.polling)
         began = time.monotonic()
-        # The submission was a request as well: with it, four a second is the most.
-        await asyncio.sleep(polling.first)
+        holds = self._gateway is not None
+        if not holds:
+            # The submission was a request as well: with it, four a second is the most.
+            await asyncio.sleep(polling.first)
         while True:
             asked = time.monotonic()
+            interval = polling.interval(asked - began)
+            held = holds and self._held < _MOST_HELD
+            path = _path("status", ref)
+            if held:
+                path = f"{_path('status-sync', ref)}?wait={interval * 1000:.0f}"
             try:
-                response = await self._http.get_once(_path("status", ref))
+                self._held += held
+                try:
+                    response = await self._http.get_once(path)
+                finally:
+                    self._held -= held
                 status = _parse(JobStatus, response, "status")
                 outage.answered()
             except AuthenticationError:
                 raise
             except TargetNotFound:
+                if held:  # an older gateway
+                    holds = False
+                    continue
                 yield None
                 return
             except TargetError as error:
@@ -438,8 +458,6 @@ class RunPodTarget:
                 await asyncio.sleep(delay)
                 continue
             yield status
-            elapsed = time.monotonic() - began
-            interval = polling.interval(elapsed)
             await asyncio.sleep(max(0.0, interval - (time.monotonic() - asked)))
 
     async def cancel(self, ref: RemoteRef) -> None:
