@@ -121,7 +121,7 @@ def secret(name: str, environment: Mapping[str, str]) -> SecretStr | None:
     """A secret by the name of its environment variable; ``None`` where it is not set.
 
     What the environment does not have is looked for in the system's key ring, where the package
-    ``keyring`` is installed (``pip install comfy-remote[keyring]``).
+    ``keyring`` is installed (``pip install keyring``).
     """
     value = environment.get(name, "").strip() or _from_key_ring(name)
     if not value:

@@ -45,7 +45,7 @@ async def main() -> int:
     parser.add_argument("--port", type=int, default=8190, help="the page's")
     options = parser.parse_args()
     if find_spec("runpod") is None:
-        print('The demo needs the RunPod SDK: pip install "comfy-remote[worker]"', file=sys.stderr)
+        print('The demo needs the RunPod SDK: pip install -e ".[worker]"', file=sys.stderr)
         return 2
     token = SecretStr(secrets.token_urlsafe(32))
     async with GatewayServer(endpoint_id="demo", token=token) as gateway:

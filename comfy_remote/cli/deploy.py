@@ -105,7 +105,7 @@ def modal(
     WORKFLOW is whatever `run` takes. A project is written (prompt.json, modal_config.json,
     workflow.py), which is yours to edit: a file that you have edited is left as it is, and what
     would change is shown. Then it is deployed, and its address is printed. Needs Modal's SDK and
-    an account: pip install "comfy-remote[modal]", then modal setup.
+    an account: pip install modal, then modal setup.
 
     \b
     Examples:

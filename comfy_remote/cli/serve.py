@@ -45,7 +45,7 @@ _PATIENCE = 30.0
     default="local",
     show_default=True,
     help="Run jobs in this process; leave them to workers that join (see comfy-remote workers); or "
-    "run them in a worker of the RunPod SDK, as on RunPod (needs comfy-remote[worker]).",
+    "run them in a worker of the RunPod SDK, as on RunPod (needs the packages runpod and boto3).",
 )
 @click.option(
     "--metrics-token-file",
@@ -177,7 +177,7 @@ async def _start_sdk_worker(gateway: GatewayServer, choice: str) -> None:
     if find_spec("runpod") is None:
         raise ConfigurationError(
             "--worker runpod needs the RunPod SDK, which is not installed.",
-            advice='Install it with: pip install "comfy-remote[worker]"',
+            advice='Install it with: pip install "runpod>=1.12,<1.13" boto3',
         )
     say("Starting the worker …")
     gateway.add_sdk_worker(worker_command("--engine", choice))

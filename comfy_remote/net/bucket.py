@@ -252,7 +252,7 @@ class Bucket:
         except ImportError as error:
             raise ConfigurationError(
                 "A bucket cannot be used: boto3 is not installed.",
-                advice='Install it with `pip install "comfy-remote[s3]"`.',
+                advice="Install it with `pip install boto3`.",
             ) from error
         try:
             return work(self._client())

@@ -202,7 +202,7 @@ def find_front(app: str) -> str:
     if find_spec("modal") is None:
         raise ConfigurationError(
             f"The address of modal:{app} is not known.",
-            advice=f'Install Modal\'s SDK (`pip install "comfy-remote[modal]"`, then `modal '
+            advice=f"Install Modal's SDK (`pip install modal`, then `modal "
             f"setup`), or write its address into comfy-remote.toml: base_url, beside target = "
             f'"modal:{app}".',
         )

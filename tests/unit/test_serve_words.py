@@ -9,7 +9,19 @@ import pytest
 from comfy_remote.cli.serve import client_commands
 from comfy_remote.cli.service import curl_command
 
+ROOT = Path(__file__).parents[2]
 URL = "https://box/v2"
+
+
+def test_what_is_advised_to_install_can_be_installed() -> None:
+    """While the package is on no index, its extras cannot be installed by its name."""
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("comfy_remote/**/*.py")]:
+        if path.name != "CHANGELOG.md":
+            assert "comfy-remote[" not in path.read_text("utf-8"), path
+    extras = (ROOT / "pyproject.toml").read_text("utf-8")
+    serve = (ROOT / "comfy_remote" / "cli" / "serve.py").read_text("utf-8")
+    assert '"runpod>=1.12,<1.13"' in extras
+    assert '"runpod>=1.12,<1.13"' in serve
 
 
 @pytest.mark.parametrize(
