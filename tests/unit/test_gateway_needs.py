@@ -122,6 +122,20 @@ def test_models_of_a_repo_list_must_be_there_and_can_be_fetched() -> None:
     assert needs_of({"workflow": PROMPT, "repo_list": "what is this?"}) == Needs(NODES, MODELS)
 
 
+@pytest.mark.parametrize(
+    ("line", "fetchable"),
+    [
+        ("https://x.example/xl/a.safetensors name=xl/a.safetensors", True),
+        ("https://civitai.com/models/4384", True),  # only the site knows which file and kind it is
+        ("https://x.example/another.safetensors", False),
+    ],
+)
+def test_a_line_without_a_kind_may_bring_a_model_of_any(line: str, fetchable: bool) -> None:
+    needs = needs_of({"workflow": {"1": PROMPT["1"]}, "repo_list": line})
+    assert "checkpoints/xl/a.safetensors" in needs.models
+    assert ("checkpoints/xl/a.safetensors" in needs.fetchable) is fetchable
+
+
 def test_a_workflow_in_ui_format_needs_what_can_be_read_without_schemas() -> None:
     inner = {"id": "11111111-2222-3333-4444-555555555555", "nodes": [{"type": "Inner"}]}
     workflow: JsonValue = {
