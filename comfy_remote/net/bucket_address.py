@@ -17,8 +17,8 @@ from ..errors import ConfigurationError
 
 __all__ = ["BucketAddress", "checked_prefix", "read_address"]
 
-_AWS = r"amazonaws\.com(?:\.cn)?"
-_REGION_NAME = r"[a-z]{2}(?:-[a-z]+)+-[0-9]+"
+_AWS = r"amazonaws\.(?:com(?:\.cn)?|eu)"
+_REGION_NAME = r"[a-z]{2,4}(?:-[a-z]+)+-[0-9]+"
 # Hosts of services that take BUCKET.HOST as well as HOST/BUCKET, and the region in them.
 _SERVICES = [
     re.compile(pattern)
@@ -27,10 +27,10 @@ _SERVICES = [
         rf"s3\.{_AWS}",
         r"(?P<region>[a-z]{3}[0-9])\.digitaloceanspaces\.com",
         r"s3\.(?P<region>[a-z0-9-]+)\.backblazeb2\.com",
-        r"s3\.(?P<region>[a-z0-9-]+)\.wasabisys\.com",
+        r"s3(?:\.(?P<region>[a-z0-9-]+))?\.wasabisys\.com",
         r"s3\.(?P<region>[a-z0-9-]+)\.scw\.cloud",
         r"s3\.(?P<region>[a-z0-9-]+)\.io\.cloud\.ovh\.(?:net|us)",
-        r"(?P<region>[a-z]{2}-[a-z]+-[0-9])\.linodeobjects\.com",
+        r"(?P<region>[a-z]{2}-[a-z]+-[0-9]+)\.linodeobjects\.com",
         r"(?P<region>[a-z]{3}[0-9])\.vultrobjects\.com",
         r"(?P<region>[a-z]{3}[0-9])\.your-objectstorage\.com",
         r"[0-9a-f]{32}(?:\.(?:eu|fedramp))?\.r2\.cloudflarestorage\.com",

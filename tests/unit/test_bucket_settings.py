@@ -71,6 +71,19 @@ R2 = "0123456789abcdef0123456789abcdef"
             "pics",
             "cn-north-1",
         ),
+        ("https://pics.s3.wasabisys.com", "https://s3.wasabisys.com/", "pics", "us-east-1"),
+        (
+            "https://pics.s3.eusc-de-east-1.amazonaws.eu",
+            "https://s3.eusc-de-east-1.amazonaws.eu/",
+            "pics",
+            "eusc-de-east-1",
+        ),
+        (
+            "https://pics.us-ord-10.linodeobjects.com",
+            "https://us-ord-10.linodeobjects.com/",
+            "pics",
+            "us-ord-10",
+        ),
         (
             "https://pics.storage.googleapis.com",
             "https://storage.googleapis.com/",

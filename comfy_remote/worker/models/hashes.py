@@ -1,8 +1,8 @@
 """The SHA-256 of models: noted in their models folder, and read while no job runs.
 
-A model of 20 GB takes a minute to read, so nobody waits for it: what is known is told. Each note is
-a small file in ``models/.comfy-remote/hashes``, so that all workers of a volume know it, and
-workers that share one never overwrite one another's. It holds for the size and the time that the
+A model of 20 GB takes a minute to read, so nobody waits for it: only what is known is reported.
+Each note is a small file in ``models/.comfy-remote/hashes``: all workers of a volume know it, and
+those that share one never overwrite one another's. It holds for the size and the time that the
 model had.
 """
 
@@ -215,7 +215,7 @@ class IdleHashing:
             before = path.stat()
             while offset < before.st_size:
                 self._wait_until_idle()
-                # Opened for each step: while a job runs, nobody is kept from removing it.
+                # Opened for each step: while a job runs, it can be removed on Windows, too.
                 with path.open("rb") as file:
                     file.seek(offset)
                     chunk = file.read(self._step)
