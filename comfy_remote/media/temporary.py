@@ -12,7 +12,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from .file_changes import discard, remove_file
+from .file_changes import discard
 from .files import storage_errors
 
 __all__ = ["ProcessLock", "TemporaryFolder", "remove_leftovers"]
@@ -70,9 +70,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
         where = parent or Path(tempfile.gettempdir())
         with storage_errors(where):
             where.mkdir(parents=True, exist_ok=True)
-            # Windows does not remove a file that is mapped, and an orderly end is not an error.
-            super().__init__(prefix=f"{_PREFIX}{kind}-", dir=where, ignore_cleanup_errors=True)
-            self._lock = _locked(Path(self.name))
+            for left in reversed(range(_TRIES)):
+                # Windows does not remove a file that is mapped; an orderly end is not an error.
+                super().__init__(prefix=f"{_PREFIX}{kind}-", dir=where, ignore_cleanup_errors=True)
+                self._lock = _locked(Path(self.name))
+                if self._lock is not None or not left:
+                    break
+                # Another process may have taken it for a leftover, and be removing it.
+                super().cleanup()
 
     def cleanup(self) -> None:
         """Remove the folder and what is in it."""
@@ -83,18 +88,14 @@ class TemporaryFolder(tempfile.TemporaryDirectory[str]):
 
 
 def _locked(folder: Path) -> ProcessLock | None:
-    """The lock of a new folder; ``None`` if there are no locks: it is not a leftover."""
-    for _ in range(_TRIES):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            lock = ProcessLock(folder / _LOCK)
-        except sqlite3.Error:
-            remove_file(folder / _LOCK, missing_ok=True)
-            continue
-        if (folder / _LOCK).exists():
-            return lock
-        # Another process has taken it for a leftover before it was locked, and has removed it.
-        lock.close()
+    """The lock of a new folder; ``None`` if another process has it, or there are no locks."""
+    try:
+        lock = ProcessLock(folder / _LOCK)
+    except sqlite3.Error:
+        return None
+    if (folder / _LOCK).exists():
+        return lock
+    lock.close()
     return None
 
 

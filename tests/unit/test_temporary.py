@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_remote.media.temporary import TemporaryFolder, remove_leftovers
+from comfy_remote.media import temporary
+from comfy_remote.media.temporary import ProcessLock, TemporaryFolder, remove_leftovers
 
 KILLED = """
 import os, signal, sys
@@ -53,6 +54,25 @@ def test_a_folder_goes_with_its_object() -> None:
     with TemporaryFolder("test") as name:
         (Path(name) / "x").touch()
     assert not Path(name).exists()
+
+
+def test_a_folder_that_is_taken_for_a_leftover_is_left_to_who_removes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process starts at this moment, and has its lock first: it removes all of it."""
+    first, taken = list[Path](), list[ProcessLock]()
+
+    def lock(path: Path) -> ProcessLock:
+        if not taken:
+            first.append(path.parent)
+            taken.append(ProcessLock(path))
+        return ProcessLock(path)
+
+    monkeypatch.setattr(temporary, "ProcessLock", lock)
+    folder = TemporaryFolder("test")
+    assert first != [Path(folder.name)]
+    assert remove_leftovers() == []
+    assert Path(folder.name).is_dir()
 
 
 def test_a_killed_processs_folder_goes_with_the_next_start() -> None:
