@@ -13,7 +13,7 @@ from .options import json_option, target_option
 if TYPE_CHECKING:
     from ..jobs.doctor import Finding
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "show_finding"]
 
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗", "skipped": "-"}
 _PLAIN_MARKS = {"ok": "ok", "warning": "warning", "problem": "PROBLEM", "skipped": "skipped"}
@@ -56,19 +56,20 @@ def doctor(context: click.Context, workflow: Path | None, on: str | None, json_l
             if json_lines:
                 print_json(finding.to_json())
             else:
-                _show(finding)
+                show_finding(finding)
 
     run_interruptible(look())
     context.exit(first)
 
 
-def _show(finding: Finding) -> None:
+def show_finding(finding: Finding, *, stderr: bool = False) -> None:
+    """A line, and what to do."""
     from rich.console import Console
     from rich.text import Text
 
     from .console import printable_line
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
     known = console.is_terminal and console.encoding.lower().startswith("utf")
     mark = _MARKS[finding.status] if known else f"{_PLAIN_MARKS[finding.status]:<8}"
     console.print(

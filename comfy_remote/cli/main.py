@@ -15,6 +15,7 @@ from .trust import asks_for_trust
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
+    "init": "Set up where your workflows run: asks, tries, writes it down.",
     "run": "Run a workflow on a target, and fetch what it makes.",
     "call": "Call a workflow with values for its Remote Input nodes.",
     "check": "Check whether a workflow would run on a target.",
@@ -29,7 +30,7 @@ _COMMANDS = {
     "workers": "Say which workers may join a gateway here.",
     "service": "Serve a workflow as an HTTP API.",
     "deploy": "Deploy a workflow as a target of its own.",
-    "targets": "List the configured targets.",
+    "targets": "List, add, test and remove targets.",
     "trust": "Trust the addresses and variables that a folder's files name.",
     "completion": "Print the script that completes the commands in a shell.",
 }

@@ -212,6 +212,15 @@ class Configuration:
         untrusted = Untrusted(path, refused, default, left) if left else None
         return replace(self._with(usable, path), owners=self.owners, untrusted=untrusted)
 
+    def with_own(self, name: str, settings: TargetSettings, path: Path) -> Configuration:
+        """With one more target of the owner's, or another one of that name: to try it."""
+        return replace(
+            self,
+            targets={**self.targets, name: settings},
+            origins={**self.origins, name: path},
+            owners=self.owners | {name},
+        )
+
     def settings_of(self, name: str) -> TargetSettings | None:
         """The settings of a name; ``None`` for what is no name, such as an address.
 

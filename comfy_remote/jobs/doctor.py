@@ -119,6 +119,7 @@ async def examine(
     environment: Mapping[str, str] = os.environ,
     choose: Choose | None = None,
     limits: TimeLimits = TimeLimits(),
+    configuration: Configuration | None = None,
 ) -> AsyncGenerator[Finding, None]:
     """Check everything, side by side where one check does not depend on another.
 
@@ -129,6 +130,7 @@ async def examine(
         workflow: Checked against the target's nodes and models, if given.
         environment: Where the keys are.
         choose: As for `open_target`.
+        configuration: What names mean; read from the files by default.
     """
     yield Finding("installation", "ok", f"Comfy Remote {__version__}.")
     loaded: LoadedWorkflow | None = None
@@ -140,7 +142,7 @@ async def examine(
             yield _problem("workflow", error)
     yield _record()
     try:
-        configuration = Configuration.load()
+        configuration = configuration or Configuration.load()
     except ComfyRemoteError as error:
         yield _problem("configuration", error)
         return

@@ -23,7 +23,7 @@ from ..errors import (
     TargetError,
     TargetUnreachable,
 )
-from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, check_key_is_safe, pod_proxy_url
+from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, pod_proxy_url
 from ..secrets import secret
 from ..units import dollars
 from .comfyui.kind import ComfyUIKind
@@ -46,7 +46,6 @@ __all__ = [
     "is_pod_id",
 ]
 
-DEFAULT_API_URL = "https://api.runpod.io"
 # Nothing is ever sent there: the name is reserved for that (RFC 6761).
 _NOT_FOUND_YET = "https://pod.invalid"
 _AUTO = "pod:auto"
@@ -298,21 +297,11 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
 
 
 async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod]:
-    from pydantic import SecretStr, ValidationError
-
-    from ..json_text import problems_in
-    from ..net.http import HttpClient, HttpLimits
     from ..wire.runpod_pods import RestPodList
+    from .runpod.account import API_VARIABLE, ask_account
 
-    # The name that RunPod's own SDK knows.
-    url = environment.get("RUNPOD_API_BASE_URL") or DEFAULT_API_URL
-    check_key_is_safe(base_address(url))
-    bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
     try:
-        async with HttpClient(
-            url, name="RunPod", headers=bearer, limits=HttpLimits(patience=20.0)
-        ) as http:
-            answer = await http.get_json("v2/pods")
+        answer = await ask_account(key, environment, "v2/pods", RestPodList)
     except AuthenticationError as error:
         raise AuthenticationError(
             "RunPod refused RUNPOD_API_KEY when it was asked for the account's pods.",
@@ -324,16 +313,10 @@ async def _from_rest(key: SecretStr, environment: Mapping[str, str]) -> list[Pod
         ) from error
     except TargetError as error:
         # What the client says of addresses in general (an endpoint's id) helps nobody here.
-        changed = "Check RUNPOD_API_BASE_URL." if url != DEFAULT_API_URL else "Try again later."
+        changed = f"Check {API_VARIABLE}." if environment.get(API_VARIABLE) else "Try again later."
         error.advice = Hint.NAME_A_POD(first=changed)
         raise
-    try:
-        return [_rest_pod(pod) for pod in RestPodList.model_validate(answer).pods]
-    except ValidationError as error:
-        raise TargetError(
-            f"RunPod's list of pods is not understood: {problems_in(error, 'the answer')}.",
-            advice=Hint.NAME_A_POD(first="Check RUNPOD_API_BASE_URL."),
-        ) from None
+    return [_rest_pod(pod) for pod in answer.pods]
 
 
 def _from_runpodctl(program: str, environment: Mapping[str, str]) -> list[Pod]:

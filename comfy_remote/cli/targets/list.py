@@ -1,4 +1,4 @@
-"""``comfy-remote targets``: what is configured, and where."""
+"""``comfy-remote targets list``: what is configured, and where."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import print_json, print_table, say
-from .options import json_option
+from ..console import print_json, print_table, say
+from ..options import json_option
 
 if TYPE_CHECKING:
-    from ..config.target_settings import TargetSettings
+    from ...config.target_settings import TargetSettings
 
-__all__ = ["targets"]
+__all__ = ["list_targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,17 @@ class _Row:
         )
 
 
-@click.command()
+@click.command("list")
 @json_option
-def targets(json_lines: bool) -> None:
+def list_targets(json_lines: bool) -> None:
     """List the configured targets.
 
     Those that comfy-remote.toml names, the file they were read from, and whether their keys are
     set. What a folder's file names and you have not trusted (see comfy-remote trust) is marked.
     """
-    from ..config.folders import CONFIG_NAME
-    from ..config.settings import DEFAULT_TARGET, Configuration
-    from ..targets.kinds import forms
+    from ...config.folders import CONFIG_NAME
+    from ...config.settings import DEFAULT_TARGET, Configuration
+    from ...targets.kinds import forms
 
     configuration = Configuration.load()
     untrusted = configuration.untrusted
@@ -99,8 +99,8 @@ def targets(json_lines: bool) -> None:
 def _row(
     name: str, settings: TargetSettings, path: Path, *, trusted: bool = True, default: bool = False
 ) -> _Row:
-    from ..secrets import secret
-    from ..targets.kinds import kind_of, secret_variables
+    from ...secrets import secret
+    from ...targets.kinds import kind_of, secret_variables
 
     kind = kind_of(settings.target)
     variable = settings.key_env if kind is None else kind.key_variable(settings)

@@ -1,0 +1,126 @@
+"""A target that is tried, then written into the owner's file: for `targets add` and `init`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from ..config.kept_secrets import keep_secret
+from ..config.own_file import OwnFile
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
+from ..errors import ConfigurationError
+from ..targets.kinds import forms, kind_of, typed_target
+from .console import print_json, say
+from .interrupt import run_interruptible
+
+if TYPE_CHECKING:
+    from ..jobs.doctor import Finding
+
+__all__ = ["NewTarget", "add_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTarget:
+    """What is to be added.
+
+    Attributes:
+        key: To be kept under the variable of its kind; ``None`` if it is set already.
+    """
+
+    name: str
+    settings: TargetSettings
+    key: str | None = field(default=None, repr=False)
+
+    def variable(self) -> str:
+        """The variable of its key.
+
+        Raises:
+            ConfigurationError: It has none: there has to be a name for it.
+        """
+        kind = kind_of(self.settings.target)
+        variable = None if kind is None else kind.key_variable(self.settings)
+        if variable is None:
+            raise ConfigurationError(
+                f"{self.settings.target} has no variable for a key.",
+                advice="Name one with --key-env, for example --key-env COMFYUI_KEY.",
+            )
+        return variable
+
+
+def add_target(
+    new: NewTarget, *, as_default: bool, replace: bool, tests: bool, json_lines: bool = False
+) -> None:
+    """Check the target, keep its key, and write it into the owner's file.
+
+    Exits with the status of its first problem, and then nothing has been written.
+
+    Raises:
+        ConfigurationError: It cannot be added.
+    """
+    new = _typed(new)
+    own = OwnFile()
+    if new.name in own.targets and not replace:
+        raise ConfigurationError(
+            f"{own.path} has a target {new.name!r} already.",
+            advice="Choose another name, or replace it with --replace.",
+        )
+    own.put(new.name, new.settings)
+    if as_default:
+        own.make_default(new.name)
+    if tests and (status := _tested(new, own)):
+        say("Nothing was written. With --no-test, it is added all the same.")
+        raise click.exceptions.Exit(status)
+    if new.key is not None:
+        where = keep_secret(new.variable(), new.key)
+        say(f"{new.variable()} is in {where}.")
+    own.write()
+    say(f"Added {new.name} to {own.path}.")
+    usual = Configuration.load().usual()[0]
+    if json_lines:
+        print_json(
+            {
+                "name": new.name,
+                "target": new.settings.target,
+                "file": str(own.path),
+                "default": usual == new.name,
+            }
+        )
+    on = "" if usual == new.name else f" --on {new.name}"
+    say(f"Try it: comfy-remote run example:collage{on}")
+
+
+def _typed(new: NewTarget) -> NewTarget:
+    settings = replace(new.settings, target=typed_target(new.settings.target))
+    if kind_of(settings.target) is None:
+        raise ConfigurationError(
+            f"{settings.target!r} is no target's address.", advice=f"Use one of: {forms()}."
+        )
+    return NewTarget(new.name, settings, new.key)
+
+
+def _tested(new: NewTarget, own: OwnFile) -> int:
+    """Look at all between here and the target; the exit status of the first problem."""
+    from ..jobs.doctor import examine
+    from .doctor import show_finding
+
+    environment: Mapping[str, str] = os.environ
+    if new.key is not None:
+        environment = {**os.environ, new.variable(): new.key}
+    configuration = Configuration.load().with_own(new.name, new.settings, own.path)
+    problems: list[Finding] = []
+
+    async def look() -> None:
+        async for finding in examine(
+            new.name, environment=environment, configuration=configuration
+        ):
+            show_finding(finding, stderr=True)
+            if finding.status == "problem":
+                problems.append(finding)
+
+    run_interruptible(look())
+    return problems[0].exit_status or 1 if problems else 0

@@ -1,0 +1,259 @@
+"""``comfy-remote init``: from what somebody has to a target that works."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..targets.pod import Pod
+    from ..wire.runpod_endpoints import RestEndpoint
+    from .adding import NewTarget
+
+__all__ = ["init"]
+
+_KEY = "RUNPOD_API_KEY"
+_WAYS = {
+    "runpod": "A RunPod key: an endpoint or a pod of that account",
+    "comfyui": "A ComfyUI's address: a machine on the LAN, or elsewhere",
+    "gateway": "A box of ours: a machine that runs `comfy-remote serve`",
+    "modal": "An app on Modal, made by `comfy-remote deploy modal`",
+    "sandbox": "Nothing yet: the sandbox on this machine, to try things (no models, no GPU)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the options say; ``None`` is asked for, where there is a terminal."""
+
+    name: str | None
+    endpoint: str | None
+    pod: str | None
+    address: str | None
+    endpoint_id: str
+    key: str | None
+    price: float | None
+
+
+@click.command()
+@click.argument("kind", required=False, metavar="[KIND]", type=click.Choice([*_WAYS]))
+@click.option("--name", metavar="NAME", help="What to call it, for --on NAME.")
+@click.option("--endpoint", metavar="ID", help="runpod: the endpoint. gateway: its id there.")
+@click.option("--pod", metavar="ID", help="runpod: a pod instead; auto: whichever runs.")
+@click.option(
+    "--address", metavar="ADDRESS", help="comfyui, gateway: where it is. modal: the app's name."
+)
+@click.option(
+    "--key-stdin", is_flag=True, help="Read the key from standard input (else it is asked for)."
+)
+@click.option(
+    "--price-per-hour", "price", metavar="DOLLARS", type=click.FloatRange(min=0), help="Of its GPU."
+)
+@click.option("--default/--no-default", "as_default", default=True, help="Use it by default.")
+@click.option("--replace", is_flag=True, help="Replace a target of that name.")
+@click.option("--test/--no-test", "tests", default=True, help="Check it first.")
+def init(
+    kind: str | None,
+    name: str | None,
+    endpoint: str | None,
+    pod: str | None,
+    address: str | None,
+    key_stdin: bool,
+    price: float | None,
+    as_default: bool,
+    replace: bool,
+    tests: bool,
+) -> None:
+    """Set up where your workflows run: asks what you have, tries it, and writes it down.
+
+    KIND is runpod, comfyui, gateway, modal or sandbox. What an option says is not asked for;
+    without a terminal nothing is. A key is kept in the system's key ring where there is one
+    (pip install "comfy-remote[keyring]"), else in a file that only you can read. The target goes
+    into your own comfy-remote.toml, never into the current folder's.
+
+    \\b
+    Examples:
+      comfy-remote init
+      comfy-remote init comfyui --address 192.168.1.20:8188 --name lan
+      comfy-remote init runpod --endpoint abc123xyz --key-stdin < key.txt
+    """
+    from .adding import add_target
+    from .console import say
+
+    key = sys.stdin.readline().strip() if key_stdin else None
+    given = _Given(name, endpoint if kind != "gateway" else None, pod, address, "local", key, price)
+    if kind == "gateway" and endpoint:
+        given = _Given(name, None, pod, address, endpoint, key, price)
+    kind = kind or _WAYS_OF[_chosen("What do you have?", [*_WAYS.values()], "a KIND")]
+    if kind == "sandbox":
+        say("The sandbox needs no setup: it starts with the first run, and costs nothing.")
+        say("Try it: comfy-remote run example:collage --on sandbox")
+        return
+    new = _ASK[kind](given)
+    add_target(new, as_default=as_default, replace=replace, tests=tests)
+
+
+def _runpod(given: _Given) -> NewTarget:
+    from ..config.target_settings import TargetSettings
+    from .adding import NewTarget
+
+    key = given.key or _key_of_account()
+    address = f"pod:{given.pod}" if given.pod else f"runpod:{given.endpoint or ''}"
+    called = given.name
+    if not given.pod and not given.endpoint:
+        address, suggested = _of_account(key)
+        called = called or suggested
+    settings = TargetSettings(address, price_per_hour=given.price)
+    return NewTarget(called or _asked("What shall it be called?", "--name", "gpu"), settings, key)
+
+
+def _key_of_account() -> str | None:
+    """The key to be kept; ``None`` if it is set already."""
+    from ..secrets import secret
+    from .console import say
+
+    if secret(_KEY, os.environ) is not None:
+        say(f"{_KEY} is set: it is used.")
+        return None
+    return _asked(
+        "RunPod's API key (https://console.runpod.io > Settings > API Keys; it is not shown)",
+        "--key-stdin",
+        hidden=True,
+    )
+
+
+def _of_account(key: str | None) -> tuple[str, str]:
+    """An endpoint or a pod of the account, chosen; its address, and a name for it."""
+    import asyncio
+
+    from pydantic import SecretStr
+
+    from ..errors import ConfigurationError
+    from ..secrets import secret
+    from ..targets.pod import account_pods
+    from ..targets.runpod.account import account_endpoints
+    from .console import say
+    from .interrupt import run_interruptible
+
+    environment = {**os.environ, **({_KEY: key} if key else {})}
+    held = SecretStr(key) if key else secret(_KEY, environment)
+    assert held is not None  # noqa: S101 - it was asked for
+
+    async def both() -> tuple[Sequence[RestEndpoint], Sequence[Pod]]:
+        return await asyncio.gather(account_endpoints(held, environment), account_pods(environment))
+
+    say("Asking RunPod what the account has …")
+    endpoints, pods = run_interruptible(both())
+    found = [(f"runpod:{one.id}", one.name, f"endpoint {one}") for one in endpoints]
+    found += [(f"pod:{one.id}", one.name, f"pod {one}") for one in pods]
+    if not found:
+        raise ConfigurationError(
+            "The account has neither an endpoint nor a pod.",
+            advice="docs/containers.md says how to make an endpoint with our image.",
+        )
+    chosen = found[_chosen("Which one?", [text for *_, text in found], "--endpoint or --pod")]
+    return chosen[0], _name_for(chosen[1])
+
+
+def _comfyui(given: _Given) -> NewTarget:
+    from ..config.target_settings import TargetSettings
+    from .adding import NewTarget
+
+    address = given.address or _asked("Its address (http://192.168.1.20:8188)", "--address")
+    name = given.name or _asked("What shall it be called?", "--name", "lan")
+    variable = f"{_variable_for(name)}_KEY" if given.key else None
+    return NewTarget(
+        name, TargetSettings(address, key_env=variable, price_per_hour=given.price), given.key
+    )
+
+
+def _gateway(given: _Given) -> NewTarget:
+    from ..config.target_settings import TargetSettings
+    from ..net.address import base_address, is_loopback
+    from .adding import NewTarget
+
+    url = given.address or _asked("Its address (https://box.local:8000)", "--address")
+    url = url if "://" in url else f"https://{url}"
+    url = url.rstrip("/").removesuffix("/v2") + "/v2"
+    name = given.name or _asked("What shall it be called?", "--name", "box")
+    key = given.key
+    if key is None and not is_loopback(base_address(url).host):
+        key = _asked("Its token (what `serve` reads; it is not shown)", "--key-stdin", hidden=True)
+    settings = TargetSettings(
+        f"runpod:{given.endpoint_id}",
+        base_url=url,
+        key_env=f"{_variable_for(name)}_TOKEN" if key else None,
+        price_per_hour=given.price,
+    )
+    return NewTarget(name, settings, key)
+
+
+def _modal(given: _Given) -> NewTarget:
+    from ..config.target_settings import TargetSettings
+    from .adding import NewTarget
+
+    app = given.address or _asked("The app's name (`modal app list` shows it)", "--address")
+    app = app.removeprefix("modal:")
+    name = given.name or _asked("What shall it be called?", "--name", _name_for(app))
+    return NewTarget(name, TargetSettings(f"modal:{app}", price_per_hour=given.price))
+
+
+_WAYS_OF = [*_WAYS]
+_ASK = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
+
+
+def _asked(question: str, option: str, default: str | None = None, *, hidden: bool = False) -> str:
+    """An answer from the terminal.
+
+    Raises:
+        ConfigurationError: There is none, and no default.
+    """
+    if not _can_ask():
+        if default is not None:
+            return default
+        raise _nobody_there(option)
+    return str(click.prompt(question, default=default, hide_input=hidden, err=True)).strip()
+
+
+def _chosen(question: str, choices: Sequence[str], option: str) -> int:
+    """The index of the choice that is made at the terminal."""
+    from .console import say
+
+    if not _can_ask():
+        raise _nobody_there(option)
+    for number, choice in enumerate(choices, start=1):
+        say(f"  {number}  {choice}")
+    return (
+        int(click.prompt(question, type=click.IntRange(1, len(choices)), default=1, err=True)) - 1
+    )
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _nobody_there(option: str) -> Exception:
+    from ..errors import ConfigurationError
+
+    return ConfigurationError(
+        "There is no terminal, so nothing is asked.",
+        advice=f"Say it: {option}. `comfy-remote init --help` lists all options.",
+    )
+
+
+def _name_for(text: str) -> str:
+    """A target's name from somebody's words."""
+    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._").lower()
+    return words[:64] or "gpu"
+
+
+def _variable_for(name: str) -> str:
+    words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").upper()
+    return words if words[:1].isalpha() else f"TARGET_{words}"
