@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ..config.folders import home
 from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
+from ..config.trust import TrustStore
+from ..errors import ComfyRemoteError
 from ..secrets import secret
 from ..targets.kinds import Billing, Kind, kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
 from ..types import JsonValue
 
-__all__ = ["KnownTarget", "describe_target", "known_targets"]
+__all__ = ["KnownTarget", "describe_target", "known_targets", "target_choices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,20 @@ def known_targets(
     default, _ = configuration.usual(environment)
     for name in dict.fromkeys([*configuration.targets, *set_here, default, DEFAULT_TARGET]):
         yield describe_target(name, configuration, environment, default=default)
+
+
+def target_choices(environment: Mapping[str, str]) -> list[str]:
+    """What a node's list of targets has: the known ones, and the addresses that are confirmed.
+
+    Empty where the configuration cannot be read: the page says why elsewhere.
+    """
+    try:
+        configuration = Configuration.load()
+        names = [target.name for target in known_targets(configuration, environment)]
+        confirmed = [*configuration.allowed_addresses, *TrustStore(home()).addresses()]
+    except ComfyRemoteError:
+        return []
+    return [*dict.fromkeys([*names, *confirmed])]
 
 
 def describe_target(

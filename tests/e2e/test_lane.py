@@ -397,6 +397,7 @@ async def test_what_waits_there_is_pending_here(server: PackServer, target: Sand
             assert (await shown.get(f"/jobs/{waits[0]}"))["status"] == "pending"
         before = sum(name == "status" for name, _ in shown.messages)
         await shown.post("/queue", {"delete": waits[:1]})
+        await shown.ended(waits[0])
         await shown.ended(runs)
         await shown.heard("execution_start", waits[1])
         # A page reads the queue again when it is told that it has changed.

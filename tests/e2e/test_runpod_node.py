@@ -226,6 +226,8 @@ def test_saved_workflows_are_listed(setting: Setting) -> None:
     assert inputs["enable_remote"][1]["default"] is False  # on, it spends money
     assert inputs["enable_remote"][1]["label_off"] == "Local"
     assert "twice.json" in json.dumps(inputs["workflow_file"])
+    assert "sandbox" in json.dumps(inputs["target"])  # a choice, of the targets that are known
+    assert inputs["target"][1]["default"] == ""
     assert not any("key" in name for name in inputs)
 
 

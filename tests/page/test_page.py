@@ -7,6 +7,7 @@ The page of a real ComfyUI is looked at, too, where there is one (``COMFYUI_DIR`
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 
 from comfy_page import ComfyPage, OpenPage
 from page_server import PackServer, start_server
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from richer_sandbox import MODEL_ONLY_THERE, ODD_ONLY_THERE, ONLY_THERE
 
 from comfy_remote.jobs.record import Record
@@ -244,3 +245,44 @@ def test_an_output_that_is_missing_is_told(page: ComfyPage) -> None:
     told = page.toasts.filter(has_text="Node 7: model.glb: it is gone.").first
     expect(told).to_be_visible()
     expect(told).to_contain_text("An output is missing or damaged")
+
+
+def test_one_run_can_skip_the_list_of_models(page: ComfyPage, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def note(route: Route) -> None:
+        asked.append(route.request.post_data_json["repo_list"])
+        route.continue_()
+
+    page.window.route("**/remote/switch", note)
+    page.load(INVERT)
+    page.open_panel()
+    skip = page.panel.get_by_label("Skip repo_list for the next run")
+    expect(skip).to_be_hidden()  # there is no such list
+    document = json.loads(INVERT.read_text())
+    document["nodes"][1]["title"] = "repo_list"
+    (tmp_path / "listed.json").write_text(json.dumps(document))
+    page.switch_on()
+    page.load(tmp_path / "listed.json")
+    expect(skip).to_be_visible()
+    skip.check()
+    page.picture("skip")
+    page.run()
+    page.wait_for_history(1)
+    expect(skip).not_to_be_checked()
+    assert asked == [True, False, True]
+
+
+def test_all_that_can_be_used_has_a_name(page: ComfyPage) -> None:
+    page.open_panel()
+    page.load(INVERT)
+    page.window.evaluate("() => app.canvas.selectNode(app.graph.getNodeById(3))")
+    page.window.wait_for_timeout(500)
+    nameless = page.window.evaluate(
+        """() => [...document.querySelectorAll(
+            '[class*=comfy-remote] :is(button, input, select, progress), [aria-label=""]')]
+          .filter((one) => one.getAttribute('aria-label') === '' || !(
+            one.getAttribute('aria-label') || one.innerText?.trim() || one.labels?.length
+          )).map((one) => one.outerHTML.slice(0, 300))"""
+    )
+    assert nameless == []

@@ -84,8 +84,8 @@ def test_switch_panel_dialogs_and_settings_are_translated(
 
     dialog = page.window.locator("dialog.comfy-remote-modal")
     target.select_option("\0other")
-    page.panel.locator("input").fill(there.replace("127.0.0.1", "localhost"))
-    page.panel.locator("input").press("Enter")
+    page.panel.locator("input[type=text]").fill(there.replace("127.0.0.1", "localhost"))
+    page.panel.locator("input[type=text]").press("Enter")
     expect(dialog).to_contain_text("localhost")
     page.picture("address")
     assert english(all_words(dialog)) == set()

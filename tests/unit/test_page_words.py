@@ -79,3 +79,17 @@ def test_no_script_has_words_of_its_own(script: Path) -> None:
         and not NOT_SHOWN.match(text)
     ]
     assert shown == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_commands_have_the_same_words_wherever_the_page_shows_them(language: str) -> None:
+    """A page names the buttons over a selection by ``locales``, and its menus by the script."""
+    path = WEB.parents[2] / "locales" / language / "commands.json"
+    commands = json.loads(path.read_text(encoding="utf-8"))
+    table = words(language)
+    assert {key: entry["label"] for key, entry in commands.items()} == {
+        "ComfyRemote_Toggle": table["commandToggle"],
+        "ComfyRemote_MarkSelection": table["commandMark"],
+        "ComfyRemote_MarkSelectionWhere": table["markNodeOn"],
+        "ComfyRemote_ShowCut": table["showCut"],
+    }

@@ -9,6 +9,7 @@ of a ComfyUI without any.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ from . import user_files
 __all__ = ["find_frontend", "with_page"]
 
 _PACKAGE = "comfyui_frontend_package"
+_LOCALES = Path(__file__).resolve().parents[2] / "locales"
 # The page must never be an old one that asks for scripts which are gone.
 _NEVER_CACHED = {"Cache-Control": "no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
@@ -160,6 +162,18 @@ async def get_templates(request: web.Request) -> web.Response:
 
 
 @routes.get("/i18n")
+async def get_translations(_request: web.Request) -> web.Response:
+    """The texts in ``locales``, by language and file, as ComfyUI serves those of its packs."""
+    return web.json_response(await asyncio.to_thread(_translations))
+
+
+def _translations() -> dict[str, dict[str, object]]:
+    return {
+        folder.name: {file.stem: json.loads(file.read_text("utf-8")) for file in folder.iterdir()}
+        for folder in _LOCALES.iterdir()
+    }
+
+
 @routes.get("/global_subgraphs")
 @routes.get("/node_replacements")
 @routes.get("/internal/folder_paths")

@@ -27,11 +27,11 @@ from ...workflow.schema import Schemas
 from ..advice import in_page_words
 from ..comfyui_host import ComfyUIHost
 from ..input_files import InputFiles
+from ..known_targets import target_choices
 from .comfyui import NodeWatcher, check_address, checked, local_schemas, workflow_folders
 from .expansion import expand, nothing_made, sources_in, take_nodes
 from .image_inputs import by_number, load_nodes, spread_pictures, with_nodes
 from .pixels import as_saved, joined, write_pictures
-from .remote_input import optional_text
 from .remote_run import RemoteRun, films_of, pictures_of
 from .videos import film_of, frames_of, no_film
 from .workflow_choice import (
@@ -94,10 +94,13 @@ class RunPodRemoteExecute(io.ComfyNode):
                     optional=True,
                     tooltip="A saved workflow, instead of a pasted one.",
                 ),
-                optional_text(
+                io.Combo.Input(
                     "target",
-                    "Empty: the endpoint in RUNPOD_ENDPOINT_ID. Or runpod:ENDPOINT, a name "
-                    "from comfy-remote.toml, or an address that you have confirmed.",
+                    options=["", *target_choices(os.environ)],
+                    default="",
+                    optional=True,
+                    tooltip="Empty: the endpoint in RUNPOD_ENDPOINT_ID. Else one of those in "
+                    "comfy-remote.toml, or an address that you have confirmed.",
                 ),
                 io.Int.Input(
                     "timeout",
@@ -121,8 +124,12 @@ class RunPodRemoteExecute(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, workflow_file: str | None = "") -> bool | str:
-        """A file that was saved after the page was loaded is as good as a listed one."""
+    def validate_inputs(cls, workflow_file: str | None = "", target: str | None = "") -> bool | str:
+        """A file that was saved after the page was loaded is as good as a listed one.
+
+        So is any target, as workflows name them: what it means is found out when it runs.
+        """
+        del target
         try:
             if workflow_file:
                 saved_workflow(workflow_file, workflow_folders())

@@ -29,7 +29,7 @@ const PANEL = 'comfy-remote'
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
-const actions = { toggle, choose, cancel, showCut: () => void showCut(state) }
+const actions = { toggle, choose, cancel, askForModels, showCut: () => void showCut(state) }
 const marks = markMenus(state, actions.showCut)
 const lists = new TargetLists(state)
 
@@ -101,6 +101,15 @@ async function cancel(promptId) {
     await state.cancel(promptId)
   } catch (error) {
     showError(t('notCancelled'), error)
+  }
+}
+
+/** @param {boolean} wanted  Of the next run. */
+async function askForModels(wanted) {
+  try {
+    await state.askForModels(wanted)
+  } catch (error) {
+    showError(t('remote'), error)
   }
 }
 
@@ -196,6 +205,8 @@ app.registerExtension({
     events.addEventListener('comfy_remote.confirm', (event) => {
       void askForNodes(/** @type {CustomEvent} */ (event).detail)
     })
+    // It skips the list of one run, a batch as well.
+    events.addEventListener('promptQueued', () => void askForModels(true))
     api.addEventListener('reconnected', agree)
     void agree()
     void lists.updateIfMissing()

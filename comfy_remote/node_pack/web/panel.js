@@ -1,6 +1,7 @@
 // @ts-check
 /** The Remote panel, in the sidebar and in the settings. */
 
+import { app } from '../../scripts/app.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
@@ -13,12 +14,14 @@ import { t } from './words.js'
 const STATUS_SECONDS = 3
 const DETAILS_SECONDS = 6
 const OTHER = '\0other'
+const REPO_LIST = 'repo_list'
 
 /**
  * @typedef {object} Actions
  * @property {() => void} toggle
  * @property {(target: string) => void} choose
  * @property {(promptId: string) => void} cancel
+ * @property {(wanted: boolean) => void} askForModels
  * @property {() => void} showCut
  */
 
@@ -47,6 +50,16 @@ export function makePanel(state, actions) {
   const facts = element('div', { 'aria-live': 'polite' })
   const unused = element('div', {})
   const jobs = makeJobList(state, actions.cancel)
+  const skip = element('input', {
+    type: 'checkbox',
+    onchange: () => actions.askForModels(!skip.checked)
+  })
+  const models = element(
+    'label',
+    { class: 'comfy-remote-choice', title: t('skipRepoListHelp'), hidden: true },
+    skip,
+    t('skipRepoList')
+  )
   const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
   const root = element(
     'section',
@@ -56,6 +69,7 @@ export function makePanel(state, actions) {
     element('label', { class: 'comfy-remote-caption' }, t('target'), choice),
     form,
     facts,
+    models,
     unused,
     element('h3', {}, t('jobs')),
     jobs.root,
@@ -86,6 +100,8 @@ export function makePanel(state, actions) {
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
     const sentences = state.unused.map((text) => element('p', { class: 'comfy-remote-advice' }, text))
     if (unused.textContent !== state.unused.join('')) unused.replaceChildren(...sentences)
+    models.hidden = !hasRepoList()
+    skip.checked = !state.repoList
     jobs.show()
   }
 
@@ -162,6 +178,11 @@ export function makePanel(state, actions) {
     if (tick % DETAILS_SECONDS === 0) void askTarget()
   }, STATUS_SECONDS * 1000)
   return root
+}
+
+/** Whether a node of the open graph lists models. */
+function hasRepoList() {
+  return (app.graph?.nodes ?? []).some((node) => node.title?.toLowerCase() === REPO_LIST)
 }
 
 /**

@@ -179,10 +179,11 @@ export function getStatus(clientId) {
  * @param {string} clientId
  * @param {string | null} target  A name or an address; null switches Remote off.
  * @param {string | null} usual  Where it would switch to, for marked nodes.
+ * @param {boolean} repoList  Whether jobs ask for the models of a node titled `repo_list`.
  * @returns {Promise<{target: string | null}>}
  */
-export function postSwitch(clientId, target, usual) {
-  return ask('/remote/switch', { client_id: clientId, target, usual })
+export function postSwitch(clientId, target, usual, repoList) {
+  return ask('/remote/switch', { client_id: clientId, target, usual, repo_list: repoList })
 }
 
 /**

@@ -35,6 +35,8 @@ export class RemoteState extends EventTarget {
     this.cancelling = new Set()
     /** @type {string | null} Why the switch's target cannot run anything now; null: not known. */
     this.trouble = null
+    /** Whether jobs ask for the models of a node titled `repo_list`; true again after one run. */
+    this.repoList = true
     /** While the server has not confirmed a choice. */
     this.switching = false
     this.#updating = false
@@ -79,13 +81,13 @@ export class RemoteState extends EventTarget {
 
   /** After a start of the page or the server: send the server this tab's choice. */
   async agree() {
-    const clientId = await this.clientKnown
+    await this.clientKnown
     const status = await this.refresh()
     if (this.target === null && status.target !== null) {
       // Chosen by a script for this client.
       this.#keep(status.target)
     } else if (this.target !== status.target || this.#preset() !== null) {
-      await postSwitch(clientId, this.target, this.#preset())
+      await this.#post(this.target)
     }
   }
 
@@ -99,12 +101,30 @@ export class RemoteState extends EventTarget {
     this.switching = true
     this.#changed()
     try {
-      const answer = await postSwitch(await this.clientKnown, target, this.#preset())
+      const answer = await this.#post(target)
       this.#keep(answer.target)
     } finally {
       this.switching = false
       this.#changed()
     }
+  }
+
+  /**
+   * Have the next run ask for the models of `repo_list`, or not.
+   *
+   * @param {boolean} wanted
+   * @throws {import('./remote_api.js').RemoteError} The server refused.
+   */
+  async askForModels(wanted) {
+    if (wanted === this.repoList) return
+    this.repoList = wanted
+    this.#changed()
+    await this.#post(this.target)
+  }
+
+  /** @param {string | null} target */
+  async #post(target) {
+    return postSwitch(await this.clientKnown, target, this.#preset(), this.repoList)
   }
 
   /** Ask the switch's target whether it answers. */

@@ -28,6 +28,8 @@ export const en = {
   "partOfGraph": "Part of the graph",
   "partOfGraphHelp": "While Remote is off, nodes and groups marked “Run remotely” run on a target, and all others run here.",
   "showCut": "Show what runs where",
+  "skipRepoList": "Skip repo_list for the next run",
+  "skipRepoListHelp": "The worker is not asked for the models that the node titled repo_list names. After one run, it is again.",
   "keysStay": "Keys stay in the environment of ComfyUI on this machine. This page never sees one.",
 
   "kind": "Kind",

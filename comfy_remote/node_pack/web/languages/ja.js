@@ -29,6 +29,8 @@ export const ja = {
   "partOfGraph": "グラフの一部",
   "partOfGraphHelp": "リモートがオフの間は、「リモートで実行」の印を付けたノードとグループだけがターゲットで実行され、残りはこのマシンで実行されます。",
   "showCut": "実行場所を表示",
+  "skipRepoList": "次の実行では repo_list を使わない",
+  "skipRepoListHelp": "repo_list という名前のノードにあるモデルを、次の 1 回の実行ではワーカーに要求しません。",
   "keysStay": "キーは、このマシンの ComfyUI の環境変数に残ります。このページに渡ることはありません。",
 
   "kind": "種類",

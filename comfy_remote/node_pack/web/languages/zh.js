@@ -29,6 +29,8 @@ export const zh = {
   "partOfGraph": "部分工作流",
   "partOfGraphHelp": "远程关闭时，标记为“远程运行”的节点和分组在目标上运行，其余在本机运行。",
   "showCut": "查看各节点的运行位置",
+  "skipRepoList": "下次运行时跳过 repo_list",
+  "skipRepoListHelp": "下一次运行时，不向工作进程请求标题为 repo_list 的节点所列的模型。",
   "keysStay": "密钥保留在本机 ComfyUI 的环境变量中，本页面不会接触到密钥。",
 
   "kind": "类型",
