@@ -37,6 +37,7 @@ __all__ = [
     "preview_option",
     "target_option",
     "timeout_option",
+    "typed_name",
     "var_option",
     "workflow_argument",
 ]
@@ -163,6 +164,12 @@ class _Workflow(click.Path):
 
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def typed_name(workflow: Path) -> str | None:
+    """What was typed for a workflow that comes with this package; ``None`` for any other."""
+    return f"{EXAMPLE}{workflow.stem}" if workflow.parent == _EXAMPLES else None
+
 
 workflow_argument = click.argument("workflow", metavar="WORKFLOW", type=_Workflow())
 inputs_option = click.option(

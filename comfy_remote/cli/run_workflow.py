@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +32,7 @@ from .follow import (
     wait_and_list,
 )
 from .open_file import open_first
+from .options import typed_name
 from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
@@ -147,6 +148,8 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
     loaded = None
     if plan.workflow is not None:
         loaded = load_workflow(plan.workflow, variables=plan.changes.variables())
+        if name := typed_name(plan.workflow):
+            loaded = replace(loaded, source=name)
     check_named_files("--input", plan.inputs)
     if plan.download:
         with private_folder(plan.folder):

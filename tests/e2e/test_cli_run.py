@@ -99,6 +99,7 @@ def test_an_example_on_the_default_target(cli: Cli) -> None:
     done = cli("run", "example:collage")  # as --help has it, wherever this package is installed
     assert done.returncode == 0, done.stderr
     assert "No target is configured: using the sandbox." in done.stderr
+    assert "example:collage is a workflow in API format." in done.stderr
     paths = [Path(line) for line in done.stdout.splitlines()]
     assert paths == [
         Path("output/collage_00001_.png"),
