@@ -737,3 +737,37 @@ def test_any_address_of_an_output_is_taken_or_none(items: list[dict[str, str]]) 
     outputs = [{"kind": "file", "filename": "x", **item} for item in items]
     finished = _end(_status("COMPLETED", output={**OUTPUTS, "outputs": outputs}))
     assert len(finished.outputs) == len(items)
+
+
+async def test_a_job_behind_one_that_may_run_on_is_told_why_it_waits(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    """The public worker-comfyui runs what was cancelled to its end."""
+
+    saves: Prompt = {"2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "a"}}}
+    image = {"filename": "a_00001_.png", "type": "base64", "data": PNG}
+
+    async def notes(*statuses: dict[str, Any]) -> list[str]:
+        server.on(RUN, ACCEPTED)
+        server.on(STATUS, *(Answer(status) for status in statuses))
+        async with RunPodTarget(
+            "ep",
+            SecretStr(KEY),
+            base_url=f"{server.url}/v2",
+            options=EndpointOptions(memory=tmp_path),
+            times=replace(TIMES, wait_noted=0.0),
+        ) as target:
+            ref = await target.submit(RunRequest(JOB, saves))
+            return [e.message async for e in target.follow(ref, saves) if isinstance(e, Log)]
+
+    waits, runs = _status("IN_QUEUE"), _status("IN_PROGRESS")
+    cancelled, done = _status("CANCELLED"), _status("COMPLETED", output={"images": [image]})
+    assert await notes(waits, cancelled) == []
+    assert await notes(waits, done) == []
+    [note] = await notes(runs, cancelled)
+    assert "the next job waits until then" in note
+    [why] = await notes(waits, waits, cancelled)
+    assert why.startswith("The job that was cancelled at runpod:ep 0.")
+    assert "this one waits until the worker is free" in why
+    [why] = await notes(waits, runs, done)
+    assert await notes(waits, waits, done) == [], "by then the worker was free"

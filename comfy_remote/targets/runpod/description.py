@@ -40,11 +40,22 @@ _DESCRIBE_TTL = 600_000
 # How a job ends whose worker did not get to answer. What is known may still be so.
 _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 
+# A job that was cancelled longer ago has certainly ended.
+_LONGEST_BUSY = 3600.0
+
 _log = logging.getLogger(__name__)
 
 
 class _Worker(BaseModel):
-    ours: bool
+    """What the last answers showed of an endpoint's worker.
+
+    Attributes:
+        ours: Whether it is Comfy Remote's; ``None`` if no answer has shown it.
+        busy_since: When a job was cancelled that it may still run, in seconds since the epoch.
+    """
+
+    ours: bool | None = None
+    busy_since: float | None = None
 
 
 class Description(BaseModel):
@@ -168,18 +179,37 @@ class DescriptionCache:
     @property
     def worker_is_ours(self) -> bool | None:
         """Whether the worker that answered last was Comfy Remote's; ``None`` if none has yet."""
-        if self._worker_path is None:
-            return None
-        try:
-            return _Worker.model_validate_json(self._worker_path.read_bytes()).ours
-        except (OSError, ValidationError):
-            description = self.read()
-            return True if description is not None and description.answer is not None else None
+        if (known := self._worker().ours) is not None:
+            return known
+        description = self.read()
+        return True if description is not None and description.answer is not None else None
 
     def saw_worker(self, *, ours: bool) -> None:
         """Remember whose worker has just answered."""
         if ours is not self.worker_is_ours:
             _write(self._worker_path, _Worker(ours=ours))
+
+    @property
+    def busy_for(self) -> float | None:
+        """Seconds since a job was cancelled that the worker may still run; ``None`` if none may."""
+        since = self._worker().busy_since
+        seconds = None if since is None else time.time() - since
+        return seconds if seconds is not None and 0 <= seconds < _LONGEST_BUSY else None
+
+    def worker_is_busy(self, *, busy: bool) -> None:
+        """Remember that the worker may still run a job that was cancelled, or no longer does."""
+        worker = self._worker()
+        if busy or worker.busy_since is not None:
+            since = time.time() if busy else None
+            _write(self._worker_path, worker.model_copy(update={"busy_since": since}))
+
+    def _worker(self) -> _Worker:
+        if self._worker_path is None:
+            return _Worker()
+        try:
+            return _Worker.model_validate_json(self._worker_path.read_bytes())
+        except (OSError, ValidationError):
+            return _Worker()
 
 
 def _write(path: Path | None, content: BaseModel) -> None:

@@ -52,6 +52,8 @@ class StatusReader:
     ) -> None:
         self.worker_is_ours: bool | None = None
         """Whether the worker that answered is Comfy Remote's; ``None`` until one has."""
+        self.may_run_on = False
+        """Whether the job was cancelled, and its worker may not have stopped."""
         self._answered_before = answered_before
         self._prompt = prompt
         self._total = len(prompt)
@@ -95,6 +97,7 @@ class StatusReader:
             for output in finished.outputs:
                 yield OutputReady(output)
             if finished.state is JobState.CANCELLED and (note := self._runs_on()):
+                self.may_run_on = True
                 yield Log(note, "warning")
             yield finished
 

@@ -29,6 +29,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
 
 from ...advice import Hint
+from ...aio import Deadline
 from ...config.installation import installation_id
 from ...errors import (
     AuthenticationError,
@@ -42,7 +43,7 @@ from ...errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ...events import Event, Finished, Log, Progress
+from ...events import Event, Finished, Log, Progress, Started
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe
 from ...net.answers import Response
@@ -50,6 +51,7 @@ from ...net.bucket import Bucket
 from ...net.http import HttpClient, HttpLimits
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
+from ...units import seconds_text
 from ...wire.actions import FetchAnswer
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
@@ -92,6 +94,7 @@ class EndpointTimes:
         describe: For a worker to say what it has; an answer to ComfyUI's page must begin in 60 s.
         leave: For an endpoint to take back a question that nobody waits for any more.
         fresh: Before it asks again what its workers have.
+        wait_noted: For a worker to take the job, before it is said why that may take longer.
     """
 
     requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
@@ -104,6 +107,7 @@ class EndpointTimes:
     describe: float = 45.0
     leave: float = 3.0
     fresh: float = 3600.0
+    wait_noted: float = 5.0
 
 
 class RunPodTarget:
@@ -359,18 +363,38 @@ class RunPodTarget:
             delay_means_begun=self.kind.delay_means_begun,
             answered_before=self.kind.only_ours or self._descriptions.cache.worker_is_ours,
         )
-        names = UsersNames(prompt)
+        names, waits = UsersNames(prompt), Deadline(self._times.wait_noted)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
+                if waits.left == 0 and isinstance(status, JobStatus):
+                    waits = Deadline(None)
+                    if status.status is RunPodState.IN_QUEUE and (why := self._why_it_waits()):
+                        yield Log(why, "warning")
                 if status is None:
                     yield forgotten(self._name, self.kind.results_kept)
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
-                    if isinstance(event, Finished) and reader.worker_is_ours is not None:
-                        self._descriptions.cache.saw_worker(ours=reader.worker_is_ours)
+                    self._note(event, reader)
                     yield names.event(event)
                     if isinstance(event, Finished):
                         return
+
+    def _note(self, event: Event, reader: StatusReader) -> None:
+        """Remember what an event shows of the endpoint's worker."""
+        cache = self._descriptions.cache
+        if isinstance(event, Started) or (isinstance(event, Finished) and reader.may_run_on):
+            cache.worker_is_busy(busy=reader.may_run_on)
+        if isinstance(event, Finished) and reader.worker_is_ours is not None:
+            cache.saw_worker(ours=reader.worker_is_ours)
+
+    def _why_it_waits(self) -> str:
+        seconds = self._descriptions.cache.busy_for
+        if seconds is None:
+            return ""
+        return (
+            f"The job that was cancelled at {self._name} {seconds_text(seconds)} ago may still run "
+            "there: this one waits until the worker is free."
+        )
 
     def not_returned(self, prompt: Prompt) -> str:
         """What the public worker-comfyui cannot return, unless the worker is known to be ours."""
