@@ -24,6 +24,7 @@ BENCHMARKS = {
     "gateway-joined": "joined:bench_joined",
     "worker": "worker:bench_worker",
     "sdk-jobs": "sdk_jobs:bench_sdk_jobs",
+    "models": "models:bench_models",
     "lane": "lane:bench_lane",
     "download": "large_download:bench_download",
     "conversion": "conversion:bench_conversion",
