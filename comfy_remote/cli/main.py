@@ -15,8 +15,8 @@ from .trust import asks_for_trust
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
-    "init": "Set up where your workflows run: asks, tries, writes it down.",
     "run": "Run a workflow on a target, and fetch what it makes.",
+    "init": "Set up where your workflows run: asks, tries, writes it down.",
     "call": "Call a workflow with values for its Remote Input nodes.",
     "check": "Check whether a workflow would run on a target.",
     "convert": "Convert workflows from UI format to API format.",
