@@ -17,10 +17,10 @@ __all__ = ["targets"]
 @json_option
 @click.pass_context
 def targets(context: click.Context, json_lines: bool) -> None:
-    """List and change the configured targets. Without a command: list them.
+    """List, add, test and remove targets.
 
-    Only your own comfy-remote.toml is changed, never a folder's. `comfy-remote init` asks for what
-    `targets add` has options for.
+    Without a command, those that are configured are listed. Only your own comfy-remote.toml is
+    changed, never a folder's. `comfy-remote init` asks for what `targets add` has options for.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_targets, json_lines=json_lines)
