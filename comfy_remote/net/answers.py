@@ -27,7 +27,7 @@ from ..json_text import parse_json
 from ..types import JsonValue
 from ..units import size_text
 from .address import POD_PROXY
-from .retry import retry_after
+from .retry import STAYS, retry_after
 from .system_advice import LOCAL_NETWORK, certificates_missing, is_kept_from_local_network
 
 __all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
@@ -109,8 +109,11 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
         why = "that is not an address"
     else:
         why = str(error) or type(error).__name__
+    details: dict[str, JsonValue] = {"never_sent": never_sent}
+    if isinstance(error, aiohttp.ClientSSLError):
+        details[STAYS] = True
     return TargetUnreachable(
-        f"{where} could not be reached: {why}.", advice=advice, details={"never_sent": never_sent}
+        f"{where} could not be reached: {why}.", advice=advice, details=details
     )
 
 

@@ -21,6 +21,7 @@ from ..errors import ComfyRemoteError
 from ..types import JsonValue
 
 __all__ = [
+    "STAYS",
     "Backoff",
     "Outage",
     "Polling",
@@ -30,6 +31,9 @@ __all__ = [
     "retries_said",
     "retry_after",
 ]
+
+STAYS = "stays"
+"""In the details of an error that another try would give again: of TLS, say."""
 
 _LONG_WAIT = 10.0
 _SAID_EVERY = 15.0  # seconds, of an outage
@@ -182,7 +186,7 @@ class Retries:
             Exception: ``error``, if there is no next try.
         """
         self._failures += 1
-        if self._failures >= self._backoff.attempts:
+        if self._failures >= self._backoff.attempts or _stays(error):
             raise error
         asked = _asked(error)
         wait = self._backoff.seconds(self._failures, asked)
@@ -223,6 +227,10 @@ async def retried(
             return await attempt()
         except errors as error:
             await retries.wait_after(error)
+
+
+def _stays(error: Exception) -> bool:
+    return isinstance(error, ComfyRemoteError) and error.details.get(STAYS) is True
 
 
 def _asked(error: Exception) -> float | None:

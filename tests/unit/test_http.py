@@ -269,9 +269,10 @@ async def test_https_to_a_port_that_speaks_http_is_named_as_that(short_waits: li
         url = server.url.replace("http://", "https://")
         async with HttpClient(url, name="The box") as client:
             with pytest.raises(TargetUnreachable, match="does not speak https there") as caught:
-                await client.get_once("queue")
+                await client.get("queue")
     assert "Write http:// instead of https://" in caught.value.advice
-    assert caught.value.details == {"never_sent": True}
+    assert caught.value.details == {"never_sent": True, "stays": True}
+    assert short_waits == []  # another try would end so, too
 
 
 async def test_an_answer_without_end_is_given_up(server: ScriptedServer) -> None:
