@@ -132,7 +132,7 @@ def _serve(handler: JobHandler, engine: Engine) -> None:
 def without_processor_name() -> Iterator[None]:
     """While it is imported, the SDK looks for the processor's name, for its debugger alone.
 
-    That takes a second of CPU, which the engine's start needs. Without a name, the SDK goes on.
+    That takes more than a second, most of it waiting. Without a name, the SDK goes on.
     """
     try:
         import cpuinfo
