@@ -131,10 +131,18 @@ class Pace:
 class JsonReporter(Reporter):
     """One JSON object a line on standard output: the events, then the result or the error.
 
-    Preview pictures, base64, are among them if ``previews`` says so.
+    Preview pictures, base64, are among them if ``previews`` says so. Once the target has the job,
+    there is a line at least every twenty seconds.
+
+    Args:
+        clock: Gives seconds, as `time.monotonic` does.
     """
 
-    def __init__(self, *, previews: bool = True) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, previews: bool = True
+    ) -> None:
+        self._clock = clock
+        self._began = self._said = clock()
         self._previews = previews
         self._job_id: str | None = None
         self._target: str | None = None
@@ -183,7 +191,14 @@ class JsonReporter(Reporter):
         resume = resume_command(job_id) if job_id and resumable else None
         self._print({"event": "error", **error.to_json(), "resume": resume})
 
+    def waiting(self) -> None:
+        """``{"event": "waiting", "seconds"}`` since the command began, if nothing was for long."""
+        now = self._clock()
+        if self._job_id is not None and now - self._said >= _SILENCE:
+            self._print({"event": "waiting", "seconds": round(now - self._began, 1)})
+
     def _print(self, data: Mapping[str, object]) -> None:
+        self._said = self._clock()
         print_json({**data, "job_id": self._job_id})
 
 

@@ -293,6 +293,21 @@ def test_where_nobody_watches_there_is_a_line_at_least_every_20_seconds(
     assert said_in(20)[-1].endswith(": fetching 1 output, 2.0 MB are here")
 
 
+def test_a_program_that_reads_lines_hears_that_time_passes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    reporter = JsonReporter(lambda: now)
+    for wait in (30, 17, 2, 30):
+        now += wait
+        if wait == 17:
+            reporter.following("1", "gpu", {})
+        reporter.waiting()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["submitted", "waiting"]
+    assert lines[1] == {"event": "waiting", "seconds": 79.0, "job_id": "1"}
+
+
 @pytest.mark.parametrize("reporter", [JsonReporter, PlainReporter])
 def test_where_nobody_watches_what_is_sent_is_a_line_now_and_then(
     reporter: type[Reporter], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
