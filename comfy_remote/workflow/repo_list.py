@@ -23,11 +23,15 @@ def find_repo_list(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = No
     Muted and bypassed nodes are omitted, also in subgraphs.
 
     Args:
-        prompt: API format, where ``_meta`` has the titles; used if the workflow has no such node.
-        workflow: UI format: nodes that only show a text (notes) are in no prompt.
+        prompt: API format, where ``_meta`` has the titles. Its texts are those that run: changed,
+            and followed to the node that they are linked to.
+        workflow: UI format. Of a node that is in the prompt, too, the prompt's text counts; notes
+            are in no prompt.
     """
-    texts = filter(None, _in_workflow(workflow) if workflow else ())
-    return "\n".join(texts) or "\n".join(_in_prompt(prompt))
+    texts = [*filter(None, _in_prompt(prompt))]
+    if workflow:
+        texts += filter(None, _in_workflow(workflow, only_notes=bool(texts)))
+    return "\n".join(texts)
 
 
 def without_repo_list(prompt: Prompt) -> Prompt:
@@ -65,8 +69,9 @@ def _titled(node: Node) -> bool:
     return is_repo_list(node.get("_meta", {}).get("title"))
 
 
-def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
+def _in_workflow(workflow: Mapping[str, JsonValue], *, only_notes: bool) -> Iterator[str]:
     from .convert.document import BYPASSED, MUTED, read_document  # here: a prompt needs none of it
+    from .convert.virtual import VIRTUAL
 
     try:
         document = read_document(workflow)
@@ -74,7 +79,8 @@ def _in_workflow(workflow: Mapping[str, JsonValue]) -> Iterator[str]:
         return  # it is only embedded in the pictures; the prompt is what runs
     for graph in (document.root, *document.subgraphs.values()):
         for node in graph.nodes:
-            if is_repo_list(node.title) and node.mode not in (MUTED, BYPASSED):
+            off = node.mode in (MUTED, BYPASSED) or (only_notes and node.type not in VIRTUAL)
+            if is_repo_list(node.title) and not off:
                 yield node.first_text or ""
 
 

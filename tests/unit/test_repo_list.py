@@ -65,6 +65,15 @@ def test_a_text_that_is_linked_is_found_where_it_is() -> None:
     assert find_repo_list(prompt) == LINES
 
 
+def test_of_a_node_that_is_in_both_the_text_that_runs_counts() -> None:
+    """It may have been changed, or be linked; a note beside it is in no prompt."""
+    prompt: Prompt = {"7": node("repo_list", text=["2", 0]), "2": node("lines", value="ckpt a")}
+    text = saved("repo_list", ["ckpt old"], kind="PrimitiveStringMultiline")
+    note = {**saved("repo_list", ["vae x"]), "id": 8}
+    assert find_repo_list(prompt, {"nodes": [text, note]}) == "ckpt a\nvae x"
+    assert find_repo_list({}, {"nodes": [text, note]}) == "ckpt old\nvae x"
+
+
 def test_several_are_put_together() -> None:
     prompt: Prompt = {"1": node("repo_list", text="a"), "2": node("repo_list", text="b")}
     assert find_repo_list(prompt) == "a\nb"
@@ -130,7 +139,7 @@ async def test_it_travels_with_every_job(tmp_path: Path) -> None:
             await client.send(RunRequest(JOB, {}, repo_list="given"), source="page")
             await client.submit(prompt, repo_list="")
     lists = [request.repo_list for request in target.requests]
-    assert lists == [LINES, "vae x", "", "given", ""]
+    assert lists == [LINES, f"{LINES}\nvae x", "", "given", ""]
     assert [list(request.prompt) for request in target.requests] == [["1"]] * 3 + [[], ["1"]]
 
 
