@@ -1,28 +1,199 @@
-"""``comfy-remote completion``: the script that completes both commands in a shell."""
+"""``comfy-remote completion``: both commands completed in a shell with the Tab key."""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-__all__ = ["completion"]
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["completion", "know_powershell"]
+
+_NAMES = ("comfy-remote", "comfy-run-remote")
+_SHELLS = ("bash", "zsh", "fish", "powershell")
+_BEGIN, _END = "# >>> comfy-remote completion >>>", "# <<< comfy-remote completion <<<"
+_BLOCK = re.compile(rf"\n?{re.escape(_BEGIN)}.*?{re.escape(_END)}\n?", re.DOTALL)
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.argument("shell", type=click.Choice(_SHELLS), required=False)
+@click.option(
+    "--install", "installs", is_flag=True, help="Set it up for all shells that start from now on."
+)
+def completion(shell: str | None, installs: bool) -> None:
     """Print the script that completes comfy-remote and comfy-run-remote with the Tab key.
 
+    With --install, it is set up: the script is put into your data folder, and your shell's own
+    file gets lines that load it (fish: a file of ours in its folder). Run it again after an
+    update; it changes nothing else. SHELL is the one you use, unless you name it.
+
     \b
-    bash, in ~/.bashrc:   eval "$(comfy-remote completion bash)"
-    zsh, in ~/.zshrc:     eval "$(comfy-remote completion zsh)"
-    fish:  comfy-remote completion fish > ~/.config/fish/completions/comfy-remote.fish
+    Examples:
+      comfy-remote completion --install
+      eval "$(comfy-remote completion bash)"
     """
+    from .console import say
+
+    if not installs:
+        if shell is None:
+            raise click.UsageError(f"Give a shell: {', '.join(_SHELLS)}; or --install.")
+        click.echo(_script(shell))
+        return
+    shell = shell or _own_shell()
+    for path in _install(shell):
+        say(f"Changed {path}.")
+    say("Open a new terminal, and type: comfy-remote <Tab>")
+
+
+def _script(shell: str) -> str:
     from click.shell_completion import get_completion_class
 
+    know_powershell()
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"{shell} is not known here.")
-    for name in ("comfy-remote", "comfy-run-remote"):
-        variable = f"_{name.replace('-', '_').upper()}_COMPLETE"
-        # The script depends on the names alone.
-        click.echo(kind(click.Command(name), {}, name, variable).source())
+    # The script depends on the names alone.
+    scripts = [kind(click.Command(name), {}, name, _variable(name)).source() for name in _NAMES]
+    return "\n".join(scripts)
+
+
+def _variable(name: str) -> str:
+    return f"_{name.replace('-', '_').upper()}_COMPLETE"
+
+
+def _own_shell() -> str:
+    """The user's shell.
+
+    Raises:
+        click.UsageError: It cannot be found, or is another one.
+    """
+    if sys.platform == "win32":
+        return "powershell"
+    name = Path(os.environ.get("SHELL", "")).name
+    name = "powershell" if name == "pwsh" else name
+    if name not in _SHELLS:
+        raise click.UsageError(f"Which shell? Say it: {', '.join(_SHELLS)}.")
+    return name
+
+
+def _install(shell: str) -> list[Path]:
+    """Set it up; the files that were written."""
+    from ..config.folders import home
+    from ..media.files import storage_errors, write_whole
+
+    if shell == "fish":
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        # fish loads the file that is called as the command.
+        written = [folder / "fish" / "completions" / f"{name}.fish" for name in _NAMES]
+        for path in written:
+            with storage_errors(path):
+                write_whole(path, _script(shell).encode())
+        return written
+    script = home() / "completion" / ("completion.ps1" if shell == "powershell" else shell)
+    profile = _profile_of(shell)
+    with storage_errors(script):
+        write_whole(script, f"{_script(shell)}\n".encode())
+    with storage_errors(profile):
+        there = profile.read_bytes().decode("utf-8", "surrogateescape") if profile.exists() else ""
+        block = f"\n{_BEGIN}\n{_loading(shell, script)}\n{_END}\n"
+        text = _BLOCK.sub("", there).rstrip("\n") + "\n" + block
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        # Not replaced: it may be a link into somebody's dotfiles, and keeps its mode.
+        profile.write_bytes(text.lstrip("\n").encode("utf-8", "surrogateescape"))
+    return [script, profile]
+
+
+def _profile_of(shell: str) -> Path:
+    if shell == "bash":
+        return Path("~/.bashrc").expanduser()
+    if shell == "zsh":
+        return Path(os.environ.get("ZDOTDIR") or "~").expanduser() / ".zshrc"
+    program = shutil.which("pwsh") or shutil.which("powershell")
+    if program is None:
+        raise click.UsageError("There is no PowerShell on this machine.")
+    # Its folder may be in OneDrive, or elsewhere by policy: only it knows.
+    asked = subprocess.run(
+        [program, "-NoProfile", "-NonInteractive", "-Command", "$PROFILE"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = asked.stdout.strip()
+    if asked.returncode or not said:
+        raise click.UsageError("PowerShell did not say where its profile is ($PROFILE).")
+    return Path(said)
+
+
+def _loading(shell: str, script: Path) -> str:
+    if shell == "powershell":
+        quoted = str(script).replace("'", "''")
+        return f"if (Test-Path '{quoted}') {{ . '{quoted}' }}"
+    import shlex
+
+    quoted = shlex.quote(str(script))
+    load = f"[ -r {quoted} ] && . {quoted}"
+    if shell == "bash":
+        return load
+    return f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}\n{load}"
+
+
+_POWERSHELL = """\
+Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
+    param($word, $line, $cursor)
+    $text = $line.ToString()
+    $env:COMP_WORDS = $text.Substring(0, [Math]::Min($cursor, $text.Length))
+    $env:COMP_CWORD = $word
+    $env:%(complete_var)s = "powershell_complete"
+    try {
+        %(prog_name)s | ForEach-Object {
+            $value, $help = $_ -split "`t", 2
+            if (-not $help) { $help = $value }
+            $kind = "ParameterValue"
+            [System.Management.Automation.CompletionResult]::new($value, $value, $kind, $help)
+        }
+    } finally {
+        Remove-Item Env:COMP_WORDS, Env:COMP_CWORD, Env:%(complete_var)s
+    }
+}
+"""
+
+
+def know_powershell() -> None:
+    """Have click know PowerShell, as it knows the others."""
+    from click.shell_completion import (
+        CompletionItem,
+        ShellComplete,
+        add_completion_class,
+        split_arg_string,
+    )
+
+    class PowerShellComplete(ShellComplete):
+        """What `Register-ArgumentCompleter` asks for: a value and its help a line."""
+
+        name = "powershell"
+        source_template = _POWERSHELL
+
+        def get_completion_args(self) -> tuple[list[str], str]:
+            """The words before the one that is being typed, and that one."""
+            incomplete = os.environ.get("COMP_CWORD", "")
+            # A backslash is part of a Windows path.
+            words = split_arg_string(os.environ.get("COMP_WORDS", "").replace("\\", "\\\\"))[1:]
+            if incomplete and words and words[-1] == incomplete:
+                words.pop()
+            return words, incomplete
+
+        def format_completion(self, item: CompletionItem) -> str:
+            """One line."""
+            help_text = " ".join((item.help or "").split())
+            return f"{item.value}\t{help_text}" if help_text else str(item.value)
+
+    add_completion_class(PowerShellComplete)
