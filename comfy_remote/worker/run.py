@@ -28,6 +28,7 @@ from ..events import (
     OutputReady,
     Preview,
     Progress,
+    Queued,
     ShownValues,
     Started,
 )
@@ -187,6 +188,9 @@ class EngineRun:
             async with aclosing(self.target.follow(ref, run.prompt)) as events:
                 async for event in events:
                     match event:
+                        case Queued(ahead) if ahead:
+                            # A client that hears nothing guesses how far the job is.
+                            reporter.progress(Progress(message=_behind(ahead)))
                         case Started():
                             started = time.monotonic()
                         case Progress():
@@ -224,6 +228,11 @@ class EngineRun:
     async def _cancel(self, ref: RemoteRef) -> None:
         if self.engine.alive:
             await at_most(self.patience, self.target.cancel(ref), "cancel the job")
+
+
+def _behind(ahead: int) -> str:
+    jobs = "another prompt" if ahead == 1 else f"{ahead} other prompts"
+    return f"It waits for {jobs} in the queue of the worker's ComfyUI."
 
 
 async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) -> _T:

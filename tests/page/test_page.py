@@ -247,6 +247,19 @@ def test_an_output_that_is_missing_is_told(page: ComfyPage) -> None:
     expect(told).to_contain_text("An output is missing or damaged")
 
 
+def test_warnings_of_an_answer_are_shown(page: ComfyPage) -> None:
+    warning = "The models of repo_list are not fetched: gpu is a ComfyUI."
+    job = {"prompt_id": "0", "target": "gpu", "message": "", "fraction": 1, "estimated": False}
+    for state in ("succeeded", "failed"):
+        page.window.evaluate(
+            "(detail) => window.app.api.dispatchEvent("
+            "new CustomEvent('comfy_remote.job', { detail }))",
+            {**job, "state": state, "warnings": [f"{state}: {warning}"]},
+        )
+        told = page.toasts.filter(has_text=f"{state}: {warning}").first
+        expect(told).to_contain_text("Remote job on gpu")
+
+
 def test_one_run_can_skip_the_list_of_models(page: ComfyPage, tmp_path: Path) -> None:
     asked: list[bool] = []
 

@@ -23,7 +23,7 @@ from comfy_remote.errors import (
     TargetUnreachable,
     WorkflowInvalid,
 )
-from comfy_remote.events import Finished, JobState, Log, Preview, Progress, Started
+from comfy_remote.events import Finished, JobState, Log, Preview, Progress, Queued, Started
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.answer import Answer
 from comfy_remote.wire.runpod import JobStatus, error_from_runpod
@@ -297,6 +297,18 @@ async def test_progress_is_reported_and_has_landed_when_the_job_ends() -> None:
             "data": base64.b64encode(picture).decode(),
         }
     ]
+
+
+async def test_a_job_behind_others_on_its_engine_says_so_and_no_client_guesses() -> None:
+    reports: list[dict[str, JsonValue]] = []
+
+    async def report(snapshot: dict[str, JsonValue]) -> None:
+        reports.append(snapshot)
+
+    script = [Queued(2), 0.05, *succeeded(output("a.bmp"))]
+    await handler_for(EngineTarget(script, {"a.bmp": b"x"}))("j", OURS, report)
+    assert "It waits for 2 other prompts" in str(reports[0]["message"])
+    assert (reports[0]["nodes_done"], reports[0]["nodes_total"]) == (0, 0)
 
 
 async def test_a_report_that_fails_does_not_fail_the_job() -> None:
