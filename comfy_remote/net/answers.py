@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import os
 import re
 from collections.abc import Mapping
@@ -254,6 +253,8 @@ def _is_page(body: bytes) -> bool:
 
 def _title(body: bytes) -> str:
     """`` ("Sign in")``; empty for a page without a title."""
+    import html  # here: only a page in place of an answer needs it
+
     found = _TITLE.search(body[:_LONGEST_ERROR])
     text = html.unescape(found[1].decode("utf-8", "replace")) if found else ""
     title = one_line(" ".join(text.split()))

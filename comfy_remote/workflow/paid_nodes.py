@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from importlib.resources import files
 
 from ..types import mapping
 from .prompt import Prompt
@@ -38,5 +37,7 @@ def known_paid() -> frozenset[str]:
     """The classes of ComfyUI's own that are. All schemas take much longer to read than this list,
     which a test compares with them.
     """
+    from importlib.resources import files  # here, as in `schema`: a run on a ComfyUI needs none
+
     data = files(__package__).joinpath("data")
     return frozenset(json.loads(data.joinpath("paid_nodes.json").read_bytes()))
