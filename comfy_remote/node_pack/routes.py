@@ -152,7 +152,7 @@ def routes(
     @table.get("/remote/addresses")
     @json_route
     async def address_state(request: web.Request) -> JsonValue:
-        target = _required(request, "target")
+        target = typed_target(_required(request, "target"))
         address = await asyncio.to_thread(unconfirmed_address, target)
         return {
             "target": target,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -204,6 +205,8 @@ async def test_what_runpods_console_shows_switches_to_the_endpoint(
     typed = "https://api.runpod.ai/v2/abc/run?x=1"
     answer = await page.post("/remote/switch", {"client_id": "tab", "target": typed})
     assert answer == (200, {"target": "runpod:abc"})
+    _, asked = await page.get(f"/remote/addresses?target={quote(typed, safe='')}")
+    assert (asked["target"], asked["confirmed"]) == ("runpod:abc", True)
     assert page.switch.target_of("tab") == "runpod:abc"
 
 
@@ -271,7 +274,7 @@ async def test_no_address_is_opened_that_nobody_has_confirmed(page: Page) -> Non
 
         origin = str(page.http.make_url("")).rstrip("/")
         wanted = {"target": f"{url}/"}
-        state = {"target": f"{url}/", "confirmed": False, "address": url, "command": own_command()}
+        state = {"target": url, "confirmed": False, "address": url, "command": own_command()}
         assert await page.get(f"/remote/addresses?target={url}/") == (200, state)
         # A person says yes, in the page; no other page, and no program for them.
         for headers in ({}, {"Origin": "http://evil.example"}):

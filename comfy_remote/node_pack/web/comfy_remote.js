@@ -17,7 +17,7 @@ import { addBadge } from './marks.js'
 import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
-import { ServerPartMissing } from './remote_api.js'
+import { ServerPartMissing, getAddress } from './remote_api.js'
 import { RemoteState } from './remote_state.js'
 import { TargetLists } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
@@ -52,9 +52,11 @@ async function toggle() {
   openPanel()
 }
 
-/** @param {string} target */
-async function choose(target) {
-  if (!(await isUsable(target))) return
+/** @param {string} typed */
+async function choose(typed) {
+  if (!(await isUsable(typed))) return
+  // As the server spells it: the URL that RunPod's console shows is runpod:ID.
+  const { target } = await getAddress(typed).catch(() => ({ target: typed }))
   await app.extensionManager.setting.set(TARGET_SETTING, target)
   if (state.target !== null) await switchTo(target)
   else await state.agree().catch((error) => showError(t('remote'), error))
