@@ -55,7 +55,7 @@ def start(*, verbose: bool = False) -> None:
 def enter(command: click.Command, name: str) -> None:
     """Run a command with ``sys.argv``, and exit with its status."""
     # Next to nothing of what is imported becomes garbage, and by default Python looks for it at
-    # every 700 new objects.
+    # every 700 new objects. `run_interruptible` ends that, since what it runs may take days.
     gc.set_threshold(50_000)
     prepare_streams()
     treat_like_ctrl_c()

@@ -6,6 +6,7 @@ console's window is closed (and then ends the process within seconds).
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -14,6 +15,8 @@ from typing import TypeVar
 __all__ = ["LIKE_CTRL_C", "run_interruptible", "treat_like_ctrl_c"]
 
 _T = TypeVar("_T")
+
+_USUAL = gc.get_threshold()
 
 LIKE_CTRL_C = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)
@@ -60,6 +63,8 @@ def run_interruptible(
             signal.signal(number, on_signal)
         return await work
 
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(*_USUAL)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         return asyncio.run(main())

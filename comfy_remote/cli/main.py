@@ -104,6 +104,6 @@ def _prepare(command: click.Command) -> None:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its status."""
-    if sys.argv[1:2] == ["run"]:
+    if "run" in sys.argv[1:5]:  # options of its own may stand before it
         import_ahead()
     enter(cli, "comfy-remote")
