@@ -31,6 +31,7 @@ __all__ = ["Cleaner"]
 _RUN_AGAIN = "comfy_remote_run"
 # Clocks of file systems and of Python differ by a little.
 _CLOCK_SLACK = 2.0
+_MOST_REMOVED = 10_000  # nodes
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Cleaner:
     """Cleans up after the jobs of one engine that was started here."""
 
     def __init__(self) -> None:
-        self._removed: set[str] = set()
+        self._removed: dict[str, None] = {}
 
     def runnable(self, prompt: Prompt) -> Prompt:
         """The prompt, with those nodes made to run again whose files were removed."""
@@ -80,7 +81,10 @@ class Cleaner:
         for output in outputs:
             name = output.drawn_node
             if output.text is None and name in prompt:
-                self._removed.add(identities[name])
+                self._removed[identities[name]] = None
+        # An engine's cache has forgotten older ones. If not, their job is run again, once.
+        while len(self._removed) > _MOST_REMOVED:
+            del self._removed[next(iter(self._removed))]
 
 
 def _remove(folders: EngineFolders, files: Iterable[tuple[str, str, str]], since: float) -> None:

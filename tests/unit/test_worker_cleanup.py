@@ -108,6 +108,20 @@ async def test_nodes_whose_files_are_gone_run_again_and_no_others(tmp_path: Path
     assert len(cleaner.runnable(prompt(1, shift=10))["12"]["inputs"]) == 2  # other ids, the same
 
 
+def test_a_worker_that_stays_up_remembers_a_bounded_number_of_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cleanup, "_MOST_REMOVED", 3)
+    cleaner = Cleaner()
+    prompts: list[dict[str, Any]] = [
+        {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": str(n)}}} for n in range(9)
+    ]
+    for prompt in prompts:
+        cleaner.run_again(prompt, [output("a.png", node_id="1")])
+    again = [prompt for prompt in prompts if cleaner.runnable(prompt) != prompt]
+    assert again == prompts[-3:]
+
+
 async def test_a_long_chain_is_looked_through_once_and_a_cycle_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
