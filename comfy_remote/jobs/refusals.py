@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 from ..errors import WorkflowInvalid
+from ..net.address import shown
 from ..targets.base import RunRequest
 from ..types import mapping
+from ..wire.repo_list import parse_repo_list
 from ..workflow.models import find_models
 from ..workflow.packs import CORE, find_packs, pack_for_people
 from ..workflow.schema import Schemas
@@ -25,11 +27,12 @@ def explained(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid:
 
 def _with_models(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid | None:
     said = json.dumps(error.details.get("node_errors"), ensure_ascii=False)
-    lacking = {
-        f"{model.folder}/{model.name}": model.source.url
-        for model in find_models(request.prompt, request.workflow)
-        if model.source is not None and json.dumps(model.name, ensure_ascii=False)[1:-1] in said
-    }
+    listed = _in_repo_list(request.repo_list or "")
+    lacking: dict[str, str] = {}
+    for model in find_models(request.prompt, request.workflow):
+        url = model.source.url if model.source is not None else listed.get(_file_name(model.name))
+        if url is not None and json.dumps(model.name, ensure_ascii=False)[1:-1] in said:
+            lacking[f"{model.folder}/{model.name}"] = shown(url)  # a query may hold a token
     if not lacking:
         return None
     where = "; ".join(f"{name} from {url}" for name, url in lacking.items())
@@ -39,6 +42,19 @@ def _with_models(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid
         "that name, and run the workflow again.",
         details={**error.details, "missing_models": [*lacking]},
     )
+
+
+def _in_repo_list(repo_list: str) -> dict[str, str]:
+    """The links of a list by the files that they become."""
+    try:
+        lines = parse_repo_list(repo_list)
+    except WorkflowInvalid:
+        return {}
+    return {_file_name(line.name or line.url.partition("?")[0]): line.url for line in lines}
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _with_pack(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid | None:

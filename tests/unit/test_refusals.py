@@ -34,7 +34,7 @@ NODES: Any = [
                 {
                     "name": "sdxl/base.safetensors",
                     "directory": "checkpoints",
-                    "url": "https://huggingface.co/org/repo/resolve/main/base.safetensors",
+                    "url": "https://huggingface.co/org/repo/resolve/main/base.safetensors?token=s3",
                 }
             ]
         },
@@ -69,10 +69,12 @@ NO_MODEL = {
 }
 
 
-async def refused(answer: Any, tmp_path: Path, workflow: Any) -> WorkflowInvalid:
+async def refused(
+    answer: Any, tmp_path: Path, workflow: Any, repo_list: str = ""
+) -> WorkflowInvalid:
     target = FakeTarget()
     target.refuses = refusal(json.dumps(answer).encode())
-    request = RunRequest(JOB, PROMPT, workflow=workflow)
+    request = RunRequest(JOB, PROMPT, workflow=workflow, repo_list=repo_list)
     with Record(tmp_path) as record:
         async with Client(target, record=record, on_interrupt=None) as client:
             with pytest.raises(WorkflowInvalid) as caught:
@@ -111,3 +113,12 @@ async def test_a_missing_model_is_said_with_its_address_and_its_folder(tmp_path:
     assert "download checkpoints/sdxl/base.safetensors into ComfyUI's models folder" in error.advice
     assert error.details["missing_models"] == ["checkpoints/sdxl/base.safetensors"]
     assert "4" in error.details["node_errors"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["", " name=sdxl/base.safetensors"])
+async def test_a_repo_list_has_addresses_too(tmp_path: Path, name: str) -> None:
+    file = "base.safetensors" if not name else "v1.safetensors"
+    line = f"ckpt https://huggingface.co/org/repo/resolve/main/{file}?token=s3{name}"
+    error = await refused(NO_MODEL, tmp_path, None, f"# mine\n{line}\n")
+    assert f"from https://huggingface.co/org/repo/resolve/main/{file}." in error.message
+    assert "s3" not in str(error)
