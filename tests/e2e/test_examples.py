@@ -77,6 +77,7 @@ async def test_the_client_saves_the_picture_and_says_why_there_is_none(tmp_path:
             assert status == 1
             assert said.startswith("FAILED: ")
         finally:
+            await handler.close()
             engine.stop()
 
 

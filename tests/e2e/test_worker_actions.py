@@ -194,6 +194,7 @@ async def test_a_comfyui_says_what_computes_its_results(tmp_path: Path) -> None:
             await asyncio.sleep(2.5)  # without a job
         assert (await described()).models["loras"][0].sha256 == sha256(content)
     finally:
+        await handler.close()
         engine.stop()
 
 
