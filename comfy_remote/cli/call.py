@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import json_option, output_option, target_option, timeout_option
+from .options import USUAL_TARGET, json_option, output_option, target_option, timeout_option
 
 __all__ = ["call"]
 
 
 @click.command()
 @click.argument("workflow", metavar="WORKFLOW|URL|NAME")
-@target_option("Where a workflow runs. Default: the configured target, else sandbox.")
+@target_option(f"Where a workflow runs. {USUAL_TARGET}")
 @click.option(
     "-i",
     "--input",

@@ -20,6 +20,7 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 __all__ = [
     "SECONDS",
+    "USUAL_TARGET",
     "change_options",
     "complete_job",
     "complete_target",
@@ -121,6 +122,12 @@ def engine_options(command: _Command) -> _Command:
     for option in reversed(_ENGINE_OPTIONS):
         command = option(command)
     return command
+
+
+USUAL_TARGET = (
+    "Default: the configured target, else the endpoint in RUNPOD_ENDPOINT_ID, else sandbox."
+)
+"""In the help of what runs something: see `Configuration.usual`."""
 
 
 def target_option(help: str, name: str = "--on") -> Callable[[_Command], _Command]:  # noqa: A002

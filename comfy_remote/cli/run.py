@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import (
+    USUAL_TARGET,
     change_options,
     download_option,
     inputs_option,
@@ -30,7 +31,7 @@ __all__ = ["run"]
 @workflow_argument
 @target_option(
     "Where it runs: runpod:ENDPOINT, a ComfyUI URL, sandbox, or a name from "
-    "comfy-remote.toml. Default: the configured one, else sandbox."
+    f"comfy-remote.toml. {USUAL_TARGET}"
 )
 @change_options
 @inputs_option
