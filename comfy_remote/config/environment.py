@@ -22,7 +22,14 @@ from .folders import CONFIG_VARIABLE, ENV_NAME, home, is_owners, nearest, owner_
 
 # The rest of this folder where it is needed: most users have no such file.
 
-__all__ = ["env_files", "load_env_files", "read_env_file", "unused_files", "withheld"]
+__all__ = [
+    "env_files",
+    "load_env_files",
+    "read_env_file",
+    "untrusted_files",
+    "unused_files",
+    "withheld",
+]
 
 _ENDPOINT = "RUNPOD_ENDPOINT_ID"
 _LARGEST = 256_000  # bytes
@@ -137,6 +144,30 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
             unused = Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path))
             sentences.append(unused.mapped(one_line))
     return sentences
+
+
+def untrusted_files(
+    environment: Mapping[str, str] = os.environ,
+) -> list[tuple[Path, list[str]]]:
+    """The current folder's files that name something not trusted, each with those lines.
+
+    What `TrustStore.trust` takes, once a person has seen them and agreed.
+
+    Raises:
+        ConfigurationError: A ``comfy-remote.toml`` cannot be read.
+    """
+    from .settings import Configuration
+
+    untrusted = Configuration.load(environment=environment).untrusted
+    files = [(untrusted.path, [*untrusted.named])] if untrusted is not None else []
+    for path in env_files(environment):
+        try:
+            lacking = _untrusted(path, read_env_file(path, environment), environment)
+        except ConfigurationError:
+            continue  # `load_env_files` says so
+        if lacking:
+            files.append((path, [*lacking.values()]))
+    return files
 
 
 def _untrusted(

@@ -6,6 +6,7 @@ key back: it is read by its variable, as any other (`secrets.secret`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -18,12 +19,37 @@ from ..secrets import KEY_RING_SERVICE, SECRETS
 from ..text_file import text_of
 from .folders import ENV_NAME, home
 
-__all__ = ["forget_secret", "keep_secret"]
+__all__ = ["forget_secret", "is_variable_of_a_server", "keep_secret", "variable_of_server"]
+
+_OF_A_SERVER = "COMFY_REMOTE_KEY_"
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _LONGEST = 8192
 _PATIENCE = 10.0
 """Seconds for a key ring, which may ask a person to unlock it."""
+
+
+def variable_of_server(origin: str, part: str = "") -> str:
+    """The variable for a server's key: no other server's has that name.
+
+    Whoever changes a target's address therefore changes the variable, and the key that was kept
+    for the old address goes nowhere else.
+
+    Args:
+        origin: As `trust.origin_of` gives it.
+        part: Which of several, where the server takes more than one.
+
+    >>> variable_of_server("https://box.local:8000")
+    'COMFY_REMOTE_KEY_BOX_LOCAL_8000_286208BD'
+    """
+    words = re.sub(r"[^A-Za-z0-9]+", "_", origin.partition("://")[2]).strip("_").upper()[:60]
+    digest = hashlib.sha256(origin.encode()).hexdigest()[:8].upper()
+    return f"{_OF_A_SERVER}{words}_{digest}{part and '_'}{part}"
+
+
+def is_variable_of_a_server(name: str) -> bool:
+    """Whether `variable_of_server` made it."""
+    return name.startswith(_OF_A_SERVER)
 
 
 def keep_secret(

@@ -78,6 +78,13 @@ class ComfyUIHost:
         return f"comfyui {self.folder('output')} {args.port}"
 
     @property
+    def several_users(self) -> bool:
+        """Whether it was started with ``--multi-user``."""
+        from comfy.cli_args import args
+
+        return bool(getattr(args, "multi_user", False))
+
+    @property
     def app(self) -> web.Application:
         app: web.Application = self._server.app
         return app

@@ -102,6 +102,10 @@ class Host(Protocol):
         """Identifies this server among the user's servers, also after a restart."""
 
     @property
+    def several_users(self) -> bool:
+        """Whether people share the server, each with settings of their own (``--multi-user``)."""
+
+    @property
     def app(self) -> web.Application:
         """The server's application, not yet started when the pack is installed."""
 

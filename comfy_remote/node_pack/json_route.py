@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import TypeAlias, TypeVar
 
@@ -21,14 +22,22 @@ from ..json_text import problems_in
 from ..types import JsonValue
 from .advice import error_json
 
-__all__ = ["PAGE_HEADER", "body_of", "check_json", "json_route", "program_route", "refused_page"]
+__all__ = [
+    "PAGE_HEADER",
+    "body_of",
+    "check_json",
+    "json_route",
+    "lines_route",
+    "program_route",
+    "refused_page",
+]
 
 PAGE_HEADER = "Comfy-Remote-Page"
 """What our own scripts in the page send."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Route: TypeAlias = "Callable[[web.Request], Awaitable[JsonValue]]"
-_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
+_Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def json_route(route: _Route) -> _Handler:
@@ -53,11 +62,46 @@ def program_route(route: _Route) -> _Handler:
     return _handler(route, lambda one: refusal_of_other_origin(one.headers))
 
 
+def lines_route(route: Callable[[web.Request], AsyncIterator[JsonValue]]) -> _Handler:
+    """A `json_route` that answers line by line, each as soon as there is one.
+
+    A `ComfyRemoteError` before the first line is answered as by `json_route`; a later one is the
+    last line. Whoever goes away ends it.
+    """
+
+    @wraps(route)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        refused = await refusal_of_page(request.method, request.headers)
+        if refused is not None:
+            return refused_page(refused)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        lines = route(request)
+        try:
+            async for line in lines:
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(_line(line))
+        except ComfyRemoteError as error:
+            if not response.prepared:
+                return _error(error)
+            await response.write(_line({"error": error_json(error)}))
+        finally:
+            if isinstance(lines, AsyncGenerator):
+                await lines.aclose()
+        return response
+
+    return handler
+
+
+def _line(value: JsonValue) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
 def _handler(
     route: _Route, check: Callable[[web.Request], Awaitable[AuthenticationError | None]]
 ) -> _Handler:
     @wraps(route)
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.Request) -> web.StreamResponse:
         refused = await check(request)
         if refused is not None:
             return refused_page(refused)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..config.folders import home
+from ..config.own_file import own_path
 from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
@@ -14,6 +15,7 @@ from ..secrets import secret
 from ..targets.kinds import Billing, Kind, kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
 from ..types import JsonValue
+from .target_form import form_of
 
 __all__ = ["KnownTarget", "describe_target", "known_targets", "target_choices"]
 
@@ -32,6 +34,8 @@ class KnownTarget:
             several, one that is not set.
         key_set: Whether all that it takes are set, in the environment or the key ring.
         key_needed: Whether it cannot be used without.
+        form: What the page's form shows of it; ``None`` where it cannot be changed there.
+        folder: The file of a folder that brought it, if it is not the owner's.
     """
 
     name: str
@@ -42,6 +46,8 @@ class KnownTarget:
     key_variable: str | None
     key_set: bool
     key_needed: bool
+    form: Mapping[str, JsonValue] | None = None
+    folder: str | None = None
 
     @property
     def speaks(self) -> str:
@@ -60,6 +66,8 @@ class KnownTarget:
             "can": [*sorted(one.value for one in self.kind.can)] if self.kind else [],
             "default": self.default,
             "key": {"variable": self.key_variable, "set": self.key_set, "needed": self.key_needed},
+            "form": None if self.form is None else dict(self.form),
+            "folder": self.folder,
         }
 
 
@@ -98,6 +106,7 @@ def describe_target(
     settings = configuration.targets.get(name) or TargetSettings(name)
     variables = secret_variables(settings)
     kind = kind_of(settings.target)
+    origin = configuration.origins.get(name)
     missing = [name for name in variables if secret(name, environment) is None]
     return KnownTarget(
         name=name,
@@ -109,4 +118,6 @@ def describe_target(
         key_variable=next(iter(missing or variables), None),
         key_set=bool(variables) and not missing,
         key_needed=needs_key(settings, environment),
+        form=form_of(settings) if origin == own_path() else None,
+        folder=None if name in configuration.owners or origin is None else str(origin),
     )

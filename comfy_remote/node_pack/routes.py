@@ -41,6 +41,7 @@ from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
 from .saved_images import SaveRequest, save_images
+from .setup_routes import add_setup_routes, setup_state
 from .switch import Switch
 from .target_models import choices_there, nodes_there
 from .target_pool import TargetPool
@@ -106,6 +107,7 @@ def routes(
             "targets": [target.to_json() for target in targets],
             "jobs": lane.jobs(),
             "unused": [for_page(one) for one in await asyncio.to_thread(unused_files)],
+            "setup": await asyncio.to_thread(setup_state, host, request),
         }
 
     @table.post("/remote/switch")
@@ -242,6 +244,7 @@ def routes(
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
+    add_setup_routes(table, host, pool)
     return table
 
 

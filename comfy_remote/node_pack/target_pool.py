@@ -63,6 +63,14 @@ class TargetPool:
         await self._known(entry, renew=False)
         return entry.schemas
 
+    def renew(self) -> None:
+        """Open all targets again for who asks next: addresses or keys have changed.
+
+        Jobs that run have the connections that they began with; these close with the pool.
+        """
+        self._kept.extend(entry.client for entry in self._entries.values())
+        self._entries = {}
+
     async def keep(self, client: Client) -> None:
         """Open a client for a job of an earlier start, and close it with the others."""
         await client.__aenter__()

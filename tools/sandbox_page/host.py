@@ -53,6 +53,11 @@ class SandboxHost:
         return self._identity or f"sandbox {self._engine.folders.root}"
 
     @property
+    def several_users(self) -> bool:
+        """See `Host.several_users`."""
+        return False
+
+    @property
     def app(self) -> web.Application:
         """See `Host.app`."""
         return self._app

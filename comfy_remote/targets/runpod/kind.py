@@ -257,8 +257,8 @@ class RunPodKind(EndpointKind):
         return "by run" if own and not _here(settings, environment) else None
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
-        """Unless it is a gateway on this machine without a key."""
-        return settings.key_env is not None or not _here(settings, environment)
+        """Unless it is a gateway on this machine, which may take none."""
+        return not _here(settings, environment)
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
         lacking = super().lacking(settings, environment)
@@ -285,9 +285,10 @@ class RunPodKind(EndpointKind):
                 advice="Name the variable with its key with key_env, and omit user, password_env "
                 "and headers_env.",
             )
-        if settings.key_env is None and secret(_KEY, environment) is None:
-            if not self.needs_key(settings, environment):
-                return {}
+        known = secret(settings.key_env or _KEY, environment) is not None
+        if not known and not self.needs_key(settings, environment):
+            return {}
+        if settings.key_env is None and not known:
             server = _base_url(settings, environment)
             if self.may_be_own_gateway(server):
                 raise ConfigurationError(

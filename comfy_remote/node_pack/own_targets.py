@@ -1,0 +1,234 @@
+"""Targets that somebody adds, changes and removes in the page, and their keys.
+
+A key comes once, from the page; it is kept by `config.kept_secrets` and given to nobody. All of
+this changes the owner's own files only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from ..config.environment import read_env_file
+from ..config.folders import ENV_NAME, home
+from ..config.kept_secrets import forget_secret, is_variable_of_a_server, keep_secret
+from ..config.own_file import OwnFile
+from ..config.settings import Configuration
+from ..errors import ComfyRemoteError, ConfigurationError
+from ..jobs.doctor import Finding, examine
+from ..secrets import SECRETS, secret
+from ..targets.kinds import secret_variables
+from ..targets.pod import account_pods
+from ..targets.runpod.account import account_endpoints
+from ..types import JsonValue
+from .advice import for_page
+from .target_form import ACCOUNT_KEY, FilledIn, TargetForm
+
+if TYPE_CHECKING:
+    from ..config.target_settings import TargetSettings
+    from .target_pool import TargetPool
+
+__all__ = ["OwnTargets"]
+
+_OF_THE_TARGET = frozenset(
+    {
+        *("target", "key", "runpod", "pod", "modal", "connection", "comfyui", "device"),
+        *("latency", "socket", "workers", "queue"),
+    }
+)
+"""Those of `doctor`'s checks that are about the target, not about this machine."""
+
+
+class OwnTargets:
+    """What the page may do with the owner's targets. One change at a time."""
+
+    def __init__(self, pool: TargetPool) -> None:
+        self._pool = pool
+        self._changing = asyncio.Lock()
+
+    async def account(self, key: SecretStr | None) -> dict[str, JsonValue]:
+        """What a RunPod account has, to choose from. A key that RunPod takes is kept.
+
+        Args:
+            key: One that was typed; the one that is known by default.
+
+        Raises:
+            ConfigurationError: There is no key, or it cannot be kept.
+            AuthenticationError: RunPod refuses it: it is not kept.
+            TargetError: RunPod cannot be asked.
+        """
+        typed = None if key is None else key.get_secret_value().strip()
+        if typed:
+            await asyncio.to_thread(_check_free, ACCOUNT_KEY, typed)
+        held = (
+            SecretStr(typed) if typed else await asyncio.to_thread(secret, ACCOUNT_KEY, os.environ)
+        )
+        if held is None:
+            raise ConfigurationError(f"{ACCOUNT_KEY} is not set.", advice="Type the key.")
+        environment = {**os.environ, ACCOUNT_KEY: held.get_secret_value()}
+        with SECRETS.holding({ACCOUNT_KEY: held.get_secret_value()}):
+            endpoints, pods = await asyncio.gather(
+                account_endpoints(held, environment),
+                account_pods(environment),
+                return_exceptions=True,
+            )
+        # A key may be allowed to see one of the two.
+        if isinstance(endpoints, BaseException) and isinstance(pods, BaseException):
+            raise endpoints
+        for failed in (endpoints, pods):
+            if isinstance(failed, BaseException) and not isinstance(failed, ComfyRemoteError):
+                raise failed
+        places: list[JsonValue] = []
+        if not isinstance(endpoints, BaseException):
+            places += [_place(f"runpod:{one.id}", one.name, str(one)) for one in endpoints]
+        if not isinstance(pods, BaseException):
+            places += [_place(f"pod:{one.id}", one.name, str(one)) for one in pods if one.running]
+        where = None
+        if typed:
+            async with self._changing:
+                where = await asyncio.to_thread(_keep, ACCOUNT_KEY, typed)
+                self._pool.renew()
+        return {"places": places, "kept": where}
+
+    async def put(self, form: TargetForm) -> AsyncGenerator[dict[str, JsonValue], None]:
+        """Try a target, line by line, and write it if no check found a problem.
+
+        Yields:
+            ``{"finding": …}`` for each check, as `Finding.to_json`; at last ``{"added": NAME}``,
+            or ``{"refused": SENTENCE}`` if nothing was written.
+
+        Raises:
+            ConfigurationError: It cannot be added as it is.
+            LocalStorageError: It cannot be written.
+        """
+        own = await asyncio.to_thread(OwnFile)
+        configuration = await asyncio.to_thread(Configuration.load)
+        before = None
+        if form.replaces is not None:
+            _check_own(own, form.replaces)
+            before = configuration.targets.get(form.replaces)
+        new = FilledIn.of(form, before)
+        if new.name in own.targets and new.name != form.replaces:
+            raise ConfigurationError(
+                f"You have a target {new.name!r} already.", advice="Choose another name."
+            )
+        own.put(new.name, new.settings)  # checks the name, before anything is asked
+        for variable, value in new.keys.items():
+            await asyncio.to_thread(_check_free, variable, value)
+        if form.test:
+            problems = False
+            with SECRETS.holding({name: value for name, value in new.keys.items() if value}):
+                found = examine(
+                    new.name,
+                    environment={**os.environ, **new.keys},
+                    configuration=configuration.with_own(new.name, new.settings, own.path),
+                )
+                async with aclosing(found):
+                    async for finding in found:
+                        if finding.check in _OF_THE_TARGET:
+                            problems = problems or finding.status == "problem"
+                            yield {"finding": _shown(finding)}
+            if problems:
+                yield {"refused": "Nothing was written."}
+                return
+        async with self._changing:
+            await asyncio.to_thread(_write, new, form.replaces)
+            self._pool.renew()
+        yield {"added": new.name}
+
+    async def remove(self, name: str) -> None:
+        """Remove a target, and its server's key, unless another target has the same.
+
+        Raises:
+            ConfigurationError: The owner's file has none of that name.
+            LocalStorageError: It cannot be written.
+        """
+        async with self._changing:
+            await asyncio.to_thread(_remove, name)
+            self._pool.renew()
+
+
+def _write(new: FilledIn, replaces: str | None) -> None:
+    before = Configuration.load().targets.get(replaces or "")
+    own = OwnFile()
+    usual = own.default
+    if replaces is not None and replaces != new.name:
+        own.remove(replaces)
+    own.put(new.name, new.settings)
+    if usual is None or usual == replaces:
+        own.make_default(new.name)
+    for variable, value in new.keys.items():
+        _keep(variable, value)
+    own.write()
+    _forget_unused(before)
+
+
+def _remove(name: str) -> None:
+    own = OwnFile()
+    _check_own(own, name)
+    before = Configuration.load().targets.get(name)
+    own.remove(name)
+    own.write()
+    _forget_unused(before)
+
+
+def _check_own(own: OwnFile, name: str) -> None:
+    if name not in own.targets:
+        raise ConfigurationError(
+            f"{own.path} has no target {name!r}.",
+            advice="Only targets in this file can be changed here.",
+        )
+
+
+def _forget_unused(settings: TargetSettings | None) -> None:
+    """Forget what was kept for a server that no target has any more."""
+    if settings is None:
+        return
+    left = Configuration.load().targets.values()
+    needed = {variable for one in left for variable in secret_variables(one)}
+    for variable in {*secret_variables(settings)} - needed:
+        if is_variable_of_a_server(variable):
+            forget_secret(variable)
+            os.environ.pop(variable, None)
+
+
+def _keep(variable: str, value: str) -> str:
+    where = keep_secret(variable, value)
+    # As `load_env_files` will at the next start; one in the key ring is read there.
+    if variable in os.environ or where != "the key ring":
+        os.environ[variable] = value.strip()
+    return where
+
+
+def _check_free(variable: str, value: str) -> None:
+    """See that what would be kept counts: what the environment itself sets comes first.
+
+    Raises:
+        ConfigurationError: It sets another value.
+    """
+    there = os.environ.get(variable, "").strip()
+    if there in ("", value) or there == _kept_in_file().get(variable):
+        return
+    raise ConfigurationError(
+        f"{variable} is set in the environment that ComfyUI was started in, and that counts.",
+        advice="Change it there, or remove it there and restart ComfyUI. Leave the key out here to "
+        "use the one that is set.",
+    )
+
+
+def _kept_in_file() -> Mapping[str, str]:
+    path = home() / ENV_NAME
+    return read_env_file(path) if path.is_file() else {}
+
+
+def _place(address: str, name: str, text: str) -> JsonValue:
+    return {"address": address, "name": name, "text": text}
+
+
+def _shown(finding: Finding) -> dict[str, JsonValue]:
+    return {**finding.to_json(), "advice": for_page(finding.advice)}

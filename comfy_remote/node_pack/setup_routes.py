@@ -1,0 +1,153 @@
+"""The routes by which the page sets up targets: see docs/routes.md.
+
+Only ComfyUI's own page may use them. A key is taken only where nobody on the way can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+
+from ..config.environment import load_env_files, untrusted_files
+from ..config.folders import ENV_NAME, home
+from ..config.own_file import own_path
+from ..config.trust import TrustStore
+from ..errors import NotTrusted
+from ..net.address import is_loopback
+from .host import Host
+from .json_route import body_of, json_route, lines_route
+from .own_targets import OwnTargets
+from .target_form import TargetForm
+from .target_pool import TargetPool
+
+__all__ = ["add_setup_routes", "setup_state"]
+
+
+class _AccountRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[SecretStr, Field(max_length=8192)] | None = None
+
+
+class _TrustRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    named: list[str]
+
+
+def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> None:
+    """Add them to the table of the pack's routes."""
+    own = OwnTargets(pool)
+
+    @table.post("/remote/account")
+    @json_route
+    async def account(request: web.Request) -> JsonValue:
+        _check_owner(request, host)
+        wanted = await body_of(request, _AccountRequest)
+        _check_keys(request, [wanted.key])
+        return await own.account(wanted.key)
+
+    @table.post("/remote/targets")
+    @lines_route
+    async def put(request: web.Request) -> AsyncIterator[JsonValue]:
+        _check_owner(request, host)
+        form = await body_of(request, TargetForm)
+        _check_keys(request, [form.key, form.secret])
+        async for line in own.put(form):
+            yield line
+
+    @table.delete("/remote/targets/{name:.+}")
+    @json_route
+    async def remove(request: web.Request) -> JsonValue:
+        _check_owner(request, host)
+        name = request.match_info["name"]
+        await own.remove(name)
+        return {"removed": name}
+
+    @table.post("/remote/trust")
+    @json_route
+    async def trust(request: web.Request) -> JsonValue:
+        _check_owner(request, host)
+        wanted = await body_of(request, _TrustRequest)
+        await asyncio.to_thread(_trust, Path(wanted.path), wanted.named)
+        pool.renew()
+        return {"trusted": wanted.path}
+
+
+def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:
+    """Where what is set up goes, for the page. Blocking."""
+    shared = host.several_users and not _is_here(request.headers.get("Host", ""))
+    return {
+        "file": str(own_path()),
+        "keys": str(home() / ENV_NAME),
+        "refused": _SHARED if shared else None,
+        "untrusted": [{"path": str(path), "named": [*named]} for path, named in untrusted_files()],
+    }
+
+
+_SHARED = (
+    "Several people use this ComfyUI (--multi-user): only its owner sets up targets, in a browser "
+    "on the machine that it runs on (http://127.0.0.1), or with comfy-remote in a terminal there."
+)
+
+
+def _check_owner(request: web.Request, host: Host) -> None:
+    """See that a page asks, and, where several people share the server, that of its owner.
+
+    Raises:
+        NotTrusted: It is a program, or somebody else.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None:
+        raise NotTrusted(
+            "Only ComfyUI's page can set up targets here.",
+            advice="Without the page: comfy-remote targets add, in a terminal.",
+        )
+    if host.several_users and not (_is_here(origin) and is_loopback(request.remote)):
+        raise NotTrusted(_SHARED)
+
+
+def _check_keys(request: web.Request, keys: Sequence[SecretStr | None]) -> None:
+    """See that a key was not sent where others can read it.
+
+    Raises:
+        NotTrusted: The page was opened by http from another machine.
+    """
+    if not any(key is not None and key.get_secret_value().strip() for key in keys):
+        return
+    origin = request.headers.get("Origin", "")
+    if not origin.startswith("https://") and not _is_here(origin):
+        raise NotTrusted(
+            "A key cannot be typed into a page that was opened by http from another machine, since "
+            "others can read it on its way. It was not kept.",
+            advice=f"Put it into {home() / ENV_NAME} on the machine that ComfyUI runs on, or open "
+            "this page there, or by https. Replace a key that was sent this way.",
+        )
+
+
+def _is_here(address: str) -> bool:
+    """Whether an origin, or a host and port, is this machine."""
+    try:
+        return is_loopback(urlsplit(address if "://" in address else f"//{address}").hostname)
+    except ValueError:
+        return False
+
+
+def _trust(path: Path, named: Sequence[str]) -> None:
+    """Trust what a folder's file names, if that is what its user was shown."""
+    for found, missing in untrusted_files():
+        if found == path and sorted(missing) == sorted(named):
+            TrustStore(home()).trust(found, missing)
+            load_env_files(os.environ)
+            return
+    raise NotTrusted(
+        f"{path} does not name that now. Nothing was trusted.", advice="Look at it again."
+    )

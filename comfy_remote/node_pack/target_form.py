@@ -1,0 +1,235 @@
+"""A target as somebody fills it in in the page, and the settings that it becomes.
+
+Scripts of other packs share the page's origin, so no form may be able to send a key that is kept
+to another server than its own. So a form names no variable: that of a key follows from its server
+(`kept_secrets.variable_of_server`), or is the provider's, which `opening` sends to the provider
+alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from yarl import URL
+
+from ..config.kept_secrets import variable_of_server
+from ..config.target_settings import TargetSettings
+from ..config.trust import origin_of
+from ..errors import ConfigurationError
+from ..net.address import COMFYUI_PORT, base_address, is_loopback
+from ..targets.kinds import forms, kind_of, secret_variables, typed_target
+from ..types import JsonValue
+
+__all__ = ["ACCOUNT_KEY", "FilledIn", "TargetForm", "form_of"]
+
+ACCOUNT_KEY = "RUNPOD_API_KEY"
+
+_Word = Annotated[str, Field(max_length=500)]
+_Key = Annotated[SecretStr, Field(max_length=8192)]
+_V2 = re.compile(r"/v2(?:/([^/]+).*)?$")
+_FRONT = re.compile(r"[^.]*?--(?P<app>[^.]+)-front\.modal\.run")
+_HEADERS = {"Modal-Key": "ID", "Modal-Secret": "SECRET"}
+
+
+class TargetForm(BaseModel):
+    """What the page's form sends.
+
+    Attributes:
+        kind: What was chosen; what the address means counts, except for ``gateway``.
+        endpoint: Of a gateway.
+        key: What opens it: an API key, a token, the first half of Modal's.
+        secret: The other half.
+        replaces: The name of the target that is being changed.
+        test: Whether it is tried before it is written.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["runpod", "comfyui", "gateway", "modal"]
+    name: _Word = ""
+    address: _Word
+    endpoint: _Word = ""
+    price_per_hour: Annotated[float, Field(ge=0, le=1000)] | None = None
+    key: _Key | None = None
+    secret: _Key | None = None
+    replaces: _Word | None = None
+    test: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FilledIn:
+    """What a form means.
+
+    Attributes:
+        keys: To be kept, by variable.
+    """
+
+    name: str
+    settings: TargetSettings
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, form: TargetForm, before: TargetSettings | None = None) -> FilledIn:
+        """Read a form.
+
+        Args:
+            before: What the target was, if it is being changed. Its login, and what else the form
+                does not show, stay as long as its server does; else they are dropped.
+
+        Raises:
+            ConfigurationError: The address means nothing, or a key cannot be used for it.
+        """
+        settings = _SETTINGS[form.kind](form.address.strip(), form)
+        if before is not None and _server(before) == _server(settings):
+            settings = _with_login(settings, before)
+        settings = replace(settings, price_per_hour=form.price_per_hour)
+        # A pod takes no key; the account that has it does.
+        variables = secret_variables(settings) or ((ACCOUNT_KEY,) if form.kind == "runpod" else ())
+        given = [one.get_secret_value().strip() for one in (form.key, form.secret) if one]
+        given = [one for one in given if one]
+        if given and len(given) != len(variables):
+            raise ConfigurationError(
+                f"{settings.target} takes {len(variables) or 'no'} key"
+                f"{'' if len(variables) == 1 else 's'}, and {len(given)} "
+                f"{'was' if len(given) == 1 else 'were'} given.",
+                advice="Fill in both halves of the token." if form.kind == "modal" else "",
+            )
+        name = form.name.strip() or _name_for(settings)
+        return cls(name, settings, dict(zip(variables, given, strict=False)))
+
+
+def form_of(settings: TargetSettings) -> dict[str, JsonValue] | None:
+    """The fields of the form that shows a target; ``None`` for a kind that has no form."""
+    kind = kind_of(settings.target)
+    if kind is None or kind.name not in ("runpod", "modal", "pod", "comfyui"):
+        return None
+    form = {"pod": "runpod"}.get(kind.name, kind.name)
+    address, endpoint = settings.target, ""
+    if settings.base_url and kind.name == "runpod":
+        form, address, endpoint = (
+            "gateway",
+            settings.base_url,
+            settings.target.removeprefix("runpod:"),
+        )
+    elif settings.base_url:
+        address = settings.base_url
+    return {
+        "kind": form,
+        "address": address,
+        "endpoint": endpoint,
+        "price_per_hour": settings.price_per_hour,
+    }
+
+
+def _runpod(address: str, _form: TargetForm) -> TargetSettings:
+    typed = typed_target(address)
+    if re.fullmatch(r"[A-Za-z0-9-]+", typed):
+        typed = f"runpod:{typed}"
+    return _meant(typed)
+
+
+def _comfyui(address: str, form: TargetForm) -> TargetSettings:
+    typed = typed_target(address)
+    if kind_of(typed) is None:
+        typed = _url_for(typed)
+    settings = _meant(typed)
+    if form.key is None or not form.key.get_secret_value().strip():
+        return settings
+    kind = kind_of(settings.target)
+    url = None if kind is None else kind.public_url(settings.target)
+    if url is None or kind is None or kind.default_key:
+        return settings
+    return replace(settings, key_env=variable_of_server(_origin(url)))
+
+
+def _gateway(address: str, form: TargetForm) -> TargetSettings:
+    if "://" not in address:
+        here = is_loopback(address.partition("/")[0].rpartition(":")[0].strip("[]") or address)
+        address = f"{'http' if here else 'https'}://{address}"
+    url = base_address(address.partition("#")[0].partition("?")[0])
+    named = _V2.search(url.path)
+    path = url.path[: named.start()] if named else url.path
+    base = str(url.with_path(path.rstrip("/") + "/v2"))
+    endpoint = form.endpoint.strip() or (named and named[1]) or "local"
+    # Never without one: the provider's own key would be sent to a server on this machine.
+    return TargetSettings(
+        f"runpod:{endpoint}", base_url=base, key_env=variable_of_server(_origin(base))
+    )
+
+
+def _modal(address: str, form: TargetForm) -> TargetSettings:
+    if "://" not in address and not address.endswith(".modal.run"):
+        return _meant(f"modal:{address.removeprefix('modal:')}")
+    url = base_address(address if "://" in address else f"https://{address}")
+    front = _FRONT.fullmatch(url.host or "")
+    origin = _origin(str(url))
+    # Not Modal's own variables: with them, any app on Modal would get the owner's token.
+    headers = {field: variable_of_server(origin, part) for field, part in _HEADERS.items()}
+    app = form.endpoint.strip() or (front["app"] if front else "")
+    if not app:
+        raise ConfigurationError(
+            f"{origin} does not show which app it is.", advice="Give the app's name instead."
+        )
+    return TargetSettings(f"modal:{app}", base_url=origin, headers_env=headers)
+
+
+_SETTINGS = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
+
+
+def _meant(address: str) -> TargetSettings:
+    if kind_of(address) is None:
+        raise ConfigurationError(
+            f"{address!r} is no target's address.", advice=f"Use one of: {forms()}."
+        )
+    return TargetSettings(address)
+
+
+def _url_for(host: str) -> str:
+    """A ComfyUI's URL, for a host without scheme and port."""
+    host = host.rstrip("/")
+    if not host or not re.fullmatch(r"[A-Za-z0-9.-]+", host):
+        return host
+    on_lan = "." not in host or host.endswith((".local", ".lan")) or host.replace(".", "").isdigit()
+    return f"http://{host}:{COMFYUI_PORT}" if on_lan else f"https://{host}"
+
+
+def _origin(url: str) -> str:
+    origin = origin_of(url)
+    if origin is None:
+        raise ConfigurationError(f"{url!r} is no http or https address.")
+    return origin
+
+
+def _server(settings: TargetSettings) -> tuple[str, str | None]:
+    """What its secrets belong to: the provider, or the origin of a server."""
+    kind = kind_of(settings.target)
+    if kind is None:
+        return "", None
+    url = settings.base_url or kind.public_url(settings.target)
+    return kind.name, None if url is None else origin_of(url)
+
+
+def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSettings:
+    login = ("key_env", "user", "password_env", "headers_env")
+    kept = {name: getattr(before, name) for name in login}
+    if not any(kept.values()):
+        kept = {name: getattr(settings, name) for name in login}
+    others = ("ca_file", "keep_stored", "bucket", "policy")
+    return replace(settings, **kept, **{name: getattr(before, name) for name in others})
+
+
+def _name_for(settings: TargetSettings) -> str:
+    """A name, where none was given."""
+    if settings.base_url:
+        host = URL(settings.base_url).host or ""
+        words = settings.target.partition(":")[2] if settings.target.startswith("modal") else host
+    else:
+        kind = kind_of(settings.target)
+        url = kind.public_url(settings.target) if kind is not None else None
+        words = (URL(url).host or "") if url else settings.target.partition(":")[2]
+    words = words.removesuffix(".local")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-._").lower()[:64] or "gpu"

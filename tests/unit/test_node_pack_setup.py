@@ -1,0 +1,346 @@
+"""Targets and keys that are set up in the page: what is kept, where, and who may."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from owner import configure
+
+from comfy_remote.config.kept_secrets import variable_of_server
+from comfy_remote.config.settings import Configuration
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.host import FolderKind
+from comfy_remote.node_pack.offload import Offload
+from comfy_remote.node_pack.routes import routes
+from comfy_remote.node_pack.switch import Switch
+from comfy_remote.node_pack.target_form import FilledIn, TargetForm
+from comfy_remote.node_pack.target_pool import TargetPool
+from comfy_remote.sandbox.server import SandboxServer
+
+KEY = "rpa_planted_key_that_must_not_show"
+
+
+@dataclass
+class Server:
+    """A server that notes the keys it gets."""
+
+    url: str = ""
+    seen: list[str] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.seen.append(request.headers.get("Authorization", ""))
+        if request.path.endswith("/health"):
+            workers = {"idle": 1, "running": 0}
+            jobs = {"completed": 0, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
+            return web.json_response({"jobs": jobs, "workers": workers})
+        if KEY not in self.seen[-1]:
+            return web.json_response({}, status=401)
+        if request.path.endswith("/v2/serverless"):
+            endpoints = [{"id": "abc123", "name": "Portraits", "type": "QUEUE"}]
+            return web.json_response({"endpoints": endpoints})
+        if request.path.endswith("/v2/pods"):
+            return web.json_response({"pods": []})
+        return web.json_response({}, status=404)
+
+
+class OneHost:
+    """As much of a `Host` as the routes use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.several_users = root, False
+
+    def folder(self, kind: FolderKind) -> Path:
+        return self.root / kind
+
+    def on_prompt(self, change: object) -> None:
+        pass
+
+
+@dataclass
+class Page:
+    http: TestClient[Any, Any]
+    host: OneHost
+    home: Path
+    origin: str
+
+    async def send(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        sent = {"Origin": self.origin, **headers}
+        async with self.http.request(method, path, json=body, headers=sent) as answer:
+            return answer.status, await answer.text()
+
+    async def add(self, **form: Any) -> tuple[int, list[Any]]:
+        """The lines of the answer."""
+        status, text = await self.send("POST", "/remote/targets", form)
+        assert KEY not in text
+        return status, [json.loads(line) for line in text.splitlines()]
+
+    async def status(self) -> Any:
+        async with self.http.get("/remote/status") as answer:
+            text = await answer.text()
+        assert KEY not in text
+        return json.loads(text)
+
+    def file(self) -> str:
+        path = self.home / "comfy-remote.toml"
+        return path.read_text() if path.is_file() else ""
+
+    def kept(self) -> str:
+        path = self.home / ".env"
+        return path.read_text() if path.is_file() else ""
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith(("RUNPOD_", "MODAL_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    before = {**os.environ}
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.answer)
+    async with TestServer(app) as running:
+        server.url = str(running.make_url("")).rstrip("/")
+        yield server
+
+
+@pytest.fixture
+async def page(tmp_path: Path) -> AsyncIterator[Page]:
+    with Record(tmp_path / "home") as record:
+        pool, switch = TargetPool(record), Switch()
+        app, host = web.Application(), OneHost(tmp_path)
+        as_host: Any = host
+        lane: Any = type("Lane", (), {"jobs": lambda _self: []})()
+        app.add_routes(routes(as_host, switch, pool, lane, Offload(as_host, switch, pool)))
+        async with TestClient(TestServer(app)) as http:
+            origin = str(http.make_url("")).rstrip("/")
+            yield Page(http, host, tmp_path / "home", origin)
+        await pool.close()
+
+
+async def test_a_comfyui_is_tried_line_by_line_and_becomes_the_default(page: Page) -> None:
+    async with SandboxServer() as engine:
+        status, lines = await page.add(kind="comfyui", address=engine.url, name="lan")
+        assert status == 200
+        checks = [line["finding"]["check"] for line in lines[:-1]]
+        assert checks[0] == "target"
+        assert "connection" in checks
+        assert not {"installation", "record", "configuration"} & {*checks}
+        assert lines[-1] == {"added": "lan"}
+        found = Configuration.load()
+        assert (found.default, found.address_of("lan")) == ("lan", engine.url)
+        [lan, *_] = (await page.status())["targets"]
+        assert lan["form"] == {
+            "kind": "comfyui",
+            "address": engine.url,
+            "endpoint": "",
+            "price_per_hour": None,
+        }
+
+
+async def test_what_does_not_answer_is_not_written_unless_that_is_wanted(page: Page) -> None:
+    form = {"kind": "comfyui", "address": "http://127.0.0.1:9", "name": "lan", "key": KEY}
+    status, lines = await page.add(**form)
+    assert status == 200
+    assert "problem" in [line["finding"]["status"] for line in lines[:-1]]
+    assert "refused" in lines[-1]
+    assert page.file() == page.kept() == ""
+    assert (await page.add(**form, test=False))[1] == [{"added": "lan"}]
+    assert "http://127.0.0.1:9" in page.file()
+
+
+async def test_a_key_of_runpod_gives_a_list_and_is_kept_only_if_runpod_takes_it(
+    page: Page, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
+    status, text = await page.send("POST", "/remote/account", {})
+    assert (status, "RUNPOD_API_KEY is not set" in text) == (400, True)
+    status, text = await page.send("POST", "/remote/account", {"key": "rpa_somebody_elses"})
+    assert status == 401
+    assert page.kept() == ""
+    status, text = await page.send("POST", "/remote/account", {"key": KEY})
+    assert status == 200
+    assert KEY not in text
+    answer = json.loads(text)
+    assert answer["kept"] == str(page.home / ".env")
+    [place] = answer["places"]
+    assert (place["address"], place["name"]) == ("runpod:abc123", "Portraits")
+    assert KEY in page.kept()
+    if os.name == "posix":
+        assert stat.S_IMODE((page.home / ".env").stat().st_mode) == 0o600
+    # From now on, without typing it again.
+    assert (await page.send("POST", "/remote/account", {}))[0] == 200
+    assert (await page.add(kind="runpod", address="abc123", test=False))[1] == [{"added": "abc123"}]
+    [gpu, *_] = (await page.status())["targets"]
+    assert gpu["key"] == {"variable": "RUNPOD_API_KEY", "set": True, "needed": True}
+    assert KEY not in page.file()
+
+
+async def test_a_key_that_the_environment_sets_is_not_replaced(
+    page: Page, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
+    monkeypatch.setenv("RUNPOD_API_KEY", "rpa_of_the_environment")
+    status, text = await page.send("POST", "/remote/account", {"key": KEY})
+    assert (status, "counts" in text, page.kept()) == (400, True, "")
+
+
+async def test_another_address_drops_the_key_and_never_gets_it(page: Page, server: Server) -> None:
+    async with TestServer(web.Application()) as other:
+        elsewhere = str(other.make_url("")).rstrip("/")
+        here = {"kind": "gateway", "name": "box", "endpoint": "e"}
+        assert (await page.add(**here, address=server.url, key=KEY))[1][-1] == {"added": "box"}
+        variable = variable_of_server(server.url)
+        assert f"{variable}='{KEY}'" in page.kept()
+        assert {*server.seen} == {f"Bearer {KEY}"}
+        # The same server, and nothing typed: it stays.
+        await page.add(**here, address=server.url, price_per_hour=0.5, replaces="box", test=False)
+        assert Configuration.load().targets["box"].key_env == variable
+        assert os.environ[variable] == KEY
+        await page.add(**here, address=elsewhere, replaces="box", test=False)
+        settings = Configuration.load().targets["box"]
+        assert settings.base_url == f"{elsewhere}/v2"
+        assert settings.key_env != variable
+        assert KEY not in page.kept()
+        assert variable not in os.environ
+
+
+@pytest.mark.parametrize("kind", ["gateway", "comfyui", "modal"])
+def test_no_form_sends_a_providers_key_to_a_server_that_it_names(kind: str) -> None:
+    for address in ("http://127.0.0.1:9", "https://evil.example", "https://x--y-front.modal.run"):
+        form = TargetForm.model_validate({"kind": kind, "address": address, "endpoint": "e"})
+        settings = FilledIn.of(form).settings
+        named = {settings.key_env, *settings.headers_env.values()} - {None}
+        assert not named & {"RUNPOD_API_KEY", "MODAL_PROXY_TOKEN_ID", "MODAL_PROXY_TOKEN_SECRET"}
+        assert kind == "comfyui" or named
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        '[targets.box]\ntarget = "runpod:e"\nbase_url = "https://box.example/v2"\n'
+        'key_env = "STUDIO"\n',
+        '[targets.box]\ntarget = "https://box.example"\nuser = "ann"\npassword_env = "STUDIO"\n',
+    ],
+)
+async def test_a_login_that_the_file_names_stays_with_its_server(page: Page, settings: str) -> None:
+    configure(page.home, settings)
+    kind = "gateway" if "runpod" in settings else "comfyui"
+    form = {"kind": kind, "name": "box", "endpoint": "e", "replaces": "box", "test": False}
+    await page.add(**form, address="https://box.example", price_per_hour=1)
+    assert "STUDIO" in page.file()
+    await page.add(**form, address="https://evil.example")
+    assert "evil.example" in page.file()
+    assert "STUDIO" not in page.file()
+
+
+async def test_a_target_is_removed_with_its_key(page: Page) -> None:
+    for name in ("one", "two"):
+        address = "https://box.example"
+        await page.add(kind="comfyui", name=name, address=address, key=KEY, test=False)
+    assert (await page.send("DELETE", "/remote/targets/one", {}))[0] == 200
+    assert KEY in page.kept()  # the other one has it, too
+    assert (await page.send("DELETE", "/remote/targets/two", {}))[0] == 200
+    assert KEY not in page.kept()
+    assert (await page.send("DELETE", "/remote/targets/two", {}))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/remote/account", {"key": KEY}),
+        ("POST", "/remote/targets", {"kind": "comfyui", "address": "http://x:1", "key": KEY}),
+        ("POST", "/remote/trust", {"path": "/x", "named": []}),
+        ("DELETE", "/remote/targets/gpu", {}),
+    ],
+)
+async def test_only_the_servers_own_page_sets_up_anything(
+    page: Page, method: str, path: str, body: Any
+) -> None:
+    configure(page.home, '[targets.gpu]\ntarget = "runpod:abc"\n')
+    for origin in ("https://evil.example", "null"):
+        assert (await page.send(method, path, body, Origin=origin))[0] == 403
+    async with page.http.request(method, path, json=body) as answer:
+        assert answer.status == 403  # a program
+    page.host.several_users = True
+    lan = {"Origin": "http://192.168.1.5:8188", "Host": "192.168.1.5:8188"}
+    status, text = await page.send(method, path, body, **lan)
+    assert (status, "--multi-user" in text) == (403, True)
+    assert page.kept() == ""
+    assert "runpod:abc" in page.file()
+
+
+async def test_no_key_is_taken_over_plain_http_from_another_machine(page: Page) -> None:
+    lan = {"Origin": "http://192.168.1.5:8188", "Host": "192.168.1.5:8188"}
+    form = {"kind": "comfyui", "address": "https://box.example", "name": "box", "test": False}
+    status, text = await page.send("POST", "/remote/targets", {**form, "key": KEY}, **lan)
+    assert status == 403
+    assert "http from another machine" in text
+    assert page.kept() == ""
+    assert (await page.send("POST", "/remote/targets", form, **lan))[0] == 200
+
+
+async def test_what_a_folder_names_is_shown_and_trusted_as_it_was_shown(
+    page: Page, tmp_path: Path
+) -> None:
+    file = tmp_path / "comfy-remote.toml"
+    file.write_text('[targets.theirs]\ntarget = "https://theirs.example"\n')
+    [found] = (await page.status())["setup"]["untrusted"]
+    assert found["path"] == str(file)
+    assert "theirs.example" in found["named"][0]
+    other = {"path": str(file), "named": ["something else"]}
+    assert (await page.send("POST", "/remote/trust", other))[0] == 403
+    assert (await page.send("POST", "/remote/trust", found))[0] == 200
+    state = await page.status()
+    assert state["setup"]["untrusted"] == []
+    [theirs] = [one for one in state["targets"] if one["name"] == "theirs"]
+    assert (theirs["folder"], theirs["form"]) == (str(file), None)
+
+
+@pytest.mark.parametrize(
+    ("form", "address", "base_url", "name"),
+    [
+        (("comfyui", "192.168.1.20"), "http://192.168.1.20:8188", None, "192.168.1.20"),
+        (("comfyui", "box.local"), "http://box.local:8188", None, "box"),
+        (("comfyui", "http://box:8188/?x=1#y"), "http://box:8188", None, "box"),
+        (("comfyui", "comfy.example.org"), "https://comfy.example.org", None, "comfy.example.org"),
+        (("comfyui", "x1y2-8188.proxy.runpod.net"), None, None, None),
+        (("runpod", "abc123xyz"), "runpod:abc123xyz", None, "abc123xyz"),
+        (("runpod", "https://api.runpod.ai/v2/abc123xyz/run"), "runpod:abc123xyz", None, None),
+        (("gateway", "box.local:8000"), "runpod:local", "https://box.local:8000/v2", "box"),
+        (("gateway", "http://127.0.0.1:8000/v2/gpu/run"), "runpod:gpu", None, "127.0.0.1"),
+        (("modal", "portraits"), "modal:portraits", None, "portraits"),
+        (
+            ("modal", "https://ann--portraits-front.modal.run/v2"),
+            "modal:portraits",
+            "https://ann--portraits-front.modal.run",
+            "portraits",
+        ),
+    ],
+)
+def test_what_people_copy_is_understood(
+    form: tuple[str, str], address: str | None, base_url: str | None, name: str | None
+) -> None:
+    kind, typed = form
+    found = FilledIn.of(TargetForm.model_validate({"kind": kind, "address": typed}))
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", found.name)
+    assert address in (None, found.settings.target)
+    assert base_url in (None, found.settings.base_url)
+    assert name in (None, found.name)
