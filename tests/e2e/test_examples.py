@@ -24,7 +24,7 @@ from comfy_remote.worker.settings import WorkerSettings
 from comfy_remote.workflow.check import validate_for
 from comfy_remote.workflow.schema import Schemas
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "worker"
 FLUX = json.loads((EXAMPLES / "flux.json").read_text())
 TOKEN = "a-token-for-this-test"
 
