@@ -75,6 +75,7 @@ async def _waited(
     from ...errors import ComfyRemoteError
     from ...jobs.client import resume as take_up
     from ...jobs.status import JobStatus
+    from ...targets.opening import reopen
     from ..console import print_json, printable_line
     from .shown import result_of, state_of, to_json
 
@@ -85,7 +86,9 @@ async def _waited(
         unknown = ""
         if not entry.state.final:
             try:
-                async with take_up(entry.id, record=record, on_interrupt=None) as job:
+                # To look: the outputs have to be there when they are fetched later.
+                there = reopen(entry.target, entry.ref, look=True)
+                async with take_up(entry.id, target=there, record=record, on_interrupt=None) as job:
                     await job.wait()
             except ComfyRemoteError as error:
                 unknown, worst = error.message, worst or error.exit_status
