@@ -96,6 +96,10 @@ class LiveReporter(PlainReporter):
         )
         self._status, self._sent = "Sent", None
 
+    def left(self, job_id: str) -> None:
+        self._stop()
+        super().left(job_id)
+
     def event(self, event: Event) -> None:
         match event:
             case Queued(position):

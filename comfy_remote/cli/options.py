@@ -31,11 +31,13 @@ __all__ = [
     "inputs_option",
     "json_option",
     "make_reporter",
+    "no_wait_option",
     "open_option",
     "output_option",
     "own_folder",
     "own_folder_by_default",
     "preview_option",
+    "quiet_option",
     "target_option",
     "timeout_option",
     "typed_name",
@@ -83,7 +85,20 @@ open_option = click.option(
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
 )
-
+quiet_option = click.option(
+    *("-q", "--quiet"),
+    is_flag=True,
+    help="Print the outputs' places, warnings and errors, and nothing else.",
+)
+no_wait_option = click.option(
+    "--no-wait",
+    "wait",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="End once the target has the job, and print its id alone. `jobs resume` fetches the "
+    "outputs later.",
+)
 
 endpoint_option = click.option(
     "--endpoint",
@@ -369,8 +384,12 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_changes
 
 
-def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:
-    """JSON if it is wanted, a live display at a terminal, else plain lines."""
+def make_reporter(*, json_lines: bool, preview: bool, quiet: bool = False) -> Reporter:
+    """JSON if it is wanted, a live display at a terminal, else plain lines.
+
+    Args:
+        quiet: Only what came of it, in any of these.
+    """
     import logging
 
     from .console import is_interactive
@@ -378,7 +397,11 @@ def make_reporter(*, json_lines: bool, preview: bool) -> Reporter:
     if json_lines:
         from .reporter import JsonReporter
 
-        return JsonReporter(previews=preview)
+        return JsonReporter(previews=preview, quiet=quiet)
+    if quiet:
+        from .reporter import QuietReporter
+
+        return QuietReporter()
     # Log lines would break a live display.
     if is_interactive(sys.stderr) and not logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
         from .live import LiveReporter

@@ -31,6 +31,7 @@ __all__ = [
     "Outputs",
     "Pace",
     "PlainReporter",
+    "QuietReporter",
     "Reporter",
     "incomplete",
     "node_label",
@@ -84,6 +85,9 @@ class Reporter:
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         """The target has the job."""
 
+    def left(self, job_id: str) -> None:
+        """The target has the job, and nobody waits for it: the command ends well."""
+
     def event(self, event: Event) -> None:
         """Something happened to it."""
 
@@ -136,14 +140,20 @@ class JsonReporter(Reporter):
 
     Args:
         clock: Gives seconds, as `time.monotonic` does.
+        quiet: Only the lines that say where the job is and how it ended.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, previews: bool = True
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        previews: bool = True,
+        quiet: bool = False,
     ) -> None:
         self._clock = clock
         self._began = self._said = clock()
         self._previews = previews
+        self._quiet = quiet
         self._job_id: str | None = None
         self._target: str | None = None
         self._sending = Pace(_SENT_EVERY)
@@ -153,7 +163,7 @@ class JsonReporter(Reporter):
 
     def sending(self, sent: int, total: int) -> None:
         """``{"event": "sending", "sent", "total"}``, once a second."""
-        if self._sending.due():
+        if not self._quiet and self._sending.due():
             self._print({"event": "sending", "sent": sent, "total": total})
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
@@ -163,7 +173,7 @@ class JsonReporter(Reporter):
 
     def event(self, event: Event) -> None:
         """`event_to_json`, with ``job_id``."""
-        if self._previews or not isinstance(event, Preview):
+        if not self._quiet and (self._previews or not isinstance(event, Preview)):
             self._print(event_to_json(event))
 
     def done(
@@ -194,7 +204,9 @@ class JsonReporter(Reporter):
     def waiting(self) -> None:
         """``{"event": "waiting", "seconds"}`` since the command began, if nothing was for long."""
         now = self._clock()
-        if self._job_id is not None and now - self._said >= _SILENCE:
+        if self._quiet or self._job_id is None:
+            return
+        if now - self._said >= _SILENCE:
             self._print({"event": "waiting", "seconds": round(now - self._began, 1)})
 
     def _print(self, data: Mapping[str, object]) -> None:
@@ -234,6 +246,11 @@ class PlainReporter(Reporter):
         self._prompt = prompt
         self._doing = "waiting for the target"
         self._say(f"Job {job_id} on {target}.")
+
+    def left(self, job_id: str) -> None:
+        """The id, alone on standard output."""
+        print(job_id, flush=True)
+        self.note(f"To follow it, and fetch its outputs: {resume_command(job_id)}")
 
     def event(self, event: Event) -> None:
         """A line for each, and for the progress every ten seconds."""
@@ -296,6 +313,31 @@ class PlainReporter(Reporter):
         if progress.message:
             parts.append(f"- {progress.message}")
         return " ".join(parts)
+
+
+class QuietReporter(PlainReporter):
+    """Where nobody wants to know: the outputs' places, and what is wrong, warnings included."""
+
+    def note(self, message: str) -> None:
+        pass
+
+    def sending(self, sent: int, total: int) -> None:
+        pass
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
+        pass
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Log) and event.level in ("warning", "error"):
+            super().event(event)
+
+    def waiting(self) -> None:
+        pass
+
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
+    ) -> None:
+        print_places(outputs)
 
 
 def node_label(prompt: Prompt, node_id: str) -> str:

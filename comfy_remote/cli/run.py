@@ -12,9 +12,11 @@ from .options import (
     change_options,
     download_option,
     inputs_option,
+    no_wait_option,
     open_option,
     output_option,
     preview_option,
+    quiet_option,
     target_option,
     timeout_option,
     workflow_argument,
@@ -39,6 +41,7 @@ __all__ = ["run"]
 @output_option("Where the outputs go.")
 @download_option
 @timeout_option
+@no_wait_option
 @click.option(
     "--no-retry-lost",
     "retry_lost",
@@ -65,6 +68,7 @@ __all__ = ["run"]
 @click.option(
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."
 )
+@quiet_option
 @preview_option
 @open_option
 def run(
@@ -76,10 +80,12 @@ def run(
     output: Path,
     download: bool,
     timeout: float | None,
+    wait: bool,
     retry_lost: bool,
     with_repo_list: bool,
     log_folder: Path | None,
     json_lines: bool,
+    quiet: bool,
     preview: bool,
     open_it: bool,
 ) -> None:
@@ -102,6 +108,9 @@ def run(
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
+    if open_it and not wait:
+        raise click.UsageError("--open needs outputs, which --no-wait does not wait for.")
+
     plan = RunPlan(
         workflow,
         on,
@@ -116,5 +125,6 @@ def run(
         schemas=schemas_source,
         retry_lost=retry_lost,
         with_repo_list=with_repo_list,
+        wait=wait,
     )
-    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
+    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview, quiet=quiet))

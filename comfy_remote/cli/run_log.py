@@ -224,6 +224,11 @@ class LoggedReporter(Reporter):
         self._log.save()
         self._inner.following(job_id, target, prompt)
 
+    def left(self, job_id: str) -> None:
+        self._log.ended("submitted")
+        self._inner.note(f"Log: {self._log.path}")
+        self._inner.left(job_id)
+
     def event(self, event: Event) -> None:
         match event:
             case Queued(position):

@@ -16,7 +16,7 @@ from ..jobs.client import Client, not_in_time
 from ..jobs.estimate import estimate_on
 from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
-from ..targets.base import OneEngine, not_returned
+from ..targets.base import OneEngine, if_unfollowed, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow, load_workflow
@@ -58,6 +58,7 @@ class RunPlan:
         log_folder: Where to write a log of the run; ``None`` for no log.
         retry_lost: As for `Client.submit`.
         with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
+        wait: Whether to follow the job; else the command ends once the target has it.
     """
 
     workflow: Path | None
@@ -73,6 +74,7 @@ class RunPlan:
     schemas: Path | str | None = None
     retry_lost: bool = True
     with_repo_list: bool = True
+    wait: bool = True
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -109,6 +111,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(estimate.sentence())
             if sentence := not_returned(client.target, ready.prompt):
                 reporter.event(Log(sentence, "warning"))
+            if not plan.wait and (lost := if_unfollowed(client.target, ready.prompt)):
+                reporter.event(lost)
             sending = client.submit(
                 ready,
                 folder=plan.folder,
@@ -116,6 +120,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 begun=deadline.begun,
                 job_id=plan.job_id,
                 retry_lost=plan.retry_lost,
+                followed=plan.wait,
                 repo_list=None if plan.with_repo_list else "",
                 on_sent=reporter.sending,
             )
@@ -126,11 +131,14 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             else:
                 job = await sending
             reporter.following(job.id, target.name, ready.prompt)
-            if plan.on_interrupt == "leave":
+            if plan.on_interrupt == "leave" and plan.wait:
                 reporter.note(f"If this ends before the job does: {resume_command(job.id)}")
             for path in ready.unused:
                 unused = f"--input {path} was not sent: no Load node names {path.name!r}."
                 reporter.event(Log(unused, "warning"))
+            if not plan.wait:
+                reporter.left(job.id)
+                return
             if plan.download:
                 saved = await follow(job, plan.folder, reporter, plan.on_interrupt)
                 reporter.done(saved, time.monotonic() - began, job.problems)

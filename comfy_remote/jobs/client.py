@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from ..schemas.finding import Found
 
-__all__ = ["Client", "attach", "not_in_time", "resume"]
+__all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
 
 _log = logging.getLogger(__name__)
 
@@ -278,6 +278,7 @@ class Client:
         begun: float | None = None,
         job_id: str | None = None,
         retry_lost: bool = True,
+        followed: bool = True,
         on_sent: Callable[[int, int], None] | None = None,
         inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
@@ -299,6 +300,8 @@ class Client:
             job_id: A lower-case UUID, for callers who must know it if this raises.
             retry_lost: Whether a gateway of ours may start the job once more if its worker is
                 proven dead. It never does if nodes cost money elsewhere (API nodes).
+            followed: Whether somebody is there to send a file that the target is thought to have,
+                and no longer has. Else all files are sent.
             on_sent: Called while files are being sent by themselves, with the number of bytes that
                 are there, and of all.
             inputs: As for `prepare`, like the rest.
@@ -328,7 +331,7 @@ class Client:
         else:
             ready = workflow
         request = RunRequest(
-            job_id or str(uuid.uuid4()),
+            job_id or new_job_id(),
             ready.prompt,
             ready.files,
             embed or ready.workflow,
@@ -340,6 +343,7 @@ class Client:
             request,
             source=source or ready.source,
             folder=folder,
+            followed=followed,
             timeout=timeout,
             begun=deadline.begun,
         )
@@ -352,6 +356,7 @@ class Client:
         folder: Path | None = None,
         page: Mapping[str, JsonValue] | None = None,
         again: str | None = None,
+        followed: bool = True,
         timeout: float | None = None,
         begun: float | None = None,
     ) -> Job:
@@ -365,7 +370,7 @@ class Client:
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`; ``again``, too.
-            timeout: As for `submit`, like ``begun``.
+            followed: As for `submit`, like ``timeout`` and ``begun``.
 
         Raises:
             ComfyRemoteError: As `submit`.
@@ -381,7 +386,8 @@ class Client:
             sources = [model.source for model in models if model.source is not None]
             request = replace(request, models=sources)
         record, target = self.record, self.target
-        request = await record.read(SentInputs(record, target).without_known, request)
+        if followed:
+            request = await record.read(SentInputs(record, target).without_known, request)
         try:
             await record.write(
                 record.add,
@@ -446,8 +452,10 @@ class Client:
         job: JobEntry | str,
         *,
         folder: Path | None = None,
+        followed: bool = True,
         timeout: float | None = None,
         begun: float | None = None,
+        job_id: str | None = None,
         on_sent: Callable[[int, int], None] | None = None,
     ) -> Job:
         """Run a recorded job once more: the same prompt, with the same files.
@@ -472,7 +480,7 @@ class Client:
                 f"Job {entry.id} has not ended, as far as is known.",
                 advice=Hint.FIND_JOB(job_id=entry.id),
             )
-        sent, job_id = await self.record.read(self.record.sent, entry.id), str(uuid.uuid4())
+        sent, job_id = await self.record.read(self.record.sent, entry.id), job_id or new_job_id()
         request = RunRequest(job_id, entry.prompt, repo_list="")
         if sent is not None:
             request = request_from_json(job_id, entry.prompt, sent) or request
@@ -482,6 +490,7 @@ class Client:
             source=entry.source,
             folder=folder or entry.folder,
             again=entry.id,
+            followed=followed,
             timeout=timeout,
             begun=begun,
         )
@@ -592,6 +601,11 @@ class Client:
         await self.record.written()
         if self._own_record:
             await asyncio.to_thread(self.record.close)
+
+
+def new_job_id() -> str:
+    """An id for a job: a lower-case UUID."""
+    return str(uuid.uuid4())
 
 
 def not_in_time(target: str, deadline: Deadline) -> JobTimedOut:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..errors import ComfyRemoteError, InputFileMissing, SubmissionUnknown
-from ..events import DidItRun, Event
+from ..events import DidItRun, Event, Log
 from ..outputs import RemoteOutput
 from ..types import JsonValue
 from ..workflow.models import ModelSource
@@ -36,6 +36,7 @@ __all__ = [
     "KeepsInputs",
     "LimitsSizes",
     "ListsModels",
+    "LosesUnfollowed",
     "OnThisMachine",
     "OneEngine",
     "Recalls",
@@ -49,6 +50,7 @@ __all__ = [
     "WaitsForWorkers",
     "answer_graded",
     "before_sending",
+    "if_unfollowed",
     "input_errors",
     "not_returned",
     "release",
@@ -317,6 +319,19 @@ class ReturnsSomeOutputs(Protocol):
 def not_returned(target: Target, prompt: Prompt) -> str:
     """`ReturnsSomeOutputs.not_returned` of any target; ``""`` of one that returns all outputs."""
     return target.not_returned(prompt) if isinstance(target, ReturnsSomeOutputs) else ""
+
+
+@runtime_checkable
+class LosesUnfollowed(Protocol):
+    """A target where a job may lose something if its client goes and comes back later."""
+
+    def if_unfollowed(self, prompt: Prompt) -> Log | None:
+        """What it loses, and when; a warning where it surely does. ``None`` for nothing."""
+
+
+def if_unfollowed(target: Target, prompt: Prompt) -> Log | None:
+    """`LosesUnfollowed.if_unfollowed` of any target; ``None`` of one where nothing is lost."""
+    return target.if_unfollowed(prompt) if isinstance(target, LosesUnfollowed) else None
 
 
 @runtime_checkable

@@ -190,6 +190,13 @@ def test_an_own_gateway_without_workers_starts_none() -> None:
     assert "RunPod" not in own
 
 
+def test_whoever_does_not_follow_a_job_is_told_how_long_its_result_is_there() -> None:
+    at_runpod = RunPodTarget("ep", SecretStr(KEY)).if_unfollowed(PROMPT)
+    assert at_runpod == Log("RunPod keeps results for 30 minutes after a job has ended.")
+    own = RunPodTarget("ep", SecretStr(KEY), base_url="https://box.example/v2")
+    assert own.if_unfollowed(PROMPT).message.startswith("The gateway keeps results")
+
+
 # --- submitting ---------------------------------------------------------------------------
 
 

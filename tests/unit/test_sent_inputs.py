@@ -108,6 +108,16 @@ async def test_a_file_that_is_kept_is_not_sent_again(record: Record) -> None:
     assert sql(record.path, "SELECT * FROM jobs WHERE request IS NOT NULL") == []
 
 
+async def test_a_job_that_nobody_follows_takes_all_its_files_along(record: Record) -> None:
+    target = KeepingTarget()
+    await run(target, record)
+    async with Client(target, record=record) as client:
+        job = await client.submit(PROMPT, followed=False)
+        await job.wait()
+        await client.retry(job.id, followed=False)
+    assert known(target) == [set(), set(), set()]
+
+
 async def test_a_job_that_is_sent_again_may_be_started_no_more_often(record: Record) -> None:
     target = KeepingTarget()
     await run(target, record)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..options import json_option, preview_option, target_option, timeout_option
+from ..options import (
+    json_option,
+    preview_option,
+    quiet_option,
+    target_option,
+    timeout_option,
+)
 from .options import job_argument
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ __all__ = ["resume"]
 )
 @timeout_option
 @json_option
+@quiet_option
 @preview_option
 def resume(
     job: str,
@@ -37,6 +44,7 @@ def resume(
     output: Path | None,
     timeout: float | None,
     json_lines: bool,
+    quiet: bool,
     preview: bool,
 ) -> None:
     """Follow a job again and fetch its outputs.
@@ -68,7 +76,7 @@ def resume(
     if output is None and wanted is None:
         own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or wanted or Path("output")).expanduser().absolute()
-    reporter = make_reporter(json_lines=json_lines, preview=preview)
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet)
 
     async def followed(again: Job, entry: JobEntry, on_interrupt: OnInterrupt) -> None:
         reporter.following(entry.id, entry.target, entry.prompt)

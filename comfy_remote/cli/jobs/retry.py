@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from ..options import json_option, open_option, preview_option, target_option, timeout_option
+from ..options import (
+    json_option,
+    no_wait_option,
+    open_option,
+    preview_option,
+    quiet_option,
+    target_option,
+    timeout_option,
+)
 from .options import job_argument
 
 __all__ = ["retry"]
@@ -23,7 +31,9 @@ __all__ = ["retry"]
     help="Where the outputs go. Default: the folder that the run named.",
 )
 @timeout_option
+@no_wait_option
 @json_option
+@quiet_option
 @preview_option
 @open_option
 def retry(
@@ -31,7 +41,9 @@ def retry(
     on: str | None,
     output: Path | None,
     timeout: float | None,
+    wait: bool,
     json_lines: bool,
+    quiet: bool,
     preview: bool,
     open_it: bool,
 ) -> None:
@@ -46,40 +58,59 @@ def retry(
     import time
 
     from ...config.settings import Configuration
-    from ...jobs.client import Client
+    from ...jobs.client import Client, new_job_id
     from ...jobs.interruption import call_off, started
     from ...jobs.record import Record
+    from ...targets.base import if_unfollowed
+    from ...targets.kinds import kind_of
     from ...targets.opening import open_target, reopen
     from ..follow import exit_if_incomplete, follow, say_cancelling, supervise
     from ..open_file import open_first
     from ..options import make_reporter, own_folder
 
+    if open_it and not wait:
+        raise click.UsageError("--open needs outputs, which --no-wait does not wait for.")
     began = time.monotonic()
     with Record() as record:
         entry = record.get(job)
     if output is None and entry.folder is None:
         own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or entry.folder or Path("output")).expanduser().absolute()
-    reporter = make_reporter(json_lines=json_lines, preview=preview)
+    job_id = new_job_id()
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet)
 
     async def whole(record: Record) -> None:
-        if on is None:
-            target = reopen(entry.target, entry.ref)
+        kind = kind_of(entry.target)
+        if on is not None or (kind is not None and kind.on_this_machine):
+            # The sandbox that it ran on has ended: a new one.
+            named = entry.target if on is None else on
+            target = open_target(named, Configuration.load(), choose=reporter.choose)
         else:
-            target = open_target(on, Configuration.load(), choose=reporter.choose)
+            target = reopen(entry.target, entry.ref)
         reporter.connecting(target.name)
         async with Client(target, record=record, on_interrupt=None) as client:
+            if not wait and (lost := if_unfollowed(client.target, entry.prompt)):
+                reporter.event(lost)
             sending = client.retry(
-                entry, folder=folder, timeout=timeout, begun=began, on_sent=reporter.sending
+                entry,
+                folder=folder,
+                followed=wait,
+                timeout=timeout,
+                begun=began,
+                job_id=job_id,
+                on_sent=reporter.sending,
             )
             again = await started(sending, call_off, on_interrupt=lambda: say_cancelling(reporter))
             attempt = (await record.read(record.get, again.id)).attempt
             reporter.following(again.id, target.name, entry.prompt)
             reporter.note(f"Attempt {attempt} of {entry.first}.")
+            if not wait:
+                reporter.left(again.id)
+                return
             saved = await follow(again, folder, reporter)
             reporter.done(saved, time.monotonic() - began, again.problems)
             if open_it and (why_not := open_first(saved)):
                 reporter.note(why_not)
             exit_if_incomplete(again)
 
-    supervise(whole, reporter, entry.id)
+    supervise(whole, reporter, job_id)

@@ -19,10 +19,15 @@ from ...workflow.graph import output_nodes
 from ...workflow.prompt import Prompt
 from .messages import PreviewMessage
 
-__all__ = ["FrameSpool", "SentFrames"]
+__all__ = ["FrameSpool", "SentFrames", "senders"]
 
 # These nodes only send pictures: if none arrived, it was missed.
 _SENDERS = frozenset({"SaveImageWebsocket", "ETN_SendImageWebSocket"})
+
+
+def senders(prompt: Prompt) -> list[str]:
+    """The ids of nodes whose pictures only who is connected while they run gets."""
+    return [node_id for node_id, node in prompt.items() if node["class_type"] in _SENDERS]
 
 
 class FrameSpool:
@@ -106,7 +111,7 @@ class SentFrames:
             reason = f"one of its pictures could not be saved: {self._failure.message}"
         kept = {output.node_id for output in self.outputs} if self._failure is None else set()
         return [
-            OutputProblem(node_id, node["class_type"], None, reason)
-            for node_id, node in self._prompt.items()
-            if node["class_type"] in _SENDERS and node_id not in kept
+            OutputProblem(node_id, self._prompt[node_id]["class_type"], None, reason)
+            for node_id in senders(self._prompt)
+            if node_id not in kept
         ]

@@ -55,7 +55,7 @@ from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .connection import ComfyUIConnection
 from .follow import FollowTimes, PromptFollower, cancelled
-from .frames import FrameSpool, SentFrames
+from .frames import FrameSpool, SentFrames, senders
 from .queue import (
     QueueItem,
     prompt_in,
@@ -173,6 +173,17 @@ class ComfyUITarget:
     async def has_input(self, name: str) -> bool:
         """Whether ComfyUI's ``input`` folder has that file."""
         return await has_input(self._http, name)
+
+    def if_unfollowed(self, prompt: Prompt) -> Log:
+        """Pictures that are only sent, and otherwise what is in ComfyUI's memory alone."""
+        if sending := senders(prompt):
+            nodes = ", ".join(f"{one} ({prompt[one]['class_type']})" for one in sending)
+            return Log(
+                f"The pictures of {nodes} are only sent while the job runs, and will be lost. Save "
+                "Image instead keeps them.",
+                "warning",
+            )
+        return Log("ComfyUI has its queue and its history in memory: its restart loses the job.")
 
     async def put_value(self, value: EncodedValue) -> str | None:
         """See `TakesValues`. Elsewhere, not to send what is there already is worth more."""

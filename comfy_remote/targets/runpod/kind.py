@@ -150,6 +150,10 @@ class EndpointKind(Kind):
         """Why no worker may come there, and what to do."""
         return self.no_worker
 
+    def results_kept_at(self, base_url: str) -> str:
+        """For how long the server at that address keeps results."""
+        return self.results_kept
+
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         """The error for an endpoint that does not exist."""
         raise NotImplementedError
@@ -231,6 +235,12 @@ class RunPodKind(EndpointKind):
             "The gateway's page, at its address in a browser, shows its workers, and why each job "
             "waits."
         )
+
+    def results_kept_at(self, base_url: str) -> str:
+        """RunPod's own time, which a gateway of one's own has as well."""
+        if self.may_be_own_gateway(base_url):
+            return "The gateway keeps results for 30 minutes after a job has ended."
+        return self.results_kept
 
     def missing(self, endpoint: str, base_url: str) -> TargetNotFound:
         advice = (

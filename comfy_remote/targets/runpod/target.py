@@ -371,7 +371,7 @@ class RunPodTarget:
                     if status.status is RunPodState.IN_QUEUE and (why := self._why_it_waits()):
                         yield Log(why, "warning")
                 if status is None:
-                    yield forgotten(self._name, self.kind.results_kept)
+                    yield forgotten(self._name, self.kind.results_kept_at(self._base_url))
                     return
                 for event in reader.events(status) if isinstance(status, JobStatus) else [status]:
                     self._note(event, reader)
@@ -400,6 +400,10 @@ class RunPodTarget:
         """What the public worker-comfyui cannot return, unless the worker is known to be ours."""
         ours = self.kind.only_ours or self._descriptions.cache.worker_is_ours
         return "" if ours else not_returned_before(prompt, known=ours is not None)
+
+    def if_unfollowed(self, prompt: Prompt) -> Log:
+        """For how long a result is there."""
+        return Log(self.kind.results_kept_at(self._base_url))
 
     async def act(
         self,
@@ -474,7 +478,7 @@ class RunPodTarget:
                     raise TargetUnreachable(
                         f"The endpoint has been out of reach for {polling.patience:.0f} s. "
                         f"{error.message} The job may still be running there.",
-                        advice=Hint.RESUME_IN_TIME(kept=self.kind.results_kept),
+                        advice=Hint.RESUME_IN_TIME(kept=self.kind.results_kept_at(self._base_url)),
                         details=error.details,
                     ) from error
                 if said := outage.said_of(error.message, delay):

@@ -21,7 +21,7 @@ import aiohttp
 
 from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, TargetUnreachable
-from ...events import Event, Finished, JobState, OutputReady, Progress, Started
+from ...events import Event, Finished, JobState, Log, OutputReady, Progress, Started
 from ...net.retry import Polling
 from ...outputs import OutputSource, RemoteOutput
 from ...workflow.prompt import Prompt
@@ -146,6 +146,13 @@ class SandboxTarget:
     def local(self) -> bool:
         """Always."""
         return True
+
+    def if_unfollowed(self, prompt: Prompt) -> Log:
+        """The sandbox itself."""
+        return Log(
+            "The sandbox is a process on this machine. It ends with the machine, or half an hour "
+            "after its last job, and the outputs go with it."
+        )
 
     async def cancel(self, ref: RemoteRef) -> None:
         await self._engine.cancel(ref)
