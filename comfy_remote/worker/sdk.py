@@ -82,7 +82,7 @@ class OneJobScaler(rp_scale.JobScaler):
             self.session = session
             stops = asyncio.ensure_future(self.monitor_stop_signals(session))
             try:
-                while self.is_alive() and await self._ready():
+                while self.is_alive() and await self._ready() and self.is_alive():
                     job = await self._next_job(session)
                     if job is not None:
                         await self._run_job(session, job)
@@ -106,7 +106,7 @@ class OneJobScaler(rp_scale.JobScaler):
             if not fetched.done():
                 return None
             try:
-                jobs: list[Job] | None = fetched.result()
+                job = _first_of(fetched.result())
             except TooManyRequests:
                 await self._pause(self._times.too_many)
             except asyncio.TimeoutError:
@@ -115,7 +115,7 @@ class OneJobScaler(rp_scale.JobScaler):
                 _log.error("no job could be taken: %s: %s", type(error).__name__, error)
                 await self._pause(self._times.failure)
             else:
-                return jobs[0] if jobs else None
+                return job
         return None
 
     async def _run_job(self, session: ClientSession, job: Job) -> None:
@@ -136,6 +136,19 @@ class OneJobScaler(rp_scale.JobScaler):
         """Wait that long, or until the worker is to end."""
         with suppress(asyncio.TimeoutError):
             await within(self._shutdown_event.wait(), seconds)
+
+
+def _first_of(jobs: list[Job] | None) -> Job | None:
+    """The job that the queue has given, if any.
+
+    Raises:
+        ValueError: It has no id to answer under.
+    """
+    if not jobs:
+        return None
+    if not isinstance(jobs[0], dict) or not isinstance(jobs[0].get("id"), str):
+        raise ValueError("the queue gave something that is not a job")
+    return jobs[0]
 
 
 def take_jobs(

@@ -164,6 +164,37 @@ async def test_asked_to_end_a_busy_worker_finishes_its_job_and_takes_no_other() 
     assert (queue.ended, queue.jobs) == (["a"], ["b"])
 
 
+async def test_asked_to_end_while_it_gets_ready_a_worker_asks_for_no_job() -> None:
+    """A question that is given up may have been answered with a job, which would be lost."""
+    queue = Queue("a")
+
+    async def ready() -> bool:
+        scaler.handle_shutdown(signal.SIGTERM, None)
+        await asyncio.sleep(0.01)
+        return True
+
+    scaler = scaler_of(queue, Jobs(queue), ready)
+    await asyncio.wait_for(scaler.run(), 5)
+    assert (queue.asked, queue.jobs) == ([], ["a"])
+
+
+@pytest.mark.parametrize("odd", [{"id": ["a"], "input": {}}, {"input": {}}, "a", None])
+async def test_what_is_not_a_job_does_not_end_the_worker(odd: object) -> None:
+    queue = Queue("a")
+    given = [[odd]]
+
+    async def take(session: object, count: int) -> list[dict[str, Any]] | None:
+        return given.pop() if given else await queue.take(session, count)
+
+    scaler = scaler_of(queue, Jobs(queue, quick="a"))
+    scaler.jobs_fetcher = take
+    running = asyncio.ensure_future(scaler.run())
+    await until(lambda: queue.waits == 1)
+    assert queue.ended == ["a"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_worker_that_is_to_be_replaced_ends_with_its_job() -> None:
     queue = Queue("a", "b")
     jobs = Jobs(queue, quick="ab")
