@@ -188,6 +188,9 @@ class JobHandler:
             except ComfyRemoteError as error:
                 _log.error("the engine could not be started again: %s", error)
                 ended = False
+            except Exception:  # noqa: BLE001 - it would fail every job that comes after this one
+                _log.exception("it is not known whether job %s has ended on the engine", job.id)
+                ended = False
         try:
             await job.clean_up()
         except Exception:  # noqa: BLE001 - what one job leaves must not fail the next

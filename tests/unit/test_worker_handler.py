@@ -190,6 +190,27 @@ async def test_an_answer_does_not_wait_for_cleaning_up_and_the_next_job_does() -
     assert target.forgotten == [run.job_id for run in target.requests]
 
 
+async def test_an_engine_that_answers_nonsense_after_a_stop_fails_no_later_job() -> None:
+    """The next job waits for what was stopped; a fault there is not the next one's."""
+
+    class Odd(EngineTarget):
+        async def holds(self, prompt_id: str) -> bool:
+            raise RecursionError("a queue of a thousand lists in lists")
+
+    target = Odd([Started(), 30.0])
+    handler = handler_for(target)
+    running = asyncio.create_task(handler("1", OURS, silent))
+    await submitted(target, 1)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await handler.ready()
+    target.events = succeeded(output("a.bmp"))
+    target.files = {"a.bmp": b"x"}
+    assert "error" not in await handler("2", OURS, silent)
+    await handler.close()
+
+
 async def test_overrides_and_files_reach_the_engine_and_the_input_is_not_changed() -> None:
     target = EngineTarget(succeeded(output("a.bmp")), {"a.bmp": b"x"})
     payload = {
