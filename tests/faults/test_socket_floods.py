@@ -58,6 +58,36 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size() -> None:
     assert 5 < sum(isinstance(one, PreviewMessage) for one in messages) <= 10
 
 
+async def test_a_socket_that_was_lost_does_not_give_the_last_prompts_pictures_to_the_next() -> None:
+    """They do not say whose they are, and the next may be somebody else's."""
+    open_sockets: list[web.WebSocketResponse] = []
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        open_sockets.append(socket)
+        if len(open_sockets) == 1:
+            await socket.send_bytes(struct.pack(">II", 1, 1) + b"a picture")
+            return socket  # closed: the client opens another only after a minute
+        async for _ in socket:
+            pass
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/ws", serve)
+    async with TestServer(app) as server, HttpClient(str(server.make_url("")), name="it") as http:
+        socket = ComfyUISocket(http, "c", Backoff(first=60.0, longest=60.0))
+        await socket.start()
+        deadline = asyncio.get_running_loop().time() + 10
+        while socket.connected:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
+        await socket.start()
+        assert socket.connected
+        assert await socket.next(0.05) is None
+        await socket.stop()
+
+
 def test_a_message_of_too_many_values_is_not_parsed() -> None:
     assert decode_text('{"type":"executed","data":{"x":[' + "[]," * 400_000 + "1]}}") is None
     assert decode_text('{"type":"executed","data":{"x":"' + "[]," * 400_000 + '"}}') is not None

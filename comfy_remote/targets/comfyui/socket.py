@@ -58,14 +58,15 @@ class ComfyUISocket:
     async def start(self) -> None:
         """Open it, and return once it is open or a try has failed.
 
-        One that is open forgets what has arrived: it was about another prompt.
+        What has arrived before is forgotten: it was about another prompt.
         """
         if self._task is not None:
+            if not self.connected:
+                await self.stop()
+            self._messages.clear()
+            self._bytes = 0
             if self.connected:
-                self._messages.clear()
-                self._bytes = 0
                 return
-            await self.stop()
         self._tried.clear()
         self._task = asyncio.create_task(self._run())
         with contextlib.suppress(asyncio.TimeoutError):
