@@ -180,6 +180,28 @@ async def test_a_server_that_lies_about_parts_still_gives_the_model(
     assert files_in(tmp_path) == WHOLE
 
 
+async def test_parts_of_which_nothing_says_the_version_are_not_mixed(
+    server: ModelServer, tmp_path: Path
+) -> None:
+    """A server whose parts have no tag, and whose file changes: no hash would show it."""
+
+    async def changes(request: web.Request) -> web.StreamResponse | None:
+        first, _, last = request.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        if not last or last == "0":
+            return None
+        content = MODEL if len(server.asked) < 6 else OTHER
+        end = int(last) + 1
+        return web.Response(
+            status=206,
+            body=content[int(first) : end],
+            headers={"Content-Range": f"bytes {first}-{last}/{len(content)}"},
+        )
+
+    server.files["/a.safetensors"] = File(OTHER, on_request=changes)
+    await ensure(library(tmp_path, server), line(server))
+    assert files_in(tmp_path) == {"loras/a.safetensors": OTHER}
+
+
 async def test_a_model_that_is_wrong_in_one_stream_as_well_is_refused(
     server: ModelServer, tmp_path: Path
 ) -> None:

@@ -203,7 +203,9 @@ class _Transfer:
             return None
         if not self._note.etag and not self._note.sha256:
             return None  # nothing would tell parts of one version from those of another
-        parted = PartedFile(self._location, size, self._note.etag)
+        parted = PartedFile(
+            self._location, size, self._note.etag, hashed=self._note.sha256 is not None
+        )
         self.may_be_mixed = True
         try:
             async with aclosing(parts.read(parted, file.size)) as chunks:

@@ -50,11 +50,13 @@ class PartedFile:
 
     Attributes:
         etag: A strong entity tag, if the server gives one.
+        hashed: Whether its SHA-256 is known: then that says in the end whether it is this version.
     """
 
     location: Location
     size: int
     etag: str | None
+    hashed: bool
 
 
 class Parts:
@@ -146,8 +148,9 @@ class _Source:
             raise NotInParts("another part came than was asked for")
         if answer.size != self.file.size:
             raise NotInParts("the file has another size")
-        if self.file.etag and answer.etag and answer.etag != self.file.etag:
-            raise NotInParts("the file has changed")
+        same = answer.etag == self.file.etag or (self.file.hashed and answer.etag is None)
+        if self.file.etag and not same:
+            raise NotInParts("the file has changed, or nothing says that it has not")
         if answer.url is not None and answer.url != self.location.url:
             # The login was for the site, and is not sent to others.
             self.location = replace(self.location, url=answer.url, headers={})
