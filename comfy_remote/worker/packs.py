@@ -163,12 +163,12 @@ def _content(path: Path) -> str | None:
         return None
     try:
         for file in files:
-            content = file.read_bytes()
-            size += len(content)
+            size += file.stat().st_size
             if size > _LARGEST_CONTENT:
                 return None
+            content = file.read_bytes()
             name = file.name if file == path else file.relative_to(path).as_posix()
-            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
             digest.update(content)
     except OSError:
         return None
@@ -180,9 +180,11 @@ def _python_files(path: Path) -> Iterator[Path]:
     for at, folders, names in os.walk(path):
         folders[:] = [one for one in folders if one not in _OTHERS and not one.startswith(".")]
         for name in names:
-            if name.endswith(".py"):
+            file = Path(at, name)
+            # A pipe or a device would be read for ever.
+            if name.endswith(".py") and file.is_file():
                 found += 1
-                yield Path(at, name)
+                yield file
                 if found > _MOST_FILES:
                     return
 
@@ -190,7 +192,9 @@ def _python_files(path: Path) -> Iterator[Path]:
 def _text(path: Path) -> str:
     """A small text; empty if it is not there or cannot be read."""
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as file:
             return file.read(_LARGEST_NOTE).decode("utf-8", "replace")
-    except OSError:
+    except (OSError, ValueError):  # the latter: a name that git's files give, with a NUL in it
         return ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -158,6 +160,40 @@ def test_a_folder_that_cannot_be_written_to_is_no_trouble(tmp_path: Path) -> Non
     assert hashes.known(tmp_path, path) == "0" * 64
 
 
+def test_a_job_has_its_answer_where_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hashes = model(tmp_path), ModelHashes()
+    reader = hashing(tmp_path, hashes)
+
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", full)
+        with reader.paused():
+            pass
+    with reader.paused():  # the next one can
+        pass
+    until(lambda: hashes.known(tmp_path, path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names there are text")
+def test_a_name_that_is_not_text_stops_nothing(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/loras/caf\xe9.safetensors"
+    path = model(tmp_path)
+    try:
+        Path(os.fsdecode(odd)).write_bytes(CONTENT)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    library = library_for(tmp_path)
+    assert [one.name for one in asyncio.run(library.models()).models["loras"]] == ["a.safetensors"]
+    library._hashing._quiet = 0.0
+    with library.hashing_paused():
+        pass
+    until(lambda: ModelHashes().known(tmp_path, path))
+
+
 async def test_the_models_have_size_time_and_hash(tmp_path: Path) -> None:
     async with ModelServer() as server:
         from model_server import File
@@ -184,7 +220,7 @@ def test_hashing_can_be_switched_off(tmp_path: Path) -> None:
     library = library_for(tmp_path, hash_models=False)
     with library.hashing_paused():
         pass
-    assert not [one for one in threading.enumerate() if one.name == "model hashes"]
+    until(lambda: not [one for one in threading.enumerate() if one.name == "model hashes"], 1.0)
     assert files_in(tmp_path).keys() == {"loras/a.safetensors"}
     off = ModelSettings.from_environ({"COMFY_REMOTE_HASH_MODELS": "false"})
     assert (off.hash_models, ModelSettings.from_environ({}).hash_models) == (False, True)

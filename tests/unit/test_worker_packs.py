@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,26 @@ def test_a_pack_that_says_nothing_of_use_is_listed(pack: Path, text: str) -> Non
     (pack / "pyproject.toml").write_text(text)
     assert said(pack).version is None
     assert said(pack).commit is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has neither")
+@pytest.mark.parametrize("place", ["nodes.py", "pyproject.toml", ".git/HEAD"])
+def test_a_pipe_is_not_waited_for(pack: Path, place: str) -> None:
+    (pack / place).unlink(missing_ok=True)
+    os.mkfifo(pack / place)
+    assert said(pack).content is not None
+
+
+def test_what_git_and_the_disk_have_of_a_pack_may_be_odd(pack: Path) -> None:
+    (pack / ".git" / "HEAD").write_text("ref: refs/heads/\0\n")
+    with (pack / "huge.py").open("wb") as file:
+        file.truncate(50 * 1024**3)  # takes no room, but would take memory
+    assert said(pack).commit is said(pack).content is None
+    (pack / "huge.py").unlink()
+    if sys.platform == "linux":
+        before = said(pack).content
+        Path(os.fsdecode(os.fsencode(pack) + b"/caf\xe9.py")).write_text("x = 1\n")
+        assert said(pack).content not in (None, before)
 
 
 def stats(*argv: str) -> dict[str, JsonValue]:

@@ -154,16 +154,29 @@ class ModelFolders:
         return next((root for root in self.roots if path.is_relative_to(root)), None)
 
     def models(self) -> Iterator[tuple[str, str, Path]]:
-        """All models: folder, name in it, path. One that two roots have comes once."""
+        """All models: folder, name in it, path. One that two roots have comes once.
+
+        Those with a name that is not text, as an old file system's may be, are left out: no
+        workflow can name them.
+        """
         seen: set[tuple[str, str]] = set()
         for root in self.roots:
             for folder in sorted(_folders_in(root)):
                 for path in sorted(folder.rglob("*")):
                     name = path.relative_to(folder).as_posix()
                     key = (folder.name, name)
-                    if path.suffix.lower() in _WEIGHTS and key not in seen and path.is_file():
+                    weights = path.suffix.lower() in _WEIGHTS and _is_text(folder.name + name)
+                    if weights and key not in seen and path.is_file():
                         seen.add(key)
                         yield folder.name, name, path
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folders_in(root: Path) -> list[Path]:

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ...errors import ComfyRemoteError
 from ...media.file_changes import discard
 from ...media.files import sha256_of, write_whole
 from .folders import OUR_FOLDER
@@ -139,7 +138,7 @@ class IdleHashing:
 
     Args:
         models: Gives the models that there are: models folder and path of each.
-        wanted: Whether it is to read anything at all; asked before a thread is started.
+        wanted: Whether it is to read anything at all; asked in the thread.
         quiet: Seconds without a job before it reads: jobs that follow each other at once are not
             held up.
         again: Seconds before it looks for new models.
@@ -186,12 +185,18 @@ class IdleHashing:
                     self._start()
 
     def _start(self) -> None:
-        if self._wanted():
-            self._thread = threading.Thread(target=self._run, name="model hashes", daemon=True)
-            self._thread.start()
+        thread = threading.Thread(target=self._run, name="model hashes", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the machine has no room for one; the job is done
+            _log.warning("the hashes of the models are not computed: %s", error)
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         try:
+            if not self._wanted():
+                return
             self._wait_until_idle()
             models = self._models()
             for root in {root for root, _ in models}:
@@ -201,7 +206,7 @@ class IdleHashing:
             random.shuffle(left)
             for root, path in left:
                 self._read(root, path)
-        except (OSError, ComfyRemoteError) as error:
+        except Exception as error:  # noqa: BLE001 - nobody else would learn of it
             _log.warning("the hashes of the models cannot be computed: %s", error)
         finally:
             with self._changed:
