@@ -10,6 +10,7 @@ tensors are those by which ComfyUI knows what it loads (``comfy/model_detection.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 from collections.abc import Collection
@@ -115,7 +116,12 @@ async def folder_of_file(http: ModelHttp, location: Location) -> str | None:
                 wanted = 8 + int.from_bytes(header[:8], "little")
             if len(header) >= wanted or wanted > _LONGEST_HEADER:
                 break
+    return await asyncio.to_thread(_folder_by_header, bytes(header[:wanted]))
+
+
+def _folder_by_header(header: bytes) -> str | None:
+    """Blocking: a header may have 16 MB, and as many names as fit."""
     try:
-        return folder_of_tensors(safetensors.tensor_names(io.BytesIO(header[:wanted])))
+        return folder_of_tensors(safetensors.tensor_names(io.BytesIO(header)))
     except (EOFError, Malformed):
         return None
