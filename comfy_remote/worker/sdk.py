@@ -142,12 +142,12 @@ def _first_of(jobs: list[Job] | None) -> Job | None:
     """The job that the queue has given, if any.
 
     Raises:
-        ValueError: It has no id to answer under.
+        TypeError: It has no id to answer under.
     """
     if not jobs:
         return None
     if not isinstance(jobs[0], dict) or not isinstance(jobs[0].get("id"), str):
-        raise ValueError("the queue gave something that is not a job")
+        raise TypeError("the queue gave something that is not a job")
     return jobs[0]
 
 
