@@ -181,9 +181,9 @@ async def test_asked_to_end_while_it_gets_ready_a_worker_asks_for_no_job() -> No
 @pytest.mark.parametrize("odd", [{"id": ["a"], "input": {}}, {"input": {}}, "a", None])
 async def test_what_is_not_a_job_does_not_end_the_worker(odd: object) -> None:
     queue = Queue("a")
-    given = [[odd]]
+    given: list[Any] = [[odd]]
 
-    async def take(session: object, count: int) -> list[dict[str, Any]] | None:
+    async def take(session: object, count: int) -> Any:
         return given.pop() if given else await queue.take(session, count)
 
     scaler = scaler_of(queue, Jobs(queue, quick="a"))
