@@ -63,13 +63,19 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the routes need; ``stop`` is set when the sandbox is to end."""
+    """What the routes need.
+
+    Attributes:
+        stop: Set when the sandbox is to end.
+        settings_lock: Held by whoever changes the user's settings.
+    """
 
     folders: Folders
     hooks: Hooks
     queue: PromptQueue
     sockets: SocketHub
     stop: asyncio.Event
+    settings_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 ENGINE = web.AppKey("engine", Engine)

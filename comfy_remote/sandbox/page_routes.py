@@ -133,5 +133,7 @@ def _settings(request: web.Request) -> dict[str, JsonValue]:
 
 
 async def _save(request: web.Request, changes: Mapping[str, JsonValue]) -> None:
-    text = json.dumps({**_settings(request), **changes}, indent=4)
-    await asyncio.to_thread(write_whole, user_folder(request) / _SETTINGS, text.encode())
+    # The page changes several at once, each by a request of its own.
+    async with request.app[ENGINE].settings_lock:
+        text = json.dumps({**_settings(request), **changes}, indent=4)
+        await asyncio.to_thread(write_whole, user_folder(request) / _SETTINGS, text.encode())

@@ -419,6 +419,18 @@ async def test_uploads_stay_inside(
     assert [path for path in files if not path.name.startswith(".lock")] == []
 
 
+async def test_settings_that_are_changed_at_once_are_all_changed(
+    http: aiohttp.ClientSession,
+) -> None:
+    async def change(number: int) -> int:
+        async with http.post(f"/settings/it.{number}", json=number) as answer:
+            return answer.status
+
+    assert set(await asyncio.gather(*map(change, range(20)))) == {200}
+    async with http.get("/settings") as answer:
+        assert await answer.json() == {f"it.{number}": number for number in range(20)}
+
+
 async def test_pages_are_not_shown(http: aiohttp.ClientSession, server: SandboxServer) -> None:
     (server.directory / "output/page.html").write_text("<script>")
     async with http.get("/view?filename=page.html") as response:
