@@ -65,7 +65,7 @@ start_ssh() {
   local keys=${PUBLIC_KEY:-} line server
   [[ -n $keys ]] || return 0
   while IFS= read -r line; do
-    [[ $line =~ ^(ssh-|ecdsa-|sk-) || -z $line ]] ||
+    [[ $line =~ ^(ssh-|ecdsa-|sk-|#|[[:space:]]*$) ]] ||
       fail "PUBLIC_KEY has a line that is not a public key of SSH." \
         "Give what is in a file like ~/.ssh/id_ed25519.pub, one key a line."
   done <<<"$keys"
@@ -109,7 +109,10 @@ set_manager_mode() {
 write_manager_mode() {
   local config=$1 others="" line='network_mode = '$2
   if [[ -f $config ]]; then
-    others=$(grep -v -e '^\[default\]' -e '^network_mode *=' "$config" || true)
+    # However Python's configparser reads it: in any case, with : or =, after a byte order mark. A
+    # second one would be an error, and the Manager then takes its defaults: online.
+    others=$(sed '1s/^\xef\xbb\xbf//' "$config" |
+      grep -vi -e '^\[default\]' -e '^[[:space:]]*network_mode[[:space:]]*[=:]' || true)
   fi
   mkdir -p -- "$(dirname -- "$config")" &&
     printf '[default]\n%s\n%s\n' "$line" "$others" >"$config"

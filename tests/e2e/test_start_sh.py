@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import shutil
@@ -255,11 +256,11 @@ def with_ssh(tmp_path: Path, key: str) -> dict[str, str]:
 def test_people_can_log_in_with_their_keys(tmp_path: Path) -> None:
     tool(tmp_path / "bin", "ssh-keygen", f'echo "$@" > {tmp_path}/keygen')
     tool(tmp_path / "bin", "sshd", f'env > {tmp_path}/sshd; echo "$0 $@" >> {tmp_path}/sshd')
-    keys = "ssh-ed25519 AAAAC3Nza me@here\necdsa-sha2-nistp256 AAAAE2V you@there"
+    keys = "# mine\r\nssh-ed25519 AAAAC3Nza me@here\r\n\r\necdsa-sha2-nistp256 AAAAE2V you@there"
     ended = run(env=with_ssh(tmp_path, keys))
     assert ended.returncode == 0, ended.stderr
     authorized = tmp_path / ".ssh" / "authorized_keys"
-    assert authorized.read_text() == f"{keys}\n"
+    assert authorized.read_bytes() == f"{keys}\n".encode()
     assert authorized.stat().st_mode & 0o777 == 0o600
     assert authorized.parent.stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "keygen").read_text() == "-A\n"
@@ -306,6 +307,14 @@ def test_comfyui_manager_is_offline_unless_somebody_has_chosen(
     (comfyui / config).write_text("[default]\nuse_uv = True\nnetwork_mode = offline\n")
     assert run(env={**env, "COMFY_REMOTE_MANAGER_MODE": "public"}).returncode == 0
     assert (comfyui / config).read_text() == "[default]\nnetwork_mode = public\nuse_uv = True\n"
+    for line in ("network_mode: public", "Network_Mode=public", "  network_mode\t=\tpublic\r"):
+        odd = f"\ufeff[default]\n{line}\nuse_uv = True\n[other]\na = b\n"
+        (comfyui / config).write_text(odd, encoding="utf-8")
+        assert run(env=env).returncode == 0
+        read = configparser.ConfigParser()
+        read.read_string((comfyui / config).read_text("utf-8"))
+        assert dict(read["default"]) == {"network_mode": "offline", "use_uv": "True"}
+        assert read["other"]["a"] == "b"
     wrong = run(env={**env, "COMFY_REMOTE_MANAGER_MODE": "open"})
     assert wrong.returncode == 1
     assert "offline, private, public" in wrong.stderr
