@@ -436,6 +436,27 @@ def test_a_bucket_link_needs_a_bucket(tmp_path: Path) -> None:
         understand(ModelLine(1, "lora", "r2:a.safetensors"), settings_for(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "link",
+    [
+        "r2:../private/a.safetensors",
+        "r2:loras/../../private/a.safetensors",
+        "r2:loras/%2e%2e/%2E%2E/private/a.safetensors",
+        "https://s3.example.org/b/models/%2e%2e/private/a.safetensors",
+        "https://b.s3.example.org/models/loras/..%2f../private/a.safetensors",
+    ],
+)
+def test_a_bucket_link_stays_below_the_prefix(tmp_path: Path, link: str) -> None:
+    """A server that has folders may follow ``..``, though the key is signed as it is written."""
+    keys = {"R2_ACCESS_KEY_ID": "id", "R2_SECRET_ACCESS_KEY": "secret"}
+    address = {"R2_ENDPOINT": "https://s3.example.org/b/models"}
+    settings = ModelSettings.from_environ({**keys, **address})
+    with pytest.raises(ModelUnavailable, match=r"leads out of|does not lead into"):
+        understand(ModelLine(1, "lora", link), settings)
+    good = understand(ModelLine(1, "lora", "r2:a..b.safetensors"), settings)
+    assert good.identity == "r2:b/models/loras/a..b.safetensors"
+
+
 TENSORS = {
     "loras": ["lora_unet_down_blocks_0_attentions.lora_up.weight"],
     "controlnet": ["control_model.input_hint_block.0.weight"],

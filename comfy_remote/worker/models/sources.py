@@ -117,7 +117,7 @@ class BucketLink:
                 )
             path = unquote(url.removeprefix("r2:")).lstrip("/")
             whole = not folder or path.startswith(f"{folder}/")
-            return cls(bucket, path if whole else f"{folder}/{path}")
+            return cls(bucket, path if whole else f"{folder}/{path}").checked()
         if bucket is None or not url.startswith("http"):
             return None
         key = bucket.name_at(URL(url))
@@ -128,7 +128,21 @@ class BucketLink:
                 f"{bucket.bucket}{'/' * bool(ours)}{ours}.",
                 "Use r2:FILE, or an address below R2_ENDPOINT/R2_BUCKET.",
             )
-        return None if key is None else cls(bucket, key)
+        return None if key is None else cls(bucket, key).checked()
+
+    def checked(self) -> BucketLink:
+        """Itself.
+
+        Raises:
+            ModelUnavailable: Its path has ``..``: some services follow that out of the prefix, and
+                out of the bucket.
+        """
+        if {".", ".."} & set(self.key.split("/")):
+            raise unavailable(
+                f"The link to {self.identity} leads out of the bucket's folder.",
+                "Write the path from there: r2:loras/FILE.",
+            )
+        return self
 
     @property
     def identity(self) -> str:
