@@ -170,14 +170,32 @@ def test_a_custom_node_is_installed_at_its_commit_with_what_it_needs(
     assert git(node, "rev-parse", "HEAD") == first
 
 
+def encrypted(archive: bytes) -> bytes:
+    """Said to need a password: bit 0 of the flags, in both headers of the first entry."""
+    changed = bytearray(archive)
+    changed[archive.index(b"PK\x03\x04") + 6] |= 1
+    changed[archive.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(changed)
+
+
+def two_in_one_place() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("nodes", "a file")
+        archive.writestr("nodes/a.py", "and a folder of that name")
+    return content.getvalue()
+
+
 @pytest.fixture
 def registry(repository: Path) -> Iterator[str]:
-    """The Comfy Registry, with ``thing`` in version 1.2.0; a flagged 1.3.0; and a broken 1.4.0."""
+    """The Comfy Registry, with ``thing`` in version 1.2.0; a flagged 1.3.0; and broken ones."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("__init__.py", "print('from the registry')\n")
         archive.writestr("../outside.py", "")
-    archives = {"1.2.0": content.getvalue(), "1.3.0": content.getvalue(), "1.4.0": b"not a zip"}
+    good = content.getvalue()
+    archives = {"1.2.0": good, "1.3.0": good, "1.4.0": b"not a zip", "1.5.0": encrypted(good)}
+    archives["1.6.0"] = two_in_one_place()
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -194,6 +212,11 @@ def registry(repository: Path) -> Iterator[str]:
                 },
             }
             known = json.dumps(answers[path]).encode() if path in answers else None
+            if path.startswith("/nodes/deep"):
+                known = b"[" * 100_000
+            if path.startswith("/nodes/rude"):
+                self.wfile.write(b"this is not HTTP\r\n\r\n")
+                return
             content = archives.get(path[1:].removesuffix(".zip"), known)
             self.send_response(404 if content is None else 200)
             self.end_headers()
@@ -236,6 +259,10 @@ def test_a_custom_node_of_the_registry_is_installed_at_a_commit(
         ("thing@9.9.9", "the registry has no thing 9.9.9; it offers 1.2.0"),
         ("thing@1.3.0", "the registry says of thing 1.3.0: NodeVersionStatusFlagged"),
         ("thing@1.4.0", "is no archive"),
+        ("thing@1.5.0", "is no archive that can be unpacked: File"),
+        ("thing@1.6.0", "is no archive that can be unpacked"),
+        ("deep@1.0.0", "the registry's answer about deep cannot be read"),
+        ("rude@1.0.0", "cannot be had"),
         ("nothing@1.0.0", "the registry knows no pack nothing"),
     ],
 )
@@ -245,6 +272,19 @@ def test_what_the_registry_does_not_have_stops_the_build(
     done = install(tmp_path, f"{line}\n", registry=registry)
     assert (done.returncode, words in done.stderr) == (1, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_registry_names_no_repository_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from comfy_remote.deploy import install_custom_nodes as installer
+
+    said = {"repository": "file:///home/ann/private"}
+    monkeypatch.setattr(installer, "_answer", lambda url, name: said)
+    with pytest.raises(installer.RegistryError, match="no repository of thing"):
+        installer.repository_of("thing")
+    said["repository"] = "https://github.com/o/thing"
+    assert installer.repository_of("thing") == "https://github.com/o/thing"
 
 
 def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: Path) -> None:

@@ -65,7 +65,8 @@ def _commit(url: str, reference: str) -> str:
             env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_PATIENCE,
         )
     except subprocess.TimeoutExpired as error:
