@@ -210,15 +210,11 @@ def _pretty(prompt: Prompt, encoding: str) -> str:
 
 
 def _write(prompt: Prompt, place: Path) -> None:
-    """Write a whole file or none: beside, then renamed."""
-    from ..media.file_changes import replace_file
-    from ..media.files import private_folder, storage_errors
+    from ..media.files import storage_errors, write_whole
 
-    with storage_errors(place), private_folder(place.parent) as folder:
-        draft = folder / place.name
-        draft.touch(mode=0o600)
-        draft.write_bytes(_pretty(prompt, "utf-8").encode())
-        replace_file(draft, place)
+    with storage_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, _pretty(prompt, "utf-8").encode())
 
 
 def _naming(source: str, error: WorkflowInvalid) -> WorkflowInvalid:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -293,28 +292,13 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
 
 
 def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> None:
-    """Copy a file atomically, mode 0600, replacing a file of that name.
-
-    Args:
-        durable: Whether it has to survive a power cut from then on.
+    """Copy a file; otherwise as `write_whole`.
 
     Raises:
         OSError: It cannot be copied. Nothing is left.
     """
-    destination.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = destination.with_name(f".{uuid.uuid4().hex}.part")
-    try:
+    with _written_whole(destination, durable) as beside:
         shutil.copyfile(source, beside)
-        beside.chmod(0o600)
-        if durable:
-            with beside.open("rb+") as file:
-                sync_file(file.fileno())
-        replace_file(beside, destination)
-        if durable:
-            sync_folder(destination.parent)
-    except BaseException:
-        discard(beside)
-        raise
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -328,13 +312,20 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     Raises:
         OSError: It cannot be written. Nothing is left.
     """
+    with _written_whole(path, durable) as beside:
+        beside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path, durable: bool) -> Iterator[Path]:
+    """An empty file beside ``path``, which is renamed once it is written."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-            if durable:
-                file.flush()
+        beside.touch(mode=0o600, exist_ok=False)
+        yield beside
+        if durable:
+            with beside.open("rb+") as file:
                 sync_file(file.fileno())
         replace_file(beside, path)
         if durable:
@@ -401,11 +392,4 @@ def link_or_copy(source: Path, destination: Path) -> None:
         # Another file system, or one without links (exFAT).
         if destination.exists():
             raise FileExistsError(destination) from None
-        handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=destination.parent)
-        try:
-            with os.fdopen(handle, "wb") as out, source.open("rb") as content:
-                shutil.copyfileobj(content, out, CHUNK_SIZE)
-            replace_file(Path(beside), destination)
-        except BaseException:
-            discard(Path(beside))
-            raise
+        copy_whole(source, destination)

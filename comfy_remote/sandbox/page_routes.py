@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
 from pydantic import JsonValue
 
-from ..media.file_changes import discard, replace_file
+from ..media.files import write_whole
 from .body import Trouble, posted
 from .engine import ENGINE
 
-__all__ = ["routes", "user_folder", "write_whole"]
+__all__ = ["routes", "user_folder"]
 
 # ComfyUI's kinds of models, in its order. The sandbox has none of any.
 _MODEL_FOLDERS = (
@@ -111,17 +110,6 @@ async def post_setting(request: web.Request) -> web.Response:
 def user_folder(request: web.Request) -> Path:
     """There is one user, whose files are where ComfyUI has them."""
     return request.app[ENGINE].folders.root / "user" / "default"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Whole or not at all: the page reads its settings while it writes them. Blocking."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        beside.write_bytes(content)
-        replace_file(beside, path)
-    finally:
-        discard(beside)
 
 
 def _settings(request: web.Request) -> dict[str, JsonValue]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from ..media.file_changes import discard, replace_file
-from ..media.files import private_folder
+from ..media.file_changes import discard
+from ..media.files import write_whole
 from ..types import JsonValue
 
 __all__ = ["Store", "Stored"]
@@ -71,12 +69,8 @@ class Store:
         raw = json.dumps({"key": key, "at": at, "document": document}).encode()
         if len(raw) > _MAX_BYTES:
             return
-        with suppress(OSError), private_folder(self._folder) as folder:
-            number, name = tempfile.mkstemp(prefix=".draft-", dir=folder)
-            draft = Path(name)
-            with os.fdopen(number, "wb") as file:
-                file.write(gzip.compress(raw, 5))
-            replace_file(draft, self._path(key))
+        with suppress(OSError):
+            write_whole(self._path(key), gzip.compress(raw, 5))
             self._tidy()
 
     def _path(self, key: str) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 from aiohttp import web
 from pydantic import JsonValue
 
+from comfy_remote.media.files import write_whole
 from comfy_remote.sandbox.folders import Folders, PathOutsideFolder
-from comfy_remote.sandbox.page_routes import user_folder, write_whole
+from comfy_remote.sandbox.page_routes import user_folder
 
 __all__ = ["routes"]
 

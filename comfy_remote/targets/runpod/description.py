@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from ...errors import (
     OutOfMemory,
     TargetError,
 )
-from ...media.file_changes import discard, replace_file
+from ...media.files import write_whole
 from ...wire.actions import DescribeAnswer, unpack_nodes
 from ..base import Capabilities
 
@@ -215,15 +214,10 @@ class DescriptionCache:
 def _write(path: Path | None, content: BaseModel) -> None:
     if path is None:
         return
-    beside = path.with_suffix(f".{os.getpid()}.part")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside.write_text(content.model_dump_json(), encoding="utf-8")
-        beside.chmod(0o600)
-        replace_file(beside, path)
+        write_whole(path, content.model_dump_json().encode())
     except OSError as error:
         _log.warning("what the endpoint has could not be stored: %s", error)
-        discard(beside)
 
 
 def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
