@@ -128,38 +128,27 @@ class CivitaiLink:
     async def folder(self, get_json: JsonGetter) -> str | None:
         """See `Link`. Asks the API, which says it of each model, and of some files."""
         try:
-            if self.version is not None:
-                listed = await get_json(self._at(f"/api/v1/model-versions/{self.version}"))
-                version = _Version.model_validate(listed)
-                said = version.model.type
-            else:
-                listed = await get_json(self._at(f"/api/v1/models/{self.model}"))
-                model = _Model.model_validate(listed)
-                version, said = model.versions[0], model.type
+            listed = await self._listed(get_json)
         except ValidationError:
             return None
-        file = self._file(version)
-        return (folder_of_type(file.type) if file is not None else None) or folder_of_type(said)
+        file = self._file(listed)
+        return folder_of_type(file.type if file else "") or folder_of_type(listed.model.type)
 
     async def locate(self, get_json: JsonGetter) -> Location:
         """See `Link`. Asks the API for name and SHA-256, which it may lack."""
         version, file = self.version, None
-        if version is None:
-            listed = await get_json(self._at(f"/api/v1/models/{self.model}"))
-            try:
-                newest = _Model.model_validate(listed).versions[0]
-            except ValidationError as error:
+        try:
+            listed = await self._listed(get_json)
+            version, file = version or listed.id, self._file(listed)
+        except (ModelUnavailable, ValidationError) as error:
+            # Of a version, the download's own answer has the name; there is no hash then.
+            if version is None and isinstance(error, ModelUnavailable):
+                raise
+            if version is None:
                 raise unavailable(
                     f"Civitai's answer for {self.identity} has no version of the model.",
                     "Name one version: https://civitai.com/models/MODEL?modelVersionId=VERSION.",
                 ) from error
-            version, file = newest.id, self._file(newest)
-        else:
-            try:
-                listed = await get_json(self._at(f"/api/v1/model-versions/{version}"))
-                file = self._file(_Version.model_validate(listed))
-            except (ModelUnavailable, ValidationError):
-                pass  # the download's own answer has the name; there is no hash then
         where = self._at(f"/api/download/models/{version}")
         return Location(
             shown=where.shown,
@@ -170,6 +159,20 @@ class CivitaiLink:
             denied=where.denied,
             missing=where.missing,
         )
+
+    async def _listed(self, get_json: JsonGetter) -> _Version:
+        """The version, or the model's newest, as the API lists it.
+
+        Raises:
+            ModelUnavailable: The API cannot be asked, or has no such model.
+            ValidationError: Its answer has no version.
+        """
+        if self.version is not None:
+            listed = await get_json(self._at(f"/api/v1/model-versions/{self.version}"))
+            return _Version.model_validate(listed)
+        listed = await get_json(self._at(f"/api/v1/models/{self.model}"))
+        model = _Model.model_validate(listed)
+        return model.versions[0].model_copy(update={"model": _Said(type=model.type)})
 
     def _file(self, version: _Version) -> _File | None:
         """What the download will give: the primary file among those that fit."""
