@@ -13,15 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import unquote
-
-from yarl import URL
 
 from ..errors import ConfigurationError, OutputError
 from ..outputs import media_type_of
 from ..secrets import SECRETS
 from .address import base_address, is_loopback
-from .bucket_address import checked_prefix, read_address
+from .bucket_address import BucketAddress, checked_prefix, read_address
 from .pinned import PinnedSender
 
 if TYPE_CHECKING:
@@ -36,53 +33,12 @@ _PARTS_AT_ONCE = 4
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class BucketSettings:
-    """Where a bucket is, and the keys for it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketSettings(BucketAddress):
+    """Where a bucket is, and the keys for it."""
 
-    Attributes:
-        endpoint: Of the service, without the bucket.
-        region: ``auto`` for R2; ``us-east-1`` where the address has none.
-        prefix: What the keys of all files begin with, without ``/`` at its ends; may be empty.
-        virtual: Whether the service wants the bucket in its host.
-    """
-
-    endpoint: URL
-    bucket: str
-    region: str
     access_key_id: str
     secret_access_key: SecretStr
-    prefix: str = ""
-    virtual: bool = False
-
-    @property
-    def host_and_port(self) -> str:
-        """``HOST:PORT`` of the service, as allow-lists of hosts have it."""
-        return f"{self.endpoint.raw_host}:{self.endpoint.port}"
-
-    def key(self, name: str) -> str:
-        """The key of a file: its name in the bucket, below the prefix."""
-        return f"{self.prefix}/{name}" if self.prefix else name
-
-    def name_at(self, url: URL) -> str | None:
-        """The name, below the prefix, that an address of this service leads to, in either style.
-
-        ``""`` if it leads elsewhere there; ``None`` for an address of another service.
-        """
-        path = unquote(url.raw_path).removeprefix(self.endpoint.path.rstrip("/")).lstrip("/")
-        if url.origin() == self.endpoint.origin():
-            bucket, _, path = path.partition("/")
-            if bucket != self.bucket:
-                return ""
-        elif url.origin() != self._with_bucket_in_host.origin():
-            return None
-        if not self.prefix:
-            return path
-        return path.removeprefix(f"{self.prefix}/") if path.startswith(f"{self.prefix}/") else ""
-
-    @property
-    def _with_bucket_in_host(self) -> URL:
-        return self.endpoint.with_host(f"{self.bucket}.{self.endpoint.host}")
 
     @classmethod
     def of(
@@ -127,10 +83,10 @@ class BucketSettings:
             read.endpoint,
             read.bucket,
             read.region,
-            access_key_id,
-            secret_access_key,
             "/".join(filter(None, prefixes)),
             read.virtual,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
         )
 
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -118,6 +119,35 @@ class BucketAddress:
     region: str
     prefix: str = ""
     virtual: bool = False
+
+    @property
+    def host_and_port(self) -> str:
+        """``HOST:PORT`` of the service, as allow-lists of hosts have it."""
+        return f"{self.endpoint.raw_host}:{self.endpoint.port}"
+
+    def key(self, name: str) -> str:
+        """The key of a file: its name in the bucket, below the prefix."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def name_at(self, url: URL) -> str | None:
+        """The name, below the prefix, that an address of this service leads to, in either style.
+
+        ``""`` if it leads elsewhere there; ``None`` for an address of another service.
+        """
+        path = unquote(url.raw_path).removeprefix(self.endpoint.path.rstrip("/")).lstrip("/")
+        if url.origin() == self.endpoint.origin():
+            bucket, _, path = path.partition("/")
+            if bucket != self.bucket:
+                return ""
+        elif url.origin() != self._with_bucket_in_host.origin():
+            return None
+        if not self.prefix:
+            return path
+        return path.removeprefix(f"{self.prefix}/") if path.startswith(f"{self.prefix}/") else ""
+
+    @property
+    def _with_bucket_in_host(self) -> URL:
+        return self.endpoint.with_host(f"{self.bucket}.{self.endpoint.host}")
 
 
 def read_address(

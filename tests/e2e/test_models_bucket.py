@@ -44,7 +44,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def bucket(s3: S3Server) -> BucketSettings:
     return BucketSettings(
-        URL(s3.url), "models", "auto", ACCESS_KEY_ID, SecretStr(SECRET_ACCESS_KEY)
+        URL(s3.url),
+        "models",
+        "auto",
+        access_key_id=ACCESS_KEY_ID,
+        secret_access_key=SecretStr(SECRET_ACCESS_KEY),
     )
 
 

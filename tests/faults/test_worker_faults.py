@@ -198,7 +198,11 @@ async def stored_in(storage: Storage) -> AsyncIterator[Bucket]:
     app.router.add_route("*", "/{path:.*}", storage.answer)
     async with TestServer(app) as server:
         address = URL(str(server.make_url("/")).rstrip("/"))
-        yield Bucket(BucketSettings(address, "pics", "auto", "id", SecretStr("secret")))
+        yield Bucket(
+            BucketSettings(
+                address, "pics", "auto", access_key_id="id", secret_access_key=SecretStr("secret")
+            )
+        )
 
 
 @pytest.fixture

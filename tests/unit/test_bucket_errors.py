@@ -47,7 +47,11 @@ async def test_a_refusal_says_why_and_what_to_do(
     path.write_bytes(b"x")
     async with TestServer(app) as server:
         made = BucketSettings(
-            URL(str(server.make_url("/")).rstrip("/")), "pics", "auto", "id", SecretStr(SECRET)
+            URL(str(server.make_url("/")).rstrip("/")),
+            "pics",
+            "auto",
+            access_key_id="id",
+            secret_access_key=SecretStr(SECRET),
         )
         with pytest.raises(OutputError) as caught:
             await Bucket(made).put(path, "job/a.png")
@@ -59,7 +63,13 @@ async def test_a_refusal_says_why_and_what_to_do(
 
 async def test_a_host_that_boto3_does_not_take_is_an_error_of_ours() -> None:
     bucket = Bucket(
-        BucketSettings(URL("https://my_storage:9000"), "pics", "here", "id", SecretStr(SECRET))
+        BucketSettings(
+            URL("https://my_storage:9000"),
+            "pics",
+            "here",
+            access_key_id="id",
+            secret_access_key=SecretStr(SECRET),
+        )
     )
     with pytest.raises(ConfigurationError, match="my_storage"):
         await bucket.delete("a")
@@ -69,7 +79,9 @@ async def test_a_host_that_boto3_does_not_take_is_an_error_of_ours() -> None:
 
 
 async def put(endpoint: str, guard: Guard, path: Path) -> None:
-    made = BucketSettings(URL(endpoint), "pics", "auto", "id", SecretStr(SECRET))
+    made = BucketSettings(
+        URL(endpoint), "pics", "auto", access_key_id="id", secret_access_key=SecretStr(SECRET)
+    )
     await Bucket(made, guard).put(path, "job/a.png")
 
 
