@@ -22,6 +22,7 @@ from ..types import JsonValue
 from ..workflow.files import file_below
 from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
+from .engine_arguments import arguments_of, path_after
 
 __all__ = ["EngineFolders", "NodeTimes", "folders_in", "unlisted_files", "with_unlisted"]
 
@@ -63,18 +64,14 @@ def folders_in(
 
     Source of facts: ComfyUI's ``folder_paths.py`` and ``main.py`` (0.3.64 and 0.33.0).
     """
-    system = stats.get("system")
-    argv = system.get("argv") if isinstance(system, dict) else None
-    words = [str(word) for word in argv] if isinstance(argv, list) else []
-    if not words:
+    argv = arguments_of(stats)
+    if not argv:
         return None
-    given = [part for word in words for part in word.split("=", 1)]
-
-    own = Path(words[0]).parent
+    own = Path(argv[0]).parent
 
     def after(flag: str) -> Path | None:
-        named = given[given.index(flag) + 1 :][:1] if flag in given else []
-        return (own / named[0] if started_here else Path(named[0])) if named else None
+        path = path_after(argv, flag)
+        return own / path if path is not None and started_here else path
 
     base = after("--base-directory") or own
     if not base.is_absolute():

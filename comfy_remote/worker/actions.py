@@ -18,6 +18,7 @@ from ..errors import ComfyRemoteError
 from ..events import Progress
 from ..secrets import redact
 from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
+from ..targets.engine_arguments import arguments_of, lasting_arguments
 from ..version import __version__
 from ..wire.actions import (
     DescribeAnswer,
@@ -35,7 +36,7 @@ from .engine import Engine
 from .models.downloads import Say
 from .models.library import ModelLibrary
 from .models.plan import free_bytes
-from .packs import custom_node_folders, installed_packs, lasting_arguments
+from .packs import custom_node_folders, installed_packs
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import KeptFiles
@@ -92,7 +93,7 @@ async def describe(
         fetches_models=settings.models.download is True,
         installed=Installed(
             torch=versions.get("pytorch"),
-            arguments=[redact(one) for one in lasting_arguments(stats)],
+            arguments=[redact(one) for one in lasting_arguments(arguments_of(stats))],
             packs=await asyncio.to_thread(installed_packs, names, folders),
             models=await library.details(listed),
         ),

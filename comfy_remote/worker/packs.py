@@ -1,6 +1,4 @@
-"""What an engine on this machine was started with, and the node packs in its ``custom_nodes``:
-version, commit and content of each.
-"""
+"""The node packs in an engine's ``custom_nodes``: version, commit and content of each."""
 
 from __future__ import annotations
 
@@ -13,7 +11,8 @@ from pathlib import Path
 
 from yarl import URL
 
-from ..types import JsonValue, as_list, mapping
+from ..targets.engine_arguments import arguments_of, path_after
+from ..types import JsonValue
 from ..wire.installed import InstalledPack
 
 if sys.version_info >= (3, 11):
@@ -21,19 +20,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["custom_node_folders", "installed_packs", "lasting_arguments"]
+__all__ = ["custom_node_folders", "installed_packs"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
 _MOST_FILES = 5000
 _LARGEST_CONTENT = 64 * 1024 * 1024  # bytes of a pack's Python files
-# Differ from one start to the next, or between machines, and change no result.
-_PASSING = {
-    *("--listen", "--port", "--disable-auto-launch", "--auto-launch", "--verbose", "--log-stdout"),
-    *("--base-directory", "--input-directory", "--output-directory", "--temp-directory"),
-    *("--user-directory", "--models-directory", "--extra-model-paths-config", "--database-url"),
-    *("--preview-method", "--preview-size", "--dont-print-server", "--max-upload-size"),
-}
 _OTHERS = {"__pycache__", "node_modules", "venv"}
 
 
@@ -44,29 +36,11 @@ def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Pa
         stats: Its ``/system_stats``, whose ``argv`` says how it was started.
         volume: Where a network volume is mounted, which may hold a whole ComfyUI.
     """
-    words = _words(stats)
-    given = [part for word in words for part in word.split("=", 1)]
-    base = Path(words[0]).parent if words else None
-    if "--base-directory" in given[:-1]:
-        base = Path(words[0]).parent / given[given.index("--base-directory") + 1]
-    folders = [] if base is None else [base / "custom_nodes"]
-    return [one for one in (*folders, volume / "ComfyUI" / "custom_nodes") if one.is_dir()]
-
-
-def lasting_arguments(stats: Mapping[str, JsonValue]) -> list[str]:
-    """What an engine was started with, but for addresses and folders, in ``argv``'s order."""
-    kept: list[str] = []
-    skips = False
-    for word in _words(stats)[1:]:
-        if word.startswith("--"):
-            skips = word.partition("=")[0] in _PASSING
-        if not skips:
-            kept.append(word)
-    return kept
-
-
-def _words(stats: Mapping[str, JsonValue]) -> list[str]:
-    return [str(word) for word in as_list(mapping(stats.get("system")).get("argv"))]
+    argv, folders = arguments_of(stats), [volume / "ComfyUI"]
+    if argv:
+        base = path_after(argv, "--base-directory") or Path()
+        folders.insert(0, Path(argv[0]).parent / base)
+    return [found for one in folders if (found := one / "custom_nodes").is_dir()]
 
 
 def installed_packs(names: Collection[str], folders: Sequence[Path]) -> list[InstalledPack]:

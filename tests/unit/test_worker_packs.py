@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.targets.engine_arguments import arguments_of, lasting_arguments
 from comfy_remote.types import JsonValue
 from comfy_remote.wire.installed import InstalledPack
-from comfy_remote.worker.packs import custom_node_folders, installed_packs, lasting_arguments
+from comfy_remote.worker.packs import custom_node_folders, installed_packs
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -144,8 +145,8 @@ def test_arguments_that_change_no_result_are_left_out() -> None:
         *("--disable-auto-launch", "--preview-method", "auto", "--base-directory=/tmp/x"),
         *("--fp8_e4m3fn-unet", "--reserve-vram", "2.5", "--fast", "fp16_accumulation", "autotune"),
     )
-    assert lasting_arguments(given) == [
+    assert lasting_arguments(arguments_of(given)) == [
         *("--cpu", "--fp8_e4m3fn-unet", "--reserve-vram", "2.5"),
         *("--fast", "fp16_accumulation", "autotune"),
     ]
-    assert lasting_arguments({}) == []
+    assert lasting_arguments(arguments_of({})) == []
