@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..jobs.record import SavedOutput
+from ..outputs import kind_of
 
 __all__ = ["open_first", "open_path"]
 
@@ -22,7 +23,12 @@ def open_first(
     outputs: Sequence[SavedOutput], opened: Callable[[Path], str | None] | None = None
 ) -> str | None:
     """Open the first picture, video, sound or model, by `open_path` by default; gives why not."""
-    can_be = [o.path for o in outputs if o.kind in _KINDS and o.path.suffix.lower() not in _NEVER]
+    # By its name, as the desktop does: a worker may call anything a picture.
+    can_be = [
+        output.path
+        for output in outputs
+        if kind_of(output.path.name) in _KINDS and output.path.suffix.lower() not in _NEVER
+    ]
     if not can_be:
         return "--open: there is no picture, video, sound or model among the outputs."
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ def test_what_could_run_is_not_opened(tmp_path: Path, name: str) -> None:
         raise AssertionError(f"{path} was opened")
 
     assert "--open" in str(open_first(outputs(tmp_path, name), refuse))
+    # Whatever its worker calls it.
+    [one] = outputs(tmp_path, name)
+    assert "--open" in str(open_first([replace(one, kind="image")], refuse))
     assert open_first([], refuse) is not None
 
 
