@@ -136,7 +136,7 @@ def _of_target(
     prompt: Prompt,
     schemas: Schemas | None,
 ) -> JsonValue:
-    if error.get("type") in _OF_WORKFLOW:
+    if str(error.get("type")) in _OF_WORKFLOW:
         return dict(error)
     facts = mapping(error.get("extra_info"))
     if error.get("type") == "value_not_in_list" and schemas is not None and node_id in prompt:

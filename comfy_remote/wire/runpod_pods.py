@@ -92,6 +92,8 @@ def pods_in_table(text: str) -> list[CtlPod]:
     found = []
     for row in rows:
         cells = dict(zip(columns, between.split(row), strict=False))
+        if not cells.get("ID"):
+            raise ValueError("a row has no id")
         gpu = _COUNTED_GPU.fullmatch(cells.get("GPU", ""))
         found.append(
             CtlPod(

@@ -224,6 +224,10 @@ async def test_runpodctl_lists_none(tmp_path: Path) -> None:
     [
         ("sys.exit('api key not found')", r"status 1\): api key not found"),
         ("print('ID  NAME')", "not understood"),
+        (
+            "sys.exit('unknown command') if 'list' in sys.argv else print('NAME  ID  STATUS\\nx')",
+            "not understood",
+        ),
     ],
 )
 async def test_runpodctl_fails(tmp_path: Path, script: str, says: str) -> None:

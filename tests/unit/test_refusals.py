@@ -12,9 +12,12 @@ from fake_target import FakeTarget
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.refusals import at_target, refusal_body, refusal_told
 from comfy_remote.targets.base import RunRequest
-from comfy_remote.targets.comfyui.queue import refusal
+from comfy_remote.targets.comfyui.queue import refusal, refusal_of
+from comfy_remote.types import JsonValue
 from comfy_remote.workflow.prompt import Prompt
+from comfy_remote.workflow.schema import Schemas
 
 JOB = "0" * 8 + "-0000-4000-8000-" + "0" * 12
 PROMPT: Prompt = {
@@ -122,3 +125,14 @@ async def test_a_repo_list_has_addresses_too(tmp_path: Path, name: str) -> None:
     error = await refused(NO_MODEL, tmp_path, None, f"# mine\n{line}\n")
     assert f"from https://huggingface.co/org/repo/resolve/main/{file}." in error.message
     assert "s3" not in str(error)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "x", [], ["x"], {"input_name": ["x"]}, {"x": {}}])
+def test_a_refusal_of_any_shape_is_told(odd: JsonValue) -> None:
+    prompt: Prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
+    one = {"type": odd, "message": odd, "details": odd, "extra_info": odd}
+    answer: JsonValue = {"error": odd, "node_errors": {"1": {"errors": [one], "class_type": odd}}}
+    error = at_target(refusal_of(answer), "gpu", prompt, None, Schemas.bundled())
+    body = json.loads(json.dumps(refusal_body(error, "gpu")))
+    assert isinstance(body["error"]["message"], str)
+    assert refusal_told(error, "gpu")["target"] == "gpu"
