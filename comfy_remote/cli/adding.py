@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -15,13 +16,17 @@ from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError
 from ..targets.kinds import forms, kind_of, typed_target
+from ..targets.opening import refuse_secret_elsewhere
+from ..text_file import NotText, text_of
 from .console import print_json, say
 from .interrupt import run_interruptible
 
 if TYPE_CHECKING:
     from ..jobs.doctor import Finding
 
-__all__ = ["NewTarget", "add_target"]
+__all__ = ["NewTarget", "add_target", "key_from_stdin"]
+
+_LONGEST_LINE = 65_536  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +69,17 @@ def add_target(
     """
     new = _typed(new)
     own = OwnFile()
-    if new.name in own.targets and not replace:
-        raise ConfigurationError(
-            f"{own.path} has a target {new.name!r} already.",
-            advice="Choose another name, or replace it with --replace.",
-        )
-    own.put(new.name, new.settings)
-    if as_default:
-        own.make_default(new.name)
+    _put(new, own, as_default=as_default, replace=replace)
+    own.check()  # before the key is kept
     if tests and (status := _tested(new, own)):
         say("Nothing was written. With --no-test, it is added all the same.")
         raise click.exceptions.Exit(status)
     if new.key is not None:
+        refuse_secret_elsewhere(new.name, new.settings, os.environ)
         where = keep_secret(new.variable(), new.key)
         say(f"{new.variable()} is in {where}.")
-    own.write()
+    with OwnFile.changing() as own:  # as it is by now: a test takes seconds
+        _put(new, own, as_default=as_default, replace=replace)
     say(f"Added {new.name} to {own.path}.")
     usual = Configuration.load().usual()[0]
     if json_lines:
@@ -92,6 +93,37 @@ def add_target(
         )
     on = "" if usual == new.name else f" --on {new.name}"
     say(f"Try it: comfy-remote run example:collage{on}")
+
+
+def key_from_stdin() -> str:
+    """The key on the first line of standard input, in whatever encoding a shell writes.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    line = sys.stdin.buffer.readline(_LONGEST_LINE)
+    if len(line) % 2 and b"\0" in line:
+        line += sys.stdin.buffer.read(1)  # the other half of a line break in UTF-16
+    try:
+        key = text_of(line).strip()
+    except NotText:
+        key = ""
+    if not key:
+        raise ConfigurationError(
+            "There is no key on standard input.", advice="Put it there, alone on a line."
+        )
+    return key
+
+
+def _put(new: NewTarget, own: OwnFile, *, as_default: bool, replace: bool) -> None:
+    if new.name in own.targets and not replace:
+        raise ConfigurationError(
+            f"{own.path} has a target {new.name!r} already.",
+            advice="Choose another name, or replace it with --replace.",
+        )
+    own.put(new.name, new.settings)
+    if as_default:
+        own.make_default(new.name)
 
 
 def _typed(new: NewTarget) -> NewTarget:

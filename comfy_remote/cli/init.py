@@ -84,10 +84,10 @@ def init(
       comfy-remote init comfyui --address 192.168.1.20:8188 --name lan
       comfy-remote init runpod --endpoint abc123xyz --key-stdin < key.txt
     """
-    from .adding import add_target
+    from .adding import add_target, key_from_stdin
     from .console import say
 
-    key = sys.stdin.readline().strip() if key_stdin else None
+    key = key_from_stdin() if key_stdin else None
     given = _Given(name, endpoint if kind != "gateway" else None, pod, address, "local", key, price)
     if kind == "gateway" and endpoint:
         given = _Given(name, None, pod, address, endpoint, key, price)
@@ -168,7 +168,7 @@ def _comfyui(given: _Given) -> NewTarget:
 
     address = given.address or _asked("Its address (http://192.168.1.20:8188)", "--address")
     name = given.name or _asked("What shall it be called?", "--name", "lan")
-    variable = f"{_variable_for(name)}_KEY" if given.key else None
+    variable = _variable_for(name, "KEY") if given.key else None
     return NewTarget(
         name, TargetSettings(address, key_env=variable, price_per_hour=given.price), given.key
     )
@@ -189,7 +189,7 @@ def _gateway(given: _Given) -> NewTarget:
     settings = TargetSettings(
         f"runpod:{given.endpoint_id}",
         base_url=url,
-        key_env=f"{_variable_for(name)}_TOKEN" if key else None,
+        key_env=_variable_for(name, "TOKEN") if key else None,
         price_per_hour=given.price,
     )
     return NewTarget(name, settings, key)
@@ -254,6 +254,22 @@ def _name_for(text: str) -> str:
     return words[:64] or "gpu"
 
 
-def _variable_for(name: str) -> str:
+def _variable_for(name: str, ending: str) -> str:
+    """A variable for a target's key: not one that holds another's, which would go there, too."""
+    from ..config.settings import Configuration
+    from ..targets.kinds import secret_variables, whose_secret
+
     words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").upper()
-    return words if words[:1].isalpha() else f"TARGET_{words}"
+    words = words if words[:1].isalpha() else f"TARGET_{words}"
+    targets = Configuration.load().targets
+    own = secret_variables(targets[name]) if name in targets else ()
+    others = {one for other in targets if other != name for one in secret_variables(targets[other])}
+    number, variable = 1, f"{words}_{ending}"
+    while (
+        variable in others
+        or (variable in os.environ and variable not in own)
+        or whose_secret(variable) is not None
+    ):
+        number += 1
+        variable = f"{words}_{number}_{ending}"
+    return variable

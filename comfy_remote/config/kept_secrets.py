@@ -7,6 +7,7 @@ key back: it is read by its variable, as any other (`secrets.secret`).
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import threading
@@ -16,8 +17,9 @@ from pathlib import Path
 from ..errors import ConfigurationError
 from ..media.files import storage_errors, write_whole
 from ..secrets import KEY_RING_SERVICE, SECRETS
-from ..text_file import text_of
+from ..text_file import NotText, text_of
 from .folders import ENV_NAME, home
+from .one_writer import one_writer
 
 __all__ = ["forget_secret", "is_variable_of_a_server", "keep_secret", "variable_of_server"]
 
@@ -80,12 +82,10 @@ def keep_secret(
             advice="Copy it again.",
         )
     SECRETS.add(name, value)
-    path = home(environment) / ENV_NAME
     if ring and _into_ring(name, value):
-        _change_file(path, name, None)  # one that was there before would hide it
+        _change_file(name, None, environment)  # one that was there before would hide it
         return "the key ring"
-    _change_file(path, name, value)
-    return str(path)
+    return str(_change_file(name, value, environment))
 
 
 def forget_secret(name: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -95,7 +95,7 @@ def forget_secret(name: str, environment: Mapping[str, str] = os.environ) -> Non
         LocalStorageError: The file cannot be written.
     """
     _into_ring(name, None)
-    _change_file(home(environment) / ENV_NAME, name, None)
+    _change_file(name, None, environment)
 
 
 def _into_ring(name: str, value: str | None) -> bool:
@@ -128,17 +128,36 @@ def _ask_ring(name: str, value: str | None, done: list[bool]) -> None:
     done.append(True)
 
 
-def _change_file(path: Path, name: str, value: str | None) -> None:
-    """Set or remove one line of a ``.env``; the others stay as they are."""
-    with storage_errors(path):
-        there = text_of(path.read_bytes()) if path.is_file() else ""
-        wanted = re.compile(rf"\s*(export\s+)?{re.escape(name)}\s*=")
-        lines = [line for line in there.splitlines() if not wanted.match(line)]
+def _change_file(name: str, value: str | None, environment: Mapping[str, str]) -> Path:
+    """Set or remove one variable of the owner's ``.env``; the others stay as they are."""
+    path = home(environment) / ENV_NAME
+    with one_writer(environment), storage_errors(path):
+        there = _text_in(path)
+        text = _without(name, there)
         if value is not None:
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            lines.append(f"{name}='{quoted}'")
-        text = "".join(f"{line}\n" for line in lines)
-        if text == there or (not lines and not path.is_file()):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, text.encode(), durable=True)
+            between = "\n" if text and not text.endswith("\n") else ""
+            text = f"{text}{between}{name}='{quoted}'\n"
+        if text != there:
+            # A link stays one: what it leads to is written.
+            content = text.encode("utf-8", "surrogateescape")
+            write_whole(Path(os.path.realpath(path)), content, durable=True)
+    return path
+
+
+def _text_in(path: Path) -> str:
+    """The file's text; what is not text stays as it is, since only our lines are changed."""
+    content = path.read_bytes() if path.is_file() else b""
+    try:
+        return text_of(content)
+    except NotText:
+        return content.decode("utf-8", "surrogateescape")
+
+
+def _without(name: str, text: str) -> str:
+    """The text without what sets a variable, which may be several lines in quotes."""
+    from dotenv.parser import parse_stream
+
+    return "".join(
+        one.original.string for one in parse_stream(io.StringIO(text)) if one.key != name
+    )

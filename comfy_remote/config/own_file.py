@@ -5,9 +5,10 @@ Comments, order and what else is there stay. A folder's file is never written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from ..errors import ConfigurationError, LocalStorageError
 from ..media.files import storage_errors, write_whole
 from ..text_file import text_of
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, owner_folders
+from .one_writer import one_writer
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def own_path(environment: Mapping[str, str] = os.environ) -> Path:
 class OwnFile:
     """The file, read, to be changed and then written whole.
 
+    Between the two, another program may change it, too: see `changing`.
+
     Args:
         path: `own_path` by default.
 
@@ -49,6 +53,18 @@ class OwnFile:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or own_path()
         self._document = _read(self.path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def changing(cls, path: Path | None = None) -> Iterator[OwnFile]:
+        """The file, while nobody else changes it; written at the end, if nothing was raised.
+
+        Blocking. Raises as the constructor, `write` and `one_writer`.
+        """
+        with one_writer():
+            own = cls(path)
+            yield own
+            own.write()
 
     @property
     def targets(self) -> list[str]:
@@ -76,15 +92,20 @@ class OwnFile:
                 "at most 64.",
             )
         targets = self._document.setdefault("targets", tomlkit.table(is_super_table=True))
-        table = targets.get(name)
-        if table is None:
-            table = targets[name] = tomlkit.table()
+        if name not in targets:
+            inline = isinstance(targets, tomlkit.items.InlineTable)
+            targets[name] = tomlkit.inline_table() if inline else tomlkit.table()
+        table = targets[name]
         for field in fields(TargetSettings):
             value = getattr(settings, field.name)
-            if value in (None, {}, False):
+            if value is None or value is False or value == {}:
                 table.pop(field.name, None)
+            elif isinstance(value, Mapping):
+                # In one line: a table below would not fit into every form that a file may have.
+                table[field.name] = tomlkit.inline_table()
+                table[field.name].update(value)
             else:
-                table[field.name] = dict(value) if isinstance(value, Mapping) else value
+                table[field.name] = value
 
     def remove(self, name: str) -> None:
         """Remove a target; and the default, if it was that.
@@ -122,16 +143,20 @@ class OwnFile:
 
         return tomlkit.dumps(self._document)
 
+    def check(self) -> None:
+        """Raise `ConfigurationError` if what it would say is not allowed."""
+        from .config_file import checked_config
+
+        checked_config(self.text, self.path)
+
     def write(self) -> None:
         """Write it: whole, or not at all. Readable by its owner only.
 
         Raises:
-            ConfigurationError: What it would say is not allowed; nothing is written.
+            ConfigurationError: As `check`; nothing is written.
             LocalStorageError: It cannot be written.
         """
-        from .config_file import checked_config
-
-        checked_config(self.text, self.path)
+        self.check()
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # A link stays one: what it leads to is written.

@@ -29,15 +29,16 @@ class ProcessLock:
 
     Args:
         path: The lock's file, made when missing.
+        patience: Seconds to wait for another process that holds it; blocking.
 
     Raises:
         sqlite3.Error: Another process holds it, or files cannot be locked there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience: float = 0.0) -> None:
         # SQLite has solved this for all platforms, and is imported anyway.
         self._connection = sqlite3.connect(
-            path, timeout=0.0, isolation_level=None, check_same_thread=False
+            path, timeout=patience, isolation_level=None, check_same_thread=False
         )
         try:
             self._connection.execute("BEGIN EXCLUSIVE")

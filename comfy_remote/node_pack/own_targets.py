@@ -155,25 +155,23 @@ class OwnTargets:
 
 def _write(new: FilledIn, replaces: str | None) -> None:
     before = Configuration.load().targets.get(replaces or "")
-    own = OwnFile()
-    usual = own.default
-    if replaces is not None and replaces != new.name:
-        own.remove(replaces)
-    own.put(new.name, new.settings)
-    if usual is None or usual == replaces:
-        own.make_default(new.name)
     for variable, value in new.keys.items():
         _keep(variable, value)
-    own.write()
+    with OwnFile.changing() as own:
+        usual = own.default
+        if replaces is not None and replaces != new.name:
+            own.remove(replaces)
+        own.put(new.name, new.settings)
+        if usual is None or usual == replaces:
+            own.make_default(new.name)
     _forget_unused(before)
 
 
 def _remove(name: str) -> None:
-    own = OwnFile()
-    _check_own(own, name)
     before = Configuration.load().targets.get(name)
-    own.remove(name)
-    own.write()
+    with OwnFile.changing() as own:
+        _check_own(own, name)
+        own.remove(name)
     _forget_unused(before)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .base import RemoteRef, Target
 
-__all__ = ["needs_key", "open_target", "reopen"]
+__all__ = ["needs_key", "open_target", "refuse_secret_elsewhere", "reopen"]
 
 
 def open_target(
@@ -122,7 +122,7 @@ def _open(
         )
     if refused := _withheld(kind, settings, environment):
         raise refused
-    _refuse_secret_elsewhere(name, kind, settings, environment)
+    refuse_secret_elsewhere(name, settings, environment)
     return kind.open(name, settings, environment, choose)
 
 
@@ -134,10 +134,17 @@ def _withheld(
     return withheld(lacking, environment) if lacking else None
 
 
-def _refuse_secret_elsewhere(
-    name: str, kind: Kind, settings: TargetSettings, environment: Mapping[str, str]
+def refuse_secret_elsewhere(
+    name: str, settings: TargetSettings, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """See that no configuration file (it may be a stranger's) sends a provider's key elsewhere."""
+    """See that no configuration file (it may be a stranger's) sends a provider's key elsewhere.
+
+    Raises:
+        ConfigurationError: It would.
+    """
+    kind = kind_of(settings.target)
+    if kind is None:
+        return
     for variable in secret_variables(settings):
         owner = whose_secret(variable)
         server = kind.server(settings, environment)

@@ -245,3 +245,54 @@ def test_targets_are_added_chosen_and_removed(cli: Cli, sandbox_url: str) -> Non
     assert set(cli.targets()) == {"one"}
     for wrong in (("no such", sandbox_url), ("ok", "nonsense")):
         assert cli("targets", "add", *wrong, "--no-test").returncode == 2
+
+
+def test_a_key_goes_to_one_server_only(cli: Cli) -> None:
+    keys = {"my-box": "firstkey1", "my.box": "secondkey2", "runpod-api": "third345"}
+    for name, key in keys.items():
+        address = f"https://{name}.example"
+        kind = "comfyui" if name == "runpod-api" else "gateway"
+        options = ("--name", name, "--address", address, "--key-stdin", "--no-test")
+        done = cli("init", kind, *options, key=key, RUNPOD_API_KEY=KEY, MY_BOX_3_TOKEN="theirs")
+        assert done.returncode == 0, done.stderr
+    variables = [table.key_env for table in cli.targets().values()]
+    assert variables == ["MY_BOX_TOKEN", "MY_BOX_2_TOKEN", "RUNPOD_API_2_KEY"]
+    lines = (cli.folder / "home" / ".env").read_text().splitlines()
+    assert lines == [f"{one}='{key}'" for one, key in zip(variables, keys.values(), strict=True)]
+
+
+def test_runpods_key_is_not_replaced_by_another_servers(cli: Cli) -> None:
+    elsewhere = ("--base-url", "https://box.example/v2", "--key-stdin", "--no-test")
+    done = cli("targets", "add", "box", "runpod:x", *elsewhere, key="boxkey1234")
+    assert done.returncode == 2 and "would send RUNPOD_API_KEY to box.example" in done.stderr
+    assert not cli.targets() and not (cli.folder / "home" / ".env").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("sekret1234\r\n".encode("utf-16"), "sekret1234"),  # PowerShell's > file
+        ("sekret1234\n".encode("utf-16-le"), "sekret1234"),
+        (b"\xef\xbb\xbfsekret1234", "sekret1234"),
+        (b"", None),
+        (b"\n", None),
+        (b"\xff\xfe\xff", None),
+    ],
+)
+def test_a_key_on_standard_input_in_any_encoding(cli: Cli, written: bytes, key: str | None) -> None:
+    code = "from comfy_remote.cli.main import main; main()"
+    options = ("targets", "add", "box", "http://127.0.0.1:9", "--key-env", "BOX", "--no-test")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--key-stdin"],
+        cwd=cli.folder,
+        env=cli.environment,
+        input=written,
+        capture_output=True,
+        timeout=60,
+    )
+    kept = cli.folder / "home" / ".env"
+    if key is None:
+        assert done.returncode == 2 and b"no key on standard input" in done.stderr
+        assert not kept.exists()
+    else:
+        assert kept.read_text() == f"BOX='{key}'\n", done.stderr

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from commands import Commands
-from json_lines import check_lines
 
 SLOW = {
     "1": {
@@ -55,7 +54,7 @@ def slow(tmp_path: Path) -> Path:
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    return check_lines(done.stdout.splitlines())
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("target", ["", "sandbox"], ids=["a ComfyUI", "the sandbox"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from comfy_remote.config.environment import load_env_files
 from comfy_remote.config.kept_secrets import forget_secret, keep_secret
+from comfy_remote.config.one_writer import one_writer
 from comfy_remote.config.own_file import OwnFile, own_path
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
-from comfy_remote.errors import ConfigurationError
+from comfy_remote.errors import ConfigurationError, LocalStorageError
 
 GPU = TargetSettings("runpod:abc123xyz", price_per_hour=0.69)
 BOX = TargetSettings(
@@ -132,6 +134,57 @@ def test_a_link_stays_one(own_home: Path, tmp_path: Path) -> None:
     assert (own_home / "comfy-remote.toml").is_symlink() and "[targets.gpu]" in real.read_text()
 
 
+@pytest.mark.parametrize(
+    "there",
+    [
+        'targets = {a = {target = "runpod:a"}}\n',
+        '[targets.a.policy]\nttl = 5\n[targets.a]\ntarget = "runpod:a"\n',
+    ],
+)
+def test_a_target_fits_into_every_form_that_a_file_may_have(own_home: Path, there: str) -> None:
+    own_home.mkdir()
+    path = own_home / "comfy-remote.toml"
+    path.write_text(there)
+    before = Configuration.load().targets
+    own = OwnFile()
+    own.put("box", BOX)
+    own.put("free", TargetSettings("http://192.168.1.20:8188", price_per_hour=0.0))
+    own.write()
+    found = dict(Configuration.load().targets)
+    assert found.pop("box") == BOX
+    assert found.pop("free").price_per_hour == 0.0, "0 is a price"
+    assert found == before
+
+
+def test_nobody_undoes_what_another_changes_at_the_same_time(own_home: Path) -> None:
+    code = (
+        "import sys\n"
+        "from comfy_remote.config.kept_secrets import keep_secret\n"
+        "from comfy_remote.config.own_file import OwnFile\n"
+        "from comfy_remote.config.target_settings import TargetSettings\n"
+        "for number in range(8):\n"
+        "    name = f'{sys.argv[1]}{number}'\n"
+        "    with OwnFile.changing() as own:\n"
+        "        own.put(name, TargetSettings('runpod:abc123xyz'))\n"
+        "    keep_secret(f'KEY_{name}', 'value', ring=False)\n"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b", "c")]
+    assert [one.wait(60) for one in started] == [0, 0, 0]
+    wanted = {f"{name}{number}" for name in ("a", "b", "c") for number in range(8)}
+    assert {*OwnFile().targets} == wanted
+    lines = (own_home / ".env").read_text().splitlines()
+    assert sorted(lines) == sorted(f"KEY_{name}='value'" for name in wanted)
+
+
+def test_who_cannot_have_the_lock_changes_nothing(own_home: Path) -> None:
+    with (
+        one_writer(),
+        pytest.raises(LocalStorageError, match="could not be locked"),
+        one_writer(patience=0.01),
+    ):
+        raise AssertionError("both have it")
+
+
 # ---- Keys -------------------------------------------------------------------------------------
 
 
@@ -149,6 +202,27 @@ def test_a_key_is_kept_in_a_file_of_the_owners_alone(own_home: Path, key: str) -
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     forget_secret("RUNPOD_API_KEY")
     assert path.read_text() == "# mine\nOTHER=1\n"
+
+
+def test_what_else_is_in_the_file_stays_as_it_is(own_home: Path) -> None:
+    own_home.mkdir()
+    path = own_home / ".env"
+    others = b"# caf\xe9\nA=\"gr\xfc\xdfe \xe2\x80\xa8 there\"\nB='1\n2'\nhalf a line\n"
+    path.write_bytes(others + b'OURS="first\nA=x\nlast"\nC=3')
+    keep_secret("OURS", "sekret1234", ring=False)
+    assert path.read_bytes() == others + b"C=3\nOURS='sekret1234'\n"
+    forget_secret("OURS")
+    assert path.read_bytes() == others + b"C=3\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a link")
+def test_a_file_of_keys_that_is_a_link_stays_one(own_home: Path, tmp_path: Path) -> None:
+    own_home.mkdir()
+    (tmp_path / "keys").write_text("A=1\n")
+    (own_home / ".env").symlink_to(tmp_path / "keys")
+    keep_secret("OURS", "sekret1234", ring=False)
+    assert (own_home / ".env").is_symlink()
+    assert (tmp_path / "keys").read_text() == "A=1\nOURS='sekret1234'\n"
 
 
 @pytest.mark.parametrize("key", ["", "  ", "a\nb", "a\x00b", "x" * 9000])

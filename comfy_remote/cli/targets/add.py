@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -64,7 +63,7 @@ def add(
       comfy-remote targets add gpu runpod:abc123xyz --price-per-hour 0.69
     """
     from ...config.target_settings import TargetSettings
-    from ..adding import NewTarget, add_target
+    from ..adding import NewTarget, add_target, key_from_stdin
 
     settings = TargetSettings(
         address,
@@ -75,6 +74,6 @@ def add(
         password_env=password_env,
         ca_file=None if ca_file is None else str(ca_file.absolute()),
     )
-    key = sys.stdin.readline().strip() if key_stdin else None
+    key = key_from_stdin() if key_stdin else None
     new = NewTarget(name, settings, key)
     add_target(new, as_default=as_default, replace=replace, tests=tests, json_lines=json_lines)

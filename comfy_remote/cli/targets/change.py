@@ -21,9 +21,8 @@ def remove(name: str, forget_key: bool) -> None:
     from ..console import say
 
     settings = Configuration.load().targets.get(name)
-    own = OwnFile()
-    own.remove(name)
-    own.write()
+    with OwnFile.changing() as own:
+        own.remove(name)
     say(f"Removed {name} from {own.path}.")
     if not forget_key or settings is None:
         return
@@ -57,7 +56,6 @@ def default(name: str | None, none: bool) -> None:
                 f"There is no target {name!r}.",
                 advice="`comfy-remote targets` lists them; `comfy-remote targets add` adds one.",
             )
-    own = OwnFile()
-    own.make_default(name)
-    own.write()
+    with OwnFile.changing() as own:
+        own.make_default(name)
     say(Configuration.load().usual_sentence())
