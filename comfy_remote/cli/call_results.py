@@ -13,6 +13,7 @@ from ..media.values import DecodedValue, encode
 from ..media.values.plain_files import PlainFile, files_of
 from ..outputs import kind_of
 from .console import print_json, printable, printable_line
+from .reporter import LINES_VERSION
 
 __all__ = ["show_results"]
 
@@ -20,7 +21,12 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def show_results(
-    results: Mapping[str, DecodedValue], folder: Path, *, exact: bool, json_lines: bool
+    results: Mapping[str, DecodedValue],
+    folder: Path,
+    *,
+    job_id: str | None,
+    exact: bool,
+    json_lines: bool,
 ) -> list[SavedOutput]:
     """Print the plain values, ``KEY: VALUE`` a line, and save the others, which are returned.
 
@@ -28,6 +34,7 @@ def show_results(
         results: By key, with NumPy's tensors.
         exact: Save value files, which lose nothing, instead of PNG, WAV and the like.
         json_lines: Print ``{"event": "value", "key", "type", "value"}`` instead.
+        job_id: For these lines.
     """
     saved: list[SavedOutput] = []
     for key, decoded in results.items():
@@ -36,7 +43,8 @@ def show_results(
         if plain and isinstance(items, list):
             value = items[0] if len(items) == 1 else items
             if json_lines:
-                print_json({"event": "value", "key": key, "type": decoded.type, "value": value})
+                line = {"event": "value", "key": key, "type": decoded.type, "value": value}
+                print_json({**line, "job_id": job_id, "version": LINES_VERSION})
             else:
                 text = value if isinstance(value, str) else json.dumps(value)
                 print(f"{printable_line(key)}: {printable(text)}", flush=True)

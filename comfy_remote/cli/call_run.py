@@ -113,6 +113,7 @@ class CallPlan:
 class _Came:
     """The outcome of a call: its results by key, and why it failed after it had given them."""
 
+    job_id: str | None
     results: dict[str, DecodedValue]
     error: ComfyRemoteError | None = None
 
@@ -134,6 +135,7 @@ def run_call(plan: CallPlan, reporter: Reporter) -> None:
                 show_results,
                 came.results,
                 plan.folder,
+                job_id=came.job_id,
                 exact=plan.exact,
                 json_lines=plan.json_lines,
             )
@@ -256,7 +258,8 @@ async def _collected(call: TargetCall | ServiceCall, spool: Path) -> _Came:
     here = spool / "here"
     here.mkdir()
     try:
-        return _Came(await call.results(here, even_if_failed=True), failed)
+        job_id = call.job.id if isinstance(call, TargetCall) else call.id
+        return _Came(job_id, await call.results(here, even_if_failed=True), failed)
     except JobTimedOut:
         raise
     except ComfyRemoteError as error:

@@ -30,6 +30,7 @@ __all__ = [
     "engine_options",
     "inputs_option",
     "json_option",
+    "json_schema_option",
     "make_reporter",
     "no_wait_option",
     "open_option",
@@ -84,6 +85,25 @@ open_option = click.option(
 )
 json_option = click.option(
     "--json", "json_lines", is_flag=True, help="Print JSON, one object a line."
+)
+
+
+def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.resources import files
+
+        schema = files(__package__).joinpath("json_lines.schema.json")
+        click.echo(schema.read_text(encoding="utf-8"), nl=False)
+        context.exit()
+
+
+json_schema_option = click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON schema of these lines, and do nothing else.",
 )
 quiet_option = click.option(
     *("-q", "--quiet"),

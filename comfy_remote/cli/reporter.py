@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "LINES_VERSION",
     "JsonReporter",
     "ListedOutput",
     "Outputs",
@@ -39,6 +40,9 @@ __all__ = [
     "print_places",
     "relative",
 ]
+
+LINES_VERSION = 1
+"""Of the lines of ``--json``: see ``json_lines.schema.json``."""
 
 _PROGRESS_EVERY = 10.0
 _SENT_EVERY = 1.0
@@ -135,6 +139,8 @@ class Pace:
 class JsonReporter(Reporter):
     """One JSON object a line on standard output: the events, then the result or the error.
 
+    All of them, with their keys, are in ``json_lines.schema.json``.
+
     Preview pictures, base64, are among them if ``previews`` says so. Once the target has the job,
     there is a line at least every twenty seconds.
 
@@ -172,7 +178,7 @@ class JsonReporter(Reporter):
         self._print({"event": "submitted", "target": target})
 
     def event(self, event: Event) -> None:
-        """`event_to_json`, with ``job_id``."""
+        """`event_to_json`, with ``job_id`` and ``version``."""
         if not self._quiet and (self._previews or not isinstance(event, Preview)):
             self._print(event_to_json(event))
 
@@ -211,7 +217,7 @@ class JsonReporter(Reporter):
 
     def _print(self, data: Mapping[str, object]) -> None:
         self._said = self._clock()
-        print_json({**data, "job_id": self._job_id})
+        print_json({**data, "job_id": self._job_id, "version": LINES_VERSION})
 
 
 class PlainReporter(Reporter):

@@ -12,6 +12,7 @@ from .options import (
     change_options,
     download_option,
     inputs_option,
+    json_schema_option,
     no_wait_option,
     open_option,
     output_option,
@@ -68,6 +69,7 @@ __all__ = ["run"]
 @click.option(
     "--json", "json_lines", is_flag=True, help="Print events and the result as JSON lines."
 )
+@json_schema_option
 @quiet_option
 @preview_option
 @open_option

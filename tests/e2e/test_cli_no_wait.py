@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from commands import Commands
+from json_lines import check_lines
 
 SLOW = {
     "1": {
@@ -54,7 +55,7 @@ def slow(tmp_path: Path) -> Path:
 
 
 def lines_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return check_lines(done.stdout.splitlines())
 
 
 @pytest.mark.parametrize("target", ["", "sandbox"], ids=["a ComfyUI", "the sandbox"])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from commands import Commands
+from json_lines import check_lines
 
 from comfy_remote.version import __version__
 
@@ -39,7 +40,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 
 def lines_of(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
+    return check_lines(text.splitlines())
 
 
 def read_until(process: subprocess.Popen[str], wanted: Callable[[dict], bool]) -> list[dict]:
@@ -152,11 +153,13 @@ def test_json_lines(cli: Cli, sandbox_url: str) -> None:
         *("--set", "Save collage.filename_prefix=other/collage"),
     )
     assert done.returncode == 0, done.stderr
-    lines = lines_of(done.stdout)
+    # On a busy machine, the file that it loads takes a second to be sent.
+    lines = [line for line in lines_of(done.stdout) if line["event"] != "sending"]
     assert lines[0] == {
         "event": "submitted",
         "target": sandbox_url,
         "job_id": lines[0]["job_id"],
+        "version": 1,
     }
     assert {line["job_id"] for line in lines} == {lines[0]["job_id"]}
     assert lines[-2]["event"] == "finished"

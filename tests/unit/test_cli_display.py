@@ -305,7 +305,7 @@ def test_a_program_that_reads_lines_hears_that_time_passes(
         reporter.waiting()
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["event"] for line in lines] == ["submitted", "waiting"]
-    assert lines[1] == {"event": "waiting", "seconds": 79.0, "job_id": "1"}
+    assert lines[1] == {"event": "waiting", "seconds": 79.0, "job_id": "1", "version": 1}
 
 
 @pytest.mark.parametrize("reporter", [JsonReporter, PlainReporter])
@@ -323,7 +323,7 @@ def test_where_nobody_watches_what_is_sent_is_a_line_now_and_then(
     if reporter is JsonReporter:
         assert len(lines) == 29
         first = {"event": "sending", "sent": 2_000_000, "total": 60_000_000, "job_id": None}
-        assert json.loads(lines[0]) == first
+        assert json.loads(lines[0]) == {**first, "version": 1}
     else:
         assert lines == [f"Sent {n} MB of 60.0 MB of input files." for n in ("20.0", "40.0")]
 
