@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..targets.pod import Pod
+    from ..targets.runpod.pods import Pod
     from ..wire.runpod_endpoints import RestEndpoint
     from .adding import NewTarget
 
@@ -137,8 +137,8 @@ def _of_account(key: str | None) -> tuple[str, str]:
 
     from ..errors import ConfigurationError
     from ..secrets import secret
-    from ..targets.pod import account_pods
     from ..targets.runpod.account import account_endpoints
+    from ..targets.runpod.pods import account_pods
     from .console import say
     from .interrupt import run_interruptible
 

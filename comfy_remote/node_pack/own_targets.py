@@ -23,8 +23,8 @@ from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.doctor import Finding, examine
 from ..secrets import SECRETS, secret
 from ..targets.kinds import secret_variables
-from ..targets.pod import account_pods
 from ..targets.runpod.account import account_endpoints
+from ..targets.runpod.pods import account_pods
 from ..types import JsonValue
 from .advice import for_page
 from .target_form import ACCOUNT_KEY, FilledIn, TargetForm

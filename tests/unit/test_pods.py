@@ -14,7 +14,8 @@ from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import AuthenticationError, ConfigurationError, TargetError
-from comfy_remote.targets.pod import Pod, account_pods, chosen_pod_address, find_pod
+from comfy_remote.targets.pod import chosen_pod_address, find_pod
+from comfy_remote.targets.runpod.pods import Pod, account_pods
 
 KEY = "planted-key-51d7e08b42"
 # As in RunPod's documentation of GET /v2/pods, shortened.
