@@ -50,7 +50,7 @@ _log = logging.getLogger("install_custom_nodes")
 
 
 class ListError(ValueError):
-    """A line of the list cannot be used; the message has all of them."""
+    """Lines of the list cannot be used; the message names each, and why."""
 
 
 class RegistryError(Exception):
@@ -115,7 +115,7 @@ def _problem(node: CustomNode, before: Sequence[CustomNode]) -> str | None:
     if not node.by_commit:
         if not node.in_registry:
             where = f"git ls-remote {node.source}"
-            return f"{node.version!r} is no commit: give all 40 digits ({where})"
+            return f"{node.version!r} is not a commit: give all 40 digits ({where})"
         if not _VERSION.fullmatch(node.version):
             return f"{node.version!r} is neither a version nor a commit (all 40 digits)"
     if any(node.name.lower() == other.name.lower() for other in before):
@@ -124,12 +124,12 @@ def _problem(node: CustomNode, before: Sequence[CustomNode]) -> str | None:
 
 
 def install(node: CustomNode, folder: Path, registry: str = REGISTRY) -> None:
-    """Put a pack in place, and install what it needs.
+    """Put a pack into a folder, and install what it needs.
 
     Raises:
         subprocess.CalledProcessError: git, the package installer or its ``install.py`` failed.
         RegistryError: The registry does not have it, or cannot be asked.
-        FileExistsError: It is there already.
+        FileExistsError: The folder has a pack of that name.
     """
     target = folder / node.name
     _log.info("%s at %s", node.name, node.version)
@@ -224,10 +224,10 @@ def _get(url: str, name: str, limit: int) -> bytes:
             content: bytes = response.read(limit + 1)
     except urllib.error.HTTPError as error:
         if error.code == 404:
-            raise RegistryError(f"the registry knows no pack {name}") from error
+            raise RegistryError(f"the registry has no pack {name}") from error
         raise RegistryError(f"{url} was answered with {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise RegistryError(f"{url} cannot be had: {error}") from error
+        raise RegistryError(f"{url} could not be fetched: {error}") from error
     if len(content) > limit:
         raise RegistryError(f"{url} is larger than {limit} bytes")
     return content
@@ -243,7 +243,7 @@ def _unpack(content: bytes, target: Path) -> None:
         # Encrypted, cut, compressed in a way that Python does not know, two entries in one place:
         # each raises its own kind of error.
         raise RegistryError(
-            f"what the registry has of {target.name} is no archive that can be unpacked: {error}"
+            f"the registry's archive of {target.name} cannot be unpacked: {error}"
         ) from error
     if size > _LARGEST_PACK:
         raise RegistryError(f"{target.name} is larger than {_LARGEST_PACK} bytes")

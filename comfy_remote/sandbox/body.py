@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from aiohttp import web
 from pydantic import JsonValue
 
-__all__ = ["Trouble", "posted", "posted_object"]
+__all__ = ["Trouble", "posted", "posted_keys", "posted_object"]
 
 
 class Trouble(web.HTTPInternalServerError):
@@ -18,7 +16,7 @@ class Trouble(web.HTTPInternalServerError):
 
 
 async def posted(request: web.Request) -> JsonValue:
-    """The body, whatever JSON it is. Raises `Trouble` if it is none."""
+    """The body, whatever JSON it is. Raises `Trouble` if it is not JSON."""
     try:
         body: JsonValue = await request.json()
     except ValueError:
@@ -26,11 +24,19 @@ async def posted(request: web.Request) -> JsonValue:
     return body
 
 
-async def posted_object(request: web.Request) -> Mapping[str, JsonValue]:
-    """The body's keys: none if it is a list or a text. Raises `Trouble` for any other JSON."""
+async def posted_object(request: web.Request) -> dict[str, JsonValue]:
+    """The body, a JSON object. Raises `Trouble` if it is not."""
     body = await posted(request)
-    if isinstance(body, dict):
-        return body
-    if isinstance(body, list | str):  # which ComfyUI looks for keys in, and finds none
+    if not isinstance(body, dict):
+        raise Trouble
+    return body
+
+
+async def posted_keys(request: web.Request) -> dict[str, JsonValue]:
+    """The same, but empty for a list or a text: ComfyUI looks for keys in it, and finds none."""
+    body = await posted(request)
+    if isinstance(body, list | str):
         return {}
-    raise Trouble
+    if not isinstance(body, dict):
+        raise Trouble
+    return body

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import JsonValue
 
 from ..media.files import write_whole
-from .body import Trouble, posted
+from .body import posted, posted_object
 from .engine import ENGINE
 
 __all__ = ["routes", "user_folder"]
@@ -93,10 +93,7 @@ async def get_setting(request: web.Request) -> web.Response:
 @routes.post("/settings")
 async def post_settings(request: web.Request) -> web.Response:
     """Change some settings."""
-    changes = await posted(request)
-    if not isinstance(changes, dict):
-        raise Trouble
-    await _save(request, changes)
+    await _save(request, await posted_object(request))
     return web.Response()
 
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from ..version import __version__
 from ..workflow.check.rules import node_error
 from ..workflow.prompt import Prompt
-from .body import Trouble, posted, posted_object
+from .body import Trouble, posted_keys, posted_object
 from .engine import ENGINE
 from .nodes import NODES
 from .prompt_queue import QueuedPrompt
@@ -37,7 +37,7 @@ routes = web.RouteTableDef()
 async def post_prompt(request: web.Request) -> web.Response:
     """Check a prompt and queue it."""
     engine = request.app[ENGINE]
-    body = dict(await posted_object(request))
+    body = await posted_keys(request)
     number = _number(body, engine.queue.next_number)
     if "prompt" not in body:
         return _refused("no_prompt", "No prompt provided", "No prompt provided")
@@ -133,9 +133,7 @@ async def post_history(request: web.Request) -> web.Response:
 @routes.post("/interrupt")
 async def post_interrupt(request: web.Request) -> web.Response:
     """Stop what runs; with ``{"prompt_id"}``, only if it is that prompt."""
-    body = await posted(request) if await _is_json(request) else {}
-    if not isinstance(body, dict):
-        raise Trouble
+    body = await posted_object(request) if await _is_json(request) else {}
     prompt_id = body.get("prompt_id")
     request.app[ENGINE].queue.interrupt_running(str(prompt_id) if prompt_id else None)
     return web.Response()
@@ -144,10 +142,7 @@ async def post_interrupt(request: web.Request) -> web.Response:
 @routes.post("/free")
 async def post_free(request: web.Request) -> web.Response:
     """``{"free_memory": true}`` forgets the results of earlier prompts."""
-    body = await posted(request)
-    if not isinstance(body, dict):
-        raise Trouble
-    if body.get("free_memory"):
+    if (await posted_object(request)).get("free_memory"):
         request.app[ENGINE].queue.forget_results()
     return web.Response()
 
@@ -225,7 +220,7 @@ def _refused(kind: str, message: str, details: str) -> web.Response:
 async def _clear_or_delete(
     request: web.Request, clear: Callable[[], None], delete: Callable[[Sequence[object]], None]
 ) -> web.Response:
-    body = await posted_object(request)
+    body = await posted_keys(request)
     if body.get("clear"):
         clear()
     ids = body.get("delete", [])

@@ -258,12 +258,12 @@ def test_a_custom_node_of_the_registry_is_installed_at_a_commit(
     [
         ("thing@9.9.9", "the registry has no thing 9.9.9; it offers 1.2.0"),
         ("thing@1.3.0", "the registry says of thing 1.3.0: NodeVersionStatusFlagged"),
-        ("thing@1.4.0", "is no archive"),
-        ("thing@1.5.0", "is no archive that can be unpacked: File"),
-        ("thing@1.6.0", "is no archive that can be unpacked"),
+        ("thing@1.4.0", "cannot be unpacked"),
+        ("thing@1.5.0", "archive of thing cannot be unpacked: File"),
+        ("thing@1.6.0", "cannot be unpacked"),
         ("deep@1.0.0", "the registry's answer about deep cannot be read"),
-        ("rude@1.0.0", "cannot be had"),
-        ("nothing@1.0.0", "the registry knows no pack nothing"),
+        ("rude@1.0.0", "could not be fetched"),
+        ("nothing@1.0.0", "the registry has no pack nothing"),
     ],
 )
 def test_what_the_registry_does_not_have_stops_the_build(
@@ -296,9 +296,9 @@ def test_a_commit_that_is_not_there_stops_the_build(tmp_path: Path, repository: 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("https://example.org/o/n@main", "'main' is no commit"),
-        ("https://example.org/o/n@v1.2.3", "'v1.2.3' is no commit"),
-        ("https://example.org/o/n@abcdef1", "'abcdef1' is no commit"),
+        ("https://example.org/o/n@main", "'main' is not a commit"),
+        ("https://example.org/o/n@v1.2.3", "'v1.2.3' is not a commit"),
+        ("https://example.org/o/n@abcdef1", "'abcdef1' is not a commit"),
         ("https://example.org/o/n", "give https://"),
         ("n@main", "'main' is neither a version nor a commit"),
         ("n@latest", "'latest' is neither"),

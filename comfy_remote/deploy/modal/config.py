@@ -155,7 +155,7 @@ class ModalConfig(BaseModel):
             name = _PACKAGE.match(package)
             if name is not None and name[0].lower() in _TORCH:
                 raise ValueError(
-                    f"{package!r} cannot be had beside the PyTorch of the image, which belongs to "
+                    f"{package!r} cannot be installed beside the image's PyTorch, which belongs to "
                     "ComfyUI's release; another one can be installed in workflow.py"
                 )
         return packages

@@ -191,10 +191,8 @@ class RunPodKind(EndpointKind):
 
     def address_in(self, typed: str) -> str | None:
         """Also from a URL of RunPod's API or console; the rest of a path, ``?…`` and ``#…`` go."""
-        copied = _COPIED.match(typed)
-        if copied is None:
-            return super().address_in(typed)
-        return f"{self.prefix}{next(filter(None, copied.groups()))}"
+        endpoint = _copied_endpoint(typed)
+        return f"{self.prefix}{endpoint}" if endpoint else super().address_in(typed)
 
     def check(self, endpoint: str) -> None:
         if not endpoint:
@@ -337,8 +335,13 @@ class RunPodKind(EndpointKind):
 def _endpoint_in(environment: Mapping[str, str]) -> str:
     """The id in ``RUNPOD_ENDPOINT_ID``, which may hold a URL that RunPod shows."""
     typed = environment.get(ENDPOINT_VARIABLE, "").strip()
-    copied = _COPIED.match(typed)
-    return next(filter(None, copied.groups())) if copied else typed
+    return _copied_endpoint(typed) or typed
+
+
+def _copied_endpoint(text: str) -> str | None:
+    """The id in a text that RunPod shows; ``None`` in any other."""
+    copied = _COPIED.match(text)
+    return next(filter(None, copied.groups())) if copied else None
 
 
 def _base_url(settings: TargetSettings, environment: Mapping[str, str]) -> str:

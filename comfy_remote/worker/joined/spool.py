@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ...errors import ConfigurationError, LocalStorageError
 from ...media.disk_space import DiskLimits
-from ...media.file_changes import discard, remove_file
+from ...media.file_changes import discard
 from ...media.files import OWN_DATA, copy_whole, storage_errors, sync_folder, write_whole
 from ...media.receive import Received
 from ...media.temporary import ProcessLock
@@ -245,8 +245,7 @@ class Spool:
             for path in [path for path in self._sizes if path.parent == folder]:
                 del self._sizes[path]
         # First what makes it a result: a leftover without it is removed at the next start.
-        with contextlib.suppress(OSError):
-            remove_file(folder / _RESULT, missing_ok=True)
+        discard(folder / _RESULT)
         discard(folder)
 
     def give_up_old(self) -> list[Spooled]:

@@ -7,7 +7,6 @@ another's. Pins are in ``comfy-remote.pins`` in the models folder, one pattern a
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import time
@@ -16,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ...media.file_changes import discard, remove_file
+from ...media.file_changes import discard
 from ...media.files import safe_relative_path, storage_errors, write_whole
 from ...wire.repo_list import ModelLine
 from .folders import OUR_FOLDER
@@ -130,8 +129,7 @@ class Manifest:
 
     def forget(self, entry: Entry) -> None:
         """Remove an entry whose file is no longer ours, or no longer there."""
-        with contextlib.suppress(OSError):
-            remove_file(self._place(entry.path))
+        discard(self._place(entry.path))
         self._known = None
 
     def pinned(self, path: str) -> bool:

@@ -213,7 +213,7 @@ class Planner:
         if found is None:
             raise unavailable(
                 f"What kind of model {line.shown} is, neither its publisher nor its file says.",
-                f"Write its kind before the link: lora {_without_query(line.url)}",
+                f"Write its kind before the link: lora {line.url.partition('?')[0]}",
             )
         return found
 
@@ -263,10 +263,6 @@ def _not_now(location: Location, error: TryAgain) -> ModelUnavailable:
     return unavailable(
         f"{location.shown} cannot be fetched at the moment: {error}.", "Try again later."
     )
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]
 
 
 def _name_of(line: ModelLine, location: Location, found: Answer) -> str:

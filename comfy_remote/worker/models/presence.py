@@ -86,8 +86,7 @@ class Presence:
             if self._users == 0:
                 self._heart.cancel()
                 self._heart = None
-                with contextlib.suppress(OSError):
-                    remove_file(self._mark)
+                discard(self._mark)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -157,8 +156,7 @@ class Presence:
             if self._is_fresh(mark):
                 others.append(_name_in(mark))
             else:
-                with contextlib.suppress(OSError):
-                    remove_file(mark)
+                discard(mark)
         return others
 
     def _is_fresh(self, path: Path) -> bool:
