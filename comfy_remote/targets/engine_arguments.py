@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..types import JsonValue, as_list, mapping
 
@@ -15,6 +15,8 @@ _PASSING = {
     *("--base-directory", "--input-directory", "--output-directory", "--temp-directory"),
     *("--user-directory", "--models-directory", "--extra-model-paths-config", "--database-url"),
     *("--preview-method", "--preview-size", "--dont-print-server", "--max-upload-size"),
+    *("--front-end-version", "--front-end-root", "--tls-keyfile", "--tls-certfile"),
+    *("--enable-cors-header", "--windows-standalone-build"),
 }
 
 
@@ -31,12 +33,22 @@ def path_after(argv: Sequence[str], flag: str) -> Path | None:
 
 
 def lasting_arguments(argv: Sequence[str]) -> list[str]:
-    """The arguments except addresses and folders, in their order."""
+    """The arguments except addresses and folders, in their order.
+
+    Of a path, as a node pack's own argument may be, the last part.
+    """
     lasting: list[str] = []
     skips = False
     for word in argv[1:]:
         if word.startswith("--"):
             skips = word.partition("=")[0] in _PASSING
         if not skips:
-            lasting.append(word)
+            lasting.append(_without_folder(word))
     return lasting
+
+
+def _without_folder(word: str) -> str:
+    flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+        value = PureWindowsPath(value).name
+    return f"{flag}{equals}{value}"

@@ -26,6 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
 _MOST_FILES = 5000
 _LARGEST_CONTENT = 64 * 1024 * 1024  # bytes of a pack's Python files
+_BY_SSH = re.compile(r"git@[A-Za-z0-9.-]+:[A-Za-z0-9][A-Za-z0-9._/-]*")
 _OTHERS = {"__pycache__", "node_modules", "venv"}
 
 
@@ -101,24 +102,26 @@ def _packed(git: Path, ref: str) -> str:
 
 
 def _origin(path: Path) -> str | None:
-    """The address of ``origin``; a login in it is left out."""
+    """The address of ``origin``, without a login; ``None`` for a folder of this machine."""
     section = ""
     for line in _text(_git_folder(path) / "config").splitlines():
         words = line.strip()
         if words.startswith("["):
             section = words
         elif section == '[remote "origin"]' and words.partition("=")[0].strip() == "url":
-            return _without_login(words.partition("=")[2].strip())
+            return _public(words.partition("=")[2].strip())
     return None
 
 
-def _without_login(address: str) -> str | None:
+def _public(address: str) -> str | None:
+    if _BY_SSH.fullmatch(address):
+        return address
     try:
         url = URL(address)
     except ValueError:
         return None
-    if not url.absolute:
-        return address if "@" not in address or address.startswith("git@") else None
+    if url.scheme not in ("https", "http", "ssh", "git") or not url.host:
+        return None
     return str(url.with_user(None).with_query(None).with_fragment(None))
 
 

@@ -64,6 +64,28 @@ def test_the_commit_is_found_however_git_keeps_it(pack: Path, tmp_path: Path) ->
     assert said(pack).commit is None
 
 
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        ("git@github.com:o/ComfyUI-Thing.git", "git@github.com:o/ComfyUI-Thing.git"),
+        ("ssh://git@github.com/o/n", "ssh://github.com/o/n"),
+        ("https://token@github.com/o/n?key=planted#x", "https://github.com/o/n"),
+        ("/home/ann/src/thing", None),
+        ("../thing", None),
+        ("file:///home/ann/src/thing", None),
+        ("C:\\Users\\ann\\thing", None),
+        ("planted@host:o/n", None),
+    ],
+)
+def test_an_address_has_no_login_and_no_folder_of_its_machine(
+    pack: Path, origin: str, url: str | None
+) -> None:
+    git(pack, "config", "remote.origin.url", "X")
+    config = pack / ".git" / "config"
+    config.write_text(config.read_text().replace("url = X", f"url = {origin}"))
+    assert said(pack).url == url
+
+
 def test_a_pack_that_somebody_has_changed_differs(pack: Path) -> None:
     before = said(pack)
     (pack / "nodes.py").write_text("x = 1\n")
@@ -150,3 +172,10 @@ def test_arguments_that_change_no_result_are_left_out() -> None:
         *("--fast", "fp16_accumulation", "autotune"),
     ]
     assert lasting_arguments(arguments_of({})) == []
+    paths = ("--front-end-root", "/home/ann/page", "--a-packs-file=/home/ann/a.txt", "--cpu")
+    assert lasting_arguments(arguments_of(stats("main.py", *paths))) == [
+        "--a-packs-file=a.txt",
+        "--cpu",
+    ]
+    windows = stats("main.py", "--a-packs-file", "C:\\Users\\ann\\a.txt", "--b", "a/b")
+    assert lasting_arguments(arguments_of(windows)) == ["--a-packs-file", "a.txt", "--b", "a/b"]
