@@ -24,7 +24,14 @@ from ..workflow.graph import output_nodes
 from ..workflow.prompt import Prompt
 from .engine_arguments import arguments_of, path_after
 
-__all__ = ["EngineFolders", "NodeTimes", "folders_in", "unlisted_files", "with_unlisted"]
+__all__ = [
+    "EngineFolders",
+    "NodeTimes",
+    "files_since",
+    "folders_in",
+    "unlisted_files",
+    "with_unlisted",
+]
 
 # The times of files come from the kernel's coarse clock, which may be this far behind.
 _CLOCK_TICK = 0.05
@@ -158,6 +165,17 @@ def unlisted_files(
         owner = silent[0] if len(silent) == 1 else running if running in prompt else None
         found.append(_output(owner, subfolder, relative.name))
     return sorted(found, key=lambda one: (one.subfolder, one.filename))[:_MOST_FILES]
+
+
+def files_since(folders: EngineFolders, since: float) -> list[tuple[str, str, str]]:
+    """What was written into ``output`` and ``temp`` since then: folder, subfolder and name of each.
+    Blocking.
+    """
+    return [
+        (name, subfolder_of(path.relative_to(folder)), path.name)
+        for name, folder in (("output", folders.output), ("temp", folders.temp))
+        for path, _ in _new_files(folder, since - _CLOCK_TICK)
+    ]
 
 
 def _silent_ends(prompt: Prompt, listed: Iterable[RemoteOutput]) -> list[str]:

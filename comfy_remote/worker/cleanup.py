@@ -22,7 +22,7 @@ from pydantic import JsonValue
 from ..aio import in_thread
 from ..media.file_changes import remove_file
 from ..outputs import RemoteOutput
-from ..targets.engine_files import EngineFolders
+from ..targets.engine_files import EngineFolders, files_since
 from ..workflow.graph import linked_node
 from ..workflow.prompt import Prompt, with_inputs
 
@@ -74,6 +74,17 @@ class Cleaner:
         self.run_again(prompt, outputs)
         if files or inputs:
             await in_thread(_remove, folders, [*files, *inputs], since)
+
+    async def remove_rest(
+        self, folders: EngineFolders, uploaded: Iterable[str], since: float
+    ) -> None:
+        """Remove what a job that was stopped has written, whether a node has listed it or not."""
+
+        def remove() -> None:
+            inputs = [("input", *name.rpartition("/")[::2]) for name in uploaded]
+            _remove(folders, [*files_since(folders, since), *inputs], since)
+
+        await in_thread(remove)
 
     def run_again(self, prompt: Prompt, outputs: Sequence[RemoteOutput]) -> None:
         """Have the nodes that made these outputs run again in later jobs."""

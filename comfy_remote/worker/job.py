@@ -221,6 +221,7 @@ class _Attempt:
         may_repeat: Whether there will be another attempt if that can help.
         run: On the engine; ``None`` until it begins.
         prompt_id: The engine's.
+        cleaned: Whether its files in the engine's folders have been removed, all of them.
     """
 
     job: WorkflowJob
@@ -232,6 +233,7 @@ class _Attempt:
     names: UsersNames = field(default_factory=lambda: UsersNames({}))
     run: EngineRun | None = None
     prompt_id: str = ""
+    cleaned: bool = False
 
     def __post_init__(self) -> None:
         self.parts = self.job.parts
@@ -322,6 +324,7 @@ class _Attempt:
                 return await self._answer(result, run, engine_of(stats), request)
             finally:
                 await removing
+                self.cleaned = True
 
     async def _ran(self, run: EngineRun, request: RunRequest, lacking: LackingModels) -> RunResult:
         """The run's result; its errors say which models could not be fetched."""
@@ -354,8 +357,17 @@ class _Attempt:
             )
 
     async def be_forgotten(self) -> None:
-        """Take it out of the history of an engine that was started here."""
+        """Take it out of the history of an engine that was started here; remove what it left."""
         engine, settings = self.parts.engine, self.parts.settings
+        run = self.run
+        if (
+            run is not None
+            and run.folders is not None
+            and not (self.cleaned or settings.keep_outputs)
+        ):
+            # It was stopped, and may have written more until it ended; or its clean-up was.
+            uploaded = [*run.target.uploaded.values()]
+            await self.parts.cleaner.remove_rest(run.folders, uploaded, run.started)
         ours = engine.pid is not None and engine.alive and not settings.keep_outputs
         if self.run is not None and ours:
             await at_most(settings.engine_patience, self._forget(), "forget the job")

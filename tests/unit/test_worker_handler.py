@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from comfy_remote.errors import (
     WorkflowInvalid,
 )
 from comfy_remote.events import Finished, JobState, Log, Preview, Progress, Queued, Started
+from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.targets.runpod.status import StatusReader
 from comfy_remote.wire.answer import Answer
 from comfy_remote.wire.runpod import JobStatus, error_from_runpod
@@ -188,6 +190,58 @@ async def test_an_answer_does_not_wait_for_cleaning_up_and_the_next_job_does() -
     assert target.forgotten[:1] == first
     await handler.close()
     assert target.forgotten == [run.job_id for run in target.requests]
+
+
+class Writes(EngineTarget):
+    """An engine of ours, whose runs write files that no node has listed yet."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__([Started(), 30.0])
+        self.base = base
+        self.stats = {"system": {"argv": [str(base / "main.py")]}}
+        for folder in ("input", "output", "temp"):
+            (base / folder).mkdir(parents=True)
+        (base / "output" / "older.png").write_bytes(b"somebody put it there")
+        os.utime(base / "output" / "older.png", (1e9, 1e9))
+
+    def place_inputs_in(self, folder: Path) -> None:
+        assert folder == self.base / "input"
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        (self.base / "output" / "sub").mkdir(exist_ok=True)
+        (self.base / "output" / "sub" / "a.png").write_bytes(b"a secret")
+        return await super().submit(request)
+
+    async def holds(self, prompt_id: str) -> bool:
+        # The node that ran when it was stopped still writes its file.
+        (self.base / "output" / "late.png").write_bytes(b"a secret")
+        (self.base / "temp" / "late.png").write_bytes(b"a secret")
+        return False
+
+    @property
+    def left(self) -> set[str]:
+        files = [path for path in self.base.rglob("*") if path.is_file()]
+        return {path.relative_to(self.base).as_posix() for path in files}
+
+
+@pytest.mark.parametrize("stops", [1, 2, 3])
+async def test_the_next_job_finds_no_file_of_one_that_was_stopped(
+    tmp_path: Path, stops: int
+) -> None:
+    """However often it was stopped, and whatever the engine wrote until it ended."""
+    target, engine = Writes(tmp_path / "ComfyUI"), FakeEngine()
+    engine.pid = 1
+    handler = handler_for(target, engine)
+    running = asyncio.create_task(handler("1", OURS, silent))
+    await submitted(target, 1)
+    for _ in range(stops):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await handler.ready()
+    assert target.left == {"output/older.png"}
+    await handler.close()
 
 
 async def test_an_engine_that_answers_nonsense_after_a_stop_fails_no_later_job() -> None:
