@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "fits",
     "is_interactive",
+    "json_text",
     "print_json",
     "print_table",
     "printable",
@@ -60,14 +61,19 @@ def _worded(text: str) -> str:
 
 
 def print_json(data: Mapping[str, object]) -> None:
-    """One JSON object, a line on standard output, without secrets; advice names our flags.
+    """One JSON object, a line on standard output: `json_text`. Flushed, for readers of a pipe."""
+    print(json_text(data), flush=True)
 
-    ASCII, whatever the console's encoding; flushed, for readers of a pipe.
+
+def json_text(data: Mapping[str, object]) -> str:
+    """One JSON object in a line, without secrets; advice names our flags.
+
+    ASCII, whatever the console's encoding.
     """
     from .advice import for_terminal
 
     worded = with_texts(cast("JsonValue", dict(data)), for_terminal)
-    print(redact(json.dumps(worded)), flush=True)
+    return redact(json.dumps(worded))
 
 
 def print_table(

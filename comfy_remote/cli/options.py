@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,7 @@ __all__ = [
     "json_schema_option",
     "make_reporter",
     "no_wait_option",
+    "notify_option",
     "open_option",
     "output_option",
     "own_folder",
@@ -118,6 +119,13 @@ no_wait_option = click.option(
     default=True,
     help="End once the target has the job, and print its id alone. `jobs resume` fetches the "
     "outputs later.",
+)
+notify_option = click.option(
+    "--notify",
+    multiple=True,
+    metavar="desktop|COMMAND|URL",
+    help="Say at the end how it ended: on the desktop, by a command (as in 'ntfy publish me "
+    "{message}'), or to a webhook. May be repeated.",
 )
 
 endpoint_option = click.option(
@@ -404,12 +412,24 @@ def change_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_changes
 
 
-def make_reporter(*, json_lines: bool, preview: bool, quiet: bool = False) -> Reporter:
+def make_reporter(
+    *, json_lines: bool, preview: bool, quiet: bool = False, notify: Sequence[str] = ()
+) -> Reporter:
     """JSON if it is wanted, a live display at a terminal, else plain lines.
 
     Args:
         quiet: Only what came of it, in any of these.
+        notify: The values of ``--notify``.
+
+    Raises:
+        ConfigurationError: One of them cannot work.
     """
+    if notify:
+        from .notify import NotifyingReporter, way_of
+
+        ways = [way_of(text) for text in notify]
+        inner = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet)
+        return NotifyingReporter(inner, ways)
     import logging
 
     from .console import is_interactive

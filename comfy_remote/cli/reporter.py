@@ -31,6 +31,7 @@ __all__ = [
     "ListedOutput",
     "Outputs",
     "Pace",
+    "PassingReporter",
     "PlainReporter",
     "QuietReporter",
     "Reporter",
@@ -120,6 +121,61 @@ class Reporter:
         return None
 
 
+class PassingReporter(Reporter):
+    """Passes each step on to another reporter."""
+
+    def __init__(self, inner: Reporter) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Self:
+        self._inner.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inner.__exit__(*exc_info)
+
+    def note(self, message: str) -> None:
+        self._inner.note(message)
+
+    def connecting(self, target: str) -> None:
+        self._inner.connecting(target)
+
+    def sending(self, sent: int, total: int) -> None:
+        self._inner.sending(sent, total)
+
+    def following(self, job_id: str, target: str, prompt: Prompt) -> None:
+        self._inner.following(job_id, target, prompt)
+
+    def left(self, job_id: str) -> None:
+        self._inner.left(job_id)
+
+    def event(self, event: Event) -> None:
+        self._inner.event(event)
+
+    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
+        self._inner.fetching(outputs)
+
+    def received(self, size: int) -> None:
+        self._inner.received(size)
+
+    def done(
+        self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
+    ) -> None:
+        self._inner.done(outputs, seconds, problems)
+
+    def partial(self, outputs: Sequence[SavedOutput]) -> None:
+        self._inner.partial(outputs)
+
+    def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
+        self._inner.failed(error, job_id, resumable=resumable)
+
+    def waiting(self) -> None:
+        self._inner.waiting()
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        return self._inner.choose(question, options)
+
+
 class Pace:
     """Says when so many seconds have passed since it said so last."""
 
@@ -147,6 +203,7 @@ class JsonReporter(Reporter):
     Args:
         clock: Gives seconds, as `time.monotonic` does.
         quiet: Only the lines that say where the job is and how it ended.
+        write: Takes each line, instead of standard output.
     """
 
     def __init__(
@@ -155,11 +212,13 @@ class JsonReporter(Reporter):
         *,
         previews: bool = True,
         quiet: bool = False,
+        write: Callable[[Mapping[str, object]], None] = print_json,
     ) -> None:
         self._clock = clock
         self._began = self._said = clock()
         self._previews = previews
         self._quiet = quiet
+        self._write = write
         self._job_id: str | None = None
         self._target: str | None = None
         self._sending = Pace(_SENT_EVERY)
@@ -217,7 +276,7 @@ class JsonReporter(Reporter):
 
     def _print(self, data: Mapping[str, object]) -> None:
         self._said = self._clock()
-        print_json({**data, "job_id": self._job_id, "version": LINES_VERSION})
+        self._write({**data, "job_id": self._job_id, "version": LINES_VERSION})
 
 
 class PlainReporter(Reporter):

@@ -14,6 +14,7 @@ from .options import (
     inputs_option,
     json_schema_option,
     no_wait_option,
+    notify_option,
     open_option,
     output_option,
     preview_option,
@@ -71,6 +72,7 @@ __all__ = ["run"]
 )
 @json_schema_option
 @quiet_option
+@notify_option
 @preview_option
 @open_option
 def run(
@@ -88,6 +90,7 @@ def run(
     log_folder: Path | None,
     json_lines: bool,
     quiet: bool,
+    notify: tuple[str, ...],
     preview: bool,
     open_it: bool,
 ) -> None:
@@ -110,9 +113,12 @@ def run(
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow
 
-    if open_it and not wait:
-        raise click.UsageError("--open needs outputs, which --no-wait does not wait for.")
+    if not wait and (open_it or notify):
+        raise click.UsageError(
+            "--open and --notify need the end, which --no-wait does not wait for."
+        )
 
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
     plan = RunPlan(
         workflow,
         on,
@@ -129,4 +135,4 @@ def run(
         with_repo_list=with_repo_list,
         wait=wait,
     )
-    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview, quiet=quiet))
+    run_workflow(plan, reporter)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..clean import clean, one_line
 from ..errors import ComfyRemoteError
@@ -22,7 +21,7 @@ from ..jobs.record import SavedOutput
 from ..media.file_changes import remove_file, replace_file
 from ..media.files import safe_relative_path, storage_errors
 from ..net.address import shown
-from ..outputs import OutputProblem, RemoteOutput
+from ..outputs import OutputProblem
 from ..secrets import redact
 from ..targets.base import Capabilities
 from ..types import JsonValue, with_texts
@@ -31,10 +30,7 @@ from ..workflow.prompt import Prompt
 from .advice import for_terminal
 from .console import resume_command
 from .errors import explain
-from .reporter import ListedOutput, Outputs, Reporter, node_label
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from .reporter import ListedOutput, Outputs, PassingReporter, Reporter, node_label
 
 __all__ = ["LoggedReporter", "RunLog"]
 
@@ -188,20 +184,16 @@ class RunLog:
             self._broken = True
 
 
-class LoggedReporter(Reporter):
+class LoggedReporter(PassingReporter):
     """Passes each step on to another reporter, and writes it to the log."""
 
     def __init__(self, inner: Reporter, log: RunLog) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._log = log
-
-    def __enter__(self) -> Self:
-        self._inner.__enter__()
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._log.close()
-        self._inner.__exit__(*exc_info)
+        super().__exit__(*exc_info)
 
     def note(self, message: str) -> None:
         self._log.line(message)
@@ -212,9 +204,6 @@ class LoggedReporter(Reporter):
         self._log.target(target)
         self._log.line(f"Connecting to {shown(target)}")
         self._inner.connecting(target)
-
-    def sending(self, sent: int, total: int) -> None:
-        self._inner.sending(sent, total)
 
     def following(self, job_id: str, target: str, prompt: Prompt) -> None:
         self._log.phase("queue")
@@ -249,12 +238,6 @@ class LoggedReporter(Reporter):
                 self._log.facts["details"] = event.details
         self._inner.event(event)
 
-    def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        self._inner.fetching(outputs)
-
-    def received(self, size: int) -> None:
-        self._inner.received(size)
-
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
@@ -284,12 +267,6 @@ class LoggedReporter(Reporter):
         # First, so that the error and what to do about it stand last.
         self._inner.note(f"Log: {self._log.path}")
         self._inner.failed(error, job_id, resumable=resumable)
-
-    def waiting(self) -> None:
-        self._inner.waiting()
-
-    def choose(self, question: str, options: Sequence[str]) -> int | None:
-        return self._inner.choose(question, options)
 
 
 def _described(output: SavedOutput | ListedOutput) -> dict[str, JsonValue]:

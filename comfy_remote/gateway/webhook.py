@@ -81,7 +81,7 @@ async def deliver(
     message_id: str = "",
     key: bytes | None = None,
 ) -> bool:
-    """POST ``body`` (what ``/status`` answers) until it is answered by 200, three times at most.
+    """POST ``body`` (what ``/status`` answers) until it is accepted (2xx), three times at most.
 
     Redirects are not followed. What fails is logged, not raised: nobody waits for it.
     ``True`` if it was accepted.
@@ -112,7 +112,7 @@ async def deliver(
             except NETWORK_ERRORS as error:
                 _log.warning("A webhook could not be sent: %s.", type(error).__name__)
                 continue
-            if status == 200:
+            if 200 <= status < 300:
                 return True
             _log.warning("A webhook was answered with HTTP %d.", status)
     return False

@@ -107,7 +107,7 @@ def test_pictures_that_are_only_sent_would_be_lost(cli: Cli, sandbox_url: str) -
 def test_there_is_nothing_to_open_yet(cli: Cli, arguments: tuple[str, ...]) -> None:
     done = cli(*arguments, "--no-wait", "--open")
     assert done.returncode == 2
-    assert "--no-wait does not wait" in done.stderr
+    assert "--no-wait does not wait for" in done.stderr
 
 
 def test_a_quiet_run_prints_the_places_of_its_outputs(

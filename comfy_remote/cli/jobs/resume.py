@@ -9,6 +9,7 @@ import click
 
 from ..options import (
     json_option,
+    notify_option,
     preview_option,
     quiet_option,
     target_option,
@@ -37,6 +38,7 @@ __all__ = ["resume"]
 @timeout_option
 @json_option
 @quiet_option
+@notify_option
 @preview_option
 def resume(
     job: str,
@@ -45,6 +47,7 @@ def resume(
     timeout: float | None,
     json_lines: bool,
     quiet: bool,
+    notify: tuple[str, ...],
     preview: bool,
 ) -> None:
     """Follow a job again and fetch its outputs.
@@ -76,7 +79,7 @@ def resume(
     if output is None and wanted is None:
         own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or wanted or Path("output")).expanduser().absolute()
-    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet)
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
 
     async def followed(again: Job, entry: JobEntry, on_interrupt: OnInterrupt) -> None:
         reporter.following(entry.id, entry.target, entry.prompt)

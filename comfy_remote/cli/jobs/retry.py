@@ -9,6 +9,7 @@ import click
 from ..options import (
     json_option,
     no_wait_option,
+    notify_option,
     open_option,
     preview_option,
     quiet_option,
@@ -34,6 +35,7 @@ __all__ = ["retry"]
 @no_wait_option
 @json_option
 @quiet_option
+@notify_option
 @preview_option
 @open_option
 def retry(
@@ -44,6 +46,7 @@ def retry(
     wait: bool,
     json_lines: bool,
     quiet: bool,
+    notify: tuple[str, ...],
     preview: bool,
     open_it: bool,
 ) -> None:
@@ -68,8 +71,10 @@ def retry(
     from ..open_file import open_first
     from ..options import make_reporter, own_folder
 
-    if open_it and not wait:
-        raise click.UsageError("--open needs outputs, which --no-wait does not wait for.")
+    if not wait and (open_it or notify):
+        raise click.UsageError(
+            "--open and --notify need the end, which --no-wait does not wait for."
+        )
     began = time.monotonic()
     with Record() as record:
         entry = record.get(job)
@@ -77,7 +82,7 @@ def retry(
         own_folder(Path("output"), "If that is meant, say so: -o output")
     folder = (output or entry.folder or Path("output")).expanduser().absolute()
     job_id = new_job_id()
-    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet)
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
 
     async def whole(record: Record) -> None:
         kind = kind_of(entry.target)
