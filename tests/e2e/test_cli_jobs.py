@@ -184,6 +184,21 @@ def test_sigterm_ends_it_and_stops_no_job(cli: Cli, sandbox_url: str, command: s
     assert cli("jobs", "cancel", job_id).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["wait", "watch"])
+def test_a_job_that_is_forgotten_meanwhile_ends_nothing(
+    cli: Cli, sandbox_url: str, command: str
+) -> None:
+    stays = left_running(cli, slow(cli.folder, 40, "stays"), sandbox_url)
+    goes = left_running(cli, slow(cli.folder, 1, "goes"), sandbox_url, at="queued")
+    words = (goes, stays) if command == "wait" else ()
+    process = cli.start("main", "jobs", command, *words)
+    time.sleep(1.5)
+    assert cli("jobs", "rm", goes, "--force").returncode == 0
+    said, _ = process.communicate(timeout=60)
+    last = [line.split()[:2] for line in said.splitlines() if stays in line][-1]
+    assert last == [stays, "succeeded"], said
+
+
 def test_what_is_owed_is_not_forgotten(cli: Cli, sandbox_url: str) -> None:
     cli("run", inverted(cli.folder), "--on", sandbox_url, "-o", "out")
     owed = left_running(cli, slow(cli.folder, 5), sandbox_url)
@@ -193,7 +208,8 @@ def test_what_is_owed_is_not_forgotten(cli: Cli, sandbox_url: str) -> None:
     assert "1 job would be removed" in cli("jobs", "prune", "--keep", "0", "--dry-run").stderr
     assert "Removed 1 job" in cli("jobs", "prune", "--older-than", "0s").stderr
     assert [one["job_id"] for one in lines_of(cli("jobs", "list", "--json"))] == [owed]
-    assert "Removed 1 job" in cli("jobs", "rm", owed, "--force").stderr
+    assert cli("jobs", "prune", "--keep", "9" * 30).returncode == 2
+    assert "Removed 1 job " in cli("jobs", "rm", owed, owed[:8], "--force").stderr
     assert lines_of(cli("jobs", "list", "--json")) == []
     assert list((cli.folder / "out").glob("*.png")), "files stay"
 
@@ -210,6 +226,7 @@ def test_only_some_are_listed(cli: Cli, sandbox_url: str) -> None:
     assert listed("--state", "failed") == ["slow.json"]
     assert listed("--state", "failed", "--state", "succeeded", "--limit", "1") == ["slow.json"]
     assert listed("--on", sandbox_url) == ["inverted.json"]
+    assert listed("--on", f"{sandbox_url}/?a=b#c") == ["inverted.json"]
     assert listed("--text", "INVERTED") == ["inverted.json"]
     assert listed("--text", "Could Not Be Reached") == ["slow.json"]
     assert listed("--since", "1h") == ["slow.json", "inverted.json"]

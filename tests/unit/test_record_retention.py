@@ -139,5 +139,10 @@ def test_a_filter_takes_text_as_it_is(record: Record) -> None:
     add(record, "a%b_c", JobState.FAILED)
     record.state("a%b_c", JobState.FAILED, ExecutionFailed("Node 3 FAILED: 100%"))
     add(record, "other", JobState.SUCCEEDED)
+    add(record, "third", JobState.FAILED)
+    record.state("third", JobState.FAILED, ExecutionFailed('No "Größe" at C:\\x'))
+    for text in ("größe", "GRößE", '"Größe"', "C:\\x"):
+        assert [one.id for one in record.newest(9, JobFilter(text=text))] == ["third"], text
+    record.remove(["third"])
     for text, found in (("100%", 1), ("failed: 1", 1), ("%", 1), ("x.json", 2), ("' OR 1", 0)):
         assert len(record.newest(9, JobFilter(text=text))) == found, text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import job_arguments, to_target_option
+from .options import job_arguments, jobs_named, to_target_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def cancel(job_ids: tuple[str, ...], everything: bool, on: str | None) -> None:
             open_states = [state for state in JobState if not state.final]
             entries = record.newest(_MOST, JobFilter(open_states, on))
         else:
-            entries = [record.get(job_id) for job_id in dict.fromkeys(job_ids)]
+            entries = jobs_named(record, job_ids)
         for entry in entries:
             if entry.state.final:
                 say(f"Job {entry.id} had ended already: {entry.state.value}.")

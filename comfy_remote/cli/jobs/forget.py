@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import age as length
-from .options import job_arguments
+from .options import job_arguments, jobs_named
 
 __all__ = ["prune", "rm"]
 
@@ -26,7 +26,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
     from ..console import say
 
     with Record() as record:
-        entries = [record.get(job_id) for job_id in dict.fromkeys(job_ids)]
+        entries = jobs_named(record, job_ids)
         for entry in entries:
             if entry.owed and not force:
                 owed = "has not ended" if not entry.state.final else "has outputs to be fetched"
@@ -48,7 +48,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
     help="Those that changed last before then: 12h, 30d, 8w.",
 )
 @click.option(
-    "--keep", metavar="N", type=click.IntRange(min=0), help="All but the newest N of all jobs."
+    "--keep", metavar="N", type=click.IntRange(0, 2**40), help="All but the newest N of all jobs."
 )
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 def prune(age: float | None, keep: int | None, dry_run: bool) -> None:

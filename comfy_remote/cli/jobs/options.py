@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ..options import complete_job
 
-__all__ = ["age", "job_argument", "job_arguments", "offline_option", "since", "to_target_option"]
+if TYPE_CHECKING:
+    from ...jobs.record import JobEntry, Record
+
+__all__ = [
+    "age",
+    "job_argument",
+    "job_arguments",
+    "jobs_named",
+    "offline_option",
+    "since",
+    "to_target_option",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -46,6 +57,12 @@ def since(_context: click.Context, _option: click.Parameter, value: str | None) 
         ) from None
 
 
+def _typed(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from ...targets.kinds import typed_target
+
+    return None if value is None else typed_target(value)
+
+
 def _seconds(text: str) -> float | None:
     found = _AGE.fullmatch(text)
     return None if found is None else float(found[1]) * _UNITS[found[2]]
@@ -58,8 +75,21 @@ offline_option = click.option(
 )
 
 to_target_option = click.option(
-    "--on", "on", metavar="TARGET", help="Only those that were sent to this target."
+    *("--on", "on"),
+    metavar="TARGET",
+    callback=_typed,
+    help="Only those that were sent to this target.",
 )
+
+
+def jobs_named(record: Record, job_ids: Iterable[str]) -> list[JobEntry]:
+    """The jobs that ids, or beginnings of ids, mean: each once.
+
+    Raises:
+        JobNotFound: One means none, or several.
+    """
+    found = (record.get(job_id) for job_id in job_ids)
+    return [*{entry.id: entry for entry in found}.values()]
 
 
 def job_arguments(*, required: bool) -> Callable[[_Command], _Command]:

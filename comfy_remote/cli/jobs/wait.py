@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..options import SECONDS, json_option
-from .options import job_arguments, to_target_option
+from .options import job_arguments, jobs_named, to_target_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def wait(
             open_states = [state for state in JobState if not state.final]
             entries = record.newest(_MOST, JobFilter(open_states, on))
         else:
-            entries = [record.get(job_id) for job_id in dict.fromkeys(job_ids)]
+            entries = jobs_named(record, job_ids)
         try:
             status = run_interruptible(_waited(record, entries, timeout, json_lines=json_lines))
         except asyncio.TimeoutError:
@@ -71,8 +71,10 @@ async def _waited(
     record: Record, entries: Sequence[JobEntry], timeout: float | None, *, json_lines: bool
 ) -> int:
     """Wait for all, side by side; the exit status of the first that ends badly."""
+    from contextlib import suppress
+
     from ...aio import concurrent_map, within
-    from ...errors import ComfyRemoteError
+    from ...errors import ComfyRemoteError, JobNotFound
     from ...jobs.client import resume as take_up
     from ...jobs.status import JobStatus
     from ...targets.opening import reopen
@@ -92,7 +94,8 @@ async def _waited(
                     await job.wait()
             except ComfyRemoteError as error:
                 unknown, worst = error.message, worst or error.exit_status
-            entry = await record.read(record.get, entry.id)
+            with suppress(JobNotFound):  # forgotten meanwhile
+                entry = await record.read(record.get, entry.id)
         if entry.error is not None:
             worst = worst or entry.error.exit_status
         status = JobStatus(entry, "" if entry.state.final else unknown)

@@ -88,12 +88,22 @@ async def _watched(
     seen: list[str] = []
     while True:
         seen = await _all_of(record, on, seen)
-        entries = [await record.read(record.get, job_id) for job_id in seen]
+        entries = [entry for job_id in seen if (entry := await _if_known(record, job_id))]
         jobs = await _asked(record, entries)
         show(jobs)
         if all(job.entry.state.final for job in jobs):
             return
         await asyncio.sleep(_EVERY)
+
+
+async def _if_known(record: Record, job_id: str) -> JobEntry | None:
+    """A job; ``None`` if it was removed from the record meanwhile."""
+    from ...errors import JobNotFound
+
+    try:
+        return await record.read(record.get, job_id)
+    except JobNotFound:
+        return None
 
 
 async def _all_of(record: Record, on: str | None, seen: list[str]) -> list[str]:

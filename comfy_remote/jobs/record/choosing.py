@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -48,9 +49,10 @@ class JobFilter:
             parts.append("created >= ?")
             values.append(self.since)
         if self.text is not None:
-            texts = "lower(id || ' ' || source || ' ' || COALESCE(error, ''))"
-            parts.append(f"instr({texts}, ?) > 0")
-            values.append(self.text.lower())
+            # SQLite's lower() changes A to Z alone, and an error's JSON has other letters as \uXXXX.
+            text = "".join(one.lower() if one.isascii() else one for one in self.text)
+            parts.append("(instr(lower(id || ' ' || source), ?) > 0 OR instr(lower(error), ?) > 0)")
+            values += [text, json.dumps(text)[1:-1].lower()]
         return " AND ".join(parts), values
 
 
