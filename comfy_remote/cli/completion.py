@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shutil
@@ -20,7 +21,10 @@ __all__ = ["completion", "know_powershell"]
 _NAMES = ("comfy-remote", "comfy-run-remote")
 _SHELLS = ("bash", "zsh", "fish", "powershell")
 _BEGIN, _END = "# >>> comfy-remote completion >>>", "# <<< comfy-remote completion <<<"
-_BLOCK = re.compile(rf"\n?{re.escape(_BEGIN)}.*?{re.escape(_END)}\n?", re.DOTALL)
+# One that has lost its last line ends nowhere: what follows it is the user's.
+_BLOCK = re.compile(
+    rf"\n?{re.escape(_BEGIN)}(?:(?!{re.escape(_BEGIN)}).)*?{re.escape(_END)}\n?", re.DOTALL
+)
 
 
 @click.command()
@@ -102,13 +106,26 @@ def _install(shell: str) -> list[Path]:
     with storage_errors(script):
         write_whole(script, f"{_script(shell)}\n".encode())
     with storage_errors(profile):
-        there = profile.read_bytes().decode("utf-8", "surrogateescape") if profile.exists() else ""
-        block = f"\n{_BEGIN}\n{_loading(shell, script)}\n{_END}\n"
-        text = _BLOCK.sub("", there).rstrip("\n") + "\n" + block
-        profile.parent.mkdir(parents=True, exist_ok=True)
-        # Not replaced: it may be a link into somebody's dotfiles, and keeps its mode.
-        profile.write_bytes(text.lstrip("\n").encode("utf-8", "surrogateescape"))
+        _add_to_profile(profile, _loading(shell, script))
     return [script, profile]
+
+
+def _add_to_profile(profile: Path, lines: str) -> None:
+    """Put our lines at the end of a shell's file, in place of those that are there already.
+
+    The file is whole at every moment: without it, a shell may be of no use. It keeps its encoding
+    (Windows PowerShell's may be UTF-16) and its mode; a link into somebody's dotfiles stays one.
+    """
+    from ..media.files import write_whole
+
+    real = Path(os.path.realpath(profile))
+    content = real.read_bytes() if real.exists() else b""
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding, errors = ("utf-16", "surrogatepass") if utf_16 else ("utf-8", "surrogateescape")
+    mine = _BLOCK.sub("", content.decode(encoding, errors)).rstrip("\n")
+    text = f"{mine}\n\n{_BEGIN}\n{lines}\n{_END}\n".lstrip("\n")
+    mode = real.stat().st_mode & 0o777 if real.exists() else 0o644
+    write_whole(real, text.encode(encoding, errors), mode=mode)
 
 
 def _profile_of(shell: str) -> Path:

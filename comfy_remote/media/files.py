@@ -301,19 +301,22 @@ def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> Non
         shutil.copyfile(source, beside)
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file atomically, mode 0600, replacing a file of that name.
+def write_whole(path: Path, content: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
+    """Write a file atomically, replacing a file of that name.
 
     The folders are made when missing, for their owner only.
 
     Args:
         durable: Whether it has to survive a power cut from then on.
+        mode: Of the file; by default, only its owner may read it.
 
     Raises:
         OSError: It cannot be written. Nothing is left.
     """
     with _written_whole(path, durable) as beside:
         beside.write_bytes(content)
+        if mode != 0o600:
+            beside.chmod(mode)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from comfy_remote.cli.completion import completion
+from comfy_remote.errors import LocalStorageError
 
 
 @pytest.fixture
@@ -58,6 +60,45 @@ def test_a_link_to_the_shells_file_stays_one(person: Path) -> None:
         pytest.skip("no links here")
     install("bash")
     assert (person / ".bashrc").is_symlink() and "comfy-remote" in real.read_text()
+
+
+@pytest.mark.parametrize("lines", ["\n", "\r\n"])
+def test_a_profile_in_utf_16_stays_one(person: Path, lines: str) -> None:
+    before = f"Set-Alias ll ls # größer{lines}"
+    (person / ".bashrc").write_bytes(before.encode("utf-16"))
+    install("bash")
+    text = (person / ".bashrc").read_bytes().decode("utf-16")
+    assert text.startswith(before.rstrip()) and "completion/bash" in text
+
+
+def test_what_follows_a_block_without_an_end_is_the_users(person: Path) -> None:
+    profile = person / ".bashrc"
+    profile.write_text("# >>> comfy-remote completion >>>\nalias mine=1\n")
+    install("bash")
+    install("bash")
+    assert "alias mine=1\n" in profile.read_text()
+    assert profile.read_text().count("<<< comfy-remote") == 1
+
+
+def test_a_full_disk_leaves_the_shells_file_as_it_was(
+    person: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = person / ".bashrc"
+    profile.write_text("export PATH=/mine\n")
+    install("bash")
+    before = profile.read_bytes()
+
+    def full(path: Path, content: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    whole = Path.write_bytes
+    monkeypatch.setattr(
+        Path, "write_bytes", lambda to, data: (full if to.parent == person else whole)(to, data)
+    )
+    done = CliRunner().invoke(completion, ["bash", "--install"])
+    assert isinstance(done.exception, LocalStorageError)
+    assert profile.read_bytes() == before
 
 
 def test_fish_gets_a_file_for_each_command(person: Path) -> None:
