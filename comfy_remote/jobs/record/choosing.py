@@ -49,7 +49,7 @@ class JobFilter:
             parts.append("created >= ?")
             values.append(self.since)
         if self.text is not None:
-            # SQLite's lower() changes A to Z alone, and an error's JSON has other letters as \uXXXX.
+            # SQLite's lower() changes A to Z alone; an error's JSON has other letters as \uXXXX.
             text = "".join(one.lower() if one.isascii() else one for one in self.text)
             parts.append("(instr(lower(id || ' ' || source), ?) > 0 OR instr(lower(error), ?) > 0)")
             values += [text, json.dumps(text)[1:-1].lower()]
