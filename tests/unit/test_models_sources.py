@@ -71,7 +71,15 @@ def test_revisions_and_data_sets_are_understood() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["https://huggingface.co/org/repo", "hf:org/repo", "https://huggingface.co/org/repo/tree/main"],
+    [
+        *("https://huggingface.co/org/repo", "hf:org/repo"),
+        "https://huggingface.co/org/repo/tree/main",
+        # Other addresses there, which would be asked for with the worker's token.
+        *("hf:api/whoami-v2?/a.bin", "hf:../api/a.bin", "hf:o/r#/a.bin", "hf:o/r%3f/a.bin"),
+        *("hf:o/r/../../../../api/whoami-v2", "hf:o/r/%2e%2e/a.bin", "hf:o/r/a.bin@.."),
+        "https://huggingface.co/o/r/resolve/main/%2e%2e/%2e%2e/%2e%2e/%2e%2e/api/whoami-v2",
+        "https://huggingface.co/o/r/resolve/main/..%2f..%2f..%2f..%2fapi/whoami-v2",
+    ],
 )
 def test_a_repository_is_no_file(url: str) -> None:
     with pytest.raises(ModelUnavailable, match="not the address of a file"):

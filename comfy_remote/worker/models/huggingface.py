@@ -23,7 +23,9 @@ from .settings import ModelSettings
 __all__ = ["HuggingFaceLink"]
 
 _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
-_SHORT = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<path>[^@]+)(@(?P<revision>[^@]+))?")
+# As the hub names them: anything else could be another address there, asked for with our token.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_SHORT = re.compile(rf"hf:(?P<repo>{_NAME}/{_NAME})/(?P<path>[^@]+)(@(?P<revision>[^@]+))?")
 _PAGE = re.compile(
     r"/(?P<repo>(datasets/|spaces/)?[^/]+/[^/]+)/(blob|resolve|raw)/(?P<revision>[^/]+)/(?P<path>.+)"
 )
@@ -66,7 +68,8 @@ class HuggingFaceLink:
             if address.host not in _HOSTS and address.origin() != endpoint.origin():
                 return None
             match = _PAGE.fullmatch(address.raw_path)
-        if match is None:
+        named = [unquote(match[key] or "main") for key in ("revision", "path")] if match else []
+        if match is None or any({"", ".", ".."} & set(one.split("/")) for one in named):
             raise unavailable(
                 f"{url.partition('?')[0]} is not the address of a file on Hugging Face.",
                 "Open the file's own page there and copy its address: "
@@ -75,8 +78,8 @@ class HuggingFaceLink:
         return cls(
             endpoint,
             repo=match["repo"],
-            revision=unquote(match["revision"] or "main"),
-            path=unquote(match["path"]),
+            revision=named[0],
+            path=named[1],
             token=settings.hugging_face_token,
         )
 
