@@ -1,4 +1,4 @@
-"""What all folders of tests share: the real ComfyUI, ports, processes, waiting."""
+"""What all folders of tests share: the real ComfyUI, git, ports, processes, waiting."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def real_comfyui() -> Path:
     if found is None:
         pytest.skip("skipped: no ComfyUI")
     return found
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints in a folder, with an identity to commit by."""
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
 
 def free_port() -> int:

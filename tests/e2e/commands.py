@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["Commands"]
+__all__ = ["Cli", "Commands"]
 
 
 class Commands:
@@ -57,3 +57,11 @@ class Commands:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+class Cli(Commands):
+    """``comfy-remote``."""
+
+    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return self.run("main", *arguments, **environment)

@@ -14,18 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Commands
+from commands import Cli
 from PIL import Image
 
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
-
-
-class Cli(Commands):
-    """``comfy-remote``."""
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Commands
+from commands import Cli
 from json_lines import check_lines
 
 SLOW = {
@@ -32,13 +32,6 @@ SLOW = {
     },
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "later"}},
 }
-
-
-class Cli(Commands):
-    """``comfy-remote``."""
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture

@@ -17,20 +17,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from commands import Commands
+from commands import Cli
 from json_lines import check_lines
 
 from comfy_remote.version import __version__
 
 EXAMPLES = Path(__file__).parents[2] / "comfy_remote" / "examples"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-
-
-class Cli(Commands):
-    """``comfy-remote``."""
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture

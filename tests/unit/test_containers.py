@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers import real_comfyui
+from helpers import git, real_comfyui
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,14 +81,6 @@ def test_both_layouts_have_the_same_folders() -> None:
 
 
 # ---- Custom nodes -----------------------------------------------------------------------------
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

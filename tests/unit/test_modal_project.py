@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from helpers import git
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.cli.main import cli
@@ -483,14 +484,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{folder.parent.as_uri()}/.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://packs.example/")
     return folder
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    done = subprocess.run(
-        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 def test_a_tag_or_branch_is_pinned_to_its_commit(repository: Path, workflow: Path) -> None:

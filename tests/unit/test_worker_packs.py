@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import git
 
 from comfy_remote.targets.engine_arguments import arguments_of, lasting_arguments
 from comfy_remote.types import JsonValue
 from comfy_remote.wire.installed import InstalledPack
 from comfy_remote.worker.packs import custom_node_folders, installed_packs
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture
