@@ -234,8 +234,10 @@ def fitting(
     Args:
         longest: Characters of the whole path; ``None`` for no limit.
     """
+    if longest is None:
+        return relative
     parts = list(relative.parts)
-    over = len(str(folder.absolute())) + len(f"/{relative}") + _STAMP - (longest or 2**31)
+    over = len(str(folder.absolute())) + len(f"/{relative}") + _STAMP - longest
     while over > 0:
         number = max(range(len(parts)), key=lambda one: len(parts[one]))
         part, suffix = parts[number], PurePosixPath(parts[number]).suffix[:20]

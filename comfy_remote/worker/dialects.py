@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import ClassVar, TypeAlias
 
 from pydantic import JsonValue
@@ -142,9 +143,13 @@ class Dialect(ABC):
     has_texts: ClassVar[bool] = False
     stores_all: ClassVar[bool] = False
 
-    @abstractmethod
     def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
-        """Whether a request that names no format is one of this dialect's clients."""
+        """Whether a request that names no format shows by its keys that it wants this one.
+
+        Here: never.
+        """
+        del payload
+        return False
 
     @abstractmethod
     def answer(self, draft: Draft) -> dict[str, JsonValue]:
@@ -207,11 +212,6 @@ class _ComfyRemote1(Dialect):
     name = COMFY_REMOTE_1
     has_addresses = True
     has_texts = True
-
-    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
-        """Never: its clients name it."""
-        del payload
-        return False
 
     def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """All of them."""
@@ -280,11 +280,6 @@ class _WorkerComfyUI(Dialect):
     name = "worker-comfyui"
     has_addresses = True
     stores_all = True
-
-    def recognizes(self, payload: Mapping[str, JsonValue]) -> bool:
-        """Always: it is the default."""
-        del payload
-        return True
 
     def can_hold(self, outputs: Sequence[RemoteOutput]) -> tuple[RemoteOutput, ...]:
         """Saved files."""
@@ -371,7 +366,7 @@ class _ImagesB64(Dialect):
 
 
 DIALECTS: tuple[Dialect, ...] = (_ComfyRemote1(), _ImagesB64(), _Plain(), _WorkerComfyUI())
-"""All of them. A request that names none is answered in the first that recognizes it."""
+"""All of them."""
 
 
 def dialect_named(name: str) -> Dialect:
@@ -392,14 +387,12 @@ def dialect_of(payload: JsonValue, otherwise: str = _WorkerComfyUI.name) -> Dial
     The one that ``format`` names, else the first that recognizes the request by its keys.
 
     Args:
-        otherwise: For a request that says nothing of its dialect, one of `wire.request.FORMATS`.
+        otherwise: The format of a request that shows none: one of `wire.request.FORMATS`.
     """
     sent = payload if isinstance(payload, dict) else {}
-    for dialect in DIALECTS:
-        if sent.get("format") == dialect.name:
-            return dialect
-    found = next(dialect for dialect in DIALECTS if dialect.recognizes(sent))
-    return found if found.name != _WorkerComfyUI.name else dialect_named(otherwise)
+    named = (dialect for dialect in DIALECTS if dialect.name == sent.get("format"))
+    recognized = (dialect for dialect in DIALECTS if dialect.recognizes(sent))
+    return next(chain(named, recognized), None) or dialect_named(otherwise)
 
 
 def _plain_error(failed: Failure) -> dict[str, JsonValue]:
