@@ -475,16 +475,7 @@ class Client:
             ComfyRemoteError: As `submit`.
         """
         entry = await self.record.read(self.record.get, job) if isinstance(job, str) else job
-        if not entry.state.final:
-            raise ConfigurationError(
-                f"Job {entry.id} has not ended, as far as is known.",
-                advice=Hint.FIND_JOB(job_id=entry.id),
-            )
-        sent, job_id = await self.record.read(self.record.sent, entry.id), job_id or new_job_id()
-        request = RunRequest(job_id, entry.prompt, repo_list="")
-        if sent is not None:
-            request = request_from_json(job_id, entry.prompt, sent) or request
-        await asyncio.to_thread(check_unchanged, request.files)
+        request = await self.request_again(entry, job_id or new_job_id())
         return await self.send(
             replace(request, on_sent=on_sent),
             source=entry.source,
@@ -494,6 +485,25 @@ class Client:
             timeout=timeout,
             begun=begun,
         )
+
+    async def request_again(self, entry: JobEntry, job_id: str) -> RunRequest:
+        """What `retry` sends: a recorded job's prompt and files, for a job of another id.
+
+        Raises:
+            ConfigurationError: It has not ended.
+            InputFileMissing: One of its files is no longer there, or has changed.
+        """
+        if not entry.state.final:
+            raise ConfigurationError(
+                f"Job {entry.id} has not ended, as far as is known.",
+                advice=Hint.FIND_JOB(job_id=entry.id),
+            )
+        sent = await self.record.read(self.record.sent, entry.id)
+        request = RunRequest(job_id, entry.prompt, repo_list="")
+        if sent is not None:
+            request = request_from_json(job_id, entry.prompt, sent) or request
+        await asyncio.to_thread(check_unchanged, request.files)
+        return request
 
     async def resume(
         self, job: JobEntry | str, *, timeout: float | None = None, begun: float | None = None

@@ -9,13 +9,14 @@ record    reading and writing, from this thread or from an event loop
 """
 
 from .choosing import JobFilter, Retention
-from .entries import SAVED_BEFORE, JobEntry, PastRun, Said, SavedOutput
+from .entries import SAVED_BEFORE, JobEntry, JobLine, PastRun, Said, SavedOutput
 from .record import Record
 
 __all__ = [
     "SAVED_BEFORE",
     "JobEntry",
     "JobFilter",
+    "JobLine",
     "PastRun",
     "Record",
     "Retention",

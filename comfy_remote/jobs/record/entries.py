@@ -14,10 +14,28 @@ from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from .schema import whole_prompt
 
-__all__ = ["SAVED_BEFORE", "JobEntry", "PastRun", "Said", "SavedOutput", "entry_of"]
+__all__ = [
+    "LINE_COLUMNS",
+    "SAVED_BEFORE",
+    "JobEntry",
+    "JobLine",
+    "PastRun",
+    "Said",
+    "SavedOutput",
+    "entry_of",
+    "line_of",
+]
 
 SAVED_BEFORE = "outputs_saved"
 """In the details of a failed job's error: how many outputs it had saved before."""
+
+LINE_COLUMNS = (
+    "id, created, updated, target, source, state, error, outputs, started, run_seconds, attempt, "
+    "folder, CASE WHEN state IN ('queued', 'running') THEN progress END AS progress"
+)
+"""What `line_of` reads."""
+
+_LONGEST_ERROR = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +132,33 @@ class JobEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class JobLine:
+    """A job in a list that is asked for every few seconds: all but what is large.
+
+    Attributes:
+        error: Its first 300 characters, without its advice; ``None`` if there is none.
+        outputs: How many were saved here.
+        again: Whether it has a folder for its outputs, so that it can be run again by itself.
+
+    The others are as in `JobEntry`.
+    """
+
+    id: str
+    created: float
+    updated: float
+    target: str
+    source: str
+    state: JobState
+    progress: dict[str, JsonValue] | None
+    error: str | None
+    outputs: int
+    started: float | None
+    run_seconds: float | None
+    attempt: int
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PastRun:
     """How long a job that succeeded ran.
 
@@ -159,4 +204,28 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         attempt=row["attempt"],
         first=row["first"] or row["id"],
         said=tuple(Said(**one) for one in json.loads(row["said"] or "[]")),
+    )
+
+
+def line_of(row: sqlite3.Row) -> JobLine:
+    """The job in a row of `LINE_COLUMNS`.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: Something else has changed the row.
+    """
+    error = json.loads(row["error"])["message"] if row["error"] else None
+    return JobLine(
+        id=row["id"],
+        created=row["created"],
+        updated=row["updated"],
+        target=row["target"],
+        source=row["source"],
+        state=JobState(row["state"]),
+        progress=json.loads(row["progress"]) if row["progress"] else None,
+        error=None if error is None else str(error)[:_LONGEST_ERROR],
+        outputs=len(json.loads(row["outputs"] or "[]")),
+        started=row["started"],
+        run_seconds=row["run_seconds"],
+        attempt=row["attempt"],
+        again=row["folder"] is not None,
     )

@@ -30,7 +30,7 @@ from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from ...workflow.workload import workload_of
 from .choosing import JobFilter, Retention
-from .entries import JobEntry, PastRun, SavedOutput, entry_of
+from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 __all__ = ["Record"]
@@ -371,6 +371,12 @@ class Record:
 
         return self._write(write)
 
+    def named(self, job_id: str, name: str, *, instead_of: str) -> None:
+        """Note what its workflow is called, for a job with that word as its source."""
+        self._execute(
+            "UPDATE jobs SET source = ? WHERE id = ? AND source = ?", name, job_id, instead_of
+        )
+
     def page_served(self, job_id: str) -> None:
         """Note that the page's server has shown how the job ended, and need not show it again."""
         self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
@@ -469,6 +475,22 @@ class Record:
         return self._entries(
             f"{_JOBS} WHERE {condition} ORDER BY created DESC LIMIT ?", *values, limit
         )
+
+    def lines(self, since: float, limit: int, *, ended: bool) -> list[JobLine]:
+        """The newest jobs first, of those sent since then, without what is large of them.
+
+        Args:
+            since: Seconds since the epoch.
+            ended: Only those that have ended; otherwise only the others.
+        """
+        wanted = f"state {'NOT ' if ended else ''}IN ('queued', 'running') AND created >= ?"
+        rows = self._read(
+            f"SELECT {LINE_COLUMNS} FROM jobs WHERE {wanted} ORDER BY created DESC LIMIT ?",  # noqa: S608
+            since,
+            limit,
+        )
+        with self._errors():
+            return [line_of(row) for row in rows]
 
     def due(self, retention: Retention) -> list[JobEntry]:
         """What `forget` would forget, the oldest first."""

@@ -216,5 +216,6 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN said TEXT",
         "CREATE INDEX jobs_by_first ON jobs (first) WHERE first IS NOT NULL",
     ),
+    ("CREATE INDEX jobs_in_progress ON jobs (created) WHERE state IN ('queued', 'running')",),
 )
 """What leads from each version of the file to the next. Only ever added to."""
