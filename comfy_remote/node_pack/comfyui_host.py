@@ -22,7 +22,7 @@ from ..aio import Background
 from ..errors import ConfigurationError
 from ..types import JsonValue
 from ..workflow.schema import Schemas
-from .host import FolderKind, JobResult, LocalPrompt, QueueEntry
+from .host import FolderKind, JobResult, LocalPrompt, QueueEntry, queue_entry
 
 __all__ = ["ComfyUIHost"]
 
@@ -46,7 +46,10 @@ _SERVER_NEEDS = (
     ),
     *("sockets", "sockets_metadata", "trigger_on_prompt"),
 )
-_QUEUE_NEEDS = ("currently_running", "delete_queue_item", "mutex", "task_counter", "task_done")
+_QUEUE_NEEDS = (
+    *("currently_running", "delete_queue_item", "get_history", "mutex", "task_counter"),
+    "task_done",
+)
 
 
 class ComfyUIHost:
@@ -186,6 +189,10 @@ class ComfyUIHost:
                 )
             else:
                 self._queue.task_done(key, result.history, status)
+
+    def posted(self, prompt_id: str) -> QueueEntry | None:
+        found = self._queue.get_history(prompt_id=prompt_id).get(prompt_id, {})
+        return queue_entry(prompt_id, found.get("prompt"))
 
     def queue_changed(self) -> None:
         self._server.queue_updated()

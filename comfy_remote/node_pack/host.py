@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, cast
 
 from aiohttp import web
 
@@ -13,7 +13,15 @@ from ..types import JsonValue
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 
-__all__ = ["FolderKind", "Host", "JobResult", "LocalPrompt", "QueueEntry", "StatusMessage"]
+__all__ = [
+    "FolderKind",
+    "Host",
+    "JobResult",
+    "LocalPrompt",
+    "QueueEntry",
+    "StatusMessage",
+    "queue_entry",
+]
 
 FolderKind: TypeAlias = Literal["input", "output", "temp"]
 
@@ -45,6 +53,20 @@ class QueueEntry:
         """The page that sent it; ``None`` for a script that listens to nothing."""
         client_id = self.extra_data.get("client_id")
         return client_id if isinstance(client_id, str) else None
+
+
+def queue_entry(prompt_id: str, posted: object) -> QueueEntry | None:
+    """A job as a history has it, in ComfyUI's own form; ``None`` for anything else.
+
+    Args:
+        posted: ``(number, id, prompt, extra_data, outputs)``, perhaps with more behind it.
+    """
+    match posted:
+        case [int() | float() as number, _, dict(prompt), dict(extra_data), [*outputs], *_]:
+            found = cast("Prompt", prompt)
+            return QueueEntry(number, prompt_id, found, dict(extra_data), [str(o) for o in outputs])
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +169,9 @@ class Host(Protocol):
 
     def end(self, key: int, result: JobResult) -> None:
         """Move a job into the history."""
+
+    def posted(self, prompt_id: str) -> QueueEntry | None:
+        """A prompt of the history, as it was queued; ``None`` if it is no longer there."""
 
     def queue_changed(self) -> None:
         """Have all pages read the queue again."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -23,13 +26,14 @@ from ..jobs.submission import not_recorded
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
-from ..types import JsonValue
+from ..types import JsonValue, mapping
+from ..workflow.graph import output_nodes
 from ..workflow.paid_nodes import any_paid
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .host import Host, QueueEntry
 from .input_files import InputFiles
-from .lane_job import LaneJob, Submitted
+from .lane_job import UNNAMED, LaneJob, Submitted
 from .posted_prompt import Checked, PagePrompt, check
 from .refusals import at_target, marked_nodes
 from .target_models import could_be_fetched, with_fetched_models
@@ -63,6 +67,10 @@ class RemoteLane:
         """Those that have not ended, oldest first; see `LaneJob.to_json`."""
         return [job.to_json() for job in self._jobs.values()]
 
+    def in_progress(self) -> list[LaneJob]:
+        """Those that have not ended, oldest first."""
+        return list(self._jobs.values())
+
     def has(self, prompt_id: object) -> bool:
         """Whether that is a remote job that has not ended."""
         return isinstance(prompt_id, str) and prompt_id in self._jobs
@@ -91,16 +99,10 @@ class RemoteLane:
             number, wanted.prompt_id, wanted.prompt, wanted.extra_data, checked.outputs
         )
         sending = asyncio.ensure_future(self._send(wanted, checked.prompt, schemas, entry, target))
-        self._arriving.add(entry.prompt_id)
         try:
-            await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
-            if sending.done():
-                await self._sent(sending, wanted.prompt_id)
+            await self._accept(entry, target, sending, peer)
         except ComfyRemoteError as error:
             raise at_target(error, target, wanted.prompt, wanted.workflow, schemas) from error
-        finally:
-            self._arriving.discard(entry.prompt_id)
-        self._begin(LaneJob(self._host, entry, target, self._pool.record, peer), sending)
         return {
             "prompt_id": entry.prompt_id,
             "number": entry.number,
@@ -108,6 +110,46 @@ class RemoteLane:
                 checked.node_errors or _skipped_by_target(sending), target, wanted.prompt, schemas
             ),
         }
+
+    async def run_again(
+        self, recorded: JobEntry, client_id: str | None, peer: object = None
+    ) -> str:
+        """Run a job of the record once more, as if a page had posted it; the id of the new one.
+
+        Raises:
+            ConfigurationError: It has not ended.
+            InputFileMissing: One of its files is no longer there, or has changed.
+            ComfyRemoteError: The target cannot be reached or used, or refuses it at once.
+        """
+        prompt_id = str(uuid.uuid4())
+        client = await self._pool.client(recorded.target)
+        request = await client.request_again(recorded, prompt_id)
+        posted = self._host.posted(recorded.id)
+        now = int(time.time() * 1000)
+        if posted is None:
+            shown, outputs = recorded.prompt, output_nodes(recorded.prompt)
+            extra: dict[str, JsonValue] = {"create_time": now}
+        else:
+            shown, outputs = posted.prompt, posted.outputs
+            extra = {**posted.extra_data, "create_time": now}
+        if client_id is not None:
+            extra["client_id"] = client_id
+        number = self._host.next_number(front=False)
+        entry = QueueEntry(number, prompt_id, shown, extra, outputs)
+        workflow = mapping(extra.get("extra_pnginfo")).get("workflow")
+        request = replace(
+            request,
+            workflow=workflow if isinstance(workflow, dict) else None,
+            on_sent=partial(self._note_sent, prompt_id),
+        )
+
+        async def send() -> Submitted:
+            async with self._order[recorded.target]:
+                return await self._send_by(client, request, entry, recorded.source, recorded.id)
+
+        sending = asyncio.ensure_future(send())
+        await self._accept(entry, recorded.target, sending, peer, recorded.source)
+        return prompt_id
 
     async def cancel(self, prompt_id: object) -> bool:
         """Stop a job, wherever it is; ``False`` if it is not ours, or has ended."""
@@ -151,13 +193,37 @@ class RemoteLane:
             if entry is None or not served_here or ours:
                 continue
             _log.info("Remote job %s is taken up again", recorded.id)
-            job = LaneJob(self._host, entry, recorded.target, self._pool.record)
+            record = self._pool.record
+            job = LaneJob(self._host, entry, recorded.target, record, name=recorded.source)
             self._begin(job, asyncio.ensure_future(self._found_again(recorded)))
 
     async def close(self) -> None:
         """Stop following. The jobs go on, and are taken up when the server starts again."""
         await self._submissions.wait(_ACKNOWLEDGE_WITHIN)
         await asyncio.gather(self._following.stop(), self._submissions.stop())
+
+    async def _accept(
+        self,
+        entry: QueueEntry,
+        target: str,
+        sending: asyncio.Future[Submitted],
+        peer: object,
+        name: str = UNNAMED,
+    ) -> None:
+        """Show a job that its target has taken, or has not refused within two seconds.
+
+        Raises:
+            ComfyRemoteError: The target does not have it.
+        """
+        self._arriving.add(entry.prompt_id)
+        try:
+            await asyncio.wait({sending}, timeout=_ACKNOWLEDGE_WITHIN)
+            if sending.done():
+                await self._sent(sending, entry.prompt_id)
+        finally:
+            self._arriving.discard(entry.prompt_id)
+        job = LaneJob(self._host, entry, target, self._pool.record, peer, name=name)
+        self._begin(job, sending)
 
     def _begin(self, job: LaneJob, submission: asyncio.Future[Submitted]) -> None:
         self._jobs[job.entry.prompt_id] = job
@@ -251,13 +317,24 @@ class RemoteLane:
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )
-            sending = client.send(
-                request,
-                source="ComfyUI",
-                folder=self._host.folder("output"),
-                page=_page(entry, self._host.identity),
-            )
-            return Submitted(client, await started(sending, call_off))
+            return await self._send_by(client, request, entry)
+
+    async def _send_by(
+        self,
+        client: Client,
+        request: RunRequest,
+        entry: QueueEntry,
+        source: str = UNNAMED,
+        again: str | None = None,
+    ) -> Submitted:
+        sending = client.send(
+            request,
+            source=source,
+            folder=self._host.folder("output"),
+            page=_page(entry, self._host.identity),
+            again=again,
+        )
+        return Submitted(client, await started(sending, call_off))
 
     def _note_sent(self, prompt_id: str, sent: int, total: int) -> None:
         if (job := self._jobs.get(prompt_id)) is not None:

@@ -36,14 +36,17 @@ from ..jobs.record import Record
 from ..jobs.submission import not_recorded
 from ..outputs import RemoteOutput
 from ..targets.base import WaitsForWorkers, not_returned
-from ..types import JsonValue
+from ..types import JsonValue, mapping
 from ..units import size_text
 from .advice import shown_error
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
 from .saved_outputs import Deliveries, OutputSaver
 
-__all__ = ["LaneJob", "Submitted"]
+__all__ = ["UNNAMED", "LaneJob", "Submitted"]
+
+UNNAMED = "ComfyUI"
+"""The source of a page's job, in the record, while its workflow's name is not known."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,15 +70,25 @@ class LaneJob:
 
     Args:
         peer: The browser it came from (see `Peers`).
+        name: What its workflow is called; `UNNAMED` until the page has said it.
     """
 
     def __init__(
-        self, host: Host, entry: QueueEntry, target: str, record: Record, peer: object = None
+        self,
+        host: Host,
+        entry: QueueEntry,
+        target: str,
+        record: Record,
+        peer: object = None,
+        *,
+        name: str = UNNAMED,
     ) -> None:
         self.entry = entry
         self.target = target
         self.peer = peer
         self.state = JobState.QUEUED
+        self.name = name
+        self._began: float | None = None
         self._host = host
         self._record = record
         created = entry.extra_data.get("create_time")
@@ -97,16 +110,29 @@ class LaneJob:
             "client_id": self.entry.client_id,
             "state": self.state.value,
             "created": self._created,
+            "started": self._began,
             "fraction": round(progress.fraction, 4),
             "estimated": progress.estimated,
             "message": self._messages.note or progress.message,
         }
 
+    def _unnamed(self) -> dict[str, JsonValue]:
+        """What has the page say what its workflow is called: no prompt says it."""
+        if self.name != UNNAMED or self.entry.client_id is None:
+            return {}
+        pnginfo = mapping(self.entry.extra_data.get("extra_pnginfo"))
+        return {"workflow_id": mapping(pnginfo.get("workflow")).get("id")}
+
+    @property
+    def sent(self) -> Submitted | None:
+        """The job at its target; ``None`` until the target has it."""
+        return self._submitted
+
     async def run(self, submission: asyncio.Future[Submitted]) -> None:
         """Show the job from now on, until it is in the history."""
         self._submission = submission
         key = self._host.begin(self.entry)
-        self._messages.job(self.state)
+        self._messages.job(self.state, **self._unnamed())
         try:
             try:
                 await self._play(submission)
@@ -230,7 +256,7 @@ class LaneJob:
         match event:
             case Queued():
                 if self.state is JobState.RUNNING:  # its worker died: it waits once more
-                    self.state = JobState.QUEUED
+                    self.state, self._began = JobState.QUEUED, None
                     self._messages.waits_again()
                     self._host.queue_changed()
                 self._messages.job(self.state)
@@ -252,6 +278,7 @@ class LaneJob:
     def _runs(self) -> None:
         if self.state is not JobState.RUNNING:
             self.state = JobState.RUNNING
+            self._began = self._began or time.time()
             self._host.queue_changed()
 
     async def _finish(self, event: Finished, outputs: Deliveries) -> None:

@@ -57,8 +57,8 @@ class PageMessages:
         self._unseen: set[str] = set()
         self._current: str | None = None
 
-    def job(self, state: JobState) -> None:
-        """Send our own message: the job's state and progress."""
+    def job(self, state: JobState, **more: JsonValue) -> None:
+        """Send our own message: the job's state and progress, and what is said once."""
         self._send(
             JOB_EVENT,
             {
@@ -70,6 +70,7 @@ class PageMessages:
                 "message": self.note or self.progress.message,
                 "problems": [problem.to_json() for problem in self.problems],
                 **({"warnings": self.warnings} if self.warnings else {}),
+                **more,
             },
         )
 

@@ -20,7 +20,6 @@ from ..config.settings import Configuration
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
-    JobNotFound,
     NotTrusted,
     TargetError,
 )
@@ -36,10 +35,12 @@ from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
 from .advice import error_json, for_page
 from .host import Host
-from .json_route import body_of, check_json, json_route, program_route
+from .job_routes import add_job_routes
+from .json_route import body_of, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
+from .panel_jobs import PanelJobs
 from .saved_images import SaveRequest, save_images
 from .setup_routes import add_setup_routes, setup_state
 from .switch import Switch
@@ -181,18 +182,6 @@ def routes(
     async def jobs(_request: web.Request) -> JsonValue:
         return {"jobs": lane.jobs()}
 
-    @table.post("/remote/jobs/{prompt_id}/cancel")
-    @json_route
-    async def cancel(request: web.Request) -> JsonValue:
-        check_json(request)
-        prompt_id = request.match_info["prompt_id"]
-        if not await lane.cancel(prompt_id):
-            raise JobNotFound(
-                f"No remote job {prompt_id!r} is waiting or running.",
-                advice="GET /remote/jobs lists them; it may have ended.",
-            )
-        return {"cancelled": prompt_id}
-
     @table.post("/remote/estimate")
     @json_route
     async def estimate(request: web.Request) -> JsonValue:
@@ -244,6 +233,7 @@ def routes(
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
+    add_job_routes(table, PanelJobs(host, pool, lane))
     add_setup_routes(table, host, pool)
     return table
 

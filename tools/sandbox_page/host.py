@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from comfy_remote.calls.values import ValueForm
-from comfy_remote.node_pack.host import FolderKind, Host, JobResult, LocalPrompt, QueueEntry
+from comfy_remote.node_pack.host import (
+    FolderKind,
+    Host,
+    JobResult,
+    LocalPrompt,
+    QueueEntry,
+    queue_entry,
+)
 from comfy_remote.node_pack.nodes.part_run import PartRun
 from comfy_remote.node_pack.part_document import PartDocument
 from comfy_remote.sandbox.engine import ENGINE, Engine, PartContext, PartRunner, ShownByNode
@@ -117,6 +124,11 @@ class SandboxHost:
         """See `Host.end`."""
         history = {**result.history, "status": result.status}
         self._engine.queue.finish_shown(self._shown.pop(key), history)
+
+    def posted(self, prompt_id: str) -> QueueEntry | None:
+        """See `Host.posted`."""
+        found = self._engine.queue.history(prompt_id).get(prompt_id, {})
+        return queue_entry(prompt_id, found.get("prompt"))
 
     def queue_changed(self) -> None:
         """See `Host.queue_changed`."""
