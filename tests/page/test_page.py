@@ -59,9 +59,9 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     expect(page.switch).to_contain_text("4")
     expect(page.panel.locator("progress[value]").first).to_be_visible()
     page.picture("progress")
-    # The newest is on top: it waits for the others.
-    cancelled = jobs.first.get_attribute("data-prompt-id")
-    jobs.first.get_by_role("button").click()
+    # The newest is the last: it waits for the others.
+    cancelled = jobs.last.get_attribute("data-prompt-id")
+    jobs.last.get_by_role("button").click()
     expect(page.panel.locator(f"[data-prompt-id='{cancelled}']")).to_have_count(0, timeout=20_000)
 
     page.wait_for_node(4, IMAGES)

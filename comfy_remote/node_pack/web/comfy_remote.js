@@ -12,6 +12,7 @@ import { app } from '../../scripts/app.js'
 import { askForNodes, mayUse } from './confirm_dialog.js'
 import { showCut } from './cut_dialog.js'
 import { addStyles } from './dom.js'
+import { jobActions, nameJob } from './job_actions.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
 import { showError, showNote, showProblem, showWarning } from './notices.js'
@@ -29,7 +30,13 @@ const PANEL = 'comfy-remote'
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
-const actions = { toggle, choose, cancel, askForModels, showCut: () => void showCut(state) }
+const actions = {
+  toggle,
+  choose,
+  ...jobActions(state, isUsable),
+  askForModels,
+  showCut: () => void showCut(state)
+}
 const marks = markMenus(state, actions.showCut)
 const lists = new TargetLists(state)
 
@@ -95,15 +102,6 @@ async function switchTo(target) {
 function stillOn(wanted) {
   if (state.target === null) return t('notOn', { target: wanted ?? '' })
   return wanted === null ? t('staysSwitchedOn') : t('staysOn', { target: state.target })
-}
-
-/** @param {string} promptId */
-async function cancel(promptId) {
-  try {
-    await state.cancel(promptId)
-  } catch (error) {
-    showError(t('notCancelled'), error)
-  }
 }
 
 /** @param {boolean} wanted  Of the next run. */
@@ -194,6 +192,7 @@ app.registerExtension({
     events.addEventListener('comfy_remote.job', (event) => {
       const { detail } = /** @type {CustomEvent} */ (event)
       state.update(detail)
+      nameJob(detail)
       for (const problem of detail.problems ?? []) showProblem(problem)
       const { target } = detail
       for (const warning of detail.warnings ?? []) showWarning(t('jobWarning', { target }), warning)

@@ -1,32 +1,200 @@
 // @ts-check
-/** The jobs in progress, each with a bar and a button that cancels it. */
+/** The panel's jobs: those in progress, and those that have ended lately. */
 
-import { api } from '../../scripts/api.js'
 import { button, element, icon } from './dom.js'
+import { getRecentJobs } from './job_requests.js'
+import { hasFailed, nameOf, progressOf, resultOf } from './job_words.js'
 import { t } from './words.js'
 
+/** @import { JobActions } from './job_actions.js' */
+/** @import { ListedJob } from './job_requests.js' */
 /** @import { Job } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
+const POLL_MS = 3000
+const SOON_MS = 300
+const CLOCK_MS = 1000
+const WAITING_SHOWN = 5
+const FEW = 10
+const MANY = 300
+
 /**
+ * What the server's list says, with what its messages have said since.
+ *
  * The rows stay the same elements as long as their jobs last: updates come several times a
  * second, and a button that is replaced while it is being pressed is never clicked.
  *
  * @param {RemoteState} state
- * @param {(promptId: string) => void} cancel
+ * @param {JobActions} actions
  * @returns {{root: HTMLElement, show: () => void}}
  */
-export function makeJobList(state, cancel) {
+export function makeJobList(state, actions) {
+  const counts = element('span', { class: 'comfy-remote-quiet' })
+  const stopAll = button(
+    { class: 'comfy-remote-button comfy-remote-small', onclick: () => actions.cancelAll(active.length) },
+    t('cancelAll')
+  )
   const none = element('p', { class: 'comfy-remote-quiet' }, t('noJobs'))
-  const list = element('ul', { class: 'comfy-remote-jobs' })
-  /** @type {Map<string, ReturnType<typeof makeRow>>} */
-  let rows = new Map()
+  const running = element('ul', { class: 'comfy-remote-jobs comfy-remote-scroll' })
+  const unfold = more(() => {
+    allWaiting = true
+    show()
+  })
+  const endedCaption = element('h4', {}, t('endedToday'))
+  const ended = element('ul', { class: 'comfy-remote-jobs comfy-remote-scroll' })
+  const older = more(() => {
+    limit = MANY
+    void ask()
+  })
+  const root = element(
+    'div',
+    { class: 'comfy-remote-joblist' },
+    element('header', {}, element('h3', {}, t('jobs')), counts, stopAll),
+    none,
+    running,
+    unfold,
+    endedCaption,
+    ended,
+    older
+  )
+  const runningRows = keyed(running, (job) => runningRow(job, actions))
+  const endedRows = keyed(ended, (job) => endedRow(job, actions))
+
+  /** @type {ListedJob[]} */
+  let listed = []
+  /** @type {ListedJob[]} */
+  let active = []
+  let known = ''
+  let limit = FEW
+  let allWaiting = false
+  let hasMore = false
+  // The server's clock less this browser's, in seconds.
+  let clock = 0
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let soon
+
+  const ask = async () => {
+    try {
+      const answer = await getRecentJobs(limit)
+      clock = answer.now - Date.now() / 1000
+      listed = answer.jobs
+      hasMore = answer.more
+      show()
+    } catch {
+      // The panel says that the server does not answer; what was listed stays.
+    }
+  }
 
   const show = () => {
-    none.hidden = state.jobs.length > 0
-    const shown = state.jobs.map((job) => {
-      const row = rows.get(job.prompt_id) ?? makeRow(job, cancel)
-      row.show(job, state.cancelling.has(job.prompt_id))
+    const now = Date.now() / 1000 + clock
+    active = inProgress(state.jobs, listed, now)
+    const waiting = active.filter((job) => job.state === 'queued')
+    const folded = allWaiting ? [] : waiting.slice(WAITING_SHOWN)
+    runningRows.show(
+      active.filter((job) => !folded.includes(job)),
+      (row, job) => row.show(job, now, state.cancelling.has(job.prompt_id))
+    )
+    unfold.hidden = folded.length === 0
+    unfold.textContent = t('moreWaiting', { count: folded.length })
+    none.hidden = active.length > 0
+    stopAll.hidden = active.length < 2
+    counts.textContent =
+      active.length > 1
+        ? t('jobCounts', { running: active.length - waiting.length, waiting: waiting.length })
+        : ''
+    const done = listed.filter((job) => job.ended !== null)
+    endedRows.show(done, (row, job) => row.show(job))
+    endedCaption.hidden = done.length === 0
+    older.hidden = !hasMore || limit === MANY
+    older.textContent = t('moreEnded')
+
+    // A job that has begun, changed or ended: the list knows more of it than the message said.
+    const states = state.jobs.map((job) => `${job.prompt_id} ${job.state}`).join()
+    if (states !== known) {
+      known = states
+      clearTimeout(soon)
+      soon = setTimeout(ask, SOON_MS)
+    }
+  }
+
+  void ask()
+  const poll = setInterval(() => document.hidden || void ask(), POLL_MS)
+  let away = 0
+  const ticking = setInterval(() => {
+    if (root.isConnected || ++away < 3) {
+      if (active.length > 0 && !document.hidden) show()
+      return
+    }
+    clearInterval(poll)
+    clearInterval(ticking)
+    clearTimeout(soon)
+  }, CLOCK_MS)
+  return { root, show }
+}
+
+/** @param {() => void} onclick */
+function more(onclick) {
+  return button({ class: 'comfy-remote-link', hidden: true, onclick })
+}
+
+/**
+ * @param {Job[]} live  Those that this ComfyUI follows, as its messages say.
+ * @param {ListedJob[]} listed
+ * @param {number} now
+ * @returns {ListedJob[]} In the order of a queue: what runs, then what waits, the oldest first.
+ */
+function inProgress(live, listed, now) {
+  const byId = new Map(listed.map((job) => [job.prompt_id, job]))
+  const followed = live.map((job) => ({ ...(byId.get(job.prompt_id) ?? justBegun(job, now)), ...job }))
+  const others = listed.filter((job) => job.ended === null && !job.followed)
+  const jobs = /** @type {ListedJob[]} */ ([...followed, ...others])
+  const place = (/** @type {ListedJob} */ job) => (job.state === 'queued' ? 1 : 0)
+  return jobs.sort((one, other) => place(one) - place(other) || one.created - other.created)
+}
+
+/**
+ * @param {Job} job
+ * @param {number} now
+ * @returns {Omit<ListedJob, 'state' | 'fraction' | 'estimated'>} Until the server has listed it.
+ */
+function justBegun(job, now) {
+  return {
+    prompt_id: job.prompt_id,
+    target: job.target,
+    followed: true,
+    kind: 'job',
+    name: '',
+    client_id: job.client_id ?? null,
+    created: job.created ?? now,
+    started: null,
+    ended: null,
+    seen: now,
+    message: '',
+    remaining: null,
+    run_seconds: null,
+    cost: null,
+    outputs: 0,
+    error: null,
+    attempt: 1,
+    again: false
+  }
+}
+
+/**
+ * Rows in a list, each made once and shown again.
+ *
+ * @template {{root: HTMLElement}} Row
+ * @param {HTMLElement} list
+ * @param {(job: ListedJob) => Row} make
+ */
+function keyed(list, make) {
+  /** @type {Map<string, Row>} */
+  let rows = new Map()
+  /** @type {(jobs: ListedJob[], show: (row: Row, job: ListedJob) => void) => void} */
+  const show = (jobs, showOne) => {
+    const shown = jobs.map((job) => {
+      const row = rows.get(job.prompt_id) ?? make(job)
+      showOne(row, job)
       return /** @type {const} */ ([job.prompt_id, row])
     })
     const elements = shown.map(([, row]) => row.root)
@@ -34,16 +202,17 @@ export function makeJobList(state, cancel) {
     if (!same || elements.some((row, place) => row !== list.children[place])) {
       list.replaceChildren(...elements)
     }
+    list.hidden = elements.length === 0
     rows = new Map(shown)
   }
-  return { root: element('div', {}, none, list), show }
+  return { show }
 }
 
 /**
- * @param {Job} job
- * @param {(promptId: string) => void} cancel
+ * @param {ListedJob} job
+ * @param {JobActions} actions
  */
-function makeRow(job, cancel) {
+function runningRow(job, actions) {
   const words = element('span', { class: 'comfy-remote-quiet' })
   const bar = element('progress', { max: '1' })
   const stop = button(
@@ -51,11 +220,11 @@ function makeRow(job, cancel) {
       class: 'comfy-remote-icon',
       title: t('cancelOnGpu'),
       'aria-label': t('cancelJob', { id: job.prompt_id }),
-      onclick: () => cancel(job.prompt_id)
+      onclick: () => actions.cancel(job.prompt_id)
     },
     icon('times')
   )
-  const name = element('span', { title: job.prompt_id }, jobName(job))
+  const name = element('span', { class: 'comfy-remote-name', title: job.prompt_id })
   const root = element(
     'li',
     { 'data-prompt-id': job.prompt_id },
@@ -63,11 +232,13 @@ function makeRow(job, cancel) {
     bar,
     words
   )
-  /** @type {(job: Job, cancelling: boolean) => void} */
-  const show = (job, cancelling) => {
-    words.textContent = cancelling ? t('cancelling') : jobWords(job)
+  /** @type {(job: ListedJob, now: number, cancelling: boolean) => void} */
+  const show = (job, now, cancelling) => {
+    name.textContent = nameOf(job)
+    words.textContent = cancelling ? t('cancelling') : progressOf(job, now)
     stop.disabled = cancelling
     bar.classList.toggle('comfy-remote-estimated', job.estimated)
+    bar.hidden = job.state === 'queued'
     if (job.state === 'running' && job.fraction !== null) bar.value = job.fraction
     else bar.removeAttribute('value')
   }
@@ -75,29 +246,46 @@ function makeRow(job, cancel) {
 }
 
 /**
- * @param {Job} job
- * @returns {string}
+ * @param {ListedJob} job
+ * @param {JobActions} actions
  */
-function jobName(job) {
-  const name = t('jobOn', { id: job.prompt_id.slice(0, 8), target: job.target })
-  const elsewhere = job.client_id && job.client_id !== api.clientId
-  return elsewhere ? t('otherTab', { job: name }) : name
+function endedRow(job, actions) {
+  const state = icon('check')
+  const name = element('span', { class: 'comfy-remote-name', title: job.prompt_id })
+  const words = element('span', { class: 'comfy-remote-quiet comfy-remote-result' })
+  const open = small('openOutputs', () => actions.open(job.prompt_id, nameOf(job)))
+  const why = small('why', () => actions.why(job.prompt_id, nameOf(job)))
+  const again = small('runAgain', async () => {
+    again.disabled = true
+    await actions.runAgain(job)
+    again.disabled = false
+  })
+  const root = element(
+    'li',
+    { 'data-ended-id': job.prompt_id },
+    element('div', { class: 'comfy-remote-job' }, state, name),
+    element('div', { class: 'comfy-remote-job' }, words, open, why, again)
+  )
+  /** @type {(job: ListedJob) => void} */
+  const show = (job) => {
+    const failed = hasFailed(job)
+    const symbol = failed ? 'times-circle' : job.state === 'cancelled' ? 'ban' : 'check-circle'
+    state.className = `pi pi-${symbol}`
+    root.classList.toggle('comfy-remote-failed', failed)
+    name.textContent = nameOf(job)
+    words.textContent = resultOf(job)
+    words.title = job.error ?? ''
+    open.hidden = job.outputs === 0
+    why.hidden = !failed
+    again.hidden = !job.again
+  }
+  return { root, show }
 }
 
 /**
- * @param {Job} job
- * @returns {string}
+ * @param {keyof import('./words.js').Words} word
+ * @param {() => void} onclick
  */
-function jobWords(job) {
-  const text = progressWords(job)
-  return job.message ? t('withDetail', { text, detail: job.message }) : text
-}
-
-/**
- * @param {Job} job  One that has not ended.
- * @returns {string}
- */
-function progressWords({ state, fraction, estimated }) {
-  if (state !== 'running' || fraction === null) return t(state === 'running' ? 'jobRunning' : 'jobQueued')
-  return t(estimated ? 'estimatedPercent' : 'percent', { percent: Math.round(fraction * 100) })
+function small(word, onclick) {
+  return button({ class: 'comfy-remote-button comfy-remote-small', onclick }, t(word))
 }

@@ -11,18 +11,20 @@ import { t } from './words.js'
 /** @import { Details, RemoteError } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
-const STATUS_SECONDS = 3
+// The jobs are asked for more often: see job_list.js.
+const STATUS_SECONDS = 6
 const DETAILS_SECONDS = 6
 const OTHER = '\0other'
 const REPO_LIST = 'repo_list'
 
 /**
- * @typedef {object} Actions
+ * @typedef {object} OwnActions
  * @property {() => void} toggle
  * @property {(target: string) => void} choose
- * @property {(promptId: string) => void} cancel
  * @property {(wanted: boolean) => void} askForModels
  * @property {() => void} showCut
+ *
+ * @typedef {OwnActions & import('./job_actions.js').JobActions} Actions
  */
 
 /**
@@ -49,7 +51,7 @@ export function makePanel(state, actions) {
   )
   const facts = element('div', { 'aria-live': 'polite' })
   const unused = element('div', {})
-  const jobs = makeJobList(state, actions.cancel)
+  const jobs = makeJobList(state, actions)
   const skip = element('input', {
     type: 'checkbox',
     onchange: () => actions.askForModels(!skip.checked)
@@ -71,7 +73,6 @@ export function makePanel(state, actions) {
     facts,
     models,
     unused,
-    element('h3', {}, t('jobs')),
     jobs.root,
     element('h3', {}, t('partOfGraph')),
     element('p', { class: 'comfy-remote-foot' }, t('partOfGraphHelp')),

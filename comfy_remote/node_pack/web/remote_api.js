@@ -30,6 +30,7 @@ import { adviceFor, t } from './words.js'
  * @property {number | null} fraction  0 to 1; null while unknown.
  * @property {boolean} estimated  The fraction is a guess, not the engine's own word.
  * @property {string} [client_id]
+ * @property {number} [created]  Seconds since the epoch.
  * @property {string} [message]
  */
 
@@ -244,7 +245,7 @@ export function postCancel(promptId) {
  * @param {object} [body]  Posted as JSON where given.
  * @returns {Promise<any>}
  */
-async function ask(route, body) {
+export async function ask(route, body) {
   // No other site's page can send this header, so the server knows whose request it is.
   const headers = { 'Comfy-Remote-Page': '1' }
   const response = await api.fetchApi(
