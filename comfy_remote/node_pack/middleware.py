@@ -38,6 +38,7 @@ __all__ = ["LaneRouter", "Peers"]
 
 _log = logging.getLogger(__name__)
 
+_NUMBER = re.compile(r"[0-9]{1,12}")
 _JOB = re.compile(r"^/jobs/(?P<id>[^/]+)(?P<cancel>/cancel)?$")
 _CONNECT_PATIENCE = 10.0
 _CONNECT_POLL = 0.05
@@ -199,7 +200,9 @@ class LaneRouter:
         states = [*filter(None, re.split(r"[\s,]+", request.query.get("status", "").lower()))]
         states = states or [*STATES]
         limit, offset = request.query.get("limit"), request.query.get("offset", "0")
-        plain = offset.isdigit() and (limit is None or (limit.isdigit() and int(limit) > 0))
+        plain = _NUMBER.fullmatch(offset) and (
+            limit is None or (_NUMBER.fullmatch(limit) and int(limit) > 0)
+        )
         if not waiting or not plain or WAITING_AND_RUNNING.isdisjoint(states):
             return await handler(request)
         # ComfyUI counts ours as running, so a page of its list may have too many or too few.

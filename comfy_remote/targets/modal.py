@@ -74,7 +74,7 @@ class ModalKind(EndpointKind):
         return BODY_LIMIT
 
     def check(self, endpoint: str) -> None:
-        if not endpoint or quote(endpoint, safe="") != endpoint:
+        if not endpoint.strip(".") or quote(endpoint, safe="") != endpoint:
             raise ConfigurationError(
                 f"{endpoint!r} is not the name of an app on Modal.",
                 advice="`modal app list` shows what is deployed: modal:NAME is the target.",

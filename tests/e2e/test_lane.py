@@ -395,6 +395,8 @@ async def test_what_waits_there_is_pending_here(server: PackServer, target: Sand
                 assert found["pagination"]["has_more"] == (count > 1)
                 assert found["jobs"][0]["status"] == query
             assert (await shown.get(f"/jobs/{waits[0]}"))["status"] == "pending"
+            # A digit for Python, and no number.
+            assert "error" in await shown.get("/jobs?limit=%C2%B2")
         before = sum(name == "status" for name, _ in shown.messages)
         await shown.post("/queue", {"delete": waits[:1]})
         await shown.ended(waits[0])

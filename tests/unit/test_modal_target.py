@@ -93,7 +93,7 @@ def test_a_domain_of_ones_own_takes_variables_of_ones_own() -> None:
     assert target._http.authorization() == {"Modal-Key": "wk-mine-01", "Modal-Secret": "ws-mine-01"}
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../v2"])
+@pytest.mark.parametrize("name", ["", "a/b", "../v2", ".", ".."])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not the name of an app") as refused:
         RunPodTarget(name, kind=ModalKind())

@@ -151,6 +151,7 @@ async def test_a_place_in_front_is_told_to_be_none_and_once(
         ("", "k", "https://api.example/v2", "RUNPOD_ENDPOINT_ID, which is not set"),
         ("a/b", "k", "https://api.example/v2", "not an endpoint's id"),
         ("ep?x", "k", "https://api.example/v2", "not an endpoint's id"),
+        ("..", "k", "https://api.example/v2", "not an endpoint's id"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

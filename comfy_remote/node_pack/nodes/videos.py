@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import InputImpl
 from comfy_execution.graph import ExecutionBlocker
 
+from ...clean import one_line
 from ...jobs.output import Output
 from ...units import size_text
 
@@ -35,15 +36,24 @@ def no_film() -> ExecutionBlocker:
 def frames_of(film: InputImpl.VideoFromFile) -> torch.Tensor | ExecutionBlocker:
     """The frames of a film, ``[B, H, W, 3]`` float32 in ``0.0..1.0``, RGB; blocking.
 
-    Those of a long film would not fit into memory: then what is linked from the output says so.
+    Those of a long film would not fit into memory, and those of a damaged one cannot be read: then
+    what is linked from the output says so.
     """
-    frames, size = _frames(film)
-    if size > _MOST_FRAME_BYTES:
-        return ExecutionBlocker(
-            f"The video has {frames} frames, {size_text(size)} as images: use the output video "
-            "instead, or save fewer frames."
-        )
-    images: torch.Tensor = film.get_components().images
+    import av
+
+    try:
+        frames, size = _frames(film)
+        if size > _MOST_FRAME_BYTES:
+            return ExecutionBlocker(
+                f"The video has {frames} frames, {size_text(size)} as images: use the output video "
+                "instead, or save fewer frames."
+            )
+        images: torch.Tensor | None = film.get_components().images if frames else None
+    except (av.error.FFmpegError, ValueError) as error:
+        why = one_line(str(getattr(error, "strerror", None) or error))
+        return ExecutionBlocker(f"The frames of the video cannot be read: {why}.")
+    if images is None or not len(images):
+        return ExecutionBlocker("The video has no frames.")
     return images[..., :3]
 
 
@@ -53,10 +63,11 @@ def _frames(film: InputImpl.VideoFromFile) -> tuple[int, int]:
 
     source = film.get_stream_source()
     with av.open(source, mode="r") as container:
-        stream = container.streams.video[0]
-        count = stream.frames
-        if not count and container.duration and stream.average_rate:
-            count = round(container.duration / av.time_base * float(stream.average_rate))
+        stream = next(iter(container.streams.video), None)
+        if stream is None:
+            return 0, 0
+        # They are counted: a file's head may say anything of them, or nothing.
+        count = sum(packet.size > 0 for packet in container.demux(stream))
         size = count * stream.width * stream.height * _BYTES_PER_PIXEL
     if isinstance(source, io.BytesIO):
         source.seek(0)

@@ -201,7 +201,7 @@ class RunPodKind(EndpointKind):
                 advice=f"Write runpod:ENDPOINT, or set that variable. RunPod's console shows the "
                 f"id: {_CONSOLE}.",
             )
-        if quote(endpoint, safe="") != endpoint:
+        if quote(endpoint, safe="") != endpoint or not endpoint.strip("."):
             raise ConfigurationError(
                 f"{endpoint!r} is not an endpoint's id.",
                 advice=f"RunPod's console shows it: {_CONSOLE}.",
