@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import job_arguments, jobs_named, to_target_option
+from .options import chosen_jobs, several_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel"]
 
-_MOST = 10_000
-
 
 @click.command()
-@job_arguments(required=False)
-@click.option("--all", "everything", is_flag=True, help="All that have not ended.")
-@to_target_option
+@several_jobs
 def cancel(job_ids: tuple[str, ...], everything: bool, on: str | None) -> None:
     """Cancel jobs on their targets.
 
@@ -33,21 +29,12 @@ def cancel(job_ids: tuple[str, ...], everything: bool, on: str | None) -> None:
       comfy-remote jobs cancel 3f2a
       comfy-remote jobs cancel --all --on gpu
     """
-    from ...events import JobState
-    from ...jobs.record import JobFilter, Record
+    from ...jobs.record import Record
     from ..console import say
     from ..interrupt import run_interruptible
 
-    if everything == bool(job_ids):
-        raise click.UsageError("Give the ids of jobs, or --all.")
-    if on is not None and not everything:
-        raise click.UsageError("--on chooses among --all.")
     with Record() as record:
-        if everything:
-            open_states = [state for state in JobState if not state.final]
-            entries = record.newest(_MOST, JobFilter(open_states, on))
-        else:
-            entries = jobs_named(record, job_ids)
+        entries = chosen_jobs(record, job_ids, on, everything=everything)
         for entry in entries:
             if entry.state.final:
                 say(f"Job {entry.id} had ended already: {entry.state.value}.")

@@ -5,24 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ..options import complete_job
+from ..options import complete_job, own_folder
 
 if TYPE_CHECKING:
     from ...jobs.record import JobEntry, Record
 
 __all__ = [
     "age",
+    "chosen_jobs",
+    "folder_option",
     "job_argument",
     "job_arguments",
     "jobs_named",
     "offline_option",
+    "output_folder",
+    "several_jobs",
     "since",
     "to_target_option",
 ]
+
+_MOST = 10_000
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -97,3 +104,49 @@ def job_arguments(*, required: bool) -> Callable[[_Command], _Command]:
     return click.argument(
         "job_ids", metavar="ID...", nargs=-1, required=required, shell_complete=complete_job
     )
+
+
+def several_jobs(command: _Command) -> _Command:
+    """Ids, or ``--all`` that have not ended, perhaps of one target; see `chosen_jobs`."""
+    all_option = click.option("--all", "everything", is_flag=True, help="All that have not ended.")
+    return job_arguments(required=False)(all_option(to_target_option(command)))
+
+
+def chosen_jobs(
+    record: Record, job_ids: tuple[str, ...], on: str | None, *, everything: bool
+) -> list[JobEntry]:
+    """The jobs that `several_jobs` names; of ``--all``, the newest 10,000.
+
+    Raises:
+        click.UsageError: Both ids and ``--all`` were given, or neither.
+        JobNotFound: An id is unknown.
+    """
+    from ...jobs.record import JobFilter
+
+    if everything == bool(job_ids):
+        raise click.UsageError("Give the ids of jobs, or --all.")
+    if on is not None and not everything:
+        raise click.UsageError("--on chooses among --all.")
+    if everything:
+        return record.newest(_MOST, JobFilter.not_ended(on))
+    return jobs_named(record, job_ids)
+
+
+folder_option = click.option(
+    *("-o", "--output"),
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the outputs go. Default: the folder that the run named.",
+)
+
+
+def output_folder(output: Path | None, entry: JobEntry | None) -> Path:
+    """Where outputs go: as `folder_option` says, else as the run did, else ``output``.
+
+    Raises:
+        ConfigurationError: ``output`` is a link out of the current folder.
+    """
+    named = output or (entry.folder if entry is not None else None)
+    if named is None:
+        named = own_folder(Path("output"), "If that is meant, say so: -o output")
+    return named.expanduser().absolute()

@@ -15,7 +15,7 @@ from ..options import (
     target_option,
     timeout_option,
 )
-from .options import job_argument
+from .options import folder_option, job_argument, output_folder
 
 if TYPE_CHECKING:
     from ...jobs.interruption import OnInterrupt
@@ -28,13 +28,7 @@ __all__ = ["resume"]
 @click.command()
 @job_argument
 @target_option("Where it runs, for a prompt that is not in this machine's record.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where the outputs go. Default: the folder that the run named.",
-)
+@folder_option
 @timeout_option
 @json_option
 @quiet_option
@@ -65,7 +59,7 @@ def resume(
     from ...jobs.client import resume as take_up
     from ...jobs.record import SAVED_BEFORE, Record
     from ..follow import exit_if_incomplete, follow, supervise
-    from ..options import make_reporter, own_folder
+    from ..options import make_reporter
 
     began = time.monotonic()
     found: JobEntry | None = None
@@ -75,10 +69,7 @@ def resume(
         except JobNotFound:
             if on is None:
                 raise
-    wanted = found.folder if found is not None else None
-    if output is None and wanted is None:
-        own_folder(Path("output"), "If that is meant, say so: -o output")
-    folder = (output or wanted or Path("output")).expanduser().absolute()
+    folder = output_folder(output, found)
     reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
 
     async def followed(again: Job, entry: JobEntry, on_interrupt: OnInterrupt) -> None:

@@ -16,7 +16,7 @@ from ..options import (
     target_option,
     timeout_option,
 )
-from .options import job_argument
+from .options import folder_option, job_argument, output_folder
 
 __all__ = ["retry"]
 
@@ -24,13 +24,7 @@ __all__ = ["retry"]
 @click.command()
 @job_argument
 @target_option("Where to run it now. Default: where it ran before.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where the outputs go. Default: the folder that the run named.",
-)
+@folder_option
 @timeout_option
 @no_wait_option
 @json_option
@@ -69,7 +63,7 @@ def retry(
     from ...targets.opening import open_target, reopen
     from ..follow import exit_if_incomplete, follow, say_cancelling, supervise
     from ..open_file import open_first
-    from ..options import make_reporter, own_folder
+    from ..options import make_reporter
 
     if not wait and (open_it or notify):
         raise click.UsageError(
@@ -78,9 +72,7 @@ def retry(
     began = time.monotonic()
     with Record() as record:
         entry = record.get(job)
-    if output is None and entry.folder is None:
-        own_folder(Path("output"), "If that is meant, say so: -o output")
-    folder = (output or entry.folder or Path("output")).expanduser().absolute()
+    folder = output_folder(output, entry)
     job_id = new_job_id()
     reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..options import SECONDS, json_option
-from .options import job_arguments, jobs_named, to_target_option
+from .options import chosen_jobs, several_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,13 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["wait"]
 
-_MOST = 10_000
-
 
 @click.command()
-@job_arguments(required=False)
-@click.option("--all", "everything", is_flag=True, help="All that have not ended.")
-@to_target_option
+@several_jobs
 @click.option("--timeout", metavar="SECONDS", type=SECONDS, help="Wait no longer than this.")
 @json_option
 def wait(
@@ -40,20 +36,11 @@ def wait(
     import asyncio
 
     from ...errors import JobTimedOut
-    from ...events import JobState
-    from ...jobs.record import JobFilter, Record
+    from ...jobs.record import Record
     from ..interrupt import run_interruptible
 
-    if everything == bool(job_ids):
-        raise click.UsageError("Give the ids of jobs, or --all.")
-    if on is not None and not everything:
-        raise click.UsageError("--on chooses among --all.")
     with Record() as record:
-        if everything:
-            open_states = [state for state in JobState if not state.final]
-            entries = record.newest(_MOST, JobFilter(open_states, on))
-        else:
-            entries = jobs_named(record, job_ids)
+        entries = chosen_jobs(record, job_ids, on, everything=everything)
         try:
             status = run_interruptible(_waited(record, entries, timeout, json_lines=json_lines))
         except asyncio.TimeoutError:

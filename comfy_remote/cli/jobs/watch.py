@@ -108,11 +108,9 @@ async def _if_known(record: Record, job_id: str) -> JobEntry | None:
 
 async def _all_of(record: Record, on: str | None, seen: list[str]) -> list[str]:
     """The jobs that were seen before, and those that wait or run now; the newest first."""
-    from ...events import JobState
     from ...jobs.record import JobFilter
 
-    open_states = [state for state in JobState if not state.final]
-    running = await record.read(record.newest, _MOST, JobFilter(open_states, on))
+    running = await record.read(record.newest, _MOST, JobFilter.not_ended(on))
     new = [entry.id for entry in running if entry.id not in seen]
     return (new + seen)[:_MOST]
 

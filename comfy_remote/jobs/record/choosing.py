@@ -36,6 +36,11 @@ class JobFilter:
     since: float | None = None
     text: str | None = None
 
+    @classmethod
+    def not_ended(cls, target: str | None = None) -> JobFilter:
+        """Those that wait or run, on that target or anywhere."""
+        return cls([state for state in JobState if not state.final], target)
+
     def sql(self) -> tuple[str, list[str | float]]:
         """A condition, and its values."""
         parts, values = ["1"], list[str | float]()
