@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +16,9 @@ from ..config.own_file import OwnFile
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError
-from ..targets.kinds import forms, kind_of, typed_target
+from ..targets.kinds import kind_of
 from ..targets.opening import refuse_secret_elsewhere
+from ..targets.typed_settings import settings_of_address
 from ..text_file import NotText, text_of
 from .console import print_json, say
 from .interrupt import run_interruptible
@@ -67,7 +69,8 @@ def add_target(
     Raises:
         ConfigurationError: It cannot be added.
     """
-    new = _typed(new)
+    address = settings_of_address(new.settings.target).target
+    new = NewTarget(new.name, dataclasses.replace(new.settings, target=address), new.key)
     own = OwnFile()
     _put(new, own, as_default=as_default, replace=replace)
     own.check()  # before the key is kept
@@ -124,15 +127,6 @@ def _put(new: NewTarget, own: OwnFile, *, as_default: bool, replace: bool) -> No
     own.put(new.name, new.settings)
     if as_default:
         own.make_default(new.name)
-
-
-def _typed(new: NewTarget) -> NewTarget:
-    settings = replace(new.settings, target=typed_target(new.settings.target))
-    if kind_of(settings.target) is None:
-        raise ConfigurationError(
-            f"{settings.target!r} is no target's address.", advice=f"Use one of: {forms()}."
-        )
-    return NewTarget(new.name, settings, new.key)
 
 
 def _tested(new: NewTarget, own: OwnFile) -> int:

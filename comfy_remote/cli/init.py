@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -13,13 +13,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..targets.runpod.pods import Pod
-    from ..wire.runpod_endpoints import RestEndpoint
     from .adding import NewTarget
 
 __all__ = ["init"]
 
-_KEY = "RUNPOD_API_KEY"
 _WAYS = {
     "runpod": "A RunPod key: an endpoint or a pod of that account",
     "comfyui": "A ComfyUI's address: a machine on the LAN, or elsewhere",
@@ -37,9 +34,7 @@ class _Given:
     endpoint: str | None
     pod: str | None
     address: str | None
-    endpoint_id: str
     key: str | None
-    price: float | None
 
 
 @click.command()
@@ -57,7 +52,7 @@ class _Given:
     "--price-per-hour", "price", metavar="DOLLARS", type=click.FloatRange(min=0), help="Of its GPU."
 )
 @click.option("--default/--no-default", "as_default", default=True, help="Use it by default.")
-@click.option("--replace", is_flag=True, help="Replace a target of that name.")
+@click.option("--replace", "replaces", is_flag=True, help="Replace a target of that name.")
 @click.option("--test/--no-test", "tests", default=True, help="Check it first.")
 def init(
     kind: str | None,
@@ -68,17 +63,17 @@ def init(
     key_stdin: bool,
     price: float | None,
     as_default: bool,
-    replace: bool,
+    replaces: bool,
     tests: bool,
 ) -> None:
     """Set up where your workflows run: asks what you have, tries it, and writes it down.
 
     KIND is runpod, comfyui, gateway, modal or sandbox. What an option says is not asked for;
-    without a terminal nothing is. A key is kept in the system's key ring where there is one
-    (pip install "comfy-remote[keyring]"), else in a file that only you can read. The target goes
-    into your own comfy-remote.toml, never into the current folder's.
+    without a terminal nothing is. A key is stored in the system's key ring where there is one
+    (pip install keyring), else in a file that only you can read. The target goes into your own
+    comfy-remote.toml, never into the current folder's.
 
-    \\b
+    \b
     Examples:
       comfy-remote init
       comfy-remote init comfyui --address 192.168.1.20:8188 --name lan
@@ -88,16 +83,15 @@ def init(
     from .console import say
 
     key = key_from_stdin() if key_stdin else None
-    given = _Given(name, endpoint if kind != "gateway" else None, pod, address, "local", key, price)
-    if kind == "gateway" and endpoint:
-        given = _Given(name, None, pod, address, endpoint, key, price)
-    kind = kind or _WAYS_OF[_chosen("What do you have?", [*_WAYS.values()], "a KIND")]
+    kind = kind or [*_WAYS][_chosen("What do you have?", [*_WAYS.values()], "a KIND")]
     if kind == "sandbox":
         say("The sandbox needs no setup: it starts with the first run, and costs nothing.")
         say("Try it: comfy-remote run example:collage --on sandbox")
         return
-    new = _ASK[kind](given)
-    add_target(new, as_default=as_default, replace=replace, tests=tests)
+    new = _ASK[kind](_Given(name, endpoint, pod, address, key))
+    settings = replace(new.settings, price_per_hour=price)
+    new = replace(new, settings=settings)
+    add_target(new, as_default=as_default, replace=replaces, tests=tests)
 
 
 def _runpod(given: _Given) -> NewTarget:
@@ -110,17 +104,17 @@ def _runpod(given: _Given) -> NewTarget:
     if not given.pod and not given.endpoint:
         address, suggested = _of_account(key)
         called = called or suggested
-    settings = TargetSettings(address, price_per_hour=given.price)
-    return NewTarget(called or _asked("What shall it be called?", "--name", "gpu"), settings, key)
+    return NewTarget(called or _name("gpu"), TargetSettings(address), key)
 
 
 def _key_of_account() -> str | None:
-    """The key to be kept; ``None`` if it is set already."""
+    """The key to be stored; ``None`` if it is set already."""
     from ..secrets import secret
+    from ..targets.runpod.kind import API_KEY_VARIABLE
     from .console import say
 
-    if secret(_KEY, os.environ) is not None:
-        say(f"{_KEY} is set: it is used.")
+    if secret(API_KEY_VARIABLE, os.environ) is not None:
+        say(f"{API_KEY_VARIABLE} is set: it is used.")
         return None
     return _asked(
         "RunPod's API key (https://console.runpod.io > Settings > API Keys; it is not shown)",
@@ -131,82 +125,66 @@ def _key_of_account() -> str | None:
 
 def _of_account(key: str | None) -> tuple[str, str]:
     """An endpoint or a pod of the account, chosen; its address, and a name for it."""
-    import asyncio
-
-    from pydantic import SecretStr
-
+    from ..config.own_file import name_from
     from ..errors import ConfigurationError
-    from ..secrets import secret
-    from ..targets.runpod.account import account_endpoints
-    from ..targets.runpod.pods import account_pods
+    from ..targets.runpod.account_targets import account_targets
+    from ..targets.runpod.kind import API_KEY_VARIABLE
     from .console import say
     from .interrupt import run_interruptible
 
-    environment = {**os.environ, **({_KEY: key} if key else {})}
-    held = SecretStr(key) if key else secret(_KEY, environment)
-    assert held is not None  # noqa: S101 - it was asked for
-
-    async def both() -> tuple[Sequence[RestEndpoint], Sequence[Pod]]:
-        return await asyncio.gather(account_endpoints(held, environment), account_pods(environment))
-
     say("Asking RunPod what the account has …")
-    endpoints, pods = run_interruptible(both())
-    found = [(f"runpod:{one.id}", one.name, f"endpoint {one}") for one in endpoints]
-    found += [(f"pod:{one.id}", one.name, f"pod {one}") for one in pods]
+    environment = {**os.environ, **({API_KEY_VARIABLE: key} if key else {})}
+    found = run_interruptible(account_targets(environment))
     if not found:
         raise ConfigurationError(
-            "The account has neither an endpoint nor a pod.",
+            "The account has neither an endpoint nor a running pod.",
             advice="docs/containers.md says how to make an endpoint with our image.",
         )
-    chosen = found[_chosen("Which one?", [text for *_, text in found], "--endpoint or --pod")]
-    return chosen[0], _name_for(chosen[1])
+    choices = [f"{one.kind} {one.text}" for one in found]
+    chosen = found[_chosen("Which one?", choices, "--endpoint or --pod")]
+    return chosen.address, name_from(chosen.name)
 
 
 def _comfyui(given: _Given) -> NewTarget:
-    from ..config.target_settings import TargetSettings
+    from ..targets.typed_settings import comfyui_settings
     from .adding import NewTarget
 
     address = given.address or _asked("Its address (http://192.168.1.20:8188)", "--address")
-    name = given.name or _asked("What shall it be called?", "--name", "lan")
+    name = given.name or _name("lan")
     variable = _variable_for(name, "KEY") if given.key else None
-    return NewTarget(
-        name, TargetSettings(address, key_env=variable, price_per_hour=given.price), given.key
-    )
+    return NewTarget(name, replace(comfyui_settings(address), key_env=variable), given.key)
 
 
 def _gateway(given: _Given) -> NewTarget:
-    from ..config.target_settings import TargetSettings
-    from ..net.address import base_address, is_loopback
+    from ..targets.opening import needs_key
+    from ..targets.typed_settings import gateway_settings
     from .adding import NewTarget
 
-    url = given.address or _asked("Its address (https://box.local:8000)", "--address")
-    url = url if "://" in url else f"https://{url}"
-    url = url.rstrip("/").removesuffix("/v2") + "/v2"
-    name = given.name or _asked("What shall it be called?", "--name", "box")
+    address = given.address or _asked("Its address (https://box.local:8000)", "--address")
+    settings = gateway_settings(address, given.endpoint or "")
+    name = given.name or _name("box")
     key = given.key
-    if key is None and not is_loopback(base_address(url).host):
+    if key is None and needs_key(settings):
         key = _asked("Its token (what `serve` reads; it is not shown)", "--key-stdin", hidden=True)
-    settings = TargetSettings(
-        f"runpod:{given.endpoint_id}",
-        base_url=url,
-        key_env=_variable_for(name, "TOKEN") if key else None,
-        price_per_hour=given.price,
-    )
-    return NewTarget(name, settings, key)
+    variable = _variable_for(name, "TOKEN") if key else None
+    return NewTarget(name, replace(settings, key_env=variable), key)
 
 
 def _modal(given: _Given) -> NewTarget:
+    from ..config.own_file import name_from
     from ..config.target_settings import TargetSettings
     from .adding import NewTarget
 
     app = given.address or _asked("The app's name (`modal app list` shows it)", "--address")
     app = app.removeprefix("modal:")
-    name = given.name or _asked("What shall it be called?", "--name", _name_for(app))
-    return NewTarget(name, TargetSettings(f"modal:{app}", price_per_hour=given.price))
+    return NewTarget(given.name or _name(name_from(app)), TargetSettings(f"modal:{app}"))
 
 
-_WAYS_OF = [*_WAYS]
 _ASK = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
+
+
+def _name(default: str) -> str:
+    return _asked("What shall it be called?", "--name", default)
 
 
 def _asked(question: str, option: str, default: str | None = None, *, hidden: bool = False) -> str:
@@ -246,12 +224,6 @@ def _nobody_there(option: str) -> Exception:
         "There is no terminal, so nothing is asked.",
         advice=f"Say it: {option}. `comfy-remote init --help` lists all options.",
     )
-
-
-def _name_for(text: str) -> str:
-    """A target's name from somebody's words."""
-    words = re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._").lower()
-    return words[:64] or "gpu"
 
 
 def _variable_for(name: str, ending: str) -> str:

@@ -23,7 +23,7 @@ from .target_settings import TargetSettings
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-__all__ = ["OwnFile", "own_path"]
+__all__ = ["OwnFile", "name_from", "own_path"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -36,6 +36,11 @@ def own_path(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen).expanduser()
     paths = [folder / CONFIG_NAME for folder in owner_folders(environment)]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def name_from(words: str) -> str:
+    """A target's name made of somebody's words; ``gpu`` if nothing of them can be in one."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-._").lower()[:64] or "gpu"
 
 
 class OwnFile:
@@ -107,17 +112,25 @@ class OwnFile:
             else:
                 table[field.name] = value
 
-    def remove(self, name: str) -> None:
-        """Remove a target; and the default, if it was that.
+    def check_has(self, name: str) -> None:
+        """See that a target is in this file.
 
         Raises:
-            ConfigurationError: There is none of that name in the file.
+            ConfigurationError: It is not.
         """
         if name not in self.targets:
             raise ConfigurationError(
                 f"{self.path} has no target {name!r}.",
                 advice="Look which file names it; only this one is changed.",
             )
+
+    def remove(self, name: str) -> None:
+        """Remove a target; and the default, if it was that.
+
+        Raises:
+            ConfigurationError: There is none of that name in the file.
+        """
+        self.check_has(name)
         del self._document["targets"][name]
         if self.default == name:
             self.make_default(None)

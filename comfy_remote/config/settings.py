@@ -221,6 +221,11 @@ class Configuration:
             owners=self.owners | {name},
         )
 
+    def unused_secrets(self, settings: TargetSettings) -> list[str]:
+        """The variables of a target's secrets that none of the configured targets has."""
+        used = {variable for one in self.targets.values() for variable in secret_variables(one)}
+        return [variable for variable in secret_variables(settings) if variable not in used]
+
     def settings_of(self, name: str) -> TargetSettings | None:
         """The settings of a name; ``None`` for what is no name, such as an address.
 

@@ -12,24 +12,23 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
 from ..config.environment import read_env_file
 from ..config.folders import ENV_NAME, home
 from ..config.kept_secrets import forget_secret, is_variable_of_a_server, keep_secret
 from ..config.own_file import OwnFile
 from ..config.settings import Configuration
-from ..errors import ComfyRemoteError, ConfigurationError
+from ..errors import ConfigurationError
 from ..jobs.doctor import Finding, examine
-from ..secrets import SECRETS, secret
-from ..targets.kinds import secret_variables
-from ..targets.runpod.account import account_endpoints
-from ..targets.runpod.pods import account_pods
+from ..secrets import SECRETS
+from ..targets.runpod.account_targets import account_targets
+from ..targets.runpod.kind import API_KEY_VARIABLE
 from ..types import JsonValue
 from .advice import for_page
-from .target_form import ACCOUNT_KEY, FilledIn, TargetForm
+from .target_form import FilledIn, TargetForm
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from ..config.target_settings import TargetSettings
     from .target_pool import TargetPool
 
@@ -63,36 +62,19 @@ class OwnTargets:
             TargetError: RunPod cannot be asked.
         """
         typed = None if key is None else key.get_secret_value().strip()
-        if typed:
-            await asyncio.to_thread(_check_free, ACCOUNT_KEY, typed)
-        held = (
-            SecretStr(typed) if typed else await asyncio.to_thread(secret, ACCOUNT_KEY, os.environ)
-        )
-        if held is None:
-            raise ConfigurationError(f"{ACCOUNT_KEY} is not set.", advice="Type the key.")
-        environment = {**os.environ, ACCOUNT_KEY: held.get_secret_value()}
-        with SECRETS.holding({ACCOUNT_KEY: held.get_secret_value()}):
-            endpoints, pods = await asyncio.gather(
-                account_endpoints(held, environment),
-                account_pods(environment),
-                return_exceptions=True,
-            )
-        # A key may be allowed to see one of the two.
-        if isinstance(endpoints, BaseException) and isinstance(pods, BaseException):
-            raise endpoints
-        for failed in (endpoints, pods):
-            if isinstance(failed, BaseException) and not isinstance(failed, ComfyRemoteError):
-                raise failed
-        places: list[JsonValue] = []
-        if not isinstance(endpoints, BaseException):
-            places += [_place(f"runpod:{one.id}", one.name, str(one)) for one in endpoints]
-        if not isinstance(pods, BaseException):
-            places += [_place(f"pod:{one.id}", one.name, str(one)) for one in pods if one.running]
+        keys = {API_KEY_VARIABLE: typed} if typed else {}
+        for variable, value in keys.items():
+            await asyncio.to_thread(_check_free, variable, value)
+        with SECRETS.holding(keys):
+            found = await account_targets({**os.environ, **keys})
         where = None
-        if typed:
+        for variable, value in keys.items():
             async with self._changing:
-                where = await asyncio.to_thread(_keep, ACCOUNT_KEY, typed)
+                where = await asyncio.to_thread(_keep, variable, value)
                 self._pool.renew()
+        places: list[JsonValue] = [
+            {"address": one.address, "name": one.name, "text": one.text} for one in found
+        ]
         return {"places": places, "kept": where}
 
     async def put(self, form: TargetForm) -> AsyncGenerator[dict[str, JsonValue], None]:
@@ -110,7 +92,7 @@ class OwnTargets:
         configuration = await asyncio.to_thread(Configuration.load)
         before = None
         if form.replaces is not None:
-            _check_own(own, form.replaces)
+            own.check_has(form.replaces)
             before = configuration.targets.get(form.replaces)
         new = FilledIn.of(form, before)
         if new.name in own.targets and new.name != form.replaces:
@@ -170,26 +152,15 @@ def _write(new: FilledIn, replaces: str | None) -> None:
 def _remove(name: str) -> None:
     before = Configuration.load().targets.get(name)
     with OwnFile.changing() as own:
-        _check_own(own, name)
         own.remove(name)
     _forget_unused(before)
-
-
-def _check_own(own: OwnFile, name: str) -> None:
-    if name not in own.targets:
-        raise ConfigurationError(
-            f"{own.path} has no target {name!r}.",
-            advice="Only targets in this file can be changed here.",
-        )
 
 
 def _forget_unused(settings: TargetSettings | None) -> None:
     """Forget what was kept for a server that no target has any more."""
     if settings is None:
         return
-    left = Configuration.load().targets.values()
-    needed = {variable for one in left for variable in secret_variables(one)}
-    for variable in {*secret_variables(settings)} - needed:
+    for variable in Configuration.load().unused_secrets(settings):
         if is_variable_of_a_server(variable):
             forget_secret(variable)
             os.environ.pop(variable, None)
@@ -222,10 +193,6 @@ def _check_free(variable: str, value: str) -> None:
 def _kept_in_file() -> Mapping[str, str]:
     path = home() / ENV_NAME
     return read_env_file(path) if path.is_file() else {}
-
-
-def _place(address: str, name: str, text: str) -> JsonValue:
-    return {"address": address, "name": name, "text": text}
 
 
 def _shown(finding: Finding) -> dict[str, JsonValue]:

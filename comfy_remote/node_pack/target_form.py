@@ -17,20 +17,25 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from yarl import URL
 
 from ..config.kept_secrets import variable_of_server
+from ..config.own_file import name_from
 from ..config.target_settings import TargetSettings
 from ..config.trust import origin_of
 from ..errors import ConfigurationError
-from ..net.address import COMFYUI_PORT, base_address, is_loopback
-from ..targets.kinds import forms, kind_of, secret_variables, typed_target
+from ..net.address import base_address
+from ..targets.kinds import kind_of, secret_variables
+from ..targets.runpod.kind import API_KEY_VARIABLE as ACCOUNT_KEY
+from ..targets.typed_settings import (
+    comfyui_settings,
+    gateway_settings,
+    runpod_settings,
+    settings_of_address,
+)
 from ..types import JsonValue
 
 __all__ = ["ACCOUNT_KEY", "FilledIn", "TargetForm", "form_of"]
 
-ACCOUNT_KEY = "RUNPOD_API_KEY"
-
 _Word = Annotated[str, Field(max_length=500)]
 _Key = Annotated[SecretStr, Field(max_length=8192)]
-_V2 = re.compile(r"/v2(?:/([^/]+).*)?$")
 _FRONT = re.compile(r"[^.]*?--(?P<app>[^.]+)-front\.modal\.run")
 _HEADERS = {"Modal-Key": "ID", "Modal-Secret": "SECRET"}
 
@@ -126,17 +131,11 @@ def form_of(settings: TargetSettings) -> dict[str, JsonValue] | None:
 
 
 def _runpod(address: str, _form: TargetForm) -> TargetSettings:
-    typed = typed_target(address)
-    if re.fullmatch(r"[A-Za-z0-9-]+", typed):
-        typed = f"runpod:{typed}"
-    return _meant(typed)
+    return runpod_settings(address)
 
 
 def _comfyui(address: str, form: TargetForm) -> TargetSettings:
-    typed = typed_target(address)
-    if kind_of(typed) is None:
-        typed = _url_for(typed)
-    settings = _meant(typed)
+    settings = comfyui_settings(address)
     if form.key is None or not form.key.get_secret_value().strip():
         return settings
     kind = kind_of(settings.target)
@@ -147,23 +146,14 @@ def _comfyui(address: str, form: TargetForm) -> TargetSettings:
 
 
 def _gateway(address: str, form: TargetForm) -> TargetSettings:
-    if "://" not in address:
-        here = is_loopback(address.partition("/")[0].rpartition(":")[0].strip("[]") or address)
-        address = f"{'http' if here else 'https'}://{address}"
-    url = base_address(address.partition("#")[0].partition("?")[0])
-    named = _V2.search(url.path)
-    path = url.path[: named.start()] if named else url.path
-    base = str(url.with_path(path.rstrip("/") + "/v2"))
-    endpoint = form.endpoint.strip() or (named and named[1]) or "local"
+    settings = gateway_settings(address, form.endpoint.strip())
     # Never without one: the provider's own key would be sent to a server on this machine.
-    return TargetSettings(
-        f"runpod:{endpoint}", base_url=base, key_env=variable_of_server(_origin(base))
-    )
+    return replace(settings, key_env=variable_of_server(_origin(settings.base_url or "")))
 
 
 def _modal(address: str, form: TargetForm) -> TargetSettings:
     if "://" not in address and not address.endswith(".modal.run"):
-        return _meant(f"modal:{address.removeprefix('modal:')}")
+        return settings_of_address(f"modal:{address.removeprefix('modal:')}")
     url = base_address(address if "://" in address else f"https://{address}")
     front = _FRONT.fullmatch(url.host or "")
     origin = _origin(str(url))
@@ -178,23 +168,6 @@ def _modal(address: str, form: TargetForm) -> TargetSettings:
 
 
 _SETTINGS = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
-
-
-def _meant(address: str) -> TargetSettings:
-    if kind_of(address) is None:
-        raise ConfigurationError(
-            f"{address!r} is no target's address.", advice=f"Use one of: {forms()}."
-        )
-    return TargetSettings(address)
-
-
-def _url_for(host: str) -> str:
-    """A ComfyUI's URL, for a host without scheme and port."""
-    host = host.rstrip("/")
-    if not host or not re.fullmatch(r"[A-Za-z0-9.-]+", host):
-        return host
-    on_lan = "." not in host or host.endswith((".local", ".lan")) or host.replace(".", "").isdigit()
-    return f"http://{host}:{COMFYUI_PORT}" if on_lan else f"https://{host}"
 
 
 def _origin(url: str) -> str:
@@ -231,5 +204,4 @@ def _name_for(settings: TargetSettings) -> str:
         kind = kind_of(settings.target)
         url = kind.public_url(settings.target) if kind is not None else None
         words = (URL(url).host or "") if url else settings.target.partition(":")[2]
-    words = words.removesuffix(".local")
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-._").lower()[:64] or "gpu"
+    return name_from(words.removesuffix(".local"))

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -65,6 +65,22 @@ def test_help_and_version(run: Run) -> None:
     assert names[0] == "run"
     assert {"show", "jobs", "serve", "targets"} <= {*names}
     assert run("--version") == (0, f"comfy-remote {__version__}\n", "")
+
+
+def test_no_help_runs_its_examples_together() -> None:
+    """Click keeps the lines of a paragraph below one ``\\b``, which a docstring may spell wrong."""
+
+    def texts(command: click.Command) -> Iterator[str]:
+        yield command.help or ""
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                yield from texts(inner) if inner is not None else ()
+
+    found = [*texts(cli)]
+    assert sum("\b\n" in text for text in found) > 10
+    assert not [text for text in found if "\\b" in text]
 
 
 def modules_after(script: str) -> set[str]:

@@ -36,6 +36,7 @@ class Server:
 
     url: str = ""
     seen: list[str] = field(default_factory=list)
+    forbidden: str = "nothing"
 
     async def answer(self, request: web.Request) -> web.Response:
         self.seen.append(request.headers.get("Authorization", ""))
@@ -43,7 +44,7 @@ class Server:
             workers = {"idle": 1, "running": 0}
             jobs = {"completed": 0, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
             return web.json_response({"jobs": jobs, "workers": workers})
-        if KEY not in self.seen[-1]:
+        if KEY not in self.seen[-1] or request.path.endswith(self.forbidden):
             return web.json_response({}, status=401)
         if request.path.endswith("/v2/serverless"):
             endpoints = [{"id": "abc123", "name": "Portraits", "type": "QUEUE"}]
@@ -193,6 +194,16 @@ async def test_a_key_of_runpod_gives_a_list_and_is_kept_only_if_runpod_takes_it(
     assert KEY not in page.file()
 
 
+@pytest.mark.parametrize(("forbidden", "found"), [("/v2/pods", 1), ("/v2/serverless", 0)])
+async def test_a_key_that_may_see_one_of_the_two_lists_that(
+    page: Page, server: Server, monkeypatch: pytest.MonkeyPatch, forbidden: str, found: int
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
+    server.forbidden = forbidden
+    status, text = await page.send("POST", "/remote/account", {"key": KEY})
+    assert (status, len(json.loads(text)["places"])) == (200, found)
+
+
 async def test_a_key_that_the_environment_sets_is_not_replaced(
     page: Page, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +336,7 @@ async def test_what_a_folder_names_is_shown_and_trusted_as_it_was_shown(
         (("runpod", "abc123xyz"), "runpod:abc123xyz", None, "abc123xyz"),
         (("runpod", "https://api.runpod.ai/v2/abc123xyz/run"), "runpod:abc123xyz", None, None),
         (("gateway", "box.local:8000"), "runpod:local", "https://box.local:8000/v2", "box"),
+        (("gateway", "http://box/v2/"), "runpod:local", "http://box/v2", "box"),
         (("gateway", "http://127.0.0.1:8000/v2/gpu/run"), "runpod:gpu", None, "127.0.0.1"),
         (("modal", "portraits"), "modal:portraits", None, "portraits"),
         (

@@ -26,10 +26,9 @@ def remove(name: str, forget_key: bool) -> None:
     say(f"Removed {name} from {own.path}.")
     if not forget_key or settings is None:
         return
-    left = Configuration.load().targets.values()
-    needed = {variable for one in left for variable in secret_variables(one)}
+    unused = Configuration.load().unused_secrets(settings)
     for variable in secret_variables(settings):
-        if variable in needed:
+        if variable not in unused:
             say(f"{variable} stays: another target has it.")
         else:
             forget_secret(variable)

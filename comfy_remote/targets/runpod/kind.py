@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..base import Target
 
 __all__ = [
+    "API_KEY_VARIABLE",
     "DEFAULT_BASE_URL",
     "ENDPOINT_VARIABLE",
     "RESULTS_KEPT",
@@ -40,7 +41,7 @@ ENDPOINT_VARIABLE = "RUNPOD_ENDPOINT_ID"
 
 RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
 
-_KEY = "RUNPOD_API_KEY"
+API_KEY_VARIABLE = "RUNPOD_API_KEY"
 # What RunPod shows: the URL of a request (…/v2/ID/run), and the console's page of the endpoint.
 _COPIED = re.compile(
     r"runpod:(?P<id>[^/?#]+)"
@@ -173,9 +174,9 @@ class RunPodKind(EndpointKind):
     title = "a RunPod endpoint"
     forms = ("runpod:ENDPOINT",)
     address_variable = ENDPOINT_VARIABLE
-    default_key = _KEY
+    default_key = API_KEY_VARIABLE
     own_secrets: ClassVar[Mapping[str, str]] = {
-        _KEY: "RunPod's console has it under Settings > API Keys.",
+        API_KEY_VARIABLE: "RunPod's console has it under Settings > API Keys.",
     }
     own_domain = (
         "Give that server a key of its own: put it into another environment variable, and name "
@@ -293,7 +294,7 @@ class RunPodKind(EndpointKind):
                 advice="Name the variable with its key with key_env, and omit user, password_env "
                 "and headers_env.",
             )
-        known = secret(settings.key_env or _KEY, environment) is not None
+        known = secret(settings.key_env or API_KEY_VARIABLE, environment) is not None
         if not known and not self.needs_key(settings, environment):
             return {}
         if settings.key_env is None and not known:
@@ -301,13 +302,13 @@ class RunPodKind(EndpointKind):
             if self.may_be_own_gateway(server):
                 raise ConfigurationError(
                     f"There is no key for the gateway at {base_address(server).host}.",
-                    advice=f"Set the environment variable {_KEY} to the token that the "
+                    advice=f"Set the environment variable {API_KEY_VARIABLE} to the token that the "
                     "gateway was started with.",
                 )
             raise ConfigurationError(
                 "There is no RunPod API key.",
                 advice="Make one at https://console.runpod.io/user/settings and set the "
-                f"environment variable {_KEY}.",
+                f"environment variable {API_KEY_VARIABLE}.",
             )
         return super().login(name, settings, environment)
 

@@ -27,6 +27,7 @@ from ...secrets import secret
 from ...units import dollars
 from ...wire.runpod_pods import CtlPod, RestPod, RestPodList, ctl_pods, pods_in_table
 from .account import API_VARIABLE, ask_account
+from .kind import API_KEY_VARIABLE
 
 __all__ = ["Pod", "account_pods"]
 
@@ -89,13 +90,13 @@ async def account_pods(environment: Mapping[str, str] = os.environ) -> list[Pod]
         AuthenticationError: RunPod refuses the key.
         TargetError: RunPod could not be asked, or its answer is not understood.
     """
-    key = secret("RUNPOD_API_KEY", environment)
+    key = secret(API_KEY_VARIABLE, environment)
     if key is not None:
         return await _from_rest(key, environment)
     program = shutil.which("runpodctl", path=environment.get("PATH"))
     if program is not None:
         return await asyncio.to_thread(_from_runpodctl, program, environment)
-    if refused := withheld(["RUNPOD_API_KEY"], environment):
+    if refused := withheld([API_KEY_VARIABLE], environment):
         raise refused
     raise ConfigurationError(
         "No pod is named, and there is no way to look for one: RUNPOD_API_KEY is not set, and "

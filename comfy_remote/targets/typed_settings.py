@@ -1,0 +1,78 @@
+"""The settings of the target that a person means: for ``comfy-remote init`` and the page's form."""
+
+from __future__ import annotations
+
+import re
+
+from ..config.target_settings import TargetSettings
+from ..errors import ConfigurationError
+from ..net.address import COMFYUI_PORT, base_address, is_loopback
+from .kinds import forms, kind_of, typed_target
+
+__all__ = ["comfyui_settings", "gateway_settings", "runpod_settings", "settings_of_address"]
+
+_V2 = re.compile(r"/v2(?:/([^/]*).*)?$")
+
+
+def settings_of_address(typed: str) -> TargetSettings:
+    """Those of an address of any kind, in its one spelling: see `kinds.typed_target`.
+
+    Raises:
+        ConfigurationError: It is no address.
+    """
+    address = typed_target(typed)
+    if kind_of(address) is None:
+        raise ConfigurationError(
+            f"{address!r} is no target's address.", advice=f"Use one of: {forms()}."
+        )
+    return TargetSettings(address)
+
+
+def runpod_settings(typed: str) -> TargetSettings:
+    """Those of an endpoint or a pod; also by an endpoint's id alone.
+
+    Raises:
+        ConfigurationError: It is no address.
+    """
+    is_id = re.fullmatch(r"[A-Za-z0-9-]+", typed.strip())
+    return settings_of_address(f"runpod:{is_id[0]}" if is_id else typed)
+
+
+def comfyui_settings(typed: str) -> TargetSettings:
+    """Those of a ComfyUI; also by its host alone, with http and ComfyUI's own port on the LAN.
+
+    Raises:
+        ConfigurationError: It is no address.
+    """
+    address = typed_target(typed)
+    return settings_of_address(address if kind_of(address) is not None else _url_for(address))
+
+
+def gateway_settings(typed: str, endpoint: str = "") -> TargetSettings:
+    """Those of a gateway of ours, without a key.
+
+    Args:
+        typed: Its address, with ``/v2/ENDPOINT`` or without; https unless it is this machine.
+        endpoint: That of the address by default, else ``local``.
+
+    Raises:
+        ConfigurationError: It is no http or https address.
+    """
+    if "://" not in typed:
+        here = is_loopback(typed.partition("/")[0].rpartition(":")[0].strip("[]") or typed)
+        typed = f"{'http' if here else 'https'}://{typed}"
+    url = base_address(typed.partition("#")[0].partition("?")[0])
+    named = _V2.search(url.path)
+    path = url.path[: named.start()] if named else url.path
+    return TargetSettings(
+        f"runpod:{endpoint or (named and named[1]) or 'local'}",
+        base_url=str(url.with_path(path.rstrip("/") + "/v2")),
+    )
+
+
+def _url_for(host: str) -> str:
+    host = host.rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", host):
+        return host
+    on_lan = "." not in host or host.endswith((".local", ".lan")) or host.replace(".", "").isdigit()
+    return f"http://{host}:{COMFYUI_PORT}" if on_lan else f"https://{host}"
