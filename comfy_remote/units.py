@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["dollars", "seconds_text", "size_text"]
+__all__ = ["counted", "dollars", "seconds_text", "size_text"]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: ``1 job``, ``3 jobs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def dollars(amount: float) -> str:

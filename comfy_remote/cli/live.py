@@ -20,7 +20,7 @@ from ..errors import ComfyRemoteError
 from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
-from ..units import seconds_text, size_text
+from ..units import counted, seconds_text, size_text
 from ..workflow.prompt import Prompt
 from .console import fits, printable_line
 from .pictures import Graphics, Picture, graphics_of, load_picture, remove_preview
@@ -131,9 +131,8 @@ class LiveReporter(PlainReporter):
     ) -> None:
         self._stop()
         saved = [output for output in outputs if isinstance(output, SavedOutput)]
-        plural = "" if len(outputs) == 1 else "s"
         not_fetched = "" if len(saved) == len(outputs) else ", not fetched"
-        done = f"{len(outputs)} output{plural} in {seconds_text(seconds)}{not_fetched}"
+        done = f"{counted(len(outputs), 'output')} in {seconds_text(seconds)}{not_fetched}"
         self._console.print(Text.assemble((f"{self._done} ", "bold green"), done))
         if problems:
             self._console.print(Text(incomplete(problems), "yellow"))

@@ -17,7 +17,7 @@ from ..jobs.record import SavedOutput
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
 from ..types import JsonValue
-from ..units import seconds_text, size_text
+from ..units import counted, seconds_text, size_text
 from ..workflow.prompt import Prompt
 from .console import print_json, printable_line, resume_command, say
 from .errors import show_error
@@ -334,7 +334,7 @@ class PlainReporter(Reporter):
                 self._say(f"{event.level.capitalize()}: {event.message}")
 
     def fetching(self, outputs: Sequence[RemoteOutput]) -> None:
-        self._doing = f"fetching {len(outputs)} output{'' if len(outputs) == 1 else 's'}"
+        self._doing = f"fetching {counted(len(outputs), 'output')}"
 
     def received(self, size: int) -> None:
         self._received += size
@@ -417,13 +417,12 @@ def outcome(outputs: Outputs) -> str:
     """How many, and how large: ``2 outputs, 3.4 MB``."""
     sizes = [output.size for output in outputs if isinstance(output, SavedOutput)]
     size = size_text(sum(sizes)) if len(sizes) == len(outputs) else "not fetched"
-    return f"{len(outputs)} output{'' if len(outputs) == 1 else 's'}, {size}"
+    return f"{counted(len(outputs), 'output')}, {size}"
 
 
 def incomplete(problems: Sequence[OutputProblem]) -> str:
     """The line for people that ends a run with problems."""
-    plural = "" if len(problems) == 1 else "s"
-    return f"Incomplete: {len(problems)} problem{plural}, see the warnings above."
+    return f"Incomplete: {counted(len(problems), 'problem')}, see the warnings above."
 
 
 def print_places(outputs: Outputs) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..targets.base import server_of
 from ..types import JsonValue
-from ..units import dollars
+from ..units import counted, dollars
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
 from .record import PastRun, Record
@@ -61,9 +61,9 @@ class RunEstimate:
                 f"How long it takes is not known: this workflow has not run on {self.target} yet."
             )
         price = "" if self.price is None else f" and {dollars(self.price)}"
-        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
         time = f"About {_duration(self.seconds)}{price} on {self.target}"
+        runs = counted(self.runs, "run")
         unknown = " What that costs is not known: no price_per_hour is set for it."
         return f"{time}, from {runs} of this workflow{scaled}.{unknown if self.unpriced else ''}"
 

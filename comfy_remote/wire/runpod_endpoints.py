@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from ..units import counted
+
 __all__ = ["RestEndpoint", "RestEndpointList"]
 
 
@@ -42,8 +44,7 @@ class RestEndpoint(BaseModel):
         if self.gpu is not None and self.gpu.pools:
             facts.append(" or ".join(self.gpu.pools))
         if self.workers is not None:
-            most = self.workers.max
-            facts.append(f"at most {most} worker{'' if most == 1 else 's'}")
+            facts.append(f"at most {counted(self.workers.max, 'worker')}")
         return f"{self.id} ({', '.join(facts)})" if facts else self.id
 
 

@@ -23,6 +23,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
     """Forget jobs. The files that they have made stay; a job that runs continues."""
     from ...errors import ConfigurationError
     from ...jobs.record import Record
+    from ...units import counted
     from ..console import say
 
     with Record() as record:
@@ -36,7 +37,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
                     "all the same with --force.",
                 )
         record.remove([entry.id for entry in entries])
-    say(f"Removed {_jobs(len(entries))} from the record.")
+    say(f"Removed {counted(len(entries), 'job')} from the record.")
 
 
 @click.command()
@@ -63,6 +64,7 @@ def prune(age: float | None, keep: int | None, dry_run: bool) -> None:
       comfy-remote jobs prune --keep 1000
     """
     from ...jobs.record import Record, Retention
+    from ...units import counted
     from ..console import say
     from .shown import when
 
@@ -77,11 +79,7 @@ def prune(age: float | None, keep: int | None, dry_run: bool) -> None:
                 say(f"{entry.id}  {when(entry.created)}  {entry.state.value}")
             if len(due) > _SHOWN:
                 say(f"… and {len(due) - _SHOWN} more")
-            say(f"{_jobs(len(due))} would be removed from the record.")
+            say(f"{counted(len(due), 'job')} would be removed from the record.")
             return
         count = record.forget(retention)
-    say(f"Removed {_jobs(count)} from the record.")
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"
+    say(f"Removed {counted(count, 'job')} from the record.")

@@ -40,7 +40,7 @@ def _print_details(job: JobStatus) -> None:
     from ...units import seconds_text, size_text
     from ..console import printable_line, resume_command
     from ..errors import explain, traceback_of
-    from .shown import when
+    from .shown import progress_of, when
 
     entry = job.entry
     state = entry.state.value
@@ -56,9 +56,8 @@ def _print_details(job: JobStatus) -> None:
         ("Changed", when(entry.updated)),
         ("Folder", str(entry.folder or "-")),
     ]
-    if entry.progress and not entry.state.final:
-        done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
-        rows.append(("Progress", f"{done} of {total} nodes"))
+    if progress := progress_of(entry):
+        rows.append(("Progress", progress))
     if entry.run_seconds is not None:
         rows.append(("Ran", seconds_text(entry.run_seconds)))
     rows += [("Output", f"{o.path} ({size_text(o.size)})") for o in entry.outputs]

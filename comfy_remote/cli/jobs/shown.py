@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...jobs.record import JobEntry, Record
     from ...jobs.status import JobStatus
 
-__all__ = ["present", "result_of", "state_of", "table_of", "to_json", "when"]
+__all__ = ["present", "progress_of", "result_of", "state_of", "table_of", "to_json", "when"]
 
 _STYLES = {
     "succeeded": "green",
@@ -46,23 +46,26 @@ def state_of(job: JobStatus) -> str:
 
 def result_of(job: JobStatus) -> str:
     """What came of it, or how far it is, in a few words."""
-    from ...units import seconds_text
+    from ...units import counted, seconds_text
 
     entry = job.entry
     if entry.error is not None:
         return " ".join(entry.error.message.split())[:_WIDEST_RESULT]
     if entry.outputs:
-        files = f"{len(entry.outputs)} file{'s' if len(entry.outputs) > 1 else ''}"
         took = "" if entry.run_seconds is None else f", {seconds_text(entry.run_seconds)}"
-        return files + took
+        return counted(len(entry.outputs), "file") + took
     if job.unknown:
         return job.unknown
     if entry.owed and entry.state.final:
         return "not fetched yet"
-    if entry.progress and not entry.state.final:
-        done, total = entry.progress.get("nodes_done"), entry.progress.get("nodes_total")
-        return f"{done} of {total} nodes"
-    return ""
+    return progress_of(entry)
+
+
+def progress_of(entry: JobEntry) -> str:
+    """How far a job is, as last recorded: ``3 of 9 nodes``; empty where that is not known."""
+    if not entry.progress or entry.state.final:
+        return ""
+    return f"{entry.progress.get('nodes_done')} of {entry.progress.get('nodes_total')} nodes"
 
 
 def table_of(jobs: Iterable[JobStatus]) -> tuple[list[Column | str], list[tuple[str | Text, ...]]]:
