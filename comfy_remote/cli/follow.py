@@ -34,7 +34,7 @@ __all__ = [
 INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
 
-_TELL_EVERY = 1.0
+_TICK = 1.0  # seconds
 _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 
@@ -60,7 +60,7 @@ def _supervise(
     job_id: str,
 ) -> None:
     try:
-        run_interruptible(_told(work(record), reporter))
+        run_interruptible(_reported(work(record), reporter))
         return
     except ComfyRemoteError as caught:
         if isinstance(caught, NotTrusted) and caught.asks_for and can_ask():
@@ -81,20 +81,20 @@ def _supervise(
     raise click.exceptions.Exit(error.exit_status)
 
 
-async def _told(work: Coroutine[object, object, None], reporter: Reporter) -> None:
-    """Do it; the reporter hears of each try that failed, and that time passes."""
+async def _reported(work: Coroutine[object, object, None], reporter: Reporter) -> None:
+    """Do it, and report each failed try, and that time passes."""
 
-    async def tell() -> None:
+    async def tick() -> None:
         while True:
-            await asyncio.sleep(_TELL_EVERY)
+            await asyncio.sleep(_TICK)
             reporter.waiting()
 
-    telling = asyncio.ensure_future(tell())
+    ticking = asyncio.ensure_future(tick())
     try:
         with retries_said(lambda said: reporter.event(Log(said, "warning"))):
             await work
     finally:
-        telling.cancel()
+        ticking.cancel()
 
 
 def _what_was_sent(record: Record, job_id: str) -> str:

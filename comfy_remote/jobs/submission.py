@@ -213,10 +213,10 @@ async def _submitted(target: Target, request: RunRequest) -> RemoteRef:
     try:
         return await target.submit(request)
     except WorkflowInvalid as error:
-        told = await asyncio.to_thread(explained, error, request)
-        if told is error:
+        fuller = await asyncio.to_thread(explained, error, request)
+        if fuller is error:
             raise
-        raise told from error
+        raise fuller from error
 
 
 def not_recorded(error: LocalStorageError) -> None:

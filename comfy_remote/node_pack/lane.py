@@ -271,10 +271,10 @@ class RemoteLane:
         try:
             return schemas, check(wanted, schemas)
         except WorkflowInvalid as error:
-            told = at_target(error, target, wanted.prompt, wanted.workflow, schemas)
+            marked = at_target(error, target, wanted.prompt, wanted.workflow, schemas)
             if schemas is None or (await self._pool.capabilities(target)).fetches_models is None:
-                raise told from error
-            raise could_be_fetched(told, wanted.prompt, wanted.workflow) from error
+                raise marked from error
+            raise could_be_fetched(marked, wanted.prompt, wanted.workflow) from error
 
     async def _schemas(
         self, target: str, wanted: PagePrompt, *, renew: bool = False

@@ -23,7 +23,7 @@ from .json_route import refused_page
 from .lane import RemoteLane
 from .offload import Offload
 from .posted_prompt import Posted
-from .refusals import REFUSED_EVENT, refusal_body, refusal_told
+from .refusals import REFUSED_EVENT, refusal_body, refusal_event
 from .switch import Switch
 from .trusted_targets import (
     CONFIRM_EVENT,
@@ -174,8 +174,7 @@ class LaneRouter:
         if posted.client_id is not None and asked is not None:
             self._host.send(CONFIRM_EVENT, asked, posted.client_id)
         elif posted.client_id is not None and target is not None:
-            told = refusal_told(error, target)
-            self._host.send(REFUSED_EVENT, told, posted.client_id)
+            self._host.send(REFUSED_EVENT, refusal_event(error, target), posted.client_id)
         return web.json_response(refusal_body(error, target), status=400)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 A page has words of its own for the kinds of errors that it knows, and they speak of the ComfyUI
 that it belongs to: "a node type is missing", with a search for it among the nodes here. Of two
-kinds, it shows what the server says: one for a node, one for an input. What a target lacks is told
+kinds, it shows what the server says: one for a node, one for an input. What a target lacks is sent
 as one of these, and names the target.
 
 Source of facts: ``platform/errorCatalog`` of ComfyUI's frontend 1.49.6 and 1.58.1, and
@@ -23,7 +23,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .advice import for_page
 
-__all__ = ["REFUSED_EVENT", "at_target", "marked_nodes", "named", "refusal_body", "refusal_told"]
+__all__ = ["REFUSED_EVENT", "at_target", "marked_nodes", "named", "refusal_body", "refusal_event"]
 
 REFUSED_EVENT = "comfy_remote.refused"
 """Our message to the page: newer pages count what is wrong first, and say whose it is later."""
@@ -61,14 +61,12 @@ def refusal_body(error: ComfyRemoteError, target: str | None = None) -> dict[str
     )
 
 
-def refusal_told(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
-    """What `REFUSED_EVENT` carries: the target, and why it does not run the prompt."""
-    told = [*dict.fromkeys(_sentences(mapping(error.details.get("node_errors"))))]
-    words = [*filter(None, told)][:_MOST_SENTENCES]
-    advice = "" if words else for_page(error.advice)
-    return cleaned_json(
-        {"target": target, "message": " ".join(words) or f"{error.message} {advice}".rstrip()}
-    )
+def refusal_event(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
+    """What `REFUSED_EVENT` carries: ``{"target", "message"}``, why it does not run the prompt."""
+    sentences = dict.fromkeys(_sentences(mapping(error.details.get("node_errors"))))
+    message = " ".join([*filter(None, sentences)][:_MOST_SENTENCES])
+    message = message or f"{error.message} {for_page(error.advice)}".rstrip()
+    return cleaned_json({"target": target, "message": message})
 
 
 def named(target: str | None, text: str) -> str:
@@ -98,8 +96,8 @@ def at_target(
         found = marked_nodes(node_errors, target, prompt, schemas)
     elif isinstance(of_node, str) and of_node in prompt:
         words = named(target, f"{error.message} {for_page(error.advice)}".rstrip())
-        told = _error(words, error.details.get("input"))
-        found = {of_node: _node(prompt[of_node]["class_type"], [told])}
+        problem = _error(words, error.details.get("input"))
+        found = {of_node: _node(prompt[of_node]["class_type"], [problem])}
     else:
         return error
     if found:
@@ -166,8 +164,8 @@ def _missing_nodes(
         if node_id in prompt:
             class_type = prompt[node_id]["class_type"]
             how = _how_to_get(by_class.get(class_type), target)
-            told = _error(f"{target} does not have the node {class_type}. {how}")
-            found[node_id] = _node(class_type, [told])
+            problem = _error(f"{target} does not have the node {class_type}. {how}")
+            found[node_id] = _node(class_type, [problem])
     return found
 
 

@@ -153,10 +153,10 @@ def could_be_fetched(
     )
 
     def longer(one: JsonValue) -> dict[str, JsonValue]:
-        told = mapping(one)
-        if not any(_in_json(model.name) in json.dumps(told) for model in lacking):
-            return told
-        return {**told, "details": f"{told.get('details') or ''}\n{advice}".strip()}
+        problem = mapping(one)
+        if not any(_in_json(model.name) in json.dumps(problem) for model in lacking):
+            return problem
+        return {**problem, "details": f"{problem.get('details') or ''}\n{advice}".strip()}
 
     node_errors: dict[str, JsonValue] = {
         node_id: {**mapping(node), "errors": [*map(longer, as_list(mapping(node).get("errors")))]}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ADD_AN_OUTPUT", "NO_OUTPUT", "OUTPUT_NODES", "FileSize", "OutputNode"]
 
 NO_OUTPUT = "No node of the workflow saves or shows anything"
-"""What a prompt without an output node is told, on every face; ComfyUI refuses to run it."""
+"""What every face says of a prompt without an output node; ComfyUI refuses to run it."""
 ADD_AN_OUTPUT = "Add a Save Image node, or another that saves."
 
 

@@ -12,7 +12,7 @@ from fake_target import FakeTarget
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.refusals import at_target, refusal_body, refusal_told
+from comfy_remote.node_pack.refusals import at_target, refusal_body, refusal_event
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfyui.queue import refusal, refusal_of
 from comfy_remote.types import JsonValue
@@ -135,4 +135,4 @@ def test_a_refusal_of_any_shape_is_told(odd: JsonValue) -> None:
     error = at_target(refusal_of(answer), "gpu", prompt, None, Schemas.bundled())
     body = json.loads(json.dumps(refusal_body(error, "gpu")))
     assert isinstance(body["error"]["message"], str)
-    assert refusal_told(error, "gpu")["target"] == "gpu"
+    assert refusal_event(error, "gpu")["target"] == "gpu"

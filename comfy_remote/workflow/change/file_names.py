@@ -167,7 +167,7 @@ def below_output(folder: str) -> str:
     ('films', 'films')
 
     Raises:
-        WorkflowInvalid: It leads elsewhere, as far as can be told without asking.
+        WorkflowInvalid: It leads elsewhere, as far as its text shows.
     """
     text = folder.replace("\\", "/").rstrip("/")
     parts = [part for part in text.split("/") if part not in ("", ".")]
