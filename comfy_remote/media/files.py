@@ -242,7 +242,8 @@ def fitting(
         number = max(range(len(parts)), key=lambda one: len(parts[one]))
         part, suffix = parts[number], PurePosixPath(parts[number]).suffix[:20]
         length = max(_SHORTEST_PART, len(part) - over) - len(suffix)
-        cut = part[: max(1, length)].rstrip(". ") + suffix
+        # "constellation.webp" may become "con.webp", which Windows reserves.
+        cut = _safe_part(part[: max(1, length)].rstrip(". ") + suffix)
         if len(cut) >= len(part):
             break
         over -= len(part) - len(cut)

@@ -243,6 +243,13 @@ def test_a_path_is_cut_to_what_windows_opens(relative: str, fits: str | None) ->
     assert fitting(folder, PurePosixPath(relative), longest=None) == PurePosixPath(relative)
 
 
+@pytest.mark.parametrize("name", ["constellation.webp", "printed.jpeg", "nullable.tiff"])
+def test_what_is_cut_is_no_name_that_windows_reserves(name: str) -> None:
+    for length in range(200, 259):
+        cut = fitting(Path("/" + "f" * length), PurePosixPath(f"a/{name}"), longest=259)
+        assert safe_relative_path(str(cut)) == cut, length
+
+
 def test_a_folder_that_is_too_deep_is_said_and_not_a_reason_to_go_on_for_ever() -> None:
     folder = Path("/" + "/".join(["f" * 100] * 4))
     assert fitting(folder, PurePosixPath("a/picture.png"), longest=259).suffix == ".png"
