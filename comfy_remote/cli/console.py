@@ -21,6 +21,7 @@ __all__ = [
     "fits",
     "is_interactive",
     "json_text",
+    "print_document",
     "print_json",
     "print_table",
     "printable",
@@ -63,6 +64,12 @@ def _worded(text: str) -> str:
 def print_json(data: Mapping[str, object]) -> None:
     """One JSON object, a line on standard output: `json_text`. Flushed, for readers of a pipe."""
     print(json_text(data), flush=True)
+
+
+def print_document(data: Mapping[str, object]) -> None:
+    """One JSON document for people and files, without secrets."""
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(redact(json.dumps(data, indent=2, ensure_ascii=ascii_only)), flush=True)
 
 
 def json_text(data: Mapping[str, object]) -> str:

@@ -29,6 +29,8 @@ from .reporter import Outputs, PlainReporter, incomplete, node_label, print_plac
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .dry_run import DryRun
+
 __all__ = ["LiveReporter"]
 
 _REFRESHES_PER_SECOND = 8
@@ -95,6 +97,10 @@ class LiveReporter(PlainReporter):
             Text.assemble(("Job ", "dim"), job_id, (f" on {printable_line(target)}", "dim"))
         )
         self._status, self._sent = "Sent", None
+
+    def would_send(self, dry: DryRun) -> None:
+        self._stop()
+        super().would_send(dry)
 
     def left(self, job_id: str) -> None:
         self._stop()

@@ -26,6 +26,7 @@ __all__ = [
     "complete_target",
     "config_option",
     "download_option",
+    "dry_run_option",
     "endpoint_option",
     "engine_options",
     "inputs_option",
@@ -110,6 +111,13 @@ quiet_option = click.option(
     *("-q", "--quiet"),
     is_flag=True,
     help="Print the outputs' places, warnings and errors, and nothing else.",
+)
+dry_run_option = click.option(
+    "--dry-run",
+    "dry",
+    is_flag=True,
+    help="Send nothing. Print the prompt as it would be sent; say which files go with it, what "
+    "would keep it from running, and about how long it takes and what it costs.",
 )
 no_wait_option = click.option(
     "--no-wait",

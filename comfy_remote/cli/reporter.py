@@ -19,11 +19,13 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..types import JsonValue
 from ..units import counted, seconds_text, size_text
 from ..workflow.prompt import Prompt
-from .console import print_json, printable_line, resume_command, say
+from .console import print_document, print_json, printable_line, resume_command, say
 from .errors import show_error
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .dry_run import DryRun
 
 __all__ = [
     "LINES_VERSION",
@@ -93,6 +95,9 @@ class Reporter:
     def left(self, job_id: str) -> None:
         """The target has the job, and nobody waits for it: the command ends well."""
 
+    def would_send(self, dry: DryRun) -> None:
+        """What a run would send, and nothing was."""
+
     def event(self, event: Event) -> None:
         """Something happened to it."""
 
@@ -148,6 +153,9 @@ class PassingReporter(Reporter):
 
     def left(self, job_id: str) -> None:
         self._inner.left(job_id)
+
+    def would_send(self, dry: DryRun) -> None:
+        self._inner.would_send(dry)
 
     def event(self, event: Event) -> None:
         self._inner.event(event)
@@ -236,6 +244,10 @@ class JsonReporter(Reporter):
         self._job_id, self._target = job_id, target
         self._print({"event": "submitted", "target": target})
 
+    def would_send(self, dry: DryRun) -> None:
+        """``{"event": "dry_run", …}``: `DryRun.to_json`."""
+        self._print({"event": "dry_run", **dry.to_json()})
+
     def event(self, event: Event) -> None:
         """`event_to_json`, with ``job_id`` and ``version``."""
         if not self._quiet and (self._previews or not isinstance(event, Preview)):
@@ -316,6 +328,12 @@ class PlainReporter(Reporter):
         """The id, alone on standard output."""
         print(job_id, flush=True)
         self.note(f"To follow it, and fetch its outputs: {resume_command(job_id)}")
+
+    def would_send(self, dry: DryRun) -> None:
+        """The prompt alone on standard output, as a file in API format."""
+        print_document(dry.request.prompt)
+        for line in dry.lines():
+            self.note(line)
 
     def event(self, event: Event) -> None:
         """A line for each, and for the progress every ten seconds."""

@@ -11,6 +11,7 @@ from .options import (
     USUAL_TARGET,
     change_options,
     download_option,
+    dry_run_option,
     inputs_option,
     json_schema_option,
     no_wait_option,
@@ -43,6 +44,7 @@ __all__ = ["run"]
 @output_option("Where the outputs go.")
 @download_option
 @timeout_option
+@dry_run_option
 @no_wait_option
 @click.option(
     "--no-retry-lost",
@@ -84,6 +86,7 @@ def run(
     output: Path,
     download: bool,
     timeout: float | None,
+    dry: bool,
     wait: bool,
     retry_lost: bool,
     with_repo_list: bool,
@@ -134,5 +137,6 @@ def run(
         retry_lost=retry_lost,
         with_repo_list=with_repo_list,
         wait=wait,
+        dry=dry,
     )
     run_workflow(plan, reporter)

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import click
+
 from ..aio import Deadline
+from ..errors import WorkflowInvalid
 from ..events import Log
 from ..jobs.client import Client, not_in_time
 from ..jobs.estimate import estimate_on
@@ -37,6 +40,7 @@ from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
 if TYPE_CHECKING:
+    from ..config.settings import Configuration
     from ..jobs.record import Record
     from ..jobs.submission import Submission
 
@@ -59,6 +63,7 @@ class RunPlan:
         retry_lost: As for `Client.submit`.
         with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
         wait: Whether to follow the job; else the command ends once the target has it.
+        dry: Whether only to say what would be sent.
     """
 
     workflow: Path | None
@@ -75,6 +80,7 @@ class RunPlan:
     retry_lost: bool = True
     with_repo_list: bool = True
     wait: bool = True
+    dry: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -82,7 +88,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
     """Run it, and report each step. If it ends badly, the reporter says so, and it exits."""
     began = time.monotonic()
     log = None
-    if plan.log_folder is not None:
+    if plan.log_folder is not None and not plan.dry:
         log = RunLog(plan.log_folder, plan.changes.image_id or plan.job_id[:8])
         log.facts["workflow"] = None if plan.workflow is None else str(plan.workflow)
         reporter = LoggedReporter(reporter, log)
@@ -99,6 +105,11 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             if log is not None and isinstance(target, OneEngine):
                 described = _in_time(target.describe(()), deadline, target.name)
                 log.target(target.name, await described)
+            if plan.dry:
+                address = configuration.address_of(chosen)
+                dry = _dry_run(plan, loaded, client, address, configuration, reporter)
+                await _in_time(dry, deadline, target.name)
+                return
             ready = await _in_time(_prepared(plan, loaded, client), deadline, target.name)
             for sentence in ready.notes:
                 reporter.note(sentence)
@@ -159,23 +170,56 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
         if name := typed_name(plan.workflow):
             loaded = replace(loaded, source=name)
     check_named_files("--input", plan.inputs)
-    if plan.download:
+    if plan.download and not plan.dry:
         with private_folder(plan.folder):
             pass  # it can be written to: to be known before a GPU works for it
     return loaded
 
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
-    if loaded is None:
-        from ..workflow.text_to_image import loaders, text_to_image  # here: most runs have one
-
-        loaded = text_to_image(await client.schemas(loaders()))
     return await client.prepare(
-        loaded,
+        loaded or await _text_to_image(client),
         changes=plan.changes,
         inputs=plan.inputs,
-        base=(plan.workflow or Path()).absolute().parent,
+        base=_base(plan),
     )
+
+
+async def _dry_run(
+    plan: RunPlan,
+    loaded: LoadedWorkflow | None,
+    client: Client,
+    address: str,
+    configuration: Configuration,
+    reporter: Reporter,
+) -> None:
+    from .dry_run import dry_run
+
+    dry = await dry_run(
+        loaded or await _text_to_image(client),
+        client,
+        configuration,
+        reporter,
+        address=address,
+        changes=plan.changes,
+        inputs=plan.inputs,
+        base=_base(plan),
+        repo_list=None if plan.with_repo_list else "",
+    )
+    reporter.would_send(dry)
+    if dry.report.errors:
+        raise click.exceptions.Exit(WorkflowInvalid.exit_status)
+
+
+async def _text_to_image(client: Client) -> LoadedWorkflow:
+    from ..workflow.text_to_image import loaders, text_to_image  # here: most runs have a file
+
+    return text_to_image(await client.schemas(loaders()))
+
+
+def _base(plan: RunPlan) -> Path:
+    """The folder that files are looked for in first."""
+    return (plan.workflow or Path()).absolute().parent
 
 
 async def _in_time(work: Coroutine[object, object, _T], deadline: Deadline, target: str) -> _T:

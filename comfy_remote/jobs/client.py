@@ -201,6 +201,10 @@ class Client:
             self.target, self.address, classes, folder=self.record.path.parent
         )
 
+    def use_schemas(self, schemas: Schemas) -> None:
+        """Read workflows by these from now on, and ask the target for none."""
+        self._given = schemas
+
     async def given_schemas(self) -> Schemas | None:
         """The node schemas that the client was made with; ``None`` if it asks its target."""
         return None if self._given is None else await self.schemas()
@@ -376,18 +380,8 @@ class Client:
             ComfyRemoteError: As `submit`.
         """
         deadline = Deadline(timeout, begun)
-        check_texts(request.prompt)
-        if request.repo_list is None:
-            repo_list = find_repo_list(request.prompt, request.workflow)
-            request = replace(request, repo_list=repo_list)
-        request = replace(request, prompt=without_repo_list(request.prompt))
-        if not request.models:
-            models = find_models(request.prompt, request.workflow)
-            sources = [model.source for model in models if model.source is not None]
-            request = replace(request, models=sources)
         record, target = self.record, self.target
-        if followed:
-            request = await record.read(SentInputs(record, target).without_known, request)
+        request = await self.completed(request, followed=followed)
         try:
             await record.write(
                 record.add,
@@ -426,6 +420,29 @@ class Client:
         else:
             ref = await sending
         return self._followed(ref, request.prompt, deadline)
+
+    async def completed(self, request: RunRequest, *, followed: bool = True) -> RunRequest:
+        """A request as `send` sends it, with what its workflow says of models.
+
+        Args:
+            followed: As for `submit`.
+
+        Raises:
+            WorkflowInvalid: A text in it cannot be sent.
+        """
+        check_texts(request.prompt)
+        if request.repo_list is None:
+            repo_list = find_repo_list(request.prompt, request.workflow)
+            request = replace(request, repo_list=repo_list)
+        request = replace(request, prompt=without_repo_list(request.prompt))
+        if not request.models:
+            models = find_models(request.prompt, request.workflow)
+            sources = [model.source for model in models if model.source is not None]
+            request = replace(request, models=sources)
+        if not followed:
+            return request
+        sent = SentInputs(self.record, self.target)
+        return await self.record.read(sent.without_known, request)
 
     async def interrupted(self, job: Job, error: BaseException) -> None:
         """See to a job that nobody waits for any more, as leaving the client by this error does.

@@ -31,6 +31,7 @@ __all__ = [
     "CHOICE_KEY",
     "Acts",
     "Capabilities",
+    "DescribesByJob",
     "Health",
     "InputFile",
     "KeepsInputs",
@@ -225,6 +226,14 @@ class TellsVersions(Protocol):
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """What it called the version that was read last; ``None`` if it said nothing."""
+
+
+@runtime_checkable
+class DescribesByJob(Protocol):
+    """A target that is described by a job of its own, which may start a worker."""
+
+    async def described_before(self) -> Capabilities:
+        """What its workers said the last time; all unknown if they have not. Runs no job."""
 
 
 @runtime_checkable

@@ -117,6 +117,11 @@ class Descriptions:
             return _capabilities(self._asking.result())
         return _capabilities(known.answer if known else None)
 
+    def remembered(self) -> Capabilities:
+        """What a worker said the last time. Blocking."""
+        known = self.cache.read()
+        return _capabilities(known.answer if known else None)
+
     async def stop(self, patience: float) -> None:
         """Cancel a question that nobody waits for any more, within ``patience`` seconds."""
         if self._asking is not None:

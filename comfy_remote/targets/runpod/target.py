@@ -576,6 +576,11 @@ class RunPodTarget:
         await self._own_gateway()  # for `body_limit`
         return await self._descriptions.describe()
 
+    async def described_before(self) -> Capabilities:
+        """What its workers said the last time; see `DescribesByJob`."""
+        await self._own_gateway()  # for `body_limit`
+        return await asyncio.to_thread(self._descriptions.remembered)
+
     async def _is_awake(self) -> bool:
         """Whether a worker is up, so that asking it starts none."""
         try:
