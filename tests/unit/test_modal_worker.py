@@ -57,6 +57,20 @@ async def test_an_engine_that_does_not_start_is_the_jobs_error_and_ends_no_conta
     assert "is not a ComfyUI" in json.dumps(answer["error"])
 
 
+async def test_a_job_has_its_answer_whatever_the_engine_does_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, Modal would take the job for lost, and start it again."""
+
+    async def broken(_handler: object) -> None:
+        raise BlockingIOError("no process can be started")
+
+    monkeypatch.setattr(worker_module.JobHandler, "ready", broken)
+    one = worker(tmp_path, COMFY_REMOTE_ENGINE=str(tmp_path / "nowhere"))
+    answer = json.loads(await one.run("fc-1", json.dumps({"workflow": PROMPT})))
+    assert "is not a ComfyUI" in json.dumps(answer["error"])
+
+
 async def test_outputs_of_days_before_go_when_a_container_starts(tmp_path: Path) -> None:
     for name, age in (("fc-old", 25 * 3600), ("fc-new", 3600)):
         (tmp_path / name).mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -141,8 +140,12 @@ class ModalWorker:
             await self._show_new_models()
         if answer.get("refresh_worker") and not modal.is_local():
             await self._take_no_more()
-        with contextlib.suppress(ComfyRemoteError):
-            await self._handler.ready()  # if it fails, the next job says why
+        try:
+            await self._handler.ready()
+        except ComfyRemoteError as error:
+            _log.error("the engine is not ready for the next job: %s", error)  # which says why
+        except Exception:  # noqa: BLE001 - without its answer, Modal would run this job again
+            _log.exception("the engine is not ready for the next job")
         done = note.model_copy(update={"progress": None, "finished": time.time()})
         await self._note(call_id, done)
         return to_json(answer).decode()
