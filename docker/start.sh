@@ -94,7 +94,9 @@ set_manager_mode() {
   if [[ -n ${COMFY_REMOTE_VOLUME:-} ]]; then
     places+=("$COMFY_REMOTE_VOLUME/ComfyUI/custom_nodes")
   fi
-  [[ -n $(find "${places[@]}" -maxdepth 1 -iname 'comfyui-manager' 2>/dev/null) ]] || return 0
+  # It is a custom node, or since ComfyUI 0.3.76 a package that this argument switches on.
+  [[ " ${COMFYUI_ARGS:-} " == *" --enable-manager "* ]] ||
+    [[ -n $(find "${places[@]}" -maxdepth 1 -iname 'comfyui-manager' 2>/dev/null) ]] || return 0
   local config=$COMFYUI_DIR/user/default/ComfyUI-Manager/config.ini
   if grep -qs get_system_user_directory "$COMFYUI_DIR/folder_paths.py"; then
     config=$COMFYUI_DIR/user/__manager/config.ini # ComfyUI 0.3.76 and later

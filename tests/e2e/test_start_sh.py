@@ -301,6 +301,9 @@ def test_comfyui_manager_is_offline_unless_somebody_has_chosen(
     assert run(env=env).returncode == 0
     assert not (comfyui / "user").exists(), "there is no Manager"
 
+    switched_on = run(env={**env, "COMFYUI_ARGS": "--cpu --enable-manager"})
+    assert "in the mode offline" in switched_on.stdout
+    shutil.rmtree(comfyui / "user")
     (comfyui / "custom_nodes" / "ComfyUI-Manager").mkdir()
     assert "in the mode offline" in run(env=env).stdout
     assert (comfyui / config).read_text() == "[default]\nnetwork_mode = offline\n\n"
