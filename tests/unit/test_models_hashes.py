@@ -215,6 +215,16 @@ async def test_the_models_have_size_time_and_hash(tmp_path: Path) -> None:
     assert elsewhere.size is elsewhere.sha256 is elsewhere.modified is None
 
 
+async def test_names_of_an_engine_elsewhere_show_nothing_of_this_machine(tmp_path: Path) -> None:
+    model(tmp_path, "private.safetensors")
+    library = library_for(tmp_path / "models")
+    model(tmp_path / "models")
+    names = ["../../private.safetensors", str(tmp_path / "private.safetensors"), "a" * 300, "a"]
+    found = (await library.details({"loras": [*names, "a.safetensors"]}))["loras"]
+    assert [one.name for one in found] == [*names, "a.safetensors"]
+    assert [one.size for one in found] == [None, None, None, None, len(CONTENT)]
+
+
 def test_hashing_can_be_switched_off(tmp_path: Path) -> None:
     model(tmp_path)
     library = library_for(tmp_path, hash_models=False)

@@ -134,7 +134,12 @@ class ModelFolders:
         return self.roots[0]
 
     def find(self, folder: str, name: str) -> Path | None:
-        """A model that is there under that name, wherever ComfyUI would find it."""
+        """A model that is there under that name, wherever ComfyUI would find it.
+
+        ``None`` also for a name that leads out of the folder: an engine elsewhere may list any.
+        """
+        if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+            return None
         folders = (folder, _ALSO.get(folder, folder))
         paths = (root / one / name for root in self.roots for one in folders)
         return next((path for path in paths if path.is_file()), None)

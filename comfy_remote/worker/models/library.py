@@ -350,13 +350,13 @@ class ModelLibrary:
         manifest = Manifest(folders.root) if folders.roots else None
 
         def file(folder: str, name: str) -> ModelFile:
-            path = folders.find(folder, name)
-            if path is None or manifest is None:
-                return ModelFile(name=name)
             try:
-                return self._file(folders, manifest, folder, name, path)
-            except OSError:
-                return ModelFile(name=name)
+                path = folders.find(folder, name)
+                if path is not None and manifest is not None:
+                    return self._file(folders, manifest, folder, name, path)
+            except OSError:  # it went meanwhile, or no file here can be called that
+                pass
+            return ModelFile(name=name)
 
         return {folder: [file(folder, name) for name in names] for folder, names in listed.items()}
 
