@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ...errors import ComfyRemoteError, ConfigurationError
+from ...errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ...secrets import secret
 from .account import account_endpoints
 from .kind import API_KEY_VARIABLE
@@ -49,6 +49,13 @@ async def account_targets(environment: Mapping[str, str]) -> list[AccountTarget]
     endpoints, pods = await asyncio.gather(
         _or_error(account_endpoints(key, environment)), _or_error(account_pods(environment))
     )
+    if isinstance(endpoints, AuthenticationError) and isinstance(pods, ComfyRemoteError):
+        raise AuthenticationError(
+            "RunPod refused the key.",
+            advice="Copy it again from RunPod's console (Settings > API Keys). It must be allowed "
+            "to read the account's endpoints or pods.",
+            details=endpoints.details,
+        )
     if isinstance(endpoints, ComfyRemoteError) and isinstance(pods, ComfyRemoteError):
         raise endpoints
     found: list[AccountTarget] = []
