@@ -92,5 +92,5 @@ def _value(written: str) -> JsonValue:
     try:
         value: JsonValue = ast.literal_eval(written)
         return TypeAdapter[JsonValue](JsonValue).validate_python(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None

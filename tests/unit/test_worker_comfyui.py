@@ -138,6 +138,7 @@ def test_its_refusal_of_a_class_is_comfyuis() -> None:
         _refused("Node 4 (errors): __import__('os')"),
         _refused("Node 4 (errors): " + "-" * 60_000 + "1"),
         _refused("Node 4 (errors): {1: b'x'}"),
+        _refused("Node 4 (errors): {[]: 1}"),
         _refused(f"Node 4 (errors): {'[0], ' * 40_000}"),
         "Oh. Raw response: {not JSON}",
         "Oh. Raw response: {}",
