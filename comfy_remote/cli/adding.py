@@ -36,7 +36,7 @@ class NewTarget:
     """What is to be added.
 
     Attributes:
-        key: To be kept under the variable of its kind; ``None`` if it is set already.
+        key: To be stored under the variable of its kind; ``None`` if it is set already.
     """
 
     name: str
@@ -62,7 +62,7 @@ class NewTarget:
 def add_target(
     new: NewTarget, *, as_default: bool, replace: bool, tests: bool, json_lines: bool = False
 ) -> None:
-    """Check the target, keep its key, and write it into the owner's file.
+    """Check the target, store its key, and write it into the owner's file.
 
     Exits with the status of its first problem, and then nothing has been written.
 
@@ -73,7 +73,7 @@ def add_target(
     new = NewTarget(new.name, dataclasses.replace(new.settings, target=address), new.key)
     own = OwnFile()
     _put(new, own, as_default=as_default, replace=replace)
-    own.check()  # before the key is kept
+    own.check()  # before the key is stored
     if tests and (status := _tested(new, own)):
         say("Nothing was written. With --no-test, it is added all the same.")
         raise click.exceptions.Exit(status)

@@ -1,4 +1,4 @@
-"""``comfy-remote init``: from what somebody has to a target that works."""
+"""``comfy-remote init``: from what its user has to a target that works."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def init(
     replaces: bool,
     tests: bool,
 ) -> None:
-    """Set up where your workflows run: asks what you have, tries it, and writes it down.
+    """Set up where your workflows run: asks what you have, tries it and saves it.
 
     KIND is runpod, comfyui, gateway, modal or sandbox. What an option says is not asked for;
     without a terminal nothing is. A key is stored in the system's key ring where there is one

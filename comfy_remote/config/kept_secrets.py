@@ -1,4 +1,4 @@
-"""Keys that a person gives to a command or the page: kept in the system's key ring, or in a file.
+"""Keys that a person gives to a command or the page, stored in the system's key ring or a file.
 
 The file is the ``.env`` in the owner's data folder, which only the owner can read. Nothing gives a
 key back: it is read by its variable, as any other (`secrets.secret`).
@@ -34,7 +34,7 @@ _PATIENCE = 10.0
 def variable_of_server(origin: str, part: str = "") -> str:
     """The variable for a server's key: no other server's has that name.
 
-    Whoever changes a target's address therefore changes the variable, and the key that was kept
+    Whoever changes a target's address therefore changes the variable, and the key that was stored
     for the old address goes nowhere else.
 
     Args:
@@ -57,7 +57,7 @@ def is_variable_of_a_server(name: str) -> bool:
 def keep_secret(
     name: str, value: str, environment: Mapping[str, str] = os.environ, *, ring: bool = True
 ) -> str:
-    """Keep a key under the name of its variable. Blocking.
+    """Store a key under the name of its variable. Blocking.
 
     Args:
         ring: Whether the key ring may be used, if there is one.
@@ -89,7 +89,7 @@ def keep_secret(
 
 
 def forget_secret(name: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Remove a key that was kept. Blocking.
+    """Remove a stored key. Blocking.
 
     Raises:
         LocalStorageError: The file cannot be written.

@@ -1,6 +1,6 @@
 """A target as somebody fills it in in the page, and the settings that it becomes.
 
-Scripts of other packs share the page's origin, so no form may be able to send a key that is kept
+Scripts of other packs share the page's origin, so no form may be able to send a stored key
 to another server than its own. So a form names no variable: that of a key follows from its server
 (`kept_secrets.variable_of_server`), or is the provider's, which `opening` sends to the provider
 alone.
@@ -70,7 +70,7 @@ class FilledIn:
     """What a form means.
 
     Attributes:
-        keys: To be kept, by variable.
+        keys: To be stored, by variable.
     """
 
     name: str
@@ -188,11 +188,9 @@ def _server(settings: TargetSettings) -> tuple[str, str | None]:
 
 def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSettings:
     login = ("key_env", "user", "password_env", "headers_env")
-    kept = {name: getattr(before, name) for name in login}
-    if not any(kept.values()):
-        kept = {name: getattr(settings, name) for name in login}
     others = ("ca_file", "keep_stored", "bucket", "policy")
-    return replace(settings, **kept, **{name: getattr(before, name) for name in others})
+    stays = (*login, *others) if any(getattr(before, name) for name in login) else others
+    return replace(settings, **{name: getattr(before, name) for name in stays})
 
 
 def _name_for(settings: TargetSettings) -> str:

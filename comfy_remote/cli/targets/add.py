@@ -19,7 +19,7 @@ __all__ = ["add"]
 @click.option(
     "--key-stdin",
     is_flag=True,
-    help="Read the key from standard input, and keep it: in the system's key ring where there is "
+    help="Read the key from standard input, and store it: in the system's key ring where there is "
     "one, else in a file that only you can read.",
 )
 @click.option("--user", metavar="NAME", help="For a ComfyUI behind a login.")

@@ -11,7 +11,7 @@ __all__ = ["default", "remove"]
 
 @click.command()
 @click.argument("name", metavar="NAME", shell_complete=complete_target)
-@click.option("--forget-key", is_flag=True, help="Remove its key, too, if it was kept for you.")
+@click.option("--forget-key", is_flag=True, help="Remove its stored key, too.")
 def remove(name: str, forget_key: bool) -> None:
     """Remove a target from your own comfy-remote.toml. Its jobs stay in the record."""
     from ...config.kept_secrets import forget_secret
