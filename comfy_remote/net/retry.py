@@ -202,9 +202,13 @@ class Retries:
 
 @contextmanager
 def retries_said(say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, and in tasks that begin inside, each wait before another try is said to a person.
+    """While inside, and in tasks that begin inside, retries are reported to a person.
 
-    Without it, only long ones are logged.
+    Without it, only long waits are logged.
+
+    Args:
+        say: Called before each wait with a sentence: why, which try is next, and in how many
+            seconds.
     """
     token = _say.set(say)
     try:

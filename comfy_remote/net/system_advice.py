@@ -1,4 +1,4 @@
-"""What the system, or the Python that was installed, keeps from a program: advice for errors."""
+"""Advice for connections that the system, or Python's installation, makes impossible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCAL_NETWORK = (
 def is_kept_from_local_network(error: OSError, platform: str = sys.platform) -> bool:
     """Whether macOS may have refused a connection to the local network.
 
-    Since macOS 15, a program that lacks the permission hears that there is no route to the host.
+    Since macOS 15, a program that lacks the permission gets "no route to host".
     """
     return platform == "darwin" and error.errno == errno.EHOSTUNREACH
 

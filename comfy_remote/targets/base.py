@@ -311,7 +311,7 @@ class TakesValues(Protocol):
     """A target that takes a value by itself, from memory, before the prompt that uses it."""
 
     async def put_value(self, value: EncodedValue) -> str | None:
-        """Send it; gives the name by which a Remote Input there reads it.
+        """Send it, and return the name by which a Remote Input there reads it.
 
         ``None`` where it has to be a file of the request.
         """

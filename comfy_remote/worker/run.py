@@ -189,7 +189,7 @@ class EngineRun:
                 async for event in events:
                     match event:
                         case Queued(ahead) if ahead:
-                            # A client that hears nothing guesses how far the job is.
+                            # Without reports, a client guesses the progress.
                             reporter.progress(Progress(message=_behind(ahead)))
                         case Started():
                             started = time.monotonic()

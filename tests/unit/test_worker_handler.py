@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_target import output
+from helpers import until
 from pydantic import JsonValue
 from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
@@ -647,6 +648,7 @@ async def test_one_job_at_a_time() -> None:
     handler = handler_for(target)
     first = asyncio.create_task(handler("a", OURS, silent))
     second = asyncio.create_task(handler("b", OURS, silent))
+    await until(lambda: target.requests)
     await asyncio.sleep(0.02)
     assert len(target.requests) == 1
     assert {(await t)["status"] for t in (first, second)} == {"success"}

@@ -26,7 +26,7 @@ _SENDERS = frozenset({"SaveImageWebsocket", "ETN_SendImageWebSocket"})
 
 
 def senders(prompt: Prompt) -> list[str]:
-    """The ids of nodes whose pictures only who is connected while they run gets."""
+    """The ids of nodes whose pictures reach only a client that is connected then."""
     return [node_id for node_id, node in prompt.items() if node["class_type"] in _SENDERS]
 
 

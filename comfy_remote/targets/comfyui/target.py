@@ -186,7 +186,7 @@ class ComfyUITarget:
         return Log("ComfyUI has its queue and its history in memory: its restart loses the job.")
 
     async def put_value(self, value: EncodedValue) -> str | None:
-        """See `TakesValues`. Elsewhere, not to send what is there already is worth more."""
+        """See `TakesValues`. Only on this machine: elsewhere, a value may be there already."""
         return await self._uploads.send_value(self._http, value) if self.local else None
 
     async def submit(self, request: RunRequest) -> RemoteRef:
