@@ -201,7 +201,7 @@ def test_what_is_owed_is_not_forgotten(cli: Cli, sandbox_url: str) -> None:
     assert "1 job would be removed" in cli("jobs", "prune", "--keep", "0", "--dry-run").stderr
     assert "Removed 1 job" in cli("jobs", "prune", "--older-than", "0s").stderr
     assert [one["job_id"] for one in lines_of(cli("jobs", "list", "--json"))] == [owed]
-    assert cli("jobs", "prune", "--keep", "9" * 30).returncode == 2
+    assert "Removed 0 jobs" in cli("jobs", "prune", "--keep", "9" * 30).stderr
     assert "Removed 1 job " in cli("jobs", "rm", owed, owed[:8], "--force").stderr
     assert lines_of(cli("jobs", "list", "--json")) == []
     assert list((cli.folder / "out").glob("*.png")), "files stay"

@@ -49,7 +49,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
     help="Those that changed last before then: 12h, 30d, 8w.",
 )
 @click.option(
-    "--keep", metavar="N", type=click.IntRange(0, 2**40), help="All but the newest N of all jobs."
+    "--keep", metavar="N", type=click.IntRange(min=0), help="All but the newest N of all jobs."
 )
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 def prune(age: float | None, keep: int | None, dry_run: bool) -> None:
@@ -70,8 +70,10 @@ def prune(age: float | None, keep: int | None, dry_run: bool) -> None:
 
     if age is None and keep is None:
         raise click.UsageError("Say which: --older-than AGE, --keep N, or both.")
-    never = float("inf")
-    retention = Retention(never if age is None else age, 2**40 if keep is None else keep)
+    never, all_of_them = float("inf"), 2**40  # SQLite has no larger numbers than 2**63
+    retention = Retention(
+        never if age is None else age, all_of_them if keep is None else min(keep, all_of_them)
+    )
     with Record() as record:
         if dry_run:
             due = record.due(retention)
