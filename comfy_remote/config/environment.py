@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from ..advice import Hint
@@ -111,11 +111,7 @@ def withheld(
     """
     from .trust import TrustStore, not_trusted
 
-    for path in env_files(environment):
-        try:
-            untrusted = _untrusted(path, read_env_file(path, environment), environment)
-        except ConfigurationError:
-            continue
+    for path, untrusted in _untrusted_env_files(environment):
         if lacking := [name for name in variables if name in untrusted]:
             store = TrustStore(home(environment))
             what = f"The value of {' and '.join(lacking)}"
@@ -135,14 +131,9 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     untrusted = Configuration.load(environment=environment).untrusted
     sentences = [untrusted.sentence()] if untrusted is not None else []
-    for path in env_files(environment):
-        try:
-            lacking = _untrusted(path, read_env_file(path, environment), environment)
-        except ConfigurationError:
-            continue  # `load_env_files` says so
-        if lacking:
-            unused = Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path))
-            sentences.append(unused.mapped(one_line))
+    for path, lacking in _untrusted_env_files(environment):
+        unused = Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path))
+        sentences.append(unused.mapped(one_line))
     return sentences
 
 
@@ -160,14 +151,19 @@ def untrusted_files(
 
     untrusted = Configuration.load(environment=environment).untrusted
     files = [(untrusted.path, [*untrusted.named])] if untrusted is not None else []
+    files += [(path, [*lines.values()]) for path, lines in _untrusted_env_files(environment)]
+    return files
+
+
+def _untrusted_env_files(environment: Mapping[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The ``.env`` files that set what is not trusted, each with the result of `_untrusted`."""
     for path in env_files(environment):
         try:
             lacking = _untrusted(path, read_env_file(path, environment), environment)
         except ConfigurationError:
             continue  # `load_env_files` says so
         if lacking:
-            files.append((path, [*lacking.values()]))
-    return files
+            yield path, lacking
 
 
 def _untrusted(
