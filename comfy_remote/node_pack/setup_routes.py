@@ -21,10 +21,11 @@ from ..config.own_file import own_path
 from ..config.trust import TrustStore
 from ..errors import NotTrusted
 from ..net.address import is_loopback
+from ..secrets import secret
 from .host import Host
 from .json_route import body_of, json_route, lines_route
 from .own_targets import OwnTargets
-from .target_form import TargetForm
+from .target_form import ACCOUNT_KEY, TargetForm
 from .target_pool import TargetPool
 
 __all__ = ["add_setup_routes", "setup_state"]
@@ -88,6 +89,7 @@ def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:
     return {
         "file": str(own_path()),
         "keys": str(home() / ENV_NAME),
+        "account": secret(ACCOUNT_KEY, os.environ) is not None,
         "refused": _SHARED if shared else None,
         "untrusted": [{"path": str(path), "named": [*named]} for path, named in untrusted_files()],
     }

@@ -15,7 +15,7 @@ import { addStyles } from './dom.js'
 import { jobActions, nameJob } from './job_actions.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
-import { showError, showNote, showProblem, showWarning } from './notices.js'
+import { showError, showProblem, showWarning } from './notices.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { ServerPartMissing, getAddress } from './remote_api.js'
@@ -33,6 +33,8 @@ const state = new RemoteState(preset)
 const actions = {
   toggle,
   choose,
+  added,
+  removed,
   ...jobActions(state, isUsable),
   askForModels,
   showCut: () => void showCut(state)
@@ -52,11 +54,36 @@ function openPanel() {
 
 async function toggle() {
   if (state.target !== null) return switchTo(null)
-  if (state.targets.length === 0) await state.refresh().catch(() => null)
-  const target = state.usual()
+  // What was added elsewhere, in a terminal or another tab, counts.
+  if (state.targets.length === 0 || state.empty) await state.refresh().catch(() => null)
+  const target = state.empty ? null : state.usual()
   if (target !== null) return switchTo(target)
-  showNote(t('remote'), t('chooseTargetFirst'))
-  openPanel()
+  if (!document.querySelector('.comfy-remote-panel')) openPanel()
+}
+
+/**
+ * A target was added or changed in the panel. A new one is used from now on.
+ *
+ * @param {string} name
+ * @param {string | null} before  What it was called; null: it is new.
+ */
+async function added(name, before) {
+  const used = before === null || before === state.usual()
+  const on = before === null || (used && state.target !== null)
+  await state.refresh().catch(() => null)
+  if (used) await app.extensionManager.setting.set(TARGET_SETTING, name)
+  if (on) await switchTo(name)
+}
+
+/**
+ * A target was removed in the panel: what used it uses it no more.
+ *
+ * @param {string} name
+ */
+async function removed(name) {
+  if (preset() === name) await app.extensionManager.setting.set(TARGET_SETTING, '')
+  if (state.target === name) await switchTo(null)
+  await state.refresh().catch(() => null)
 }
 
 /** @param {string} typed */

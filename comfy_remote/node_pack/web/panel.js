@@ -5,10 +5,12 @@ import { app } from '../../scripts/app.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
+import { makeForm, makeKinds, makeRemoval, makeWelcome } from './setup.js'
 import { targetFacts } from './target_facts.js'
+import { makeUntrusted } from './untrusted.js'
 import { t } from './words.js'
 
-/** @import { Details, RemoteError } from './remote_api.js' */
+/** @import { Details, Form, RemoteError, Target } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
 // The jobs are asked for more often: see job_list.js.
@@ -21,6 +23,8 @@ const REPO_LIST = 'repo_list'
  * @typedef {object} OwnActions
  * @property {() => void} toggle
  * @property {(target: string) => void} choose
+ * @property {(name: string, before: string | null) => void} added  A target was written.
+ * @property {(name: string) => void} removed  A target was removed.
  * @property {(wanted: boolean) => void} askForModels
  * @property {() => void} showCut
  *
@@ -50,7 +54,17 @@ export function makePanel(state, actions) {
     button({ type: 'submit' }, t('use'))
   )
   const facts = element('div', { 'aria-live': 'polite' })
-  const unused = element('div', {})
+  const unused = makeUntrusted(state)
+  const change = button({ onclick: () => editTarget() }, t('change'))
+  const remove = button({ onclick: () => removeTarget() }, t('remove'))
+  const changes = element(
+    'div',
+    { class: 'comfy-remote-changes' },
+    button({ onclick: () => chooseKind() }, t('addTarget')),
+    change,
+    remove
+  )
+  const setup = element('div', { hidden: true })
   const jobs = makeJobList(state, actions)
   const skip = element('input', {
     type: 'checkbox',
@@ -63,35 +77,97 @@ export function makePanel(state, actions) {
     t('skipRepoList')
   )
   const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
-  const root = element(
-    'section',
-    { class: 'comfy-remote-panel', 'aria-label': 'Comfy Remote' },
-    element('header', {}, element('h2', {}, icon('cloud'), ` ${t('remote')}`), toggle),
-    problem,
+  const usual = element(
+    'div',
+    { class: 'comfy-remote-usual' },
     element('label', { class: 'comfy-remote-caption' }, t('target'), choice),
     form,
+    changes,
     facts,
     models,
-    unused,
     jobs.root,
     element('h3', {}, t('partOfGraph')),
     element('p', { class: 'comfy-remote-foot' }, t('partOfGraphHelp')),
     button({ onclick: actions.showCut }, t('showCut')),
     element('p', { class: 'comfy-remote-foot' }, t('keysStay'))
   )
+  const root = element(
+    'section',
+    { class: 'comfy-remote-panel', 'aria-label': 'Comfy Remote' },
+    element('header', {}, element('h2', {}, icon('cloud'), ` ${t('remote')}`), toggle),
+    problem,
+    unused.root,
+    setup,
+    usual
+  )
 
   /** @type {Details | RemoteError | null} */
   let details = null
   let shownTarget = ''
   let ownAddress = false
+  /** What is being set up: nothing, the first target, or one chosen below. */
+  let doing = ''
+
+  /**
+   * Show a form, or what leads to one, instead of the rest; it stays until it is closed.
+   *
+   * @param {string} what  Empty: nothing any more.
+   * @param {HTMLElement[]} shown
+   */
+  const setUp = (what, ...shown) => {
+    doing = what
+    setup.replaceChildren(...shown)
+    show()
+  }
+  const close = () => setUp('')
+  /** @param {Target | null} changed */
+  const ways = (changed) => ({
+    close,
+    useSandbox: () => {
+      close()
+      actions.added('sandbox', null)
+    },
+    /** @param {string} name */
+    added: (name) => {
+      close()
+      shownTarget = '' // what it said before is out of date
+      actions.added(name, changed?.name ?? null)
+    }
+  })
+  const chooseKind = () =>
+    setUp('kind', makeKinds(state.setup, fillIn), button({ onclick: close }, t('back')))
+  /** @param {Form['kind']} kind */
+  const fillIn = (kind) => {
+    if (state.setup) setUp('form', makeForm(kind, state.setup, ways(null)))
+  }
+  const editTarget = () => {
+    const target = state.find(state.usual())
+    if (target?.form && state.setup) {
+      setUp('form', makeForm(target.form.kind, state.setup, ways(target), target))
+    }
+  }
+  const removeTarget = () => {
+    const target = state.find(state.usual())
+    if (target?.form) setUp('removal', makeRemoval(target, () => {
+      close()
+      actions.removed(target.name)
+    }, close))
+  }
 
   const show = () => {
+    if (state.empty && doing === '') setUp('first', makeWelcome(state.setup, fillIn, ways(null)))
+    if (!state.empty && doing === 'first') return close()
+    setup.hidden = doing === ''
+    usual.hidden = doing !== ''
+    const known = state.find(state.usual())
+    change.hidden = remove.hidden = !known?.form || Boolean(state.setup?.refused)
     const on = state.target !== null
     toggle.textContent = t(on ? 'on' : 'off')
     toggle.setAttribute('aria-checked', String(on))
     toggle.setAttribute('aria-label', t('sendToTarget'))
     toggle.classList.toggle('comfy-remote-on', on)
     toggle.disabled = state.switching
+    toggle.hidden = state.empty
     showChoice(choice, state, state.usual())
     if (ownAddress) choice.value = OTHER
     form.hidden = !ownAddress
@@ -99,8 +175,7 @@ export function makePanel(state, actions) {
     const fresh = targetFacts(target, details)
     // Replaced only when it has changed, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
-    const sentences = state.unused.map((text) => element('p', { class: 'comfy-remote-advice' }, text))
-    if (unused.textContent !== state.unused.join('')) unused.replaceChildren(...sentences)
+    unused.show()
     models.hidden = !hasRepoList()
     skip.checked = !state.repoList
     jobs.show()

@@ -20,6 +20,42 @@ import { adviceFor, t } from './words.js'
  * @property {'by run' | 'by hour' | null} billing  null: it costs nothing by itself.
  * @property {boolean} default
  * @property {Key} key
+ * @property {Form | null} form  null: it cannot be changed in the page.
+ * @property {string | null} folder  The file that brought it, if that is not the owner's.
+ */
+
+/**
+ * @typedef {object} Form  What is filled in for a target.
+ * @property {'runpod' | 'comfyui' | 'gateway' | 'modal'} kind
+ * @property {string} address
+ * @property {string} endpoint  Of a gateway.
+ * @property {number | null} price_per_hour
+ * @property {string} [name]
+ * @property {string | null} [key]  Only on its way to the server.
+ * @property {string | null} [secret]  The second half of a token, likewise.
+ */
+
+/**
+ * @typedef {object} Setup  What can be set up in the page, and where it goes.
+ * @property {string} file
+ * @property {string} keys
+ * @property {boolean} account  Whether the key of a RunPod account is known.
+ * @property {string | null} refused  Why nothing can be set up from this browser.
+ * @property {{path: string, named: string[]}[]} untrusted
+ */
+
+/**
+ * @typedef {object} Finding  What one check of a target found.
+ * @property {string} check
+ * @property {'ok' | 'warning' | 'problem' | 'skipped'} status
+ * @property {string} message
+ * @property {string} advice
+ */
+
+/**
+ * @typedef {object} Account  What a RunPod account has.
+ * @property {{address: string, name: string, text: string}[]} places
+ * @property {string | null} kept  Where the key is that was sent along.
  */
 
 /**
@@ -41,6 +77,7 @@ import { adviceFor, t } from './words.js'
  * @property {Target[]} targets
  * @property {Job[]} jobs
  * @property {string[]} unused  A sentence for each file that is ignored because it is not trusted.
+ * @property {Setup} setup
  */
 
 /**
@@ -241,32 +278,100 @@ export function postCancel(promptId) {
 }
 
 /**
+ * @param {string | null} key  Of a RunPod account; null for the one that the server knows.
+ * @returns {Promise<Account>}
+ */
+export function postAccount(key) {
+  return ask('/remote/account', key === null ? {} : { key })
+}
+
+/**
+ * Test a target and write it: a line for each check, and one for the end.
+ *
+ * @param {Form & {replaces: string | null, test: boolean}} form
+ * @returns {AsyncGenerator<{finding?: Finding, added?: string, refused?: string, error?: Failure}>}
+ */
+export async function* putTarget(form) {
+  const response = await send('/remote/targets', form)
+  if (!response.ok || response.body === null) throw await refusal('/remote/targets', response)
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  for (;;) {
+    const { value, done } = await reader.read()
+    if (done) return
+    text += value
+    const lines = text.split('\n')
+    text = lines.pop() ?? ''
+    for (const line of lines) yield JSON.parse(line)
+  }
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<unknown>}
+ */
+export function deleteTarget(name) {
+  return ask(`/remote/targets/${encodeURIComponent(name)}`, {}, 'DELETE')
+}
+
+/**
+ * Trust what a folder's file names. Only after its user has been shown all of that.
+ *
+ * @param {{path: string, named: string[]}} file
+ * @returns {Promise<unknown>}
+ */
+export function postTrust(file) {
+  return ask('/remote/trust', file)
+}
+
+/**
  * @param {string} route
- * @param {object} [body]  Posted as JSON where given.
+ * @param {object} [body]  Sent as JSON where given.
+ * @param {string} [method]
  * @returns {Promise<any>}
  */
-export async function ask(route, body) {
+export async function ask(route, body, method) {
+  const response = await send(route, body, method)
+  const answer = await response.clone().json().catch(() => null)
+  if (response.ok && answer !== null) return answer
+  throw await refusal(route, response)
+}
+
+/**
+ * @param {string} route
+ * @param {object} [body]
+ * @param {string} method
+ * @returns {Promise<Response>}
+ */
+function send(route, body, method = 'POST') {
   // No other site's page can send this header, so the server knows whose request it is.
   const headers = { 'Comfy-Remote-Page': '1' }
-  const response = await api.fetchApi(
+  return api.fetchApi(
     route,
     body
       ? {
-          method: 'POST',
+          method,
           headers: { ...headers, 'Content-Type': 'application/json' },
           body: JSON.stringify(body)
         }
       : { headers }
   )
+}
+
+/**
+ * @param {string} route
+ * @param {Response} response
+ * @returns {Promise<RemoteError>} Why the server did not do it.
+ */
+async function refusal(route, response) {
   const answer = await response.json().catch(() => null)
-  if (response.ok && answer !== null) return answer
   const error = answer?.error
   if (typeof error?.message === 'string') {
-    throw new RemoteError(error.message, error.advice, answer.confirm, error.hint)
+    return new RemoteError(error.message, error.advice, answer.confirm, error.hint)
   }
   if (response.status === 404 || response.status === 405) {
-    throw new ServerPartMissing(t('serverPartMissing'), t('serverPartMissingHelp'))
+    return new ServerPartMissing(t('serverPartMissing'), t('serverPartMissingHelp'))
   }
   const unexpected = t('unexpectedAnswer', { status: response.status, route: route.split('?')[0] })
-  throw new RemoteError(unexpected, t('seeLog'))
+  return new RemoteError(unexpected, t('seeLog'))
 }

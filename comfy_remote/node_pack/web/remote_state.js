@@ -4,9 +4,10 @@
 import { api } from '../../scripts/api.js'
 import { getDetails, getStatus, postCancel, postSwitch, wordsOf } from './remote_api.js'
 
-/** @import { Details, Job, Target } from './remote_api.js' */
+/** @import { Details, Job, Setup, Target } from './remote_api.js' */
 
 const STORED = 'comfy_remote.target'
+const SANDBOX = 'sandbox'
 const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
 
 /**
@@ -31,6 +32,8 @@ export class RemoteState extends EventTarget {
     this.jobs = []
     /** @type {string[]} A sentence for each file that is not used because it is not trusted. */
     this.unused = []
+    /** @type {Setup | null} What can be set up here; null until the server has said it. */
+    this.setup = null
     /** @type {Set<string>} Prompt ids of jobs that are being cancelled. */
     this.cancelling = new Set()
     /** @type {string | null} Why the switch's target cannot run anything now; null: not known. */
@@ -69,12 +72,19 @@ export class RemoteState extends EventTarget {
     return this.target ?? this.#preset() ?? fallback ?? null
   }
 
+  /** @returns {boolean} Whether there is no target but the sandbox, which has no models. */
+  get empty() {
+    const chosen = this.target ?? this.#preset()
+    return this.setup !== null && !chosen && this.targets.every((one) => one.type === SANDBOX)
+  }
+
   /** Fetch targets, jobs and the switch from the server. */
   async refresh() {
     const status = await getStatus(api.clientId)
     this.targets = status.targets
     this.jobs = [...status.jobs].reverse()
     this.unused = status.unused
+    this.setup = status.setup
     this.#changed()
     return status
   }

@@ -7,6 +7,9 @@ import { t } from './words.js'
 
 /** @import { Details, Failure, Target } from './remote_api.js' */
 
+/** What begins like this was kept for a server by the panel itself. */
+const KEPT_HERE = 'COMFY_REMOTE_KEY_'
+
 /** @type {Record<string, keyof import('./words.js').Words>} Ours; packages add others. */
 const KINDS = {
   runpod: 'kindRunpod',
@@ -27,7 +30,8 @@ export function targetFacts(target, details) {
   /** @type {[string, string | null][]} */
   const facts = [
     [t('kind'), target ? kindWords(target) : null],
-    [t('address'), target?.address ?? known?.address ?? null],
+    [t('address'), target ? addressWords(target) : (known?.address ?? null)],
+    [t('broughtBy'), target?.folder ?? null],
     [t('health'), failure ? t('noAnswer') : known ? healthWords(known) : details ? null : t('asking')],
     [t('gpu'), known?.device ?? null],
     [t('engine'), known?.engine ?? null],
@@ -80,8 +84,8 @@ function healthWords({ health }) {
  * @param {Target} target
  * @returns {string | null} What it is, and how it costs money.
  */
-function kindWords({ type, title, billing }) {
-  const key = KINDS[type ?? '']
+function kindWords({ type, title, billing, form }) {
+  const key = form?.kind === 'gateway' ? 'kindGateway' : KINDS[type ?? '']
   const kind = key ? t(key) : title
   if (kind === null || billing === null) return kind
   return t(billing === 'by run' ? 'billedByRun' : 'billedByHour', { kind })
@@ -91,8 +95,16 @@ function kindWords({ type, title, billing }) {
  * @param {Target} target
  * @returns {string}
  */
+function addressWords({ address, form }) {
+  return form?.kind === 'gateway' ? `${form.address} (${form.endpoint})` : address
+}
+
+/**
+ * @param {Target} target
+ * @returns {string}
+ */
 function keyWords({ key }) {
-  if (key.set) return key.variable ? t('keyVariableSet', { variable: key.variable }) : t('keySet')
+  if (key.set) return key.variable && !key.variable.startsWith(KEPT_HERE) ? t('keyVariableSet', { variable: key.variable }) : t('keySet')
   return t(key.needed ? 'keyMissing' : 'keyNotNeeded')
 }
 

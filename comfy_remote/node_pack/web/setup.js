@@ -1,0 +1,407 @@
+// @ts-check
+/** Adding and changing targets, in the panel: what kind, where, the key, a test. */
+
+import { button, element, icon } from './dom.js'
+import { deleteTarget, postAccount, putTarget, wordsOf } from './remote_api.js'
+import { t } from './words.js'
+
+/** @import { Finding, Form, Setup, Target } from './remote_api.js' */
+
+const RUNPOD_KEYS = 'https://console.runpod.io/user/settings'
+const MODAL_TOKENS = 'https://modal.com/settings/proxy-auth-tokens'
+const HELP = 'https://github.com/comfy-remote/comfy-remote/blob/main/docs/page.md#add-a-target'
+
+/** @type {Record<Form['kind'], {title: WordKey, help: WordKey, icon: string}>} */
+const KINDS = {
+  runpod: { title: 'addRunpod', help: 'addRunpodHelp', icon: 'bolt' },
+  comfyui: { title: 'addComfyui', help: 'addComfyuiHelp', icon: 'desktop' },
+  gateway: { title: 'addGateway', help: 'addGatewayHelp', icon: 'server' },
+  modal: { title: 'addModal', help: 'addModalHelp', icon: 'box' }
+}
+const MARKS = { ok: 'check', warning: 'exclamation-triangle', problem: 'times', skipped: 'minus' }
+
+/** @typedef {keyof import('./words.js').Words} WordKey */
+
+/**
+ * @typedef {object} Actions
+ * @property {(name: string) => void} added  It has been written.
+ * @property {() => void} close
+ * @property {() => void} useSandbox
+ */
+
+/**
+ * What somebody sees who has no target yet: what this is, and the ways to begin.
+ *
+ * @param {Setup | null} setup
+ * @param {(kind: Form['kind']) => void} choose
+ * @param {Actions} actions
+ * @returns {HTMLElement}
+ */
+export function makeWelcome(setup, choose, actions) {
+  return element(
+    'div',
+    { class: 'comfy-remote-setup' },
+    ...['welcomeWhat', 'welcomeHow', 'welcomeCost'].map((key) =>
+      element('p', {}, t(/** @type {WordKey} */ (key)))
+    ),
+    makeKinds(setup, choose),
+    element('p', { class: 'comfy-remote-foot' }, t('noGpuYet')),
+    button({ onclick: actions.useSandbox }, t('useSandbox'))
+  )
+}
+
+/**
+ * The kinds to choose from.
+ *
+ * @param {Setup | null} setup
+ * @param {(kind: Form['kind']) => void} choose
+ * @returns {HTMLElement}
+ */
+export function makeKinds(setup, choose) {
+  if (setup?.refused) return note('advice', setup.refused)
+  const kinds = /** @type {Form['kind'][]} */ (Object.keys(KINDS))
+  return element(
+    'div',
+    { class: 'comfy-remote-kinds' },
+    element('h3', {}, t('addTarget')),
+    ...kinds.map((kind) =>
+      button(
+        { class: 'comfy-remote-kind', 'data-kind': kind, onclick: () => choose(kind) },
+        icon(KINDS[kind].icon),
+        element(
+          'span',
+          {},
+          element('strong', {}, t(KINDS[kind].title)),
+          element('small', {}, t(KINDS[kind].help))
+        )
+      )
+    ),
+    link(HELP, t('helpLink'))
+  )
+}
+
+/**
+ * The form for one kind. It stays as it is filled in until it was accepted, but for a key that
+ * the server has kept.
+ *
+ * @param {Form['kind']} kind
+ * @param {Setup} setup
+ * @param {Actions} actions
+ * @param {Target | null} changed  The target that is to be changed.
+ * @returns {HTMLElement}
+ */
+export function makeForm(kind, setup, actions, changed = null) {
+  const before = changed?.form ?? null
+  const fields = makeFields(kind, changed)
+  const mayType = window.isSecureContext
+  const results = element('ul', { class: 'comfy-remote-checks', 'aria-live': 'polite' })
+  const problem = note('problem', '')
+  problem.setAttribute('role', 'alert')
+  problem.hidden = true
+  const anyway = button({ hidden: true, onclick: () => void add(false) }, t('addAnyway'))
+  const submit = button({ type: 'submit', class: 'comfy-remote-button comfy-remote-on' },
+    t(changed ? 'testAndSave' : 'testAndAdd'))
+  const places = element('div', { class: 'comfy-remote-places' })
+  const listing = button({ onclick: () => void list() }, t('showAccount'))
+
+  /** @param {unknown} error */
+  const fail = (error) => {
+    problem.hidden = false
+    problem.textContent = typeof error === 'string' ? error : wordsOf(error)
+  }
+
+  /** @param {boolean} busy */
+  const work = (busy) => {
+    for (const one of root.querySelectorAll('button')) one.disabled = busy
+    submit.setAttribute('aria-busy', String(busy))
+    if (busy) {
+      problem.hidden = true
+      anyway.hidden = true
+      results.replaceChildren()
+    }
+  }
+
+  /** @param {boolean} test */
+  const add = async (test) => {
+    work(true)
+    try {
+      for await (const line of putTarget({ ...fields.values(), replaces: changed?.name ?? null, test })) {
+        if (line.finding) results.append(shown(line.finding))
+        else if (line.added) {
+          fields.forget()
+          actions.added(line.added)
+          return
+        } else if (line.refused) {
+          fail(t('nothingWritten'))
+          anyway.hidden = false
+        } else if (line.error) fail(line.error)
+      }
+    } catch (error) {
+      fail(error)
+    } finally {
+      work(false)
+    }
+  }
+
+  const list = async () => {
+    work(true)
+    try {
+      const account = await postAccount(fields.key.value.trim() || null)
+      fields.forget()
+      if (account.kept) fields.keep(account.kept)
+      const rows = account.places.map((place) =>
+        button(
+          {
+            class: 'comfy-remote-kind',
+            'data-address': place.address,
+            onclick: () => {
+              fields.address.value = place.address
+              fields.name.value = fields.name.value.trim() || nameFor(place)
+              void add(true)
+            }
+          },
+          icon(place.address.startsWith('pod:') ? 'desktop' : 'bolt'),
+          element(
+            'span',
+            {},
+            element('strong', {}, place.name || place.address),
+            element('small', {}, place.text)
+          )
+        )
+      )
+      places.replaceChildren(...(rows.length > 0 ? rows : [note('advice', t('accountEmpty'))]))
+    } catch (error) {
+      fail(error)
+    } finally {
+      work(false)
+    }
+  }
+
+  const keyBox = mayType
+    ? fields.keyBox(setup)
+    : note('advice', t('keyElsewhere', { file: setup.keys }))
+  const asksAccount = kind === 'runpod' && !changed
+  const root = element(
+    'form',
+    { class: 'comfy-remote-setup', 'data-kind': kind, novalidate: true, autocomplete: 'off' },
+    element('h3', {}, changed ? t('changeTarget', { target: changed.name }) : t(KINDS[kind].title)),
+    ...(asksAccount
+      ? [keyBox, listing, places, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
+      : []),
+    fields.addressBox,
+    ...(asksAccount || (kind === 'comfyui' && mayType) ? [] : [keyBox]),
+    element(
+      'details',
+      { open: changed !== null },
+      element('summary', {}, t('moreSettings')),
+      ...(kind === 'comfyui' && mayType ? [keyBox] : []),
+      ...fields.more
+    ),
+    results,
+    problem,
+    element(
+      'div',
+      { class: 'comfy-remote-answers' },
+      button({ onclick: actions.close }, t('back')),
+      anyway,
+      submit
+    ),
+    ...(before ? [element('p', { class: 'comfy-remote-foot' }, t('keyStaysWithServer'))] : [])
+  )
+  root.addEventListener('submit', (event) => {
+    event.preventDefault()
+    if (asksAccount && !fields.address.value.trim()) void list()
+    else void add(true)
+  })
+  // Where the key is known, there is nothing to type.
+  if (asksAccount && setup.account) void Promise.resolve().then(list)
+  setTimeout(() => root.querySelector('input')?.focus())
+  return root
+}
+
+/**
+ * Remove a target, once its user has said so.
+ *
+ * @param {Target} target
+ * @param {() => void} done
+ * @param {() => void} close
+ * @returns {HTMLElement}
+ */
+export function makeRemoval(target, done, close) {
+  const problem = note('problem', '')
+  problem.hidden = true
+  const remove = async () => {
+    try {
+      await deleteTarget(target.name)
+      done()
+    } catch (error) {
+      problem.hidden = false
+      problem.textContent = wordsOf(error)
+    }
+  }
+  return element(
+    'div',
+    { class: 'comfy-remote-setup', role: 'alertdialog' },
+    element('p', {}, t('askRemove', { target: target.name })),
+    problem,
+    element(
+      'div',
+      { class: 'comfy-remote-answers' },
+      button({ onclick: close }, t('cancel')),
+      button({ onclick: () => void remove() }, t('remove'))
+    )
+  )
+}
+
+/**
+ * @param {Form['kind']} kind
+ * @param {Target | null} changed
+ */
+function makeFields(kind, changed) {
+  const before = changed?.form ?? null
+  const address = input({ placeholder: EXAMPLES[kind], value: before?.address ?? '' })
+  const endpoint = input({ placeholder: 'local', value: before?.endpoint ?? '' })
+  const name = input({ value: changed?.name ?? '' })
+  const price = input({
+    type: 'number',
+    min: '0',
+    step: 'any',
+    placeholder: '0.69',
+    value: before?.price_per_hour?.toString() ?? ''
+  })
+  const key = secretInput()
+  const secret = secretInput()
+  const known = changed?.key.set ?? false
+  const status = element('p', { class: 'comfy-remote-foot', hidden: true })
+  return {
+    address,
+    name,
+    key,
+    addressBox: labelled(t(ADDRESS_LABELS[kind]), address),
+    more: [
+      labelled(t('nameLabel'), name),
+      ...(kind === 'gateway' ? [labelled(t('endpointLabel'), endpoint)] : []),
+      labelled(t('priceLabel'), price)
+    ],
+    /** @param {Setup} setup */
+    keyBox: (setup) => {
+      const isKnown = kind === 'runpod' ? setup.account : known
+      for (const one of [key, secret]) if (isKnown) one.placeholder = t('keyKnown')
+      return element(
+        'div',
+        { class: 'comfy-remote-keys' },
+        labelled(t(KEY_LABELS[kind]), key),
+        ...(kind === 'modal' ? [labelled(t('modalSecretLabel'), secret)] : []),
+        status,
+        element(
+          'p',
+          { class: 'comfy-remote-foot' },
+          t(kind === 'comfyui' ? 'keyOnlyIfAsked' : 'keyGoesOnce'),
+          ' ',
+          ...(kind === 'runpod' ? [link(RUNPOD_KEYS, t('whereIsTheKey'))] : []),
+          ...(kind === 'modal' ? [link(MODAL_TOKENS, t('whereIsTheKey'))] : [])
+        )
+      )
+    },
+    /** @param {string} where  The server has the key there. */
+    keep: (where) => {
+      status.hidden = false
+      status.textContent = t('keyIsIn', { where })
+      key.placeholder = t('keyKnown')
+    },
+    /** Once the server has it, no key stays in the page. */
+    forget: () => {
+      key.value = ''
+      secret.value = ''
+    },
+    /** @returns {Form} */
+    values: () => ({
+      kind,
+      address: address.value.trim(),
+      endpoint: endpoint.value.trim(),
+      name: name.value.trim(),
+      price_per_hour: price.value.trim() === '' ? null : Number(price.value),
+      key: key.value.trim() || null,
+      secret: secret.value.trim() || null
+    })
+  }
+}
+
+/** @type {Record<Form['kind'], string>} */
+const EXAMPLES = {
+  runpod: 'abc123xyz',
+  comfyui: '192.168.1.20:8188',
+  gateway: 'https://box.local:8000',
+  modal: 'portraits'
+}
+
+/** @type {Record<Form['kind'], WordKey>} */
+const ADDRESS_LABELS = {
+  runpod: 'runpodAddress',
+  comfyui: 'comfyuiAddress',
+  gateway: 'gatewayAddress',
+  modal: 'modalAddress'
+}
+
+/** @type {Record<Form['kind'], WordKey>} */
+const KEY_LABELS = {
+  runpod: 'runpodKey',
+  comfyui: 'comfyuiKey',
+  gateway: 'gatewayKey',
+  modal: 'modalKey'
+}
+
+/** @param {{name: string, address: string}} place */
+function nameFor({ name, address }) {
+  const words = name.replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[-._]+|[-._]+$/g, '')
+  return words.toLowerCase().slice(0, 64) || address.split(':')[1]
+}
+
+/** @param {Finding} finding */
+function shown({ status, message, advice }) {
+  return element(
+    'li',
+    { class: `comfy-remote-check-${status}` },
+    icon(MARKS[status]),
+    element(
+      'span',
+      {},
+      message,
+      advice && status !== 'ok' ? element('small', {}, advice) : null
+    )
+  )
+}
+
+/** @param {Record<string, string>} attributes */
+function input(attributes) {
+  return element('input', { type: 'text', spellcheck: 'false', autocomplete: 'off', ...attributes })
+}
+
+/** No browser fills it in, or offers to keep it. */
+function secretInput() {
+  return input({ type: 'password', autocomplete: 'one-time-code', 'data-lpignore': 'true', 'data-1p-ignore': '' })
+}
+
+/**
+ * @param {string} text
+ * @param {HTMLElement} field
+ */
+function labelled(text, field) {
+  return element('label', { class: 'comfy-remote-caption' }, text, field)
+}
+
+/**
+ * @param {string} href
+ * @param {string} text
+ */
+function link(href, text) {
+  return element('a', { href, target: '_blank', rel: 'noreferrer' }, text)
+}
+
+/**
+ * @param {'problem' | 'advice'} kind
+ * @param {string} text
+ */
+function note(kind, text) {
+  return element('p', { class: `comfy-remote-${kind}` }, text)
+}
