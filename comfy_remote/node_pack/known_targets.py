@@ -35,6 +35,7 @@ class KnownTarget:
         key_set: Whether all that it takes are set, in the environment or the key ring.
         key_needed: Whether it cannot be used without.
         form: What the page's form shows of it; ``None`` where it cannot be changed there.
+        price_per_hour: US dollars for an hour of its GPU, where that is configured.
         folder: The file of a folder that brought it, if it is not the owner's.
     """
 
@@ -48,6 +49,7 @@ class KnownTarget:
     key_needed: bool
     form: Mapping[str, JsonValue] | None = None
     folder: str | None = None
+    price_per_hour: float | None = None
 
     @property
     def speaks(self) -> str:
@@ -119,5 +121,6 @@ def describe_target(
         key_set=bool(variables) and not missing,
         key_needed=needs_key(settings, environment),
         form=form_of(settings) if origin == own_path() else None,
+        price_per_hour=settings.price_per_hour,
         folder=None if name in configuration.owners or origin is None else str(origin),
     )

@@ -47,6 +47,7 @@ from .switch import Switch
 from .target_models import choices_there, nodes_there
 from .target_pool import TargetPool
 from .trusted_targets import check_target, confirm, unconfirmed_address
+from .warming import WarmUps, can_warm_up
 
 __all__ = ["routes"]
 
@@ -66,6 +67,13 @@ class _SwitchRequest(BaseModel):
     target: _Target | None
     usual: _Target | None = None
     repo_list: bool = True
+
+
+class _WarmRequest(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    target: _Target
+    on: bool = True
 
 
 class _AddressRequest(BaseModel):
@@ -97,6 +105,8 @@ def routes(
     table = web.RouteTableDef()
     inputs = InputFolder(host.folder("input"))
     background = Background()
+    warm_ups = WarmUps(pool)
+    pool.before_close.append(warm_ups.close)
 
     @table.get("/remote/status")
     @json_route
@@ -130,7 +140,23 @@ def routes(
         target = await asyncio.to_thread(
             lambda: describe_target(name, Configuration.load(), os.environ)
         )
-        return await _state_of(pool, target)
+        return await _state_of(pool, warm_ups, target)
+
+    @table.post("/remote/warm")
+    @json_route
+    async def warm(request: web.Request) -> JsonValue:
+        wanted = await body_of(request, _WarmRequest)
+        if not wanted.on:
+            await warm_ups.stop(wanted.target)
+        else:
+            client = await pool.client(wanted.target)
+            billing = await asyncio.to_thread(
+                lambda: Configuration.load().billing_of(wanted.target)
+            )
+            if not can_warm_up(client.target, billing):
+                raise ConfigurationError(f"{wanted.target} has no workers that could be started.")
+            warm_ups.start(wanted.target)
+        return {"target": wanted.target, "warming": wanted.on}
 
     @table.get("/remote/object_info")
     @json_route
@@ -275,12 +301,16 @@ async def _prefetch(pool: TargetPool, target: str) -> None:
         logger.info("%s did not say what it has: %s", target, error.message)
 
 
-async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
+async def _state_of(pool: TargetPool, warm_ups: WarmUps, target: KnownTarget) -> JsonValue:
     """The state of a target; an error in asking it is part of the answer."""
     state: dict[str, JsonValue] = {
         "name": target.name,
         "address": target.address,
         "kind": target.speaks,
+        "state": "unusable",
+        "last_start": None,
+        "warm_up": None,
+        "price_per_hour": target.price_per_hour,
         "health": None,
         "device": None,
         "engine": None,
@@ -289,7 +319,7 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
         "advice": None,
     }
     try:
-        await asyncio.wait_for(_ask(pool, target, state), _PATIENCE)
+        await asyncio.wait_for(_ask(pool, warm_ups, target, state), _PATIENCE)
     except asyncio.TimeoutError:
         late = TargetError(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
         state["error"] = late.to_json()
@@ -299,13 +329,29 @@ async def _state_of(pool: TargetPool, target: KnownTarget) -> JsonValue:
     return state
 
 
-async def _ask(pool: TargetPool, target: KnownTarget, state: dict[str, JsonValue]) -> None:
+async def _ask(
+    pool: TargetPool, warm_ups: WarmUps, target: KnownTarget, state: dict[str, JsonValue]
+) -> None:
     client = await pool.client(target.name)
     health = await client.target.health()
     state["health"] = {"ready": health.ready, "running": health.running, "queued": health.queued}
     idle = health.ready == 0 and health.running == 0
-    if idle and isinstance(client.target, WaitsForWorkers):
-        state["advice"] = f"No worker is ready. {client.target.no_worker}"
+    state["state"] = "ready"
+    if isinstance(client.target, WaitsForWorkers):
+        waiting = warm_ups.waiting(target.name)
+        if idle:
+            state["advice"] = f"No worker is ready. {client.target.no_worker}"
+            state["state"] = "asleep" if health.queued == 0 and waiting is None else "waking"
+        learned = warm_ups.took(target.name)
+        if learned is None:
+            learned = await asyncio.to_thread(pool.record.last_start, target.name)
+        state["last_start"] = None if learned is None else round(learned, 1)
+        failed = warm_ups.error(target.name)
+        if can_warm_up(client.target, target.billing):
+            state["warm_up"] = {
+                "seconds": None if waiting is None else round(waiting, 1),
+                "error": None if failed is None else error_json(failed),
+            }
     capabilities = await pool.capabilities(target.name)
     state["device"], state["engine"] = capabilities.device, capabilities.engine
     state["known"] = capabilities.nodes is not None

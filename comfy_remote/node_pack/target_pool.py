@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..jobs.client import Client
@@ -38,6 +38,8 @@ class TargetPool:
         self._entries: dict[str, _Entry] = {}
         self._opening = asyncio.Lock()
         self._kept: list[Client] = []
+        self.before_close: list[Callable[[], Awaitable[None]]] = []
+        """What has to end before the connections do."""
 
     async def client(self, target: str) -> Client:
         """The client of a target: a configured name, or an address.
@@ -78,6 +80,8 @@ class TargetPool:
 
     async def close(self) -> None:
         """Close all connections."""
+        for end in self.before_close:
+            await end()
         clients = [*(entry.client for entry in self._entries.values()), *self._kept]
         self._entries, self._kept = {}, []
         for client in clients:

@@ -49,6 +49,7 @@ __all__ = [
     "Target",
     "TellsVersions",
     "WaitsForWorkers",
+    "WakesWorkers",
     "answer_graded",
     "before_sending",
     "if_unfollowed",
@@ -282,6 +283,20 @@ class WaitsForWorkers(Protocol):
     @property
     def no_worker(self) -> str:
         """Why none may come, and what to do."""
+
+
+@runtime_checkable
+class WakesWorkers(Protocol):
+    """A target whose workers can be started before there is a job."""
+
+    async def wake(self) -> None:
+        """Have a worker started, if none is up, and return once one has answered.
+
+        Cancelled, it takes back what it asked for.
+
+        Raises:
+            ComfyRemoteError: No worker has answered.
+        """
 
 
 @runtime_checkable

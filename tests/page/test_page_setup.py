@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,7 +21,9 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 from comfy_page import ComfyPage, OpenPage
 from helpers import free_port, start_sandbox, stop
 from page_server import start_server
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
+
+from comfy_remote.targets.runpod.kind import RunPodKind
 
 pytest_plugins = ["page_fixtures"]
 
@@ -265,3 +268,118 @@ def test_what_a_folder_brings_is_shown_before_it_is_trusted(
         page.picture("trusted")
         expect(page.panel.get_by_role("button", name="Change", exact=True)).to_be_hidden()
         assert not page.complaints
+
+
+def test_ready_asleep_waking_and_unusable_look_different(
+    open_page: OpenPage, tmp_path: Path, home: Path, lan: str
+) -> None:
+    (home / "comfy-remote.toml").write_text(f'default = "gpu"\n[targets.gpu]\ntarget = "{lan}"\n')
+    said: dict[str, object] = {"state": "ready"}
+    warmed: list[object] = []
+
+    def answer(route: Route) -> None:
+        body = {**route.fetch().json(), **said}
+        route.fulfill(json=body)
+
+    def warm(route: Route) -> None:
+        warmed.append(route.request.post_data_json)
+        said.update(state="waking", warm_up={"seconds": 42.0, "error": None})
+        route.fulfill(json={})
+
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        page.window.route("**/remote/targets/gpu", answer)
+        page.window.route("**/remote/warm", warm)
+        page.switch_on("Remote: gpu")
+        page.open_panel()
+        bar, help_ = page.window.locator(".comfy-remote-switch"), page.panel.get_by_role("status")
+        expect(bar).to_have_class(re.compile("comfy-remote-on$"))
+        page.picture("1 ready")
+        said.update(
+            state="asleep",
+            last_start=92.0,
+            price_per_hour=0.6,
+            warm_up={"seconds": None, "error": None},
+        )
+        expect(bar).to_have_class(re.compile("comfy-remote-asleep"))
+        expect(help_).to_contain_text("That took 1 min 32 s the last time.")
+        expect(help_).to_contain_text("About $0.010 a minute")
+        page.picture("2 asleep")
+        help_.get_by_role("button", name="Start a worker now").click()
+        expect(bar).to_have_class(re.compile("comfy-remote-waking"))
+        expect(help_).to_contain_text("A worker has been starting for 42 s.")
+        expect(help_.get_by_role("button", name="Stop that")).to_be_visible()
+        assert warmed == [{"target": "gpu", "on": True}]
+        page.picture("3 waking")
+        error = {"code": "target", "message": "gpu does not answer.", "advice": "Start it."}
+        said.update(state="unusable", error=error, warm_up=None)
+        expect(bar).to_have_class(re.compile("comfy-remote-trouble"))
+        expect(help_).to_contain_text("gpu does not answer. Start it.")
+        page.picture("4 unusable")
+        help_.get_by_role("button", name="Change").click()
+        expect(the_form(page).get_by_placeholder("192.168.1.20:8188")).to_have_value(lan)
+        page.panel.get_by_role("button", name="Back").click()
+        help_.get_by_role("button", name="Run here instead").click()
+        expect(page.switch).to_have_text("Remote OFF")
+        assert not page.complaints
+
+
+def test_a_missing_key_is_given_where_it_is_missed(
+    open_page: OpenPage, tmp_path: Path, home: Path, runpod: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # RunPod's own server needs a key; the gateway that stands for it is on this machine.
+    monkeypatch.setattr(RunPodKind, "needs_key", lambda *_: True)
+    (home / "comfy-remote.toml").write_text(
+        'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc123"\n'
+    )
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        page.switch.click()
+        give = page.panel.get_by_role("button", name="Give the key")
+        expect(give).to_be_visible()
+        expect(page.switch).to_have_text("Remote OFF")
+        page.picture("1 missing")
+        give.click()
+        the_form(page).locator("input[type=password]").fill(KEY)
+        the_form(page).locator("[type=submit]").click()
+        expect(the_form(page)).to_be_hidden()
+        page.switch_on("Remote: gpu")
+        page.picture("2 given")
+        assert KEY in (home / ".env").read_text()
+        nothing_of_the_key_is_left(page)
+        assert not page.complaints
+
+
+def test_a_page_by_http_from_elsewhere_takes_no_key(
+    open_page: OpenPage, tmp_path: Path, home: Path
+) -> None:
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        # As the browser says it there; the server checks for itself.
+        page.window.evaluate(
+            "() => Object.defineProperty(window, 'isSecureContext', {value: false})"
+        )
+        page.switch.click()
+        kind(page, "runpod").click()
+        expect(the_form(page)).to_contain_text(str(home / ".env"))
+        expect(the_form(page).locator("input[type=password]")).to_have_count(0)
+        page.picture("no key")
+
+
+@pytest.mark.parametrize("language", ["ja", "zh"])
+def test_the_welcome_in_other_languages(
+    open_page: OpenPage, tmp_path: Path, home: Path, language: str
+) -> None:
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        page.window.evaluate(
+            "(language) => window.app.extensionManager.setting.set('Comfy.Locale', language)",
+            language,
+        )
+        page.reload()
+        page.switch.click()
+        expect(kind(page, "modal")).to_be_visible()
+        assert "Add a target" not in page.panel.inner_text()
+        page.picture("welcome")
+        kind(page, "modal").click()
+        page.picture("form")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -76,8 +77,8 @@ def test_it_only_ever_grows_and_never_says_that_the_job_is_done(
     fractions = [estimate.at(time).fraction for time in sorted(times)]
     assert fractions == sorted(fractions)
     assert all(0.0 <= fraction < 1.0 for fraction in fractions)
-    for time in times:
-        snapshot = estimate.at(time)
+    for moment in times:
+        snapshot = estimate.at(moment)
         assert snapshot.nodes_done <= max(0, snapshot.nodes_total - 1)
 
 
@@ -100,6 +101,37 @@ def test_past_runs_say_how_long_it_takes(record: Record) -> None:
     ran(record, 40.0)
     own = estimate_progress(record, "gpu", PROMPT).at(1).message
     assert own == "about 39 s left (estimated: by past runs: 1)"
+
+
+def test_the_last_start_of_a_worker_is_remembered(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+
+    def job(name: str, waits: float, runs: float = 10.0, target: str = "gpu") -> None:
+        record.add(name, target=target, source="x", folder=None, prompt=PROMPT)
+        now[0] += waits
+        record.state(name, JobState.RUNNING)
+        now[0] += runs
+        record.state(name, JobState.SUCCEEDED)
+
+    assert record.last_start("gpu") is None
+    job("awake", 1.0)
+    assert record.last_start("gpu") is None
+    job("cold", 100.0)
+    job("awake again", 1.0)
+    job("another", 70.0, target="other")
+    assert record.last_start("gpu") == pytest.approx(100.0)
+    # One that waited for another job says nothing of a worker's start.
+    record.add("first", target="gpu", source="x", folder=None, prompt=PROMPT)
+    now[0] += 1
+    record.add("behind", target="gpu", source="x", folder=None, prompt=PROMPT)
+    now[0] += 50
+    record.state("first", JobState.SUCCEEDED)
+    record.state("behind", JobState.RUNNING)
+    record.state("behind", JobState.SUCCEEDED)
+    assert record.last_start("gpu") == pytest.approx(100.0)
 
 
 # When

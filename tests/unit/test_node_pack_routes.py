@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -35,6 +36,8 @@ from comfy_remote.node_pack.switch import Switch
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.targets.own_command import own_command
+from comfy_remote.targets.runpod.kind import RunPodKind
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.version import __version__
 
 KEY = "rpa_planted_key_that_must_not_show"
@@ -375,10 +378,80 @@ async def test_an_endpoint_without_workers_says_why(page: Page, tmp_path: Path) 
         url = str(server.make_url("/v2"))
         configure(tmp_path / "home", f'[targets.gpu]\ntarget = "runpod:idle"\nbase_url = "{url}"\n')
         _, body = await page.get("/remote/targets/gpu")
+        # A gateway of one's own starts no machines.
+        assert (await page.post("/remote/warm", {"target": "gpu"}))[0] == 400
     assert body["health"] == {"ready": 0, "running": 0, "queued": 2}
+    assert (body["state"], body["last_start"], body["warm_up"]) == ("waking", None, None)
     assert body["known"] is False
     assert "Jobs wait until one is ready" in body["advice"]  # that address is not RunPod's
     assert (body["address"], body["error"], body["device"]) == ("runpod:idle", None, None)
+
+
+async def test_a_worker_can_be_started_before_there_is_a_job(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On what is billed by run; how long it took is said the next time."""
+    workers = {"idle": 0, "running": 0}
+    states: list[Any] = [{"status": "IN_QUEUE"}]
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"jobs": {}, "workers": workers})
+
+    async def run(request: web.Request) -> web.Response:
+        assert (await request.json())["input"]["action"] == "describe"
+        return web.json_response({"id": "e1", "status": "IN_QUEUE"})
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response({"id": "e1", **states[-1]})
+
+    app = web.Application()
+    app.router.add_get("/v2/gpu/health", health)
+    app.router.add_post("/v2/gpu/run", run)
+    app.router.add_get("/v2/gpu/status/e1", status)
+    app.router.add_post("/v2/gpu/cancel/e1", status)
+    monkeypatch.setattr(RunPodKind, "billing", lambda *_: "by run")
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v2"))
+        configure(
+            tmp_path / "home",
+            f'[targets.gpu]\ntarget = "runpod:gpu"\nbase_url = "{url}"\nprice_per_hour = 0.6\n',
+        )
+        client = await page.pool.client("gpu")
+        assert isinstance(client.target, RunPodTarget)
+        monkeypatch.setattr(client.target._descriptions, "patience", 0.1)
+
+        async def told() -> Any:
+            return (await page.get("/remote/targets/gpu"))[1]
+
+        async def ended() -> bool:
+            return (await told())["warm_up"]["seconds"] is None
+
+        body = await told()
+        assert (body["state"], body["price_per_hour"]) == ("asleep", 0.6)
+        assert body["warm_up"] == {"seconds": None, "error": None}
+        assert (await page.post("/remote/warm", {"target": "gpu"}))[0] == 200
+        assert (body := await told())["state"] == "waking"
+        assert body["warm_up"]["seconds"] >= 0
+        # A worker of somebody else's refuses such a job: it is awake.
+        workers["idle"] = 1
+        states.append({"status": "FAILED", "error": "Missing 'workflow' parameter"})
+        while not await ended():
+            await asyncio.sleep(0.05)
+        body = await told()
+        assert (body["state"], body["warm_up"]["error"]) == ("ready", None)
+        assert body["last_start"] > 0
+        # One that did not come is said; one that is taken back is not.
+        workers["idle"] = 0
+        states.append({"status": "TIMED_OUT"})
+        await page.post("/remote/warm", {"target": "gpu"})
+        while not await ended():
+            await asyncio.sleep(0.05)
+        assert (await told())["warm_up"]["error"]["message"]
+        states.append({"status": "IN_QUEUE"})
+        await page.post("/remote/warm", {"target": "gpu"})
+        await page.post("/remote/warm", {"target": "gpu", "on": False})
+        body = await told()
+        assert (body["state"], body["warm_up"]) == ("asleep", {"seconds": None, "error": None})
 
 
 async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str) -> None:

@@ -532,6 +532,25 @@ class Record:
                 for row in rows
             ]
 
+    def last_start(self, target: str, longer_than: float = 5.0) -> float | None:
+        """Seconds that a job waited for a worker to start, the last time that one had to.
+
+        Taken from jobs that had the target for themselves, so they waited for nothing else, and
+        that waited longer than a worker that is awake takes. ``None`` where that was never seen.
+
+        Args:
+            target: Its name, as jobs are recorded with it.
+        """
+        rows = self._read(
+            "SELECT started - created AS waited FROM jobs AS job "
+            "WHERE target = ? AND started - created > ? AND NOT EXISTS ("
+            "SELECT 1 FROM jobs AS other WHERE other.target = job.target AND other.id != job.id "
+            "AND other.created <= job.created AND other.updated > job.created) "
+            "ORDER BY created DESC LIMIT 1",
+            *(target, longer_than),
+        )
+        return float(rows[0]["waited"]) if rows else None
+
     def ran_again(self, target: str, server: Mapping[str, str] | None = None) -> bool:
         """Whether a workflow has run twice on a target. See `past_runs`."""
         ran, values = _ran_at(target, server)

@@ -27,6 +27,7 @@ import { t } from './words.js'
 /** @import { Definitions } from './target_additions.js' */
 
 const PANEL = 'comfy-remote'
+const WAKING_SECONDS = 10
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
@@ -58,7 +59,17 @@ async function toggle() {
   if (state.targets.length === 0 || state.empty) await state.refresh().catch(() => null)
   const target = state.empty ? null : state.usual()
   if (target !== null) return switchTo(target)
+  showPanel()
+}
+
+/** Open the panel, unless it is open. */
+function showPanel() {
   if (!document.querySelector('.comfy-remote-panel')) openPanel()
+}
+
+/** @param {string | null} target */
+function isSetUpHere(target) {
+  return Boolean(state.find(target)?.form)
 }
 
 /**
@@ -117,6 +128,8 @@ async function switchTo(target) {
     await state.switchTo(target)
   } catch (error) {
     showError(stillOn(target), error)
+    // The panel has what helps.
+    if (isSetUpHere(target)) showPanel()
     return
   }
   await lists.update()
@@ -236,6 +249,10 @@ app.registerExtension({
     // It skips the list of one run, a batch as well.
     events.addEventListener('promptQueued', () => void askForModels(true))
     api.addEventListener('reconnected', agree)
+    setInterval(() => {
+      const waits = state.condition === 'asleep' || state.condition === 'waking'
+      if (waits && !document.hidden) void state.askTarget()
+    }, WAKING_SECONDS * 1000)
     void agree()
     void lists.updateIfMissing()
   }

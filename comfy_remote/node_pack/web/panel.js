@@ -2,6 +2,7 @@
 /** The Remote panel, in the sidebar and in the settings. */
 
 import { app } from '../../scripts/app.js'
+import { makeCondition } from './condition.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
@@ -65,6 +66,7 @@ export function makePanel(state, actions) {
     remove
   )
   const setup = element('div', { hidden: true })
+  const condition = element('div', {})
   const jobs = makeJobList(state, actions)
   const skip = element('input', {
     type: 'checkbox',
@@ -82,6 +84,7 @@ export function makePanel(state, actions) {
     { class: 'comfy-remote-usual' },
     element('label', { class: 'comfy-remote-caption' }, t('target'), choice),
     form,
+    condition,
     changes,
     facts,
     models,
@@ -160,6 +163,7 @@ export function makePanel(state, actions) {
     setup.hidden = doing === ''
     usual.hidden = doing !== ''
     const known = state.find(state.usual())
+    change.textContent = t(known?.key.needed && !known.key.set ? 'giveKey' : 'change')
     change.hidden = remove.hidden = !known?.form || Boolean(state.setup?.refused)
     const on = state.target !== null
     toggle.textContent = t(on ? 'on' : 'off')
@@ -171,6 +175,13 @@ export function makePanel(state, actions) {
     showChoice(choice, state, state.usual())
     if (ownAddress) choice.value = OTHER
     form.hidden = !ownAddress
+    const how = makeCondition(state, {
+      fix: known?.form && !state.setup?.refused ? editTarget : null,
+      fixWords: known?.key.needed && !known.key.set ? t('giveKey') : t('change'),
+      off: actions.toggle,
+      again: () => void askTarget()
+    })
+    replaced(condition, how)
     const target = state.find(state.usual())
     const fresh = targetFacts(target, details)
     // Replaced only when it has changed, so that text can be selected.
@@ -254,6 +265,17 @@ export function makePanel(state, actions) {
     if (tick % DETAILS_SECONDS === 0) void askTarget()
   }, STATUS_SECONDS * 1000)
   return root
+}
+
+/**
+ * Replaced only when it has changed: a button that is being pressed stays.
+ *
+ * @param {HTMLElement} place
+ * @param {HTMLElement | null} fresh
+ */
+function replaced(place, fresh) {
+  if (fresh === null) place.replaceChildren()
+  else if (!place.firstChild?.isEqualNode(fresh)) place.replaceChildren(fresh)
 }
 
 /** Whether a node of the open graph lists models. */

@@ -94,10 +94,17 @@ import { adviceFor, t } from './words.js'
  * @property {string} [command]  What to type for comfy-remote where the server runs.
  */
 
+/** @typedef {'ready' | 'asleep' | 'waking' | 'unusable'} Condition */
+
 /**
  * @typedef {object} Details  What a target says of itself.
  * @property {string} name
  * @property {string} address
+ * @property {Condition} state
+ * @property {number | null} last_start  Seconds that a worker took to start the last time.
+ * @property {{seconds: number | null, error: Failure | null} | null} warm_up  How starting a worker
+ *   ahead goes; null: it cannot be done there.
+ * @property {number | null} price_per_hour
  * @property {{ready: number | null, running: number | null, queued: number | null} | null} health
  * @property {string | null} device
  * @property {string | null} engine
@@ -248,6 +255,17 @@ export function getDetails(target) {
  */
 export function getAdditions(target) {
   return ask(`/remote/object_info?target=${encodeURIComponent(target)}`)
+}
+
+/**
+ * Start one of a target's workers ahead, or take that back.
+ *
+ * @param {string} target
+ * @param {boolean} on
+ * @returns {Promise<unknown>}
+ */
+export function postWarm(target, on) {
+  return ask('/remote/warm', { target, on })
 }
 
 /**

@@ -4,7 +4,7 @@
 import { api } from '../../scripts/api.js'
 import { getDetails, getStatus, postCancel, postSwitch, wordsOf } from './remote_api.js'
 
-/** @import { Details, Job, Setup, Target } from './remote_api.js' */
+/** @import { Condition, Details, Job, Setup, Target } from './remote_api.js' */
 
 const STORED = 'comfy_remote.target'
 const SANDBOX = 'sandbox'
@@ -38,6 +38,8 @@ export class RemoteState extends EventTarget {
     this.cancelling = new Set()
     /** @type {string | null} Why the switch's target cannot run anything now; null: not known. */
     this.trouble = null
+    /** @type {Details | null} What the switch's target said last; null: nothing, or no answer. */
+    this.details = null
     /** Whether jobs ask for the models of a node titled `repo_list`; true again after one run. */
     this.repoList = true
     /** While the server has not confirmed a choice. */
@@ -64,6 +66,12 @@ export class RemoteState extends EventTarget {
   set updating(value) {
     this.#updating = value
     this.#changed()
+  }
+
+  /** @returns {Condition | null} Of the switch's target, while it is on; null: not known. */
+  get condition() {
+    if (this.target === null) return null
+    return this.trouble === null ? (this.details?.state ?? null) : 'unusable'
   }
 
   /** @returns {string | null} Where the switch switches to. */
@@ -155,9 +163,8 @@ export class RemoteState extends EventTarget {
   answered(target, answer) {
     if (target !== this.target) return
     const failure = answer instanceof Error ? answer : /** @type {Details} */ (answer).error
-    const trouble = failure ? wordsOf(failure) : null
-    if (trouble === this.trouble) return
-    this.trouble = trouble
+    this.details = answer instanceof Error ? null : /** @type {Details} */ (answer)
+    this.trouble = failure ? wordsOf(failure) : null
     this.#changed()
   }
 
@@ -195,6 +202,7 @@ export class RemoteState extends EventTarget {
     else this.jobs = [{ client_id: api.clientId, ...job }, ...others]
     if (job.target === this.target && job.state !== 'queued' && job.state !== 'failed') {
       this.trouble = null // it works
+      if (this.details) this.details = { ...this.details, state: 'ready' }
     }
     this.#changed()
   }
@@ -209,7 +217,10 @@ export class RemoteState extends EventTarget {
 
   /** @param {string | null} target */
   #keep(target) {
-    if (target !== this.target) this.trouble = null
+    if (target !== this.target) {
+      this.trouble = null
+      this.details = null
+    }
     this.target = target
     if (target === null) sessionStorage.removeItem(STORED)
     else sessionStorage.setItem(STORED, target)

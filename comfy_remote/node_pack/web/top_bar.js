@@ -3,9 +3,18 @@
 
 import { app } from '../../scripts/app.js'
 import { button, element, icon } from './dom.js'
+import { conditionWords } from './condition.js'
 import { t } from './words.js'
 
 /** @import { RemoteState } from './remote_state.js' */
+
+/** By the state of the target. */
+const LOOKS = {
+  ready: 'cloud',
+  asleep: 'moon',
+  waking: 'hourglass',
+  unusable: 'exclamation-triangle'
+}
 
 /**
  * Put the switch where packs put their buttons (`app.menu.settingsGroup`): the one place in
@@ -37,20 +46,21 @@ export function addToTopBar(state, actions) {
 
   const show = () => {
     const on = state.target !== null
-    const trouble = on ? state.trouble : null
+    const { condition } = state
+    const looks = on && condition ? LOOKS[condition] : LOOKS.ready
     root.classList.toggle('comfy-remote-on', on)
-    root.classList.toggle('comfy-remote-trouble', trouble !== null)
+    root.classList.toggle('comfy-remote-trouble', condition === 'unusable')
+    root.classList.toggle('comfy-remote-asleep', condition === 'asleep')
+    root.classList.toggle('comfy-remote-waking', condition === 'waking')
     toggle.setAttribute('aria-checked', String(on))
     toggle.disabled = state.switching
     toggle.setAttribute('aria-busy', String(state.updating))
-    const quiet = trouble === null ? 'pi pi-cloud' : 'pi pi-exclamation-triangle'
-    symbol.className = state.updating ? 'pi pi-spinner pi-spin' : quiet
+    symbol.className = state.updating ? 'pi pi-spinner pi-spin' : `pi pi-${looks}`
     const target = state.target ?? ''
     label.textContent = t(state.switching ? 'switching' : on ? 'switchOn' : 'switchOff', { target })
-    toggle.title =
-      trouble === null
-        ? t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
-        : t('withDetail', { text: target, detail: trouble })
+    const quiet = t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
+    const words = on ? conditionWords(state) : null
+    toggle.title = words === null ? quiet : `${t('withDetail', { text: target, detail: words })}\n${quiet}`
     count.hidden = state.jobs.length === 0
     count.textContent = count.hidden ? '' : String(state.jobs.length)
     count.title = t('jobCount', { count: state.jobs.length })

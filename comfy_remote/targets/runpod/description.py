@@ -36,6 +36,7 @@ __all__ = ["Description", "DescriptionCache", "Descriptions"]
 # Milliseconds. A client that ends meanwhile leaves no job that a GPU would be started for later;
 # and a worker whose image has to be fetched first still gets to answer.
 _DESCRIBE_TTL = 600_000
+_WAKE_TTL = 900_000
 # How a job ends whose worker did not get to answer. What is known may still be so.
 _UNANSWERED = (EngineCrashed, OutOfMemory, JobCancelled, JobExpired, JobTimedOut)
 
@@ -121,6 +122,24 @@ class Descriptions:
         """What a worker said the last time. Blocking."""
         known = self.cache.read()
         return _capabilities(known.answer if known else None)
+
+    async def wake(self) -> None:
+        """Ask, however long a worker takes to start. One that is not ours refuses, and is awake.
+
+        Raises:
+            ComfyRemoteError: No worker has answered.
+        """
+        known = self.cache.read()
+        before = known.answer if known else None
+        payload: dict[str, JsonValue] = {"action": "describe"}
+        if before is not None:
+            payload["known"] = before.nodes_hash
+        try:
+            await self.act(payload, ttl=_WAKE_TTL)
+        except (TargetError, AuthenticationError, *_UNANSWERED):
+            raise
+        except ComfyRemoteError as error:
+            _log.info("%s is awake: it answered %s", self.name, error)
 
     async def stop(self, patience: float) -> None:
         """Cancel a question that nobody waits for any more, within ``patience`` seconds."""

@@ -581,6 +581,10 @@ class RunPodTarget:
         await self._own_gateway()  # for `body_limit`
         return await asyncio.to_thread(self._descriptions.remembered)
 
+    async def wake(self) -> None:
+        """See `base.WakesWorkers`: any worker answers a job that asks what it has."""
+        await self._descriptions.wake()
+
     async def _is_awake(self) -> bool:
         """Whether a worker is up, so that asking it starts none."""
         try:
