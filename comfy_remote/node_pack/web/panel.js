@@ -182,8 +182,7 @@ export function makePanel(state, actions) {
       again: () => void askTarget()
     })
     replaced(condition, how)
-    const target = state.find(state.usual())
-    const fresh = targetFacts(target, details)
+    const fresh = targetFacts(known, details, how !== null, !change.hidden)
     // Replaced only when it has changed, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
     unused.show()

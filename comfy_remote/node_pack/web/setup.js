@@ -179,7 +179,8 @@ export function makeForm(kind, setup, actions, changed = null) {
 
   const keyBox = mayType
     ? fields.keyBox(setup)
-    : note('advice', t('keyElsewhere', { file: setup.keys }))
+    : note('advice', t('keyElsewhere', { line: KEY_LINES[kind], file: setup.keys }))
+  listing.hidden = !mayType && !setup.account
   const asksAccount = kind === 'runpod' && !changed
   const root = element(
     'form',
@@ -349,6 +350,14 @@ const KEY_LABELS = {
   comfyui: 'comfyuiKey',
   gateway: 'gatewayKey',
   modal: 'modalKey'
+}
+
+/** What a person writes into a file instead. @type {Record<Form['kind'], string>} */
+const KEY_LINES = {
+  runpod: 'RUNPOD_API_KEY=…',
+  comfyui: 'COMFY_REMOTE_KEY_…=…',
+  gateway: 'COMFY_REMOTE_KEY_…=…',
+  modal: 'MODAL_PROXY_TOKEN_ID=…, MODAL_PROXY_TOKEN_SECRET=…'
 }
 
 /** @param {{name: string, address: string}} place */

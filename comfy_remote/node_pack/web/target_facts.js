@@ -22,9 +22,11 @@ const KINDS = {
 /**
  * @param {Target | undefined} target  As it is configured; undefined for an address typed in.
  * @param {Details | RemoteError | null} details  null until it has answered.
+ * @param {boolean} told  What is wrong is shown already.
+ * @param {boolean} mayGive  A key that is missing can be given in the panel.
  * @returns {HTMLElement}
  */
-export function targetFacts(target, details) {
+export function targetFacts(target, details, told = false, mayGive = false) {
   const known = details instanceof RemoteError ? null : details
   const failure = details instanceof RemoteError ? details : (known?.error ?? null)
   /** @type {[string, string | null][]} */
@@ -48,7 +50,7 @@ export function targetFacts(target, details) {
         value === null ? [] : [element('dt', {}, name), element('dd', { title: value }, value)]
       )
     ),
-    ...notesOn(target, failure, known?.advice ?? null)
+    ...(told ? [] : notesOn(target, failure, known?.advice ?? null, mayGive))
   )
 }
 
@@ -58,10 +60,11 @@ export function targetFacts(target, details) {
  * @param {Target | undefined} target
  * @param {Failure | null} failure
  * @param {string | null} hint
+ * @param {boolean} mayGive
  * @returns {HTMLElement[]}
  */
-function notesOn(target, failure, hint) {
-  const keyHint = target ? keyAdvice(target) : null
+function notesOn(target, failure, hint, mayGive) {
+  const keyHint = target ? keyAdvice(target, mayGive) : null
   if (keyHint) return [note('comfy-remote-problem', keyHint)]
   if (failure) return [note('comfy-remote-problem', wordsOf(failure))]
   return hint ? [note('comfy-remote-advice', hint)] : []
@@ -110,11 +113,12 @@ function keyWords({ key }) {
 
 /**
  * @param {Target} target
+ * @param {boolean} mayGive
  * @returns {string | null}
  */
-function keyAdvice({ key }) {
+function keyAdvice({ key }, mayGive) {
   if (key.set || !key.needed || !key.variable) return null
-  return t('setKey', { variable: key.variable })
+  return t(mayGive ? 'giveOrSetKey' : 'setKey', { variable: key.variable })
 }
 
 /**

@@ -58,6 +58,7 @@ export const en = {
   "keySet": "set",
   "keyMissing": "not set",
   "keyNotNeeded": "not needed",
+  "giveOrSetKey": "{variable} is not set. Give the key here, or set it in the environment that ComfyUI starts in.",
   "setKey": "Set {variable} in the environment that ComfyUI starts in, or in a .env file in its folder, and restart ComfyUI.",
 
   "asleep": "No worker is awake; the first job starts one.",
@@ -161,7 +162,7 @@ export const en = {
   "keyIsIn": "The key is kept in {where}.",
   "keyGoesOnce": "It is sent once to the server that this page is from, and kept where only its owner can read it. This page forgets it.",
   "keyOnlyIfAsked": "Only if it asks for one. It is sent once to the server that this page is from, kept there, and forgotten here.",
-  "keyElsewhere": "Keys are not typed into a page that was opened by http from another machine. Put the line VARIABLE=key into {file} on the machine that ComfyUI runs on and restart it, or open this page there, or by https.",
+  "keyElsewhere": "Keys are not typed into a page that was opened by http from another machine. Put the line {line} into {file} on the machine that ComfyUI runs on and restart it, or open this page there, or by https.",
   "keyStaysWithServer": "A key belongs to the server it was given for: another address drops it.",
   "askRemove": "Remove {target}? What was kept for its server goes, too, unless another target uses it. Jobs stay in the history.",
   "broughtBy": "From",

@@ -59,6 +59,7 @@ export const ja = {
   "keySet": "設定済み",
   "keyMissing": "未設定",
   "keyNotNeeded": "不要",
+  "giveOrSetKey": "{variable} が設定されていません。ここでキーを入力するか、ComfyUI を起動する環境で設定してください。",
   "setKey": "ComfyUI を起動する環境、または ComfyUI のフォルダーの .env ファイルに {variable} を設定し、ComfyUI を再起動してください。",
 
   "asleep": "起動中のワーカーはありません。最初のジョブで起動します。",
@@ -162,7 +163,7 @@ export const ja = {
   "keyIsIn": "キーは {where} に保存されました。",
   "keyGoesOnce": "キーは ComfyUI のサーバーに一度だけ送られ、所有者だけが読める場所に保存されます。このページには残りません。",
   "keyOnlyIfAsked": "求められる場合のみ入力してください。このページのサーバーに一度だけ送られ、そこに保存され、ここには残りません。",
-  "keyElsewhere": "別のマシンから http で開いたページにはキーを入力できません。ComfyUI が動くマシンの {file} に VARIABLE=key の行を書いて再起動するか、そのマシンで、または https でこのページを開いてください。",
+  "keyElsewhere": "別のマシンから http で開いたページにはキーを入力できません。ComfyUI が動くマシンの {file} に {line} の行を書いて再起動するか、そのマシンで、または https でこのページを開いてください。",
   "keyStaysWithServer": "キーは指定したサーバー専用です。アドレスを変えるとキーは破棄されます。",
   "askRemove": "{target} を削除しますか？ほかのターゲットが使っていなければ、そのサーバー用に保存されたキーも削除されます。ジョブは履歴に残ります。",
   "broughtBy": "出所",

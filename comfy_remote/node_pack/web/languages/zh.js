@@ -59,6 +59,7 @@ export const zh = {
   "keySet": "已设置",
   "keyMissing": "未设置",
   "keyNotNeeded": "不需要",
+  "giveOrSetKey": "未设置 {variable}。请在此输入密钥，或在启动 ComfyUI 的环境中设置它。",
   "setKey": "请在启动 ComfyUI 的环境中或其文件夹的 .env 文件中设置 {variable}，然后重启 ComfyUI。",
 
   "asleep": "没有已唤醒的 worker；第一个任务会启动一个。",
@@ -162,7 +163,7 @@ export const zh = {
   "keyIsIn": "密钥保存在 {where}。",
   "keyGoesOnce": "密钥只发送一次到 ComfyUI 的服务器，保存在只有其所有者能读取的地方。此页面不会保留它。",
   "keyOnlyIfAsked": "仅在对方要求时填写。它只发送一次到此页面的服务器，保存在那里，此处不保留。",
-  "keyElsewhere": "从另一台机器通过 http 打开的页面中不能输入密钥。请在运行 ComfyUI 的机器上把一行 VARIABLE=key 写入 {file} 并重启，或在那台机器上、或通过 https 打开此页面。",
+  "keyElsewhere": "从另一台机器通过 http 打开的页面中不能输入密钥。请在运行 ComfyUI 的机器上把一行 {line} 写入 {file} 并重启，或在那台机器上、或通过 https 打开此页面。",
   "keyStaysWithServer": "密钥只属于为其填写的服务器：更换地址后即被丢弃。",
   "askRemove": "移除 {target}？为其服务器保存的密钥也会删除，除非其他目标在使用它。任务仍保留在历史记录中。",
   "broughtBy": "来自",
