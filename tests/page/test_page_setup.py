@@ -302,7 +302,7 @@ def test_ready_asleep_waking_and_unusable_look_different(
             warm_up={"seconds": None, "error": None},
         )
         expect(bar).to_have_class(re.compile("comfy-remote-asleep"))
-        expect(help_).to_contain_text("That took 1 min 32 s the last time.")
+        expect(help_).to_contain_text("That took 1:32 the last time.")
         expect(help_).to_contain_text("About $0.010 a minute")
         page.picture("2 asleep")
         help_.get_by_role("button", name="Start a worker now").click()

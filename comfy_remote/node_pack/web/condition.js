@@ -2,6 +2,7 @@
 /** How the switch's target is, in words, and what can be done about it. */
 
 import { button, element } from './dom.js'
+import { durationOf } from './job_words.js'
 import { postWarm, wordsOf } from './remote_api.js'
 import { t } from './words.js'
 
@@ -16,10 +17,10 @@ export function conditionWords({ condition, trouble, details }) {
   if (condition === 'unusable') return trouble
   if (details === null || condition === null || condition === 'ready') return null
   const last = details.last_start
-  const before = last === null ? t('neverStarted') : t('lastStart', { time: duration(last) })
+  const before = last === null ? t('neverStarted') : t('lastStart', { time: durationOf(last) })
   if (condition === 'asleep') return `${t('asleep')} ${before}`
   const since = details.warm_up?.seconds ?? null
-  return `${since === null ? t('waking') : t('wakingFor', { time: duration(since) })} ${before}`
+  return `${since === null ? t('waking') : t('wakingFor', { time: durationOf(since) })} ${before}`
 }
 
 /**
@@ -72,14 +73,4 @@ function warm(target, on, then) {
     await postWarm(target, on).catch(() => null) // how it stands is asked next
     then()
   }
-}
-
-/**
- * @param {number} seconds
- * @returns {string}
- */
-function duration(seconds) {
-  const whole = Math.round(seconds)
-  if (whole < 60) return t('seconds', { count: whole })
-  return t('minutes', { minutes: Math.floor(whole / 60), seconds: whole % 60 })
 }

@@ -66,8 +66,6 @@ export const en = {
   "wakingFor": "A worker has been starting for {time}.",
   "lastStart": "That took {time} the last time.",
   "neverStarted": "How long that takes is not known yet; it can be minutes.",
-  "seconds": "{count} s",
-  "minutes": "{minutes} min {seconds} s",
   "warmUp": "Start a worker now",
   "stopWarming": "Stop that",
   "warmCost": "About ${price} a minute, from its start until it has been idle for as long as the endpoint waits. The first run still loads its models.",

@@ -67,8 +67,6 @@ export const ja = {
   "wakingFor": "ワーカーの起動を開始してから {time} 経過しました。",
   "lastStart": "前回は {time} かかりました。",
   "neverStarted": "かかる時間はまだ分かりません。数分かかることもあります。",
-  "seconds": "{count} 秒",
-  "minutes": "{minutes} 分 {seconds} 秒",
   "warmUp": "今すぐワーカーを起動",
   "stopWarming": "中止",
   "warmCost": "起動から、エンドポイントの待機時間だけアイドルになるまで、1 分あたり約 ${price} です。モデルは最初の実行で読み込まれます。",

@@ -67,8 +67,6 @@ export const zh = {
   "wakingFor": "worker 已启动了 {time}。",
   "lastStart": "上次用了 {time}。",
   "neverStarted": "尚不知道需要多久；可能要几分钟。",
-  "seconds": "{count} 秒",
-  "minutes": "{minutes} 分 {seconds} 秒",
   "warmUp": "现在启动 worker",
   "stopWarming": "停止",
   "warmCost": "从启动到空闲满端点的等待时间为止，每分钟约 ${price}。模型仍在第一次运行时加载。",
