@@ -10,27 +10,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from comfy_remote.cli.help_json import EXIT_STATUSES
 from comfy_remote.cli.main import cli
 from comfy_remote.cli.run_remote import run_remote
 from comfy_remote.version import __version__
 
 __all__ = ["man_page", "pages"]
 
-_EXIT_STATUSES = (
-    ("0", "It worked."),
-    ("2", "Wrong use, or wrong settings."),
-    ("3", "Connection: no answer, no such address, or the key was refused."),
-    ("4", "The workflow cannot run as it is."),
-    ("5", "The run failed on the target."),
-    ("6", "It took longer than --timeout."),
-    ("7", "The outputs could not be brought here whole, or could not be written."),
-    ("130", "Stopped, or cancelled."),
-)
 _ENVIRONMENT = (
     ("RUNPOD_API_KEY", "RunPod's key, for endpoints and to find pods."),
     ("RUNPOD_ENDPOINT_ID", "The endpoint that runpod: alone means."),
@@ -69,7 +60,9 @@ def man_page(command: click.Command, name: str) -> str:
     for title, (sub, sub_context) in _subcommands(command, context, name):
         lines += [f'.SH "{_escaped(title.upper())}"', *_synopsis(sub, sub_context)]
         lines += [".PP", *_paragraphs(sub), *_options(sub, sub_context, ".PP")]
-    lines += _section("EXIT STATUS", _EXIT_STATUSES)
+    lines += _section(
+        "EXIT STATUS", [(str(status), words) for status, words in EXIT_STATUSES.items()]
+    )
     lines += _section("ENVIRONMENT", _ENVIRONMENT)
     lines += _section("FILES", _FILES)
     return "\n".join(lines) + "\n"
@@ -125,7 +118,7 @@ def _options(command: click.Command, context: click.Context, heading: str) -> li
     return _entries(heading, known) if known else []
 
 
-def _section(title: str, entries: tuple[tuple[str, str], ...]) -> list[str]:
+def _section(title: str, entries: Sequence[tuple[str, str]]) -> list[str]:
     return _entries(f'.SH "{title}"', list(entries))
 
 

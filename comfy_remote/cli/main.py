@@ -64,12 +64,29 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _print_help_json(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from .console import print_document
+        from .help_json import help_document
+
+        print_document(help_document())
+        context.exit()
+
+
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_STATUSES,
 )
 @click.version_option(__version__, prog_name="comfy-remote", message="%(prog)s %(version)s")
+@click.option(
+    "--help-json",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_help_json,
+    help="Print all commands and options as JSON, for programs, and exit.",
+)
 @config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens (also: DEBUG=1).")
 def cli(verbose: bool) -> None:
