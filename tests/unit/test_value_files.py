@@ -89,7 +89,7 @@ def test_what_no_such_file_holds() -> None:
 )
 def test_what_is_no_such_file_is_refused(tmp_path: Path, media_type: str, type_: str) -> None:
     with pytest.raises(ValueInvalid):
-        value_of_file(_written(tmp_path, b"\xff\xfe\x00nothing"), media_type, type_)
+        value_of_file(_written(tmp_path, b"\xff\xfe\x00nothing."), media_type, type_)
 
 
 def test_a_picture_that_is_too_large_is_not_decoded(
