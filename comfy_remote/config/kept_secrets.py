@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from ..media.files import storage_errors, write_whole
+from ..media.owner_only import owner_only
 from ..secrets import KEY_RING_SERVICE, SECRETS
 from ..text_file import NotText, text_of
 from .folders import ENV_NAME, home
@@ -141,7 +142,9 @@ def _change_file(name: str, value: str | None, environment: Mapping[str, str]) -
         if text != there:
             # A link stays one: what it leads to is written.
             content = text.encode("utf-8", "surrogateescape")
-            write_whole(Path(os.path.realpath(path)), content, durable=True)
+            written = Path(os.path.realpath(path))
+            write_whole(written, content, durable=True)
+            owner_only(written, environment)
     return path
 
 
