@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -207,8 +208,20 @@ async def get_socket(request: web.Request) -> web.WebSocketResponse:
 
 @routes.post("/sandbox/stop")
 async def post_stop(request: web.Request) -> web.Response:
-    """End the sandbox. ComfyUI has nothing like it."""
-    request.app[ENGINE].stop.set()
+    """End the sandbox; with ``?unless_followed=1`` only if no WebSocket is connected, else 409.
+
+    ComfyUI has nothing like it.
+    """
+    engine = request.app[ENGINE]
+    if "unless_followed" in request.query:
+        # Those that are being closed are not counted.
+        for _ in range(10):
+            if not engine.sockets.connected:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            return web.Response(status=409, text="A client follows a job here.")
+    engine.stop.set()
     return web.Response()
 
 

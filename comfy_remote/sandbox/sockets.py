@@ -72,6 +72,11 @@ class SocketHub:
         """Bytes that wait to be sent."""
         return self._waiting
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a client."""
+        return bool(self._sockets)
+
     async def close(self) -> None:
         """Close all sockets."""
         self._publisher.cancel()

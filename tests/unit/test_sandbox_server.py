@@ -23,6 +23,7 @@ from parity_cases import node
 
 from comfy_remote.sandbox.nodes.testing import SandboxSlow
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.targets.sandbox.target import SandboxTarget
 
 
 @pytest.fixture
@@ -462,6 +463,19 @@ def test_stop_ends_the_process_and_its_folder() -> None:
     assert upload == {"name": "x.png", "subfolder": "", "type": "input"}
     assert engine.request("/sandbox/stop", {})[0] == 200
     assert process.wait(10) == 0
+
+
+async def test_a_sandbox_whose_job_is_followed_is_ended_by_nobody_else() -> None:
+    """Who cancels another terminal's job must not end what that terminal is still asking."""
+    url, process = await asyncio.to_thread(start_sandbox)
+    async with aiohttp.ClientSession(url) as http, http.ws_connect("/ws?clientId=follower"):
+        async with SandboxTarget(url) as taken_up:
+            await taken_up.health()
+        assert process.poll() is None
+        assert (await get(http, "/queue"))["queue_running"] == []
+    async with SandboxTarget(url):
+        pass
+    assert await asyncio.to_thread(process.wait, 10) == 0
 
 
 def test_a_crash_ends_the_process(tmp_path: Path) -> None:

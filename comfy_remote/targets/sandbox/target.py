@@ -78,6 +78,11 @@ class SandboxTarget:
         # A job that goes on (the caller gave up waiting) keeps its sandbox, and so do outputs
         # that have not been brought here (the disk was full): both can be resumed.
         needed = self._unfinished or (failed and any(self._owed.values()))
+        if self._process is None:
+            await self._inner.__aexit__()  # its WebSocket counts as somebody who follows
+            if not needed:
+                await self._stop(self._inner.url)
+            return
         try:
             if not needed:
                 await self._stop(self._inner.url)
@@ -191,7 +196,10 @@ class SandboxTarget:
         with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
             timeout = aiohttp.ClientTimeout(total=_STOP_PATIENCE)
             async with aiohttp.ClientSession(timeout=timeout) as session:
-                await session.post(f"{url}/sandbox/stop")
+                # Whoever started it may still follow the job that was cancelled from here, and has
+                # to hear of that: it ends its sandbox itself.
+                unless = "?unless_followed=1" if self._process is None else ""
+                await session.post(f"{url}/sandbox/stop{unless}")
         if self._process is None:
             return  # an earlier client's: it has been asked, and ends by itself otherwise
         try:
