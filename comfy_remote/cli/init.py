@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ __all__ = ["init"]
 _WAYS = {
     "runpod": "A RunPod key: an endpoint or a pod of that account",
     "comfyui": "A ComfyUI's address: a machine on the LAN, or elsewhere",
-    "gateway": "A box of ours: a machine that runs `comfy-remote serve`",
+    "gateway": "A GPU box of yours: a machine that runs `comfy-remote serve`",
     "modal": "An app on Modal, made by `comfy-remote deploy modal`",
     "sandbox": "Nothing yet: the sandbox on this machine, to try things (no models, no GPU)",
 }
@@ -49,6 +50,12 @@ class _Given:
     "--key-stdin", is_flag=True, help="Read the key from standard input (else it is asked for)."
 )
 @click.option(
+    "--ca-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Certificates to trust for it, besides the system's.",
+)
+@click.option(
     "--price-per-hour", "price", metavar="DOLLARS", type=click.FloatRange(min=0), help="Of its GPU."
 )
 @click.option("--default/--no-default", "as_default", default=True, help="Use it by default.")
@@ -61,6 +68,7 @@ def init(
     pod: str | None,
     address: str | None,
     key_stdin: bool,
+    ca_file: Path | None,
     price: float | None,
     as_default: bool,
     replaces: bool,
@@ -78,18 +86,24 @@ def init(
       comfy-remote init
       comfy-remote init comfyui --address 192.168.1.20:8188 --name lan
       comfy-remote init runpod --endpoint abc123xyz --key-stdin < key.txt
+      comfy-remote init gateway --address workshop.local:8000 --ca-file cert.pem
     """
     from .adding import add_target, key_from_stdin
     from .console import say
 
     key = key_from_stdin() if key_stdin else None
-    kind = kind or [*_WAYS][_chosen("What do you have?", [*_WAYS.values()], "a KIND")]
+    ways = [*_WAYS]
+    kind = kind or ways[_chosen("What do you have?", [*_WAYS.values()], "a KIND", called=ways)]
     if kind == "sandbox":
         say("The sandbox needs no setup: it starts with the first run, and costs nothing.")
         say("Try it: comfy-remote run example:collage --on sandbox")
         return
     new = _ASK[kind](_Given(name, endpoint, pod, address, key))
-    settings = replace(new.settings, price_per_hour=price)
+    settings = replace(
+        new.settings,
+        price_per_hour=price,
+        ca_file=None if ca_file is None else str(ca_file.absolute()),
+    )
     new = replace(new, settings=settings)
     add_target(new, as_default=as_default, replace=replaces, tests=tests)
 
@@ -162,6 +176,9 @@ def _gateway(given: _Given) -> NewTarget:
 
     address = given.address or _asked("Its address (https://box.local:8000)", "--address")
     settings = gateway_settings(address, given.endpoint or "")
+    if given.endpoint is None and settings.target == "runpod:local":
+        asked = _asked("Its endpoint (what `serve --endpoint` says)", "--endpoint", "local")
+        settings = gateway_settings(address, asked)
     name = given.name or _name("box")
     key = given.key
     if key is None and needs_key(settings):
@@ -200,17 +217,27 @@ def _asked(question: str, option: str, default: str | None = None, *, hidden: bo
     return str(click.prompt(question, default=default, hide_input=hidden, err=True)).strip()
 
 
-def _chosen(question: str, choices: Sequence[str], option: str) -> int:
-    """The index of the choice that is made at the terminal."""
+def _chosen(
+    question: str, choices: Sequence[str], option: str, *, called: Sequence[str] = ()
+) -> int:
+    """The index of the choice that is made at the terminal, by its number or its name."""
     from .console import say
 
     if not _can_ask():
         raise _nobody_there(option)
     for number, choice in enumerate(choices, start=1):
         say(f"  {number}  {choice}")
-    return (
-        int(click.prompt(question, type=click.IntRange(1, len(choices)), default=1, err=True)) - 1
-    )
+
+    def index(typed: str) -> int:
+        word = typed.strip().lower()
+        if word in called:
+            return called.index(word)
+        if word.isascii() and word.isdecimal() and 1 <= int(word) <= len(choices):
+            return int(word) - 1
+        names = f", or one of {', '.join(called)}" if called else ""
+        raise click.UsageError(f"type a number from 1 to {len(choices)}{names}.")
+
+    return int(click.prompt(question, value_proc=index, default="1", err=True))
 
 
 def _can_ask() -> bool:
@@ -222,7 +249,7 @@ def _nobody_there(option: str) -> Exception:
 
     return ConfigurationError(
         "There is no terminal, so nothing is asked.",
-        advice=f"Say it: {option}. `comfy-remote init --help` lists all options.",
+        advice=f"Give {option}. `comfy-remote init --help` lists all options.",
     )
 
 

@@ -148,7 +148,7 @@ def test_without_a_terminal_nothing_is_asked(cli: Cli, runpod: dict[str, str]) -
     ):
         done = cli("init", *words, **runpod)
         assert done.returncode == 2, done.stderr
-        assert f"Say it: {option}." in done.stderr
+        assert f"Give {option}." in done.stderr
     several = cli("init", "runpod", **runpod, RUNPOD_API_KEY=KEY)
     assert several.returncode == 2 and "--endpoint or --pod" in several.stderr
     assert cli("init", "sandbox").returncode == 0
@@ -159,6 +159,10 @@ def test_a_gateway_and_an_app_on_modal(cli: Cli) -> None:
     box = ("init", "gateway", "--address", "box.local:8000/v2/", "--key-stdin", "--no-test")
     done = cli(*box, "--endpoint", "workshop", "--name", "the-box", key=f"{KEY}\n")
     assert done.returncode == 0, done.stderr
+    (cli.folder / "cert.pem").write_text("")
+    own = ("init", "gateway", "--address", "attic.local:8000", "--key-stdin", "--no-test")
+    done = cli(*own, "--ca-file", "cert.pem", "--name", "attic", "--no-default", key=f"{KEY}\n")
+    assert done.returncode == 0, done.stderr
     modal = cli("init", "modal", "--address", "portraits", "--no-test", "--no-default")
     assert modal.returncode == 0, modal.stderr
     assert cli.targets() == {
@@ -166,6 +170,12 @@ def test_a_gateway_and_an_app_on_modal(cli: Cli) -> None:
             target="runpod:workshop",
             base_url="https://box.local:8000/v2",
             key_env="THE_BOX_TOKEN",
+        ),
+        "attic": TargetTable(
+            target="runpod:local",
+            base_url="https://attic.local:8000/v2",
+            key_env="ATTIC_TOKEN",
+            ca_file=str(cli.folder / "cert.pem"),
         ),
         "portraits": TargetTable(target="modal:portraits"),
     }
@@ -186,6 +196,22 @@ def test_asked_at_a_terminal(cli: Cli, runpod: dict[str, str]) -> None:
     assert "loadbal1" not in said, "it takes no jobs"
     assert cli.targets() == {"image-generator": TargetTable(target="runpod:4m7x2k9q")}
     secret_is_only_in_env(cli, said)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal is simulated by pty")
+def test_what_somebody_has_may_be_typed_by_its_name(cli: Cli, sandbox_url: str) -> None:
+    said = at_a_terminal(
+        cli,
+        ["init"],
+        {
+            "What do you have?": "a box\n",
+            "or one of": "comfyui\n",
+            "Its address": f"{sandbox_url}\n",
+            "What shall it be called?": "\n",
+        },
+    )
+    assert "type a number from 1 to 5, or one of runpod, comfyui, gateway, modal, sandbox" in said
+    assert cli.targets() == {"lan": TargetTable(target=sandbox_url)}
 
 
 def at_a_terminal(cli: Cli, words: list[str], answers: dict[str, str], **environment: str) -> str:
