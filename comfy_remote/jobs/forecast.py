@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..errors import WorkflowInvalid
 from ..schemas.finding import Found, from_registry, target_schemas
 from ..targets.base import LimitsSizes, Target, not_returned
+from ..wire.repo_list import parse_repo_list
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.change.settings import find_node
 from ..workflow.check import Limits, Problem, Report, check_prompt
@@ -16,7 +18,7 @@ from ..workflow.cut import cut as cut_prompt
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow
 from ..workflow.prompt import Prompt
-from ..workflow.repo_list import without_repo_list
+from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
 from .inputs import loaded_pictures
 
@@ -27,6 +29,7 @@ __all__ = [
     "every_class",
     "limits_of",
     "prepared_for_check",
+    "repo_list_of",
     "report_on",
 ]
 
@@ -41,6 +44,7 @@ class Known:
         limits: How large its requests and answers may be.
         not_returned: Which nodes' outputs it does not return; see `targets.base.not_returned`.
         notes: How the schemas were found.
+        repo_list: The list of models that travels with the job; see `workflow.repo_list`.
     """
 
     prepared: PreparedWorkflow
@@ -49,6 +53,7 @@ class Known:
     limits: Limits | None = None
     not_returned: str = ""
     notes: Sequence[str] = ()
+    repo_list: str = ""
 
 
 async def ask_target(
@@ -81,7 +86,8 @@ async def ask_target(
     elsewhere = [n for n in names if search.find(n) is None and not search.refusal(n)]
     there = frozenset([name for name in elsewhere if await target.has_input(name)])
     lost = not_returned(target, prepared.prompt)
-    return Known(prepared, found.schemas, there, limits_of(target), lost, found.notes)
+    limits, models = limits_of(target), repo_list_of(loaded)
+    return Known(prepared, found.schemas, there, limits, lost, found.notes, models)
 
 
 def prepared_for_check(
@@ -90,6 +96,11 @@ def prepared_for_check(
     """As for a run, but unknown nodes are left in: a check reports them."""
     prepared = prepare(loaded, changes, schemas, keep_unknown=True)
     return replace(prepared, prompt=without_repo_list(prepared.prompt))
+
+
+def repo_list_of(loaded: LoadedWorkflow) -> str:
+    """The models that a workflow asks a worker for, as it was loaded."""
+    return find_repo_list(loaded.prompt or {}, loaded.workflow)
 
 
 def limits_of(target: Target) -> Limits:
@@ -111,6 +122,13 @@ def report_on(known: Known, search: FileSearch) -> Report:
     )
     if known.not_returned:
         problem = Problem("outputs_not_returned", known.not_returned, severity="warning")
+        report = replace(report, problems=(*report.problems, problem))
+    try:
+        parse_repo_list(known.repo_list)
+    except WorkflowInvalid as error:
+        # Not an error: a ComfyUI that is no worker runs the workflow all the same.
+        message = f"{error.message} A worker refuses a job with it."
+        problem = Problem("repo_list_invalid", message, severity="warning", advice=error.advice)
         report = replace(report, problems=(*report.problems, problem))
     return report
 

@@ -19,6 +19,7 @@ from .models import Model, find_models
 from .output_nodes import OUTPUT_NODES
 from .packs import NodePack, find_packs
 from .prompt import Node, Prompt
+from .repo_list import without_repo_list
 from .schema import NodeSchema, Schemas
 
 __all__ = ["LoadedFile", "LocalFile", "MadeOutput", "Summary", "summarize"]
@@ -151,7 +152,8 @@ def summarize(
         files: Local files that the prompt loads, by the name in `FileUse`.
     """
     files = files or {}
-    outputs = output_nodes(prompt, schemas)
+    sent = without_repo_list(prompt)
+    outputs = output_nodes(sent, schemas)
     problems: list[str] = []
     running: Prompt = prompt
     digest = None
@@ -171,12 +173,12 @@ def summarize(
         inputs=tuple(inputs),
         models=tuple(find_models(running, workflow)),
         files=tuple(loaded),
-        packs=tuple(find_packs(prompt, schemas=schemas, workflow=workflow)),
+        packs=tuple(find_packs(sent, schemas=schemas, workflow=workflow)),
         outputs=tuple(
             _made(one, prompt[one], schemas.get(prompt[one]["class_type"])) for one in outputs
         ),
         nodes=len(prompt),
-        idle=tuple(node_id for node_id in prompt if node_id not in running),
+        idle=tuple(node_id for node_id in sent if node_id not in running),
         payload=_payload(prompt, workflow, loaded),
         fingerprint=digest,
         problems=(*problems, *unclear),

@@ -459,6 +459,18 @@ def test_node_packs_that_a_workflow_names_with_a_version_are_pinned_and_the_othe
     ModalConfig(custom_nodes=[*found.custom_nodes])
 
 
+def test_the_pack_of_a_repo_list_is_not_asked_for() -> None:
+    prompt: Any = {
+        "1": {
+            "class_type": "SomePacksText",
+            "inputs": {"text": "vae hf:org/repo/vae/ae.safetensors"},
+            "_meta": {"title": "repo_list"},
+        }
+    }
+    found = pack(prompt, None, Schemas.bundled(), volume="v")
+    assert found == Packing(("vae hf:org/repo/vae/ae.safetensors",), (), ())
+
+
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What https://packs.example/ComfyUI-Thing is. Its install.py puts a model into ComfyUI's

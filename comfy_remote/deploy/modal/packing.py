@@ -11,7 +11,7 @@ from ...wire.repo_list import parse_repo_list
 from ...workflow.models import Model, find_models
 from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
-from ...workflow.repo_list import find_repo_list
+from ...workflow.repo_list import find_repo_list, without_repo_list
 from ...workflow.schema import Schemas
 from ..install_custom_nodes import ListError, parse_list
 
@@ -47,6 +47,7 @@ def pack(
         volume: The volume that the models go to, for advice.
     """
     listed = _listed(prompt, workflow)
+    prompt = without_repo_list(prompt)
     lines, notes = list(listed), []
     known = " ".join(listed)
     for model in find_models(prompt, workflow):

@@ -32,6 +32,7 @@ ProblemCode = Literal[
     "output_too_large",
     "request_too_large",
     "outputs_not_returned",
+    "repo_list_invalid",
     "workflow_invalid",
     "value_doubtful",
     "placeholder_left",
