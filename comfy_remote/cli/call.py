@@ -6,13 +6,27 @@ from pathlib import Path
 
 import click
 
-from .options import USUAL_TARGET, json_option, output_option, target_option, timeout_option
+from .options import (
+    EXAMPLE,
+    USUAL_TARGET,
+    WORKFLOW,
+    json_option,
+    output_option,
+    target_option,
+    timeout_option,
+)
 
 __all__ = ["call"]
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW|URL|NAME")
+@click.argument(
+    "workflow",
+    metavar="WORKFLOW|URL|NAME",
+    callback=lambda context, argument, typed: str(
+        WORKFLOW.convert(typed, argument, context) if typed.startswith(EXAMPLE) else typed
+    ),
+)
 @target_option(f"Where a workflow runs. {USUAL_TARGET}")
 @click.option(
     "-i",

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import print_json, printable_line, say
-from .options import change_options, inputs_option, target_option, workflow_argument
+from .options import (
+    change_options,
+    inputs_option,
+    load_typed,
+    target_option,
+    typed_name,
+    workflow_argument,
+)
 from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
@@ -57,7 +64,7 @@ def check(
     """
     from ..errors import WorkflowInvalid
 
-    source = "standard input" if str(workflow) == "-" else str(workflow)
+    source = "standard input" if str(workflow) == "-" else typed_name(workflow)
     try:
         report = _report(workflow, on, schemas_source, changes, inputs)
     except WorkflowInvalid as error:
@@ -79,11 +86,10 @@ def _report(
 ) -> Report:
     from ..jobs.forecast import report_on
     from ..workflow.files import FileSearch
-    from ..workflow.load import load_workflow
     from ..workflow.models import find_models
     from .errors import check_named_files
 
-    loaded = load_workflow(path, variables=changes.variables())
+    loaded = load_typed(path, changes.variables())
     check_named_files("--input", inputs)
     search = FileSearch.beside(path.absolute().parent, inputs)
     schemas = None if given is None else found_schemas(given, None).schemas
@@ -113,7 +119,7 @@ def _on_target(
     """
     from ..config.settings import Configuration
     from ..errors import AuthenticationError, TargetError
-    from ..jobs.forecast import Known, ask_target, limits_of, prepared_for_check
+    from ..jobs.forecast import Known, ask_target, limits_of, prepared_for_check, repo_list_of
     from ..schemas.finding import Found, known_without
     from ..targets.opening import open_target
     from ..workflow.schema import Schemas
@@ -128,7 +134,8 @@ def _on_target(
 
     def known_by(found: Found, limits: Limits | None = None) -> Known:
         schemas = completed(found, loaded)
-        return Known(prepared_for_check(loaded, changes, schemas), schemas, limits=limits)
+        prepared = prepared_for_check(loaded, changes, schemas)
+        return Known(prepared, schemas, limits=limits, repo_list=repo_list_of(loaded))
 
     if chosen is None:
         say("No target is named or configured.")

@@ -48,8 +48,11 @@ def completion(shell: str | None, installs: bool) -> None:
         click.echo(_script(shell))
         return
     shell = shell or _own_shell()
-    for path in _install(shell):
-        say(f"Changed {path}.")
+    changed = _install(shell)
+    for path in changed:
+        say(f"Written: {path}")
+    if not changed:
+        say("It is set up already, and up to date.")
     say("Open a new terminal, and type: comfy-remote <Tab>")
 
 
@@ -80,34 +83,47 @@ def _own_shell() -> str:
     name = Path(os.environ.get("SHELL", "")).name
     name = "powershell" if name == "pwsh" else name
     if name not in _SHELLS:
-        raise click.UsageError(f"Which shell? Say it: {', '.join(_SHELLS)}.")
+        raise click.UsageError(
+            f"Which shell is yours? Name it: comfy-remote completion SHELL --install, with SHELL "
+            f"{', '.join(_SHELLS[:-1])} or {_SHELLS[-1]}."
+        )
     return name
 
 
 def _install(shell: str) -> list[Path]:
-    """Set it up; the files that were written."""
+    """Set it up; the files that this has changed."""
     from ..config.folders import home
-    from ..media.files import storage_errors, write_whole
+    from ..media.files import storage_errors
 
     if shell == "fish":
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
         # fish loads the file that is called as the command.
         written = [folder / "fish" / "completions" / f"{name}.fish" for name in _NAMES]
-        for path in written:
-            with storage_errors(path):
-                write_whole(path, _script(shell).encode())
-        return written
+        return [path for path in written if _written(path, _script(shell))]
     script = home() / "completion" / ("completion.ps1" if shell == "powershell" else shell)
     profile = _profile_of(shell)
-    with storage_errors(script):
-        write_whole(script, f"{_script(shell)}\n".encode())
+    changed = [script] if _written(script, f"{_script(shell)}\n") else []
     with storage_errors(profile):
-        _add_to_profile(profile, _loading(shell, script))
-    return [script, profile]
+        if _add_to_profile(profile, _loading(shell, script)):
+            changed.append(profile)
+    return changed
 
 
-def _add_to_profile(profile: Path, lines: str) -> None:
+def _written(path: Path, text: str) -> bool:
+    """Write a file of ours, unless it has that text already; whether that changed it."""
+    from ..media.files import storage_errors, write_whole
+
+    with storage_errors(path):
+        if path.is_file() and path.read_bytes() == text.encode():
+            return False
+        write_whole(path, text.encode())
+    return True
+
+
+def _add_to_profile(profile: Path, lines: str) -> bool:
     """Put our lines at the end of a shell's file, in place of those that are there already.
+
+    Whether that changed it.
 
     The file is whole at every moment: without it, a shell may be of no use. It keeps its encoding
     (Windows PowerShell's may be UTF-16) and its mode; a link into somebody's dotfiles stays one.
@@ -120,8 +136,11 @@ def _add_to_profile(profile: Path, lines: str) -> None:
     encoding, errors = ("utf-16", "surrogatepass") if utf_16 else ("utf-8", "surrogateescape")
     mine = _BLOCK.sub("", content.decode(encoding, errors)).rstrip("\n")
     text = f"{mine}\n\n{_BEGIN}\n{lines}\n{_END}\n".lstrip("\n")
+    if text.encode(encoding, errors) == content:
+        return False
     mode = real.stat().st_mode & 0o777 if real.exists() else 0o644
     write_whole(real, text.encode(encoding, errors), mode=mode)
+    return True
 
 
 def _profile_of(shell: str) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
-from .options import target_option, var_option
+from .options import WORKFLOW, load_typed, target_option, var_option
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def matching(paths: Sequence[Path], *, windows: bool = os.name == "nt") -> tuple
     metavar="WORKFLOW...",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=WORKFLOW,
     callback=lambda _context, _argument, paths: matching(paths),
 )
 @schemas_option
@@ -87,7 +87,6 @@ def convert(
       comfy-remote convert *.json ComfyUI_00042_.png -o converted/
     """
     from ..errors import WorkflowInvalid
-    from ..workflow.load import load_workflow
     from .errors import show_error
     from .schemas import completed, found_schemas
 
@@ -98,7 +97,7 @@ def convert(
     loaded: dict[Path, LoadedWorkflow] = {}
     for path in dict.fromkeys(workflows):
         try:
-            loaded[path] = load_workflow(path, variables=variables)
+            loaded[path] = load_typed(path, variables)
         except WorkflowInvalid as error:
             failures.append(error)
     found = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import USUAL_TARGET, json_option, target_option
+from .options import USUAL_TARGET, WORKFLOW, json_option, target_option
 
 if TYPE_CHECKING:
     from ..jobs.doctor import Finding
@@ -21,7 +21,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "skipped":
 
 
 @click.command()
-@click.argument("workflow", metavar="[WORKFLOW]", required=False, type=click.Path(path_type=Path))
+@click.argument("workflow", metavar="[WORKFLOW]", required=False, type=WORKFLOW)
 @target_option(f"What to check: an address, or a name from comfy-remote.toml. {USUAL_TARGET}")
 @json_option
 @click.pass_context

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,13 +14,16 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from ..workflow.load import LoadedWorkflow
     from .reporter import Reporter
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 __all__ = [
+    "EXAMPLE",
     "SECONDS",
     "USUAL_TARGET",
+    "WORKFLOW",
     "change_options",
     "complete_job",
     "complete_target",
@@ -32,6 +35,7 @@ __all__ = [
     "inputs_option",
     "json_option",
     "json_schema_option",
+    "load_typed",
     "make_reporter",
     "no_wait_option",
     "notify_option",
@@ -224,12 +228,23 @@ class _Workflow(click.Path):
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def typed_name(workflow: Path) -> str | None:
-    """What was typed for a workflow that comes with this package; ``None`` for any other."""
-    return f"{EXAMPLE}{workflow.stem}" if workflow.parent == _EXAMPLES else None
+def typed_name(workflow: Path) -> str:
+    """What was typed for a workflow: a path, or ``example:NAME``."""
+    return f"{EXAMPLE}{workflow.stem}" if workflow.parent == _EXAMPLES else str(workflow)
 
 
-workflow_argument = click.argument("workflow", metavar="WORKFLOW", type=_Workflow())
+def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> LoadedWorkflow:
+    """`workflow.load.load_workflow`; messages name the file as it was typed."""
+    from dataclasses import replace
+
+    from ..workflow.load import load_workflow
+
+    loaded = load_workflow(workflow, variables=variables)
+    return replace(loaded, source=typed_name(workflow)) if workflow.parent == _EXAMPLES else loaded
+
+
+WORKFLOW = _Workflow()
+workflow_argument = click.argument("workflow", metavar="WORKFLOW", type=WORKFLOW)
 inputs_option = click.option(
     "--input",
     "inputs",

@@ -10,6 +10,7 @@ import click
 from .entry import EXIT_STATUSES, enter, import_ahead, start
 from .options import (
     SECONDS,
+    WORKFLOW,
     change_options,
     complete_target,
     config_option,
@@ -38,7 +39,7 @@ __all__ = ["main", "run_remote"]
 @click.option(
     "--workflow",
     metavar="FILE",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=WORKFLOW,
     help="JSON in API or UI format, a picture or video that ComfyUI saved with its workflow, or "
     "- for standard input. Default: default_workflow of comfy-remote.toml, else text to image with "
     "a checkpoint of the pod, or with its Flux, Z-Image or Qwen-Image.",

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,7 +22,7 @@ from ..media.files import private_folder
 from ..targets.base import OneEngine, if_unfollowed, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes
-from ..workflow.load import LoadedWorkflow, load_workflow
+from ..workflow.load import LoadedWorkflow
 from .console import resume_command
 from .errors import check_named_files
 from .follow import (
@@ -35,7 +35,7 @@ from .follow import (
     wait_and_list,
 )
 from .open_file import open_first
-from .options import typed_name
+from .options import load_typed
 from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
@@ -166,9 +166,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
 def _load(plan: RunPlan) -> LoadedWorkflow | None:
     loaded = None
     if plan.workflow is not None:
-        loaded = load_workflow(plan.workflow, variables=plan.changes.variables())
-        if name := typed_name(plan.workflow):
-            loaded = replace(loaded, source=name)
+        loaded = load_typed(plan.workflow, plan.changes.variables())
     check_named_files("--input", plan.inputs)
     if plan.download and not plan.dry:
         with private_folder(plan.folder):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import say
-from .options import USUAL_TARGET, inputs_option, target_option
+from .options import USUAL_TARGET, inputs_option, target_option, workflow_argument
 from .serving import (
     TOKEN_VARIABLE,
     address_for_others,
@@ -30,7 +30,7 @@ _LONGEST_KEEP = 10 * 365 * 24
 
 
 @click.command()
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
+@workflow_argument
 @target_option(f"Where its calls run. {USUAL_TARGET}")
 @listen_options(before=True)
 @click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..types import JsonValue
-from .options import json_option, target_option, var_option, workflow_argument
+from .options import json_option, load_typed, target_option, var_option, workflow_argument
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -65,12 +65,11 @@ def show(
       comfy-remote show ComfyUI_00042_.png --on http://192.168.1.20:8188
       comfy-remote show workflow.json --json | jq -r '.models[].url'
     """
-    from ..workflow.load import load_workflow
     from ..workflow.summary import summarize
     from .console import print_json, say
     from .schemas import completed, found_schemas
 
-    loaded = load_workflow(workflow, variables=variables)
+    loaded = load_typed(workflow, variables)
     found = found_schemas(schemas_source, on, loaded.prompt)
     asked = on is not None or schemas_source is not None
     schemas = completed(found, loaded) if asked else found.schemas  # else there is no network

@@ -121,7 +121,7 @@ class OwnFile:
         if name not in self.targets:
             raise ConfigurationError(
                 f"{self.path} has no target {name!r}.",
-                advice="Look which file names it; only this one is changed.",
+                advice="`comfy-remote targets` shows whose file names it: only yours is changed.",
             )
 
     def remove(self, name: str) -> None:

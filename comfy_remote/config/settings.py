@@ -307,7 +307,8 @@ class Configuration:
         """Which target is used because none was named, for people: to be said before it is."""
         chosen, why = self.usual(environment)
         if not why:
-            return "No target is configured: using the sandbox."
+            none = "There is no default target" if self.targets else "No target is configured"
+            return f"{none}: using the sandbox."
         if chosen == self.default:
             return f"Using the configured target: {shown(chosen)}."
         return f"Using {shown(chosen)}, {why}."

@@ -234,11 +234,17 @@ def _configuration(configuration: Configuration) -> Finding:
     if not files:
         none = "There is no comfy-remote.toml" + (" of your own" if configuration.untrusted else "")
         return Finding("configuration", "ok", f"{none}; none is needed.")
-    default = f", {configuration.default} by default" if configuration.default else ""
+    names = [
+        f"{name} (default)" if name == configuration.default else name
+        for name in configuration.targets
+    ]
+    default = configuration.default
+    if default and default not in configuration.targets:
+        names.append(f"{default} (default)")
     return Finding(
         "configuration",
         "ok",
-        f"Targets: {', '.join(configuration.targets)}{default}; from {' and '.join(files)}.",
+        f"Targets: {', '.join(names)}; from {' and '.join(files)}.",
     )
 
 

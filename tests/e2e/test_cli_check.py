@@ -31,9 +31,15 @@ def folder(tmp_path: Path) -> Path:
 def check(
     folder: Path, *args: str, stdin: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    return comfy_remote(folder, "check", *args, stdin=stdin, **environment)
+
+
+def comfy_remote(
+    folder: Path, *args: str, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RUNPOD_", "COMFY_REMOTE_"))}
     return subprocess.run(
-        [sys.executable, "-m", "comfy_remote", "check", *args],
+        [sys.executable, "-m", "comfy_remote", *args],
         cwd=folder,
         env={**clean, "COMFY_REMOTE_HOME": str(folder / "home"), **environment},
         input=stdin,
@@ -128,6 +134,25 @@ def test_against_a_target(folder: Path, sandbox_url: str) -> None:
     done = check(folder, "sampler.json", "--on", sandbox_url)
     assert done.returncode == 4
     assert f"sampler.json:3: {sandbox_url} has no node class KSampler" in done.stdout
+
+
+def test_a_repo_list_that_cannot_be_read_is_said_before_a_worker_refuses_it(folder: Path) -> None:
+    texts = {"class_type": "AnyPacksText", "inputs": {"text": "some words"}}
+    listed = {**GOOD, "8": {**texts, "_meta": {"title": "repo_list"}}}
+    (folder / "listed.json").write_text(json.dumps(listed))
+    done = check(folder, "listed.json")
+    assert done.returncode == 0
+    assert done.stdout.startswith("listed.json: warning: The repo_list cannot be read: line 1: ")
+    assert "A worker refuses a job with it." in done.stdout
+
+
+def test_an_example_is_called_as_it_was_typed(folder: Path) -> None:
+    for command in ("check", "show"):
+        done = comfy_remote(folder, command, "example:collage")
+        assert done.returncode == 0, done.stderr
+        assert "example:collage is a workflow in API format." in done.stderr.splitlines()
+        data = json.loads(comfy_remote(folder, command, "example:collage", "--json").stdout)
+        assert data["source"] == "example:collage"
 
 
 def test_files_here_and_there(folder: Path, sandbox_url: str) -> None:

@@ -238,3 +238,11 @@ def test_outputs_that_are_gone_are_not_opened(cli: Cli, sandbox_url: str) -> Non
         path.unlink()
     gone = cli("jobs", "open", job_id)
     assert gone.returncode == 7 and "no longer where they were saved" in gone.stderr
+
+
+def test_a_cancelled_job_has_nothing_to_open(cli: Cli, sandbox_url: str) -> None:
+    job_id = left_running(cli, slow(cli.folder, 300), sandbox_url)
+    assert cli("jobs", "cancel", job_id).returncode == 0
+    done = cli("jobs", "open", job_id)
+    assert done.returncode == 7 and "was cancelled: it has no outputs." in done.stderr
+    assert f"jobs retry {job_id}" in done.stderr and "resume" not in done.stderr

@@ -57,7 +57,7 @@ def test_an_example_for_people_and_for_programs(tmp_path: Path) -> None:
     path = ROOT / "comfy_remote/examples/collage.json"
     told = document(show(tmp_path, path, "--json"))
     prompt = json.loads(path.read_text(encoding="utf-8"))
-    assert told["source"] == str(path)
+    assert told["source"] == "example:collage"
     assert told["found"] == "workflow in API format"
     assert told["nodes"] == len(prompt)
     assert told["problems"] == []
@@ -74,7 +74,7 @@ def test_an_example_for_people_and_for_programs(tmp_path: Path) -> None:
 
     done = show(tmp_path, path)
     assert done.returncode == 0
-    assert "collage.json is a workflow in API format." in done.stderr
+    assert "example:collage is a workflow in API format." in done.stderr
     assert told["fingerprint"] in done.stdout
     assert [row[0] for row in rows(done.stdout, "Input")] == list(literals)
     assert len(rows(done.stdout, "Output")) == len(told["outputs"])

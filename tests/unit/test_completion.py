@@ -86,6 +86,7 @@ def test_a_full_disk_leaves_the_shells_file_as_it_was(
     profile = person / ".bashrc"
     profile.write_text("export PATH=/mine\n")
     install("bash")
+    profile.write_text("export PATH=/other\n")
     before = profile.read_bytes()
 
     def full(path: Path, content: bytes) -> int:
@@ -99,6 +100,16 @@ def test_a_full_disk_leaves_the_shells_file_as_it_was(
     done = CliRunner().invoke(completion, ["bash", "--install"])
     assert isinstance(done.exception, LocalStorageError)
     assert profile.read_bytes() == before
+
+
+def test_a_second_time_says_that_nothing_had_to_change(person: Path) -> None:
+    install("bash")
+    again = CliRunner().invoke(completion, ["bash", "--install"])
+    assert "up to date" in again.output and "Written" not in again.output
+    (person / ".bashrc").write_text("")
+    assert f"Written: {person / '.bashrc'}" in CliRunner().invoke(
+        completion, ["bash", "--install"]
+    ).output.replace("\n", "")
 
 
 def test_fish_gets_a_file_for_each_command(person: Path) -> None:
@@ -117,7 +128,7 @@ def test_the_shell_in_use_is_found(person: Path, monkeypatch: pytest.MonkeyPatch
     assert (person / ".zshrc").exists() and not (person / ".bashrc").exists()
     monkeypatch.setenv("SHELL", "/bin/tcsh")
     refused = CliRunner().invoke(completion, ["--install"])
-    assert refused.exit_code == 2 and "Which shell?" in refused.output
+    assert refused.exit_code == 2 and "Which shell is yours?" in refused.output
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

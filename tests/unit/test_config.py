@@ -99,6 +99,8 @@ def test_the_sandbox() -> None:
     assert isinstance(open_target("sandbox", NONE), SandboxTarget)
     assert NONE.choose(None, {}) == "sandbox"
     assert NONE.usual_sentence({}) == "No target is configured: using the sandbox."
+    some = Configuration(None, {"gpu": TargetSettings("runpod:abc")})
+    assert some.usual_sentence({}) == "There is no default target: using the sandbox."
 
 
 def test_who_has_set_an_endpoint_uses_it_where_no_target_is_named(tmp_path: Path) -> None:

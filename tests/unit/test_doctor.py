@@ -12,6 +12,7 @@ from fake_target import FakeTarget
 from owner import configure
 from scripted_server import Answer, ScriptedServer
 
+from comfy_remote.config.folders import home
 from comfy_remote.jobs.doctor import Finding, examine
 
 KEY = "planted-doctor-key-77"
@@ -102,6 +103,15 @@ async def test_a_workflow_that_is_not_there_is_told_first(tmp_path: Path) -> Non
     problems = [one.check for one in found if one.status == "problem"]
     assert problems == ["workflow", "connection"]
     assert [one.check for one in found].index("workflow") < 2
+
+
+async def test_the_default_target_is_marked_where_it_stands() -> None:
+    async with FakeComfyUI() as server:
+        url = comfyui(server).url
+        named = f'[targets.a]\ntarget = "{url}"\n[targets.b]\ntarget = "{url}"\n'
+        configure(home(), f'default = "b"\n{named}')
+        found = await findings("a")
+    assert found["configuration"].message.startswith("Targets: a, b (default); from ")
 
 
 async def test_the_memory_of_its_gpu() -> None:

@@ -193,7 +193,7 @@ def test_a_choice_that_stands_for_no_file_is_not_recommended() -> None:
     prompt = changed(n7={"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}},
                      n5={"vae": ["7", 0]})  # fmt: skip
     advice = only(check_prompt(prompt, target(VAELoader=loader))).advice
-    assert advice == "Put it there, or choose one that is there. There is none yet."
+    assert advice == "Put it there: the folder is empty."
 
 
 def test_a_class_that_comfyui_replaces_is_not_missing() -> None:

@@ -15,7 +15,9 @@ __all__ = ["open_output"]
 def open_output(job: str, folder: bool) -> None:
     """Open a job's first output with the program that the desktop has for it."""
     from ...errors import OutputLost
+    from ...events import JobState
     from ...jobs.record import Record
+    from ...targets.own_command import own_command
     from ..console import resume_command, say
     from ..open_file import open_first, open_path
 
@@ -23,6 +25,11 @@ def open_output(job: str, folder: bool) -> None:
         entry = record.get(job)
     there = [output for output in entry.outputs if output.path.is_file()]
     if not there:
+        if entry.state is JobState.CANCELLED and not entry.outputs:
+            raise OutputLost(
+                f"Job {entry.id} was cancelled: it has no outputs.",
+                advice=f"`{own_command()} jobs retry {entry.id}` runs it again.",
+            )
         gone = "are no longer where they were saved" if entry.outputs else "are not here"
         again = resume_command(entry.id)
         raise OutputLost(

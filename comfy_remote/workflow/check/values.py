@@ -150,8 +150,9 @@ def _not_in_list(
         node_id,
         node["class_type"],
         name,
-        "Put it there, or choose one that is there"
-        + (f": {listed(files)}." if files else ". There is none yet."),
+        f"Put it there, or choose one that is there: {listed(files)}."
+        if files
+        else "Put it there: the folder is empty.",
         details={"model": use.name, "folder": use.folder, "available": [*choices]},
     )
 
