@@ -22,7 +22,7 @@ def deploy() -> None:
     """Deploy a workflow as a target of its own."""
 
 
-@deploy.command()
+@deploy.command(short_help="Deploy a workflow on Modal.")
 @click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
 @click.option(
     "--app", metavar="NAME", help="What it is called: modal:NAME. [default: the file's name]"

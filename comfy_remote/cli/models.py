@@ -142,7 +142,7 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
         raise click.exceptions.Exit(5)
 
 
-@models.command()
+@models.command(short_help="Have a worker remove models that are not listed.")
 @_on_option
 @_list_argument
 @click.option("--all", "everything", is_flag=True, help="Keep none of what it fetched.")

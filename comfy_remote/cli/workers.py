@@ -75,7 +75,7 @@ def add(name: str, endpoint: str, output: Path | None) -> None:
     say("If serve has a certificate of its own (--certfile), take that file there, too: --ca-file.")
 
 
-@workers.command("list")
+@workers.command("list", short_help="List the workers, and what they run.")
 @endpoint_option
 @json_option
 def list_workers(endpoint: str, json_lines: bool) -> None:
@@ -144,7 +144,7 @@ def gone(name: str, endpoint: str) -> None:
     say(f"{name} is gone: its jobs go to others.")
 
 
-@workers.command()
+@workers.command(short_help="Remove a worker, and refuse its token.")
 @click.argument("name")
 @endpoint_option
 def remove(name: str, endpoint: str) -> None:

@@ -83,6 +83,20 @@ def test_no_help_runs_its_examples_together() -> None:
     assert not [text for text in found if "\\b" in text]
 
 
+def test_no_command_is_described_by_half_a_sentence() -> None:
+    """Click cuts the first sentence of a command's help to what fits beside its name."""
+
+    def lists(command: click.Command) -> Iterator[str]:
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name="comfy-remote", terminal_width=78)
+            yield command.get_help(context).partition("Commands:")[2]
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                yield from lists(inner) if inner is not None else ()
+
+    assert not [text for text in lists(cli) if "..." in text]
+
+
 def modules_after(script: str) -> set[str]:
     """What a fresh Python has imported once it has run this."""
     done = subprocess.run(

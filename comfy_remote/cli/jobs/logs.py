@@ -9,7 +9,7 @@ from .options import job_argument
 __all__ = ["logs"]
 
 
-@click.command()
+@click.command(short_help="Print a job's times, warnings, error and attempts.")
 @job_argument
 def logs(job: str) -> None:
     """Print what was recorded while a job ran: its times, warnings and error, and all attempts.

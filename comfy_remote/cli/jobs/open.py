@@ -9,7 +9,7 @@ from .options import job_argument
 __all__ = ["open_output"]
 
 
-@click.command("open")
+@click.command("open", short_help="Open a job's first output on the desktop.")
 @job_argument
 @click.option("--folder", is_flag=True, help="Open the folder that they are in.")
 def open_output(job: str, folder: bool) -> None:

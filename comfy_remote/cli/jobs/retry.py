@@ -21,7 +21,7 @@ from .options import folder_option, job_argument, output_folder
 __all__ = ["retry"]
 
 
-@click.command()
+@click.command(short_help="Run a job that has ended once more.")
 @job_argument
 @target_option("Where to run it now. Default: where it ran before.")
 @folder_option

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["wait"]
 
 
-@click.command()
+@click.command(short_help="Wait until jobs have ended, and print how.")
 @several_jobs
 @click.option("--timeout", metavar="SECONDS", type=SECONDS, help="Wait no longer than this.")
 @json_option

@@ -22,7 +22,7 @@ _MOST = 200
 _FOLLOWED = 10.0  # seconds: a job that changed since then is followed by another program
 
 
-@click.command()
+@click.command(short_help="Show the jobs that wait or run, until all have ended.")
 @to_target_option
 def watch(on: str | None) -> None:
     """Show the jobs that wait or run, in a table that follows them, until all have ended.

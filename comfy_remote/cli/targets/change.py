@@ -35,7 +35,7 @@ def remove(name: str, forget_key: bool) -> None:
             say(f"{variable} is forgotten. One that the environment sets is not ours to remove.")
 
 
-@click.command()
+@click.command(short_help="Choose the target that is used where none is named.")
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=complete_target)
 @click.option("--none", "none", is_flag=True, help="Have no default.")
 def default(name: str | None, none: bool) -> None:
