@@ -11,7 +11,7 @@ import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { askForNodes, mayUse } from './confirm_dialog.js'
 import { showCut } from './cut_dialog.js'
-import { addStyles } from './dom.js'
+import { addStyles, openDialog } from './dom.js'
 import { jobActions, nameJob } from './job_actions.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
@@ -28,6 +28,7 @@ import { t } from './words.js'
 
 const PANEL = 'comfy-remote'
 const WAKING_SECONDS = 10
+const SIDEBAR_MS = 1500
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
@@ -50,7 +51,16 @@ function preset() {
 }
 
 function openPanel() {
+  const wasOpen = panelIsOpen()
   app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${PANEL}`)
+  if (wasOpen) return
+  // App mode has no sidebar in a small window.
+  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, actions)), SIDEBAR_MS)
+}
+
+function panelIsOpen() {
+  // App mode draws a sidebar of its own, and hides the other.
+  return [...document.querySelectorAll('.comfy-remote-panel')].some((one) => one.checkVisibility())
 }
 
 async function toggle() {
@@ -64,7 +74,7 @@ async function toggle() {
 
 /** Open the panel, unless it is open. */
 function showPanel() {
-  if (!document.querySelector('.comfy-remote-panel')) openPanel()
+  if (!panelIsOpen()) openPanel()
 }
 
 /** @param {string | null} target */

@@ -4,6 +4,7 @@
 import { app } from '../../scripts/app.js'
 import { button, element, icon } from './dom.js'
 import { conditionWords } from './condition.js'
+import { keptInSight } from './small_switch.js'
 import { t } from './words.js'
 
 /** @import { RemoteState } from './remote_state.js' */
@@ -68,5 +69,5 @@ export function addToTopBar(state, actions) {
   state.addEventListener('changed', show)
   show()
   // The group takes any element; its declared type knows only the page's own buttons.
-  app.menu.settingsGroup.append(/** @type {any} */ (root))
+  app.menu.settingsGroup.append(/** @type {any} */ (keptInSight(root)))
 }
