@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 from ..config.environment import load_env_files, untrusted_files
 from ..config.folders import ENV_NAME, home
 from ..config.own_file import own_path
+from ..config.settings import Configuration
 from ..config.trust import TrustStore
 from ..errors import NotTrusted
 from ..net.address import is_loopback
@@ -89,6 +90,7 @@ def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:
     return {
         "file": str(own_path()),
         "keys": str(home() / ENV_NAME),
+        "default": bool(Configuration.load().usual()[1]),
         "account": secret(ACCOUNT_KEY, os.environ) is not None,
         "refused": _SHARED if shared else None,
         "untrusted": [{"path": str(path), "named": [*named]} for path, named in untrusted_files()],

@@ -383,3 +383,24 @@ def test_the_welcome_in_other_languages(
         page.picture("welcome")
         kind(page, "modal").click()
         page.picture("form")
+
+
+def test_without_a_default_the_switch_takes_the_only_target_and_asks_among_several(
+    open_page: OpenPage, tmp_path: Path, home: Path, lan: str
+) -> None:
+    file = home / "comfy-remote.toml"
+    file.write_text(f'[targets.gpu]\ntarget = "{lan}"\n')
+    with start_server("sandbox", tmp_path) as server:
+        page = open_page(server.url)
+        page.switch_on("Remote: gpu")
+        page.switch.click()
+        expect(page.switch).to_have_text("Remote OFF")
+        file.write_text(f'{file.read_text()}[targets.other]\ntarget = "{lan}"\n')
+        page.reload()
+        page.switch.click()
+        choice = page.panel.locator("select").first
+        expect(choice).to_have_value("")
+        expect(page.switch).to_have_text("Remote OFF")
+        choice.select_option("other")
+        page.switch_on("Remote: other")
+        assert not page.complaints

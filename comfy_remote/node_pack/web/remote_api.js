@@ -39,6 +39,7 @@ import { adviceFor, t } from './words.js'
  * @typedef {object} Setup  What can be set up in the page, and where it goes.
  * @property {string} file
  * @property {string} keys
+ * @property {boolean} default  Whether a target is configured to be the usual one.
  * @property {boolean} account  Whether the key of a RunPod account is known.
  * @property {string | null} refused  Why nothing can be set up from this browser.
  * @property {{path: string, named: string[]}[]} untrusted

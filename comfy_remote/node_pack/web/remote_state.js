@@ -76,8 +76,26 @@ export class RemoteState extends EventTarget {
 
   /** @returns {string | null} Where the switch switches to. */
   usual() {
-    const fallback = this.targets.find((target) => target.default)?.name
-    return this.target ?? this.#preset() ?? fallback ?? null
+    return this.target ?? this.#usual() ?? this.#fallback()
+  }
+
+  /** @returns {string | null} What is usual in this page; null: what the server says. */
+  #usual() {
+    return this.#preset() ?? this.#only()
+  }
+
+  /** @returns {string | null} The one target besides the sandbox, where no default is configured. */
+  #only() {
+    if (!this.setup || this.setup.default) return null
+    const others = this.targets.filter((one) => one.type !== SANDBOX)
+    return others.length === 1 ? others[0].name : null
+  }
+
+  /** @returns {string | null} null: there are several, and somebody has to choose. */
+  #fallback() {
+    const chosen = this.targets.find((target) => target.default)
+    const several = this.setup?.default === false && this.targets.some((one) => one.type !== SANDBOX)
+    return several ? null : (chosen?.name ?? null)
   }
 
   /** @returns {boolean} Whether there is no target but the sandbox, which has no models. */
@@ -104,7 +122,7 @@ export class RemoteState extends EventTarget {
     if (this.target === null && status.target !== null) {
       // Chosen by a script for this client.
       this.#keep(status.target)
-    } else if (this.target !== status.target || this.#preset() !== null) {
+    } else if (this.target !== status.target || this.#usual() !== null) {
       await this.#post(this.target)
     }
   }
@@ -142,7 +160,7 @@ export class RemoteState extends EventTarget {
 
   /** @param {string | null} target */
   async #post(target) {
-    return postSwitch(await this.clientKnown, target, this.#preset(), this.repoList)
+    return postSwitch(await this.clientKnown, target, this.#usual(), this.repoList)
   }
 
   /** Ask the switch's target whether it answers. */
