@@ -263,7 +263,7 @@ def test_an_unexpected_error_is_not_swallowed(run: Run, monkeypatch: pytest.Monk
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("comfy_remote.cli.run_workflow.load_workflow", broken)
+    monkeypatch.setattr("comfy_remote.cli.run_workflow.load_typed", broken)
     status, _, err = run("run", "x.json")
     assert status == 1
     assert err.startswith("Traceback (most recent call last):")
