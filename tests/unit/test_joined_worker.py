@@ -485,12 +485,19 @@ async def test_a_result_that_the_gateway_cannot_take_now_holds_up_no_other(
 
 
 async def test_a_result_that_somebody_deletes_fails_its_job(head: FakeHead, tmp_path: Path) -> None:
-    head.instead["done"] = answers(507)
+    deleted = asyncio.Event()
+
+    async def no_room(_: web.Request) -> web.StreamResponse:
+        await deleted.wait()  # what was read before is on its way
+        return web.json_response({"error": "full"}, status=507)
+
+    head.instead["done"] = no_room
     async with joined(head, tmp_path) as running:
         head.jobs.put_nowait(("a", 1, 1))
         await until(running.spool.waiting)
         shutil.rmtree(tmp_path / "results")
         head.instead.clear()
+        deleted.set()
         await until(lambda: head.results)
         assert not running.spool.waiting()
         head.jobs.put_nowait(("b", 1, 1))
