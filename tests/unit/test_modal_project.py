@@ -908,3 +908,9 @@ def test_something_that_is_no_workflow_is_refused(tmp_path: Path) -> None:
     path.write_text("[1, 2]")
     with pytest.raises(WorkflowInvalid):
         make_project(path, {})
+
+
+def test_gpus_that_are_paid_for_all_day_are_asked_about() -> None:
+    config = ModalConfig(min_containers=3, scaledown_window=1200, max_containers=9)
+    assert config.named() == ["min_containers = 3"]
+    assert ModalConfig().named() == []

@@ -41,6 +41,7 @@ _TRUSTED_LISTS = (
     "extra_system_packages",
     "models",
 )
+_TRUSTED_VALUES = ("comfyui_arguments", "models_volume", "min_containers")
 
 
 class ModalConfig(BaseModel):
@@ -199,9 +200,9 @@ class ModalConfig(BaseModel):
     def named(self, edited: str | None = None) -> list[str]:
         """What the project names that its owner has to trust, a line each.
 
-        Code, packages, secrets, models: its folder may have come with somebody's workflow. To
-        deploy it runs its workflow.py here, and in the containers whatever it names, with the
-        Modal Secrets that it names.
+        Code, packages, secrets, models, and GPUs that are paid for all day: its folder may have
+        come with somebody's workflow. To deploy it runs its workflow.py here, and in the containers
+        whatever it names, with the Modal Secrets that it names.
 
         Args:
             edited: The text of its workflow.py, if that is not ours.
@@ -210,7 +211,7 @@ class ModalConfig(BaseModel):
         lines = [f"{field}: {json.dumps(one)}" for field in _TRUSTED_LISTS for one in values[field]]
         lines += [
             f"{field} = {json.dumps(values[field])}"
-            for field in ("comfyui_arguments", "models_volume")
+            for field in _TRUSTED_VALUES
             if values[field] != usual[field]
         ]
         if edited is not None:
