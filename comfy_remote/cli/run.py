@@ -112,6 +112,8 @@ def run(
       comfy-remote run workflow.json --on http://192.168.1.20:8188
       comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
       comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
+      comfy-remote run workflow.json --dry-run
+      comfy-remote run workflow.json --no-wait
     """
     from .options import make_reporter
     from .run_workflow import RunPlan, run_workflow

@@ -94,6 +94,11 @@ def test_pictures_that_are_only_sent_would_be_lost(cli: Cli, sandbox_url: str) -
     path.write_text(json.dumps(sender))
     sent = cli("run", path, "--on", sandbox_url, "--no-wait", "-q")
     assert "Warning: The pictures of 3 (SaveImageWebsocket) are only sent" in sent.stderr
+    job_id = sent.stdout.strip()
+    assert cli("jobs", "wait", job_id).returncode == 0
+    fetched = cli("jobs", "resume", job_id, "-q")
+    assert fetched.returncode == 8
+    assert "its pictures are only sent while it runs" in fetched.stderr
 
 
 @pytest.mark.parametrize("arguments", [("run", "x.json"), ("jobs", "retry", "abcd")])
@@ -117,3 +122,24 @@ def test_a_quiet_run_says_what_is_wrong(cli: Cli, slow: Path) -> None:
     done = cli("run", slow, "--on", "http://127.0.0.1:9", "-q")
     assert done.returncode == 3
     assert done.stdout == "" and "Error: " in done.stderr
+
+
+@pytest.mark.comfyui
+def test_on_a_real_comfyui(cli: Cli, comfyui_url: str) -> None:
+    prompt = {
+        "1": {**SLOW["1"], "inputs": {**SLOW["1"]["inputs"], "color": time.time_ns() % 2**24}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "left"}},
+    }
+    path = cli.folder / "left.json"
+    path.write_text(json.dumps(prompt))
+    dry = cli("run", path, "--on", comfyui_url, "--dry-run", "-q")
+    assert (dry.returncode, json.loads(dry.stdout)) == (0, prompt), dry.stderr
+    sent = cli("run", path, "--on", comfyui_url, "--no-wait", "-q")
+    assert (sent.returncode, sent.stderr) == (0, "")
+    job_id = sent.stdout.strip()
+    assert cli("jobs", "wait", job_id).stdout.split()[:2] == [job_id, "succeeded"]
+    fetched = cli("jobs", "resume", job_id, "-q")
+    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert Path(fetched.stdout.strip()).name.startswith("left_")
+    again = cli("jobs", "retry", job_id, "-q")
+    assert (again.returncode, again.stderr) == (0, "")
