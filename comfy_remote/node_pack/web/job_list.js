@@ -253,6 +253,7 @@ function endedRow(job, actions) {
   const state = icon('check')
   const name = element('span', { class: 'comfy-remote-name', title: job.prompt_id })
   const words = element('span', { class: 'comfy-remote-quiet comfy-remote-result' })
+  const reason = element('span', { class: 'comfy-remote-quiet comfy-remote-clamped' })
   const open = small('openOutputs', () => actions.open(job.prompt_id, nameOf(job)))
   const why = small('why', () => actions.why(job.prompt_id, nameOf(job)))
   const again = small('runAgain', async () => {
@@ -264,7 +265,8 @@ function endedRow(job, actions) {
     'li',
     { 'data-ended-id': job.prompt_id },
     element('div', { class: 'comfy-remote-job' }, state, name),
-    element('div', { class: 'comfy-remote-job' }, words, open, why, again)
+    element('div', { class: 'comfy-remote-job' }, words, open, why, again),
+    reason
   )
   /** @type {(job: ListedJob) => void} */
   const show = (job) => {
@@ -274,7 +276,9 @@ function endedRow(job, actions) {
     root.classList.toggle('comfy-remote-failed', failed)
     name.textContent = nameOf(job)
     words.textContent = resultOf(job)
-    words.title = job.error ?? ''
+    words.title = words.textContent
+    reason.textContent = job.error ?? ''
+    reason.hidden = job.error === null
     open.hidden = job.outputs === 0
     why.hidden = !failed
     again.hidden = !job.again

@@ -56,7 +56,7 @@ function phaseOf({ state, fraction, estimated }) {
 export function resultOf(job) {
   const words = [clock(job.ended ?? job.seen), job.target]
   if (job.state === 'cancelled') words.push(t('jobCancelled'))
-  if (FAILED.includes(job.state)) words.push(job.error ?? t('jobFailedShort'))
+  if (FAILED.includes(job.state)) words.push(t('jobFailedShort'))
   if (job.run_seconds !== null) words.push(durationOf(job.run_seconds))
   if (job.cost) words.push(dollars(job.cost.dollars))
   return words.join(' · ')
