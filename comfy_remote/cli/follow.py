@@ -10,7 +10,7 @@ import click
 
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
-from ..events import JobState, Log
+from ..events import Finished, JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
@@ -125,11 +125,23 @@ async def follow(
         JobCancelled: It was interrupted; the message says what became of the job.
     """
     try:
-        async for event in job:
-            reporter.event(event)
+        await _report(job, reporter)
         return await _save(job, folder, reporter)
     except asyncio.CancelledError:
         raise await _interrupted(job, folder, reporter, on_interrupt) from None
+
+
+async def _report(job: Job, reporter: Reporter) -> None:
+    """Report a job's events. What is missing at its end is a warning, unless one has said it."""
+    said: list[str] = []
+    async for event in job:
+        if isinstance(event, Log):
+            said.append(event.message)
+        elif isinstance(event, Finished):
+            for problem in event.problems:
+                if not any(problem.reason in one for one in said):
+                    reporter.event(Log(str(problem), "warning"))
+        reporter.event(event)
 
 
 async def wait_and_list(
@@ -137,8 +149,7 @@ async def wait_and_list(
 ) -> list[ListedOutput]:
     """As `follow`, but the outputs are listed, not fetched. Raises a failed job's own error."""
     try:
-        async for event in job:
-            reporter.event(event)
+        await _report(job, reporter)
     except asyncio.CancelledError:
         raise await _interrupted(job, None, reporter, on_interrupt) from None
     return [ListedOutput(output, job.address_of(output)) for output in await job.listed()]
