@@ -148,7 +148,8 @@ def test_models_and_nodes_of_the_target_can_be_used(page: ComfyPage, server: Pac
 def test_a_target_without_its_key_says_what_to_do(page: ComfyPage) -> None:
     page.open_panel()
     page.panel.get_by_label("Target", exact=True).select_option("gpu")
-    expect(page.panel).to_contain_text("Set RUNPOD_API_KEY in the environment")
+    expect(page.panel).to_contain_text("RUNPOD_API_KEY is not set. Give the key here")
+    expect(page.panel.get_by_role("button", name="Give the key")).to_be_visible()
     page.switch.click()
     expect(page.toasts.filter(has_text="RUNPOD_API_KEY").first).to_be_visible()
     page.picture("toast")

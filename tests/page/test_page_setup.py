@@ -172,8 +172,9 @@ def test_a_comfyui_takes_four_clicks_and_one_address(page: ComfyPage, lan: str) 
 
 
 def test_an_endpoint_of_runpod_takes_a_key_and_a_choice(
-    page: ComfyPage, home: Path, runpod: None
+    home: Path, runpod: None, page: ComfyPage
 ) -> None:
+    # `runpod` comes before `page`, whose server is started with what it sets.
     page.load(INVERT)
     hand = Hand(page, "a RunPod endpoint")
     hand.click(page.switch)
