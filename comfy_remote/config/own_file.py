@@ -121,7 +121,7 @@ class OwnFile:
         if name not in self.targets:
             raise ConfigurationError(
                 f"{self.path} has no target {name!r}.",
-                advice="`comfy-remote targets` shows whose file names it: only yours is changed.",
+                advice="Only this file is changed. If the target is listed, another file names it.",
             )
 
     def remove(self, name: str) -> None:

@@ -175,7 +175,7 @@ async def gateway_lane(
                     proxy,
                     EngineCounter(engine_url),
                     submit=r"/desk/run$",
-                    poll=r"/desk/status/",
+                    poll=r"/desk/status(-sync)?/",
                     address="runpod:desk",
                     gateway=gateway,
                 )

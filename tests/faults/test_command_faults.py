@@ -194,6 +194,6 @@ def _plan(lane: Lane, where: str, fault: Fault) -> None:
         lane.proxy.plan(lane.poll, Rewrite(damaged), times=None)
     elif where == "EMPTY":
         change = without_files if lane.name == "comfyui" else without_output
-        lane.proxy.plan("/history/|/status/", Rewrite(change), times=None)
+        lane.proxy.plan("/history/|/status(-sync)?/", Rewrite(change), times=None)
     else:
         lane.proxy.plan(where, fault, times=None)

@@ -49,7 +49,7 @@ def test_a_batch_runs_remotely_and_shows_up_like_any_other(
     page: ComfyPage, server: PackServer
 ) -> None:
     page.switch_on()
-    page.load(SLOW, {2: [10, 0.2, True, 0, "randomize"]})
+    page.load(SLOW, {2: [20, 0.2, True, 0, "randomize"]})  # the last one waits while all are found
     page.open_panel()
     page.run(batch=4)
 
