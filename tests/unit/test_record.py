@@ -491,3 +491,26 @@ def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:
     ]
     record.page_served("job-1")
     assert [entry.id for entry in record.unserved()] == ["job-2"]
+
+
+def test_a_start_is_of_a_job_that_had_the_target_to_itself(record: Record) -> None:
+    def ran(job_id: str, target: str, created: float, waited: float, ended: float) -> None:
+        record.add(job_id, target=target, source="x.json", folder=None, prompt=PROMPT)
+        sql(
+            record.path,
+            "UPDATE jobs SET created = ?, started = ?, updated = ? WHERE id = ?",
+            *(created, created + waited, ended, job_id),
+        )
+
+    assert record.last_start("gpu") is None
+    ran("awake", "gpu", 100.0, 1.0, 110.0)
+    assert record.last_start("gpu") is None, "nothing had to start"
+    ran("alone", "gpu", 200.0, 42.0, 260.0)
+    ran("elsewhere", "other", 290.0, 9.0, 999.0)
+    ran("long", "gpu", 300.0, 2.0, 900.0)
+    ran("behind it", "gpu", 400.0, 70.0, 480.0)
+    ran("behind it, too", "gpu", 500.0, 80.0, 590.0)
+    assert record.last_start("gpu") == 42.0
+    ran("alone again", "gpu", 900.0, 30.0, 950.0)
+    assert record.last_start("gpu") == 30.0
+    assert record.last_start("gpu", longer_than=35.0) == 42.0

@@ -24,7 +24,7 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
     from ...errors import ConfigurationError
     from ...jobs.record import Record
     from ...units import counted
-    from ..console import say
+    from ..console import resume_command, say
 
     with Record() as record:
         entries = jobs_named(record, job_ids)
@@ -33,8 +33,8 @@ def rm(job_ids: tuple[str, ...], force: bool) -> None:
                 owed = "has not ended" if not entry.state.final else "has outputs to be fetched"
                 raise ConfigurationError(
                     f"Job {entry.id} {owed}. Nothing was removed.",
-                    advice=f"Fetch them with `comfy-remote jobs resume {entry.id}`, or remove it "
-                    "all the same with --force.",
+                    advice=f"Fetch them with `{resume_command(entry.id)}`, or remove it all the "
+                    "same with --force.",
                 )
         record.remove([entry.id for entry in entries])
     say(f"Removed {counted(len(entries), 'job')} from the record.")

@@ -484,18 +484,12 @@ class Record:
             ended: Only those that have ended; otherwise only the others.
         """
         wanted = f"state {'NOT ' if ended else ''}IN ('queued', 'running') AND created >= ?"
-        rows = self._read(
-            f"SELECT {LINE_COLUMNS} FROM jobs WHERE {wanted} ORDER BY created DESC LIMIT ?",  # noqa: S608
-            since,
-            limit,
-        )
-        with self._errors():
-            return [line_of(row) for row in rows]
+        return self._lines(f"{wanted} ORDER BY created DESC LIMIT ?", since, limit)
 
-    def due(self, retention: Retention) -> list[JobEntry]:
+    def due(self, retention: Retention) -> list[JobLine]:
         """What `forget` would forget, the oldest first."""
         condition, values = retention.sql(time.time())
-        return self._entries(f"{_JOBS} WHERE {condition} ORDER BY created", *values)
+        return self._lines(f"{condition} ORDER BY created", *values)
 
     def sent(self, job_id: str) -> str | None:
         """What was recorded of a job's request besides its prompt: see `add`."""
@@ -542,10 +536,10 @@ class Record:
             target: Its name, as jobs are recorded with it.
         """
         rows = self._read(
-            "SELECT started - created AS waited FROM jobs AS job "
-            "WHERE target = ? AND started - created > ? AND NOT EXISTS ("
-            "SELECT 1 FROM jobs AS other WHERE other.target = job.target AND other.id != job.id "
-            "AND other.created <= job.created AND other.updated > job.created) "
+            "SELECT started - created AS waited FROM ("
+            "SELECT created, started, MAX(updated) OVER (ORDER BY created "
+            "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others FROM jobs "
+            "WHERE target = ?) WHERE started - created > ? AND COALESCE(others, 0) <= created "
             "ORDER BY created DESC LIMIT 1",
             *(target, longer_than),
         )
@@ -591,6 +585,11 @@ class Record:
         rows = self._read(sql, *values)
         with self._errors():
             return [entry_of(row) for row in rows]
+
+    def _lines(self, condition: str, *values: str | float | None) -> list[JobLine]:
+        rows = self._read(f"SELECT {LINE_COLUMNS} FROM jobs WHERE {condition}", *values)  # noqa: S608
+        with self._errors():
+            return [line_of(row) for row in rows]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
