@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,16 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from commands import Commands
+from commands import Cli
 from json_lines import check_lines
 from PIL import Image
-
-
-class Cli(Commands):
-    """``comfy-remote``."""
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,19 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Commands
+from commands import Cli
 from json_lines import check_lines
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 POSIX = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="a script as notify-send")
-
-
-class Cli(Commands):
-    """``comfy-remote``."""
-
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self.run("main", *arguments, **environment)
 
 
 @pytest.fixture

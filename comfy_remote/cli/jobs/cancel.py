@@ -71,6 +71,7 @@ async def _cancel(record: Record, entry: JobEntry) -> None:
     from ...errors import TargetUnreachable
     from ...jobs.client import resume as take_up
     from ...jobs.interruption import PATIENCE
+    from ..console import resume_command
 
     async with take_up(entry.id, record=record, on_interrupt=None) as taken_up:
         await taken_up.cancel()
@@ -80,7 +81,7 @@ async def _cancel(record: Record, entry: JobEntry) -> None:
             raise TargetUnreachable(
                 f"{entry.target} was asked to cancel job {entry.id}, and has not confirmed it "
                 f"within {PATIENCE.cancel:.0f} s.",
-                advice=f"`comfy-remote jobs resume {entry.id}` follows it to its end.",
+                advice=f"`{resume_command(entry.id)}` follows it to its end.",
             ) from None
     _say_end(entry, finished)
 
@@ -99,7 +100,7 @@ async def _to_its_end(taken_up: Job) -> Finished:
 
 def _say_end(entry: JobEntry, finished: Finished) -> None:
     from ...events import JobState
-    from ..console import say
+    from ..console import resume_command, say
 
     match finished.state:
         case JobState.CANCELLED:
@@ -107,7 +108,7 @@ def _say_end(entry: JobEntry, finished: Finished) -> None:
         case JobState.SUCCEEDED:
             say(
                 f"Job {entry.id} had succeeded before it could be cancelled. "
-                f"`comfy-remote jobs resume {entry.id}` fetches its outputs."
+                f"`{resume_command(entry.id)}` fetches its outputs."
             )
         case _:
             error = finished.error
