@@ -137,12 +137,11 @@ def _from_key_ring(name: str) -> str:
 
     if find_spec("keyring") is None:
         return ""
-    import keyring
-    import keyring.errors
-
     try:
+        import keyring
+
         return (keyring.get_password(KEY_RING_SERVICE, name) or "").strip()
-    except keyring.errors.KeyringError as error:
+    except Exception as error:  # noqa: BLE001  a backend is others' code: it raises what it likes
         # A locked ring, or a machine without one: as if nothing were in it.
         import logging  # here, like keyring: most commands need neither
 

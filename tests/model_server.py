@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import struct
@@ -93,6 +94,17 @@ class ModelServer:
         """How often content was asked for, not counting probes."""
         return sum(asked.path == path and not asked.probe for asked in self.asked)
 
+    async def forget_asked(self) -> None:
+        """Forget what was asked, once nobody's connection is open: a killed client's requests may
+        still wait to be read.
+        """
+        quiet = 0
+        while quiet < 5:
+            await asyncio.sleep(0.02)
+            assert self._runner.server is not None
+            quiet = 0 if self._runner.server.connections else quiet + 1
+        self.asked.clear()
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         self.asked.append(Asked(path, request.rel_url.raw_query_string, dict(request.headers)))
@@ -146,8 +158,6 @@ class ModelServer:
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, content: bytes, file: File
     ) -> None:
-        import asyncio
-
         for at in range(0, len(content), 50_000):
             await response.write(content[at : at + 50_000])
             if file.slow:

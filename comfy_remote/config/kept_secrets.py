@@ -116,15 +116,14 @@ def _into_ring(name: str, value: str | None) -> bool:
 
 
 def _ask_ring(name: str, value: str | None, done: list[bool]) -> None:
-    import keyring
-    import keyring.errors
-
     try:
+        import keyring
+
         if value is None:
             keyring.delete_password(KEY_RING_SERVICE, name)
         else:
             keyring.set_password(KEY_RING_SERVICE, name, value)
-    except keyring.errors.KeyringError:
+    except Exception:  # noqa: BLE001  a backend is others' code: it raises more than its errors
         return  # there is none, or it is locked
     done.append(True)
 

@@ -494,7 +494,7 @@ async def test_a_result_that_somebody_deletes_fails_its_job(head: FakeHead, tmp_
     head.instead["done"] = no_room
     async with joined(head, tmp_path) as running:
         head.jobs.put_nowait(("a", 1, 1))
-        await until(running.spool.waiting)
+        await until(lambda: "done" in head.asked)
         shutil.rmtree(tmp_path / "results")
         head.instead.clear()
         deleted.set()

@@ -287,7 +287,7 @@ async def test_what_a_killed_worker_had_is_continued(server: ModelServer, tmp_pa
     here = found[0].stat().st_size
     assert here < len(MODEL)
     file.slow = 0.0
-    server.asked.clear()
+    await server.forget_asked()
     await ensure(library(tmp_path, server), line(server))
     assert files_in(tmp_path) == WHOLE
     assert min(ranges(server))[0] == here
