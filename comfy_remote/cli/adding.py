@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config.kept_secrets import keep_secret
 from ..config.own_file import OwnFile
 from ..config.settings import Configuration
+from ..config.stored_secrets import check_not_set_elsewhere, store_secret
 from ..config.target_settings import TargetSettings
 from ..errors import ConfigurationError
 from ..targets.kinds import kind_of
 from ..targets.opening import refuse_secret_elsewhere
-from ..targets.typed_settings import settings_of_address
+from ..targets.typed_settings import settings_of_address, with_own_key
 from ..text_file import NotText, text_of
 from .console import print_json, say
 from .interrupt import run_interruptible
@@ -36,7 +36,8 @@ class NewTarget:
     """What is to be added.
 
     Attributes:
-        key: To be stored under the variable of its kind; ``None`` if it is set already.
+        key: To be stored under the variable that the settings name, or of its kind, or of its
+            server; ``None`` if it is set already.
     """
 
     name: str
@@ -70,16 +71,19 @@ def add_target(
         ConfigurationError: It cannot be added.
     """
     address = settings_of_address(new.settings.target).target
-    new = NewTarget(new.name, dataclasses.replace(new.settings, target=address), new.key)
+    settings = dataclasses.replace(new.settings, target=address)
+    new = NewTarget(new.name, settings if new.key is None else with_own_key(settings), new.key)
     own = OwnFile()
     _put(new, own, as_default=as_default, replace=replace)
     own.check()  # before the key is stored
+    if new.key is not None:
+        check_not_set_elsewhere(new.variable(), new.key)
     if tests and (status := _tested(new, own)):
         say("Nothing was written. With --no-test, it is added all the same.")
         raise click.exceptions.Exit(status)
     if new.key is not None:
         refuse_secret_elsewhere(new.name, new.settings, os.environ)
-        where = keep_secret(new.variable(), new.key)
+        where = store_secret(new.variable(), new.key)
         say(f"{new.variable()} is in {where}.")
     with OwnFile.changing() as own:  # as it is by now: a test takes seconds
         _put(new, own, as_default=as_default, replace=replace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,8 +164,7 @@ def _comfyui(given: _Given) -> NewTarget:
 
     address = given.address or _asked("Its address (http://192.168.1.20:8188)", "--address")
     name = given.name or _name("lan")
-    variable = _variable_for(name, "KEY") if given.key else None
-    return NewTarget(name, replace(comfyui_settings(address), key_env=variable), given.key)
+    return NewTarget(name, comfyui_settings(address), given.key)
 
 
 def _gateway(given: _Given) -> NewTarget:
@@ -183,8 +181,7 @@ def _gateway(given: _Given) -> NewTarget:
     key = given.key
     if key is None and needs_key(settings):
         key = _asked("Its token (what `serve` reads; it is not shown)", "--key-stdin", hidden=True)
-    variable = _variable_for(name, "TOKEN") if key else None
-    return NewTarget(name, replace(settings, key_env=variable), key)
+    return NewTarget(name, settings, key)
 
 
 def _modal(given: _Given) -> NewTarget:
@@ -251,24 +248,3 @@ def _nobody_there(option: str) -> Exception:
         "There is no terminal, so nothing is asked.",
         advice=f"Give {option}. `comfy-remote init --help` lists all options.",
     )
-
-
-def _variable_for(name: str, ending: str) -> str:
-    """A variable for a target's key: not one that holds another's, which would go there, too."""
-    from ..config.settings import Configuration
-    from ..targets.kinds import secret_variables, whose_secret
-
-    words = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").upper()
-    words = words if words[:1].isalpha() else f"TARGET_{words}"
-    targets = Configuration.load().targets
-    own = secret_variables(targets[name]) if name in targets else ()
-    others = {one for other in targets if other != name for one in secret_variables(targets[other])}
-    number, variable = 1, f"{words}_{ending}"
-    while (
-        variable in others
-        or (variable in os.environ and variable not in own)
-        or whose_secret(variable) is not None
-    ):
-        number += 1
-        variable = f"{words}_{number}_{ending}"
-    return variable

@@ -1,6 +1,6 @@
 """Targets that somebody adds, changes and removes in the page, and their keys.
 
-A key comes once, from the page; it is kept by `config.kept_secrets` and given to nobody. All of
+A key comes once, from the page; it is stored by `config.stored_secrets` and given to nobody. All of
 this changes the owner's own files only.
 """
 
@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ..config.environment import read_env_file
-from ..config.folders import ENV_NAME, home
-from ..config.kept_secrets import forget_secret, is_variable_of_a_server, keep_secret
 from ..config.own_file import OwnFile
 from ..config.settings import Configuration
+from ..config.stored_secrets import (
+    check_not_set_elsewhere,
+    forget_secret,
+    is_variable_of_a_server,
+    store_secret,
+)
 from ..errors import ConfigurationError
 from ..jobs.doctor import Finding, examine
 from ..secrets import SECRETS
@@ -51,31 +54,31 @@ class OwnTargets:
         self._changing = asyncio.Lock()
 
     async def account(self, key: SecretStr | None) -> dict[str, JsonValue]:
-        """What a RunPod account has, to choose from. A key that RunPod takes is kept.
+        """What a RunPod account has, to choose from. A key that RunPod takes is stored.
 
         Args:
             key: One that was typed; the one that is known by default.
 
         Raises:
-            ConfigurationError: There is no key, or it cannot be kept.
-            AuthenticationError: RunPod refuses it: it is not kept.
+            ConfigurationError: There is no key, or it cannot be stored.
+            AuthenticationError: RunPod refuses it: it is not stored.
             TargetError: RunPod cannot be asked.
         """
         typed = None if key is None else key.get_secret_value().strip()
         keys = {API_KEY_VARIABLE: typed} if typed else {}
         for variable, value in keys.items():
-            await asyncio.to_thread(_check_free, variable, value)
+            await asyncio.to_thread(check_not_set_elsewhere, variable, value)
         with SECRETS.holding(keys):
             found = await account_targets({**os.environ, **keys})
         where = None
         for variable, value in keys.items():
             async with self._changing:
-                where = await asyncio.to_thread(_keep, variable, value)
+                where = await asyncio.to_thread(_store, variable, value)
                 self._pool.renew()
-        places: list[JsonValue] = [
+        targets: list[JsonValue] = [
             {"address": one.address, "name": one.name, "text": one.text} for one in found
         ]
-        return {"places": places, "kept": where}
+        return {"targets": targets, "stored": where}
 
     async def put(self, form: TargetForm) -> AsyncGenerator[dict[str, JsonValue], None]:
         """Try a target, line by line, and write it if no check found a problem.
@@ -101,7 +104,7 @@ class OwnTargets:
             )
         own.put(new.name, new.settings)  # checks the name, before anything is asked
         for variable, value in new.keys.items():
-            await asyncio.to_thread(_check_free, variable, value)
+            await asyncio.to_thread(check_not_set_elsewhere, variable, value)
         if form.test:
             problems = False
             with SECRETS.holding({name: value for name, value in new.keys.items() if value}):
@@ -138,7 +141,7 @@ class OwnTargets:
 def _write(new: FilledIn, replaces: str | None) -> None:
     before = Configuration.load().targets.get(replaces or "")
     for variable, value in new.keys.items():
-        _keep(variable, value)
+        _store(variable, value)
     with OwnFile.changing() as own:
         usual = own.default
         if replaces is not None and replaces != new.name:
@@ -157,7 +160,7 @@ def _remove(name: str) -> None:
 
 
 def _forget_unused(settings: TargetSettings | None) -> None:
-    """Forget what was kept for a server that no target has any more."""
+    """Forget what was stored for a server that no target has any more."""
     if settings is None:
         return
     for variable in Configuration.load().unused_secrets(settings):
@@ -166,33 +169,12 @@ def _forget_unused(settings: TargetSettings | None) -> None:
             os.environ.pop(variable, None)
 
 
-def _keep(variable: str, value: str) -> str:
-    where = keep_secret(variable, value)
+def _store(variable: str, value: str) -> str:
+    where = store_secret(variable, value)
     # As `load_env_files` will at the next start; one in the key ring is read there.
     if variable in os.environ or where != "the key ring":
         os.environ[variable] = value.strip()
     return where
-
-
-def _check_free(variable: str, value: str) -> None:
-    """See that what would be kept counts: what the environment itself sets comes first.
-
-    Raises:
-        ConfigurationError: It sets another value.
-    """
-    there = os.environ.get(variable, "").strip()
-    if there in ("", value) or there == _kept_in_file().get(variable):
-        return
-    raise ConfigurationError(
-        f"{variable} is set in the environment that ComfyUI was started in, and that counts.",
-        advice="Change it there, or remove it there and restart ComfyUI. Leave the key out here to "
-        "use the one that is set.",
-    )
-
-
-def _kept_in_file() -> Mapping[str, str]:
-    path = home() / ENV_NAME
-    return read_env_file(path) if path.is_file() else {}
 
 
 def _shown(finding: Finding) -> dict[str, JsonValue]:

@@ -131,7 +131,7 @@ def _check_keys(request: web.Request, keys: Sequence[SecretStr | None]) -> None:
     if not origin.startswith("https://") and not _is_here(origin):
         raise NotTrusted(
             "A key cannot be typed into a page that was opened by http from another machine, since "
-            "others can read it on its way. It was not kept.",
+            "others can read it on its way. It was not stored.",
             advice=f"Put it into {home() / ENV_NAME} on the machine that ComfyUI runs on, or open "
             "this page there, or by https. Replace a key that was sent this way.",
         )

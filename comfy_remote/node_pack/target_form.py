@@ -2,7 +2,7 @@
 
 Scripts of other packs share the page's origin, so no form may be able to send a stored key
 to another server than its own. So a form names no variable: that of a key follows from its server
-(`kept_secrets.variable_of_server`), or is the provider's, which `opening` sends to the provider
+(`stored_secrets.variable_of_server`), or is the provider's, which `opening` sends to the provider
 alone.
 """
 
@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from yarl import URL
 
-from ..config.kept_secrets import variable_of_server
 from ..config.own_file import name_from
+from ..config.stored_secrets import variable_of_server
 from ..config.target_settings import TargetSettings
 from ..config.trust import origin_of
 from ..errors import ConfigurationError
@@ -29,6 +29,7 @@ from ..targets.typed_settings import (
     gateway_settings,
     runpod_settings,
     settings_of_address,
+    with_own_key,
 )
 from ..types import JsonValue
 
@@ -138,17 +139,12 @@ def _comfyui(address: str, form: TargetForm) -> TargetSettings:
     settings = comfyui_settings(address)
     if form.key is None or not form.key.get_secret_value().strip():
         return settings
-    kind = kind_of(settings.target)
-    url = None if kind is None else kind.public_url(settings.target)
-    if url is None or kind is None or kind.default_key:
-        return settings
-    return replace(settings, key_env=variable_of_server(_origin(url)))
+    return with_own_key(settings)
 
 
 def _gateway(address: str, form: TargetForm) -> TargetSettings:
-    settings = gateway_settings(address, form.endpoint.strip())
     # Never without one: the provider's own key would be sent to a server on this machine.
-    return replace(settings, key_env=variable_of_server(_origin(settings.base_url or "")))
+    return with_own_key(gateway_settings(address, form.endpoint.strip()))
 
 
 def _modal(address: str, form: TargetForm) -> TargetSettings:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+from ..config.stored_secrets import variable_of_server
 from ..config.target_settings import TargetSettings
+from ..config.trust import origin_of
 from ..errors import ConfigurationError
 from ..net.address import COMFYUI_PORT, base_address, is_loopback
 from .kinds import forms, kind_of, typed_target
 
-__all__ = ["comfyui_settings", "gateway_settings", "runpod_settings", "settings_of_address"]
+__all__ = [
+    "comfyui_settings",
+    "gateway_settings",
+    "runpod_settings",
+    "settings_of_address",
+    "with_own_key",
+]
 
 _V2 = re.compile(r"/v2(?:/([^/]*).*)?$")
 
@@ -68,6 +77,22 @@ def gateway_settings(typed: str, endpoint: str = "") -> TargetSettings:
         f"runpod:{endpoint or (named and named[1]) or 'local'}",
         base_url=str(url.with_path(path.rstrip("/") + "/v2")),
     )
+
+
+def with_own_key(settings: TargetSettings) -> TargetSettings:
+    """The settings with a variable for the key of their server, which no other server's key has.
+
+    They stay as they are if they name a variable, if their kind takes a token of two halves, or if
+    its key has a variable already and goes to the provider.
+    """
+    kind = kind_of(settings.target)
+    if kind is None or settings.key_env or kind.default_headers:
+        return settings
+    if kind.default_key and settings.base_url is None:
+        return settings
+    url = settings.base_url or kind.public_url(settings.target)
+    origin = None if url is None else origin_of(url)
+    return settings if origin is None else replace(settings, key_env=variable_of_server(origin))
 
 
 def _url_for(host: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 from commands import Commands
 
 from comfy_remote.config.config_file import TargetTable, read_config
+from comfy_remote.config.stored_secrets import variable_of_server
 
 KEY = "rpa_PLANTED0123456789"
 ENDPOINTS = {
@@ -169,12 +170,12 @@ def test_a_gateway_and_an_app_on_modal(cli: Cli) -> None:
         "the-box": TargetTable(
             target="runpod:workshop",
             base_url="https://box.local:8000/v2",
-            key_env="THE_BOX_TOKEN",
+            key_env=variable_of_server("https://box.local:8000"),
         ),
         "attic": TargetTable(
             target="runpod:local",
             base_url="https://attic.local:8000/v2",
-            key_env="ATTIC_TOKEN",
+            key_env=variable_of_server("https://attic.local:8000"),
             ca_file=str(cli.folder / "cert.pem"),
         ),
         "portraits": TargetTable(target="modal:portraits"),
@@ -279,19 +280,27 @@ def test_a_key_goes_to_one_server_only(cli: Cli) -> None:
         address = f"https://{name}.example"
         kind = "comfyui" if name == "runpod-api" else "gateway"
         options = ("--name", name, "--address", address, "--key-stdin", "--no-test")
-        done = cli("init", kind, *options, key=key, RUNPOD_API_KEY=KEY, MY_BOX_3_TOKEN="theirs")
+        done = cli("init", kind, *options, key=key, RUNPOD_API_KEY=KEY)
         assert done.returncode == 0, done.stderr
     variables = [table.key_env for table in cli.targets().values()]
-    assert variables == ["MY_BOX_TOKEN", "MY_BOX_2_TOKEN", "RUNPOD_API_2_KEY"]
+    assert variables == [variable_of_server(f"https://{name}.example") for name in keys]
+    assert len(set(variables)) == 3
     lines = (cli.folder / "home" / ".env").read_text().splitlines()
     assert lines == [f"{one}='{key}'" for one, key in zip(variables, keys.values(), strict=True)]
 
 
 def test_runpods_key_is_not_replaced_by_another_servers(cli: Cli) -> None:
     elsewhere = ("--base-url", "https://box.example/v2", "--key-stdin", "--no-test")
-    done = cli("targets", "add", "box", "runpod:x", *elsewhere, key="boxkey1234")
+    add = ("targets", "add", "box", "runpod:x", *elsewhere)
+    done = cli(*add, "--key-env", "RUNPOD_API_KEY", key="boxkey1234")
     assert done.returncode == 2 and "would send RUNPOD_API_KEY to box.example" in done.stderr
     assert not cli.targets() and not (cli.folder / "home" / ".env").exists()
+    assert cli(*add, key="boxkey1234").returncode == 0
+    variable = variable_of_server("https://box.example")
+    assert cli.targets()["box"].key_env == variable
+    assert (cli.folder / "home" / ".env").read_text() == f"{variable}='boxkey1234'\n"
+    again = cli(*add, "--replace", key="another123", **{variable: "of-the-shell"})
+    assert again.returncode == 2 and f"The environment sets {variable}" in again.stderr
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from owner import configure
 
-from comfy_remote.config.kept_secrets import variable_of_server
 from comfy_remote.config.settings import Configuration
+from comfy_remote.config.stored_secrets import variable_of_server
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.offload import Offload
@@ -95,7 +95,7 @@ class Page:
         path = self.home / "comfy-remote.toml"
         return path.read_text() if path.is_file() else ""
 
-    def kept(self) -> str:
+    def stored(self) -> str:
         path = self.home / ".env"
         return path.read_text() if path.is_file() else ""
 
@@ -162,7 +162,7 @@ async def test_what_does_not_answer_is_not_written_unless_that_is_wanted(page: P
     assert status == 200
     assert "problem" in [line["finding"]["status"] for line in lines[:-1]]
     assert "refused" in lines[-1]
-    assert page.file() == page.kept() == ""
+    assert page.file() == page.stored() == ""
     assert (await page.add(**form, test=False))[1] == [{"added": "lan"}]
     assert "http://127.0.0.1:9" in page.file()
 
@@ -175,15 +175,15 @@ async def test_a_key_of_runpod_gives_a_list_and_is_kept_only_if_runpod_takes_it(
     assert (status, "RUNPOD_API_KEY is not set" in text) == (400, True)
     status, text = await page.send("POST", "/remote/account", {"key": "rpa_somebody_elses"})
     assert (status, "It must be allowed to read" in text) == (401, True)
-    assert page.kept() == ""
+    assert page.stored() == ""
     status, text = await page.send("POST", "/remote/account", {"key": KEY})
     assert status == 200
     assert KEY not in text
     answer = json.loads(text)
-    assert answer["kept"] == str(page.home / ".env")
-    [place] = answer["places"]
-    assert (place["address"], place["name"]) == ("runpod:abc123", "Portraits")
-    assert KEY in page.kept()
+    assert answer["stored"] == str(page.home / ".env")
+    [target] = answer["targets"]
+    assert (target["address"], target["name"]) == ("runpod:abc123", "Portraits")
+    assert KEY in page.stored()
     if os.name == "posix":
         assert stat.S_IMODE((page.home / ".env").stat().st_mode) == 0o600
     # From now on, without typing it again.
@@ -201,7 +201,7 @@ async def test_a_key_that_may_see_one_of_the_two_lists_that(
     monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
     server.forbidden = forbidden
     status, text = await page.send("POST", "/remote/account", {"key": KEY})
-    assert (status, len(json.loads(text)["places"])) == (200, found)
+    assert (status, len(json.loads(text)["targets"])) == (200, found)
 
 
 async def test_a_key_that_the_environment_sets_is_not_replaced(
@@ -210,7 +210,7 @@ async def test_a_key_that_the_environment_sets_is_not_replaced(
     monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
     monkeypatch.setenv("RUNPOD_API_KEY", "rpa_of_the_environment")
     status, text = await page.send("POST", "/remote/account", {"key": KEY})
-    assert (status, "counts" in text, page.kept()) == (400, True, "")
+    assert (status, "counts" in text, page.stored()) == (400, True, "")
 
 
 async def test_another_address_drops_the_key_and_never_gets_it(page: Page, server: Server) -> None:
@@ -219,7 +219,7 @@ async def test_another_address_drops_the_key_and_never_gets_it(page: Page, serve
         here = {"kind": "gateway", "name": "box", "endpoint": "e"}
         assert (await page.add(**here, address=server.url, key=KEY))[1][-1] == {"added": "box"}
         variable = variable_of_server(server.url)
-        assert f"{variable}='{KEY}'" in page.kept()
+        assert f"{variable}='{KEY}'" in page.stored()
         assert {*server.seen} == {f"Bearer {KEY}"}
         # The same server, and nothing typed: it stays.
         await page.add(**here, address=server.url, price_per_hour=0.5, replaces="box", test=False)
@@ -229,7 +229,7 @@ async def test_another_address_drops_the_key_and_never_gets_it(page: Page, serve
         settings = Configuration.load().targets["box"]
         assert settings.base_url == f"{elsewhere}/v2"
         assert settings.key_env != variable
-        assert KEY not in page.kept()
+        assert KEY not in page.stored()
         assert variable not in os.environ
 
 
@@ -267,9 +267,9 @@ async def test_a_target_is_removed_with_its_key(page: Page) -> None:
         address = "https://box.example"
         await page.add(kind="comfyui", name=name, address=address, key=KEY, test=False)
     assert (await page.send("DELETE", "/remote/targets/one", {}))[0] == 200
-    assert KEY in page.kept()  # the other one has it, too
+    assert KEY in page.stored()  # the other one has it, too
     assert (await page.send("DELETE", "/remote/targets/two", {}))[0] == 200
-    assert KEY not in page.kept()
+    assert KEY not in page.stored()
     assert (await page.send("DELETE", "/remote/targets/two", {}))[0] == 400
 
 
@@ -294,7 +294,7 @@ async def test_only_the_servers_own_page_sets_up_anything(
     lan = {"Origin": "http://192.168.1.5:8188", "Host": "192.168.1.5:8188"}
     status, text = await page.send(method, path, body, **lan)
     assert (status, "--multi-user" in text) == (403, True)
-    assert page.kept() == ""
+    assert page.stored() == ""
     assert "runpod:abc" in page.file()
 
 
@@ -304,7 +304,7 @@ async def test_no_key_is_taken_over_plain_http_from_another_machine(page: Page) 
     status, text = await page.send("POST", "/remote/targets", {**form, "key": KEY}, **lan)
     assert status == 403
     assert "http from another machine" in text
-    assert page.kept() == ""
+    assert page.stored() == ""
     assert (await page.send("POST", "/remote/targets", form, **lan))[0] == 200
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.config.environment import load_env_files
-from comfy_remote.config.kept_secrets import forget_secret, keep_secret
 from comfy_remote.config.one_writer import one_writer
 from comfy_remote.config.own_file import OwnFile, own_path
 from comfy_remote.config.settings import Configuration
+from comfy_remote.config.stored_secrets import forget_secret, store_secret
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import ConfigurationError, LocalStorageError
 
@@ -159,14 +159,14 @@ def test_a_target_fits_into_every_form_that_a_file_may_have(own_home: Path, ther
 def test_nobody_undoes_what_another_changes_at_the_same_time(own_home: Path) -> None:
     code = (
         "import sys\n"
-        "from comfy_remote.config.kept_secrets import keep_secret\n"
+        "from comfy_remote.config.stored_secrets import store_secret\n"
         "from comfy_remote.config.own_file import OwnFile\n"
         "from comfy_remote.config.target_settings import TargetSettings\n"
         "for number in range(8):\n"
         "    name = f'{sys.argv[1]}{number}'\n"
         "    with OwnFile.changing() as own:\n"
         "        own.put(name, TargetSettings('runpod:abc123xyz'))\n"
-        "    keep_secret(f'KEY_{name}', 'value', ring=False)\n"
+        "    store_secret(f'KEY_{name}', 'value', ring=False)\n"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b", "c")]
     assert [one.wait(60) for one in started] == [0, 0, 0]
@@ -193,7 +193,7 @@ def test_a_key_is_kept_in_a_file_of_the_owners_alone(own_home: Path, key: str) -
     own_home.mkdir()
     path = own_home / ".env"
     path.write_text("# mine\nOTHER=1\nexport RUNPOD_API_KEY = old\n")
-    assert keep_secret("RUNPOD_API_KEY", key, ring=False) == str(path)
+    assert store_secret("RUNPOD_API_KEY", key, ring=False) == str(path)
     environment = {"COMFY_REMOTE_HOME": str(own_home)}
     load_env_files(environment)
     assert environment["RUNPOD_API_KEY"] == key.strip()
@@ -209,7 +209,7 @@ def test_what_else_is_in_the_file_stays_as_it_is(own_home: Path) -> None:
     path = own_home / ".env"
     others = b"# caf\xe9\nA=\"gr\xfc\xdfe \xe2\x80\xa8 there\"\nB='1\n2'\nhalf a line\n"
     path.write_bytes(others + b'OURS="first\nA=x\nlast"\nC=3')
-    keep_secret("OURS", "sekret1234", ring=False)
+    store_secret("OURS", "sekret1234", ring=False)
     assert path.read_bytes() == others + b"C=3\nOURS='sekret1234'\n"
     forget_secret("OURS")
     assert path.read_bytes() == others + b"C=3\n"
@@ -220,7 +220,7 @@ def test_a_file_of_keys_that_is_a_link_stays_one(own_home: Path, tmp_path: Path)
     own_home.mkdir()
     (tmp_path / "keys").write_text("A=1\n")
     (own_home / ".env").symlink_to(tmp_path / "keys")
-    keep_secret("OURS", "sekret1234", ring=False)
+    store_secret("OURS", "sekret1234", ring=False)
     assert (own_home / ".env").is_symlink()
     assert (tmp_path / "keys").read_text() == "A=1\nOURS='sekret1234'\n"
 
@@ -228,10 +228,10 @@ def test_a_file_of_keys_that_is_a_link_stays_one(own_home: Path, tmp_path: Path)
 @pytest.mark.parametrize("key", ["", "  ", "a\nb", "a\x00b", "x" * 9000])
 def test_what_is_no_key_is_not_kept(own_home: Path, key: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a key") as refused:
-        keep_secret("RUNPOD_API_KEY", key, ring=False)
+        store_secret("RUNPOD_API_KEY", key, ring=False)
     assert key.strip() == "" or key not in str(refused.value)
     with pytest.raises(ConfigurationError, match="not the name of a variable"):
-        keep_secret("A=B\nC", "value", ring=False)
+        store_secret("A=B\nC", "value", ring=False)
     assert not (own_home / ".env").exists()
 
 
@@ -263,8 +263,8 @@ def test_the_key_ring_has_it_where_there_is_one(
     ring = Ring(locked=locked)
     monkeypatch.setitem(sys.modules, "keyring", ring)
     monkeypatch.setitem(sys.modules, "keyring.errors", ring.errors)
-    keep_secret("RUNPOD_API_KEY", "first", ring=False)
-    where = keep_secret("RUNPOD_API_KEY", "second")
+    store_secret("RUNPOD_API_KEY", "first", ring=False)
+    where = store_secret("RUNPOD_API_KEY", "second")
     assert where == (str(own_home / ".env") if locked else "the key ring")
     assert ring.kept == ({} if locked else {"RUNPOD_API_KEY": "second"})
     assert ("first" in (own_home / ".env").read_text()) is False

@@ -15,7 +15,11 @@ __all__ = ["add"]
 @click.argument("name", metavar="NAME")
 @click.argument("address", metavar="ADDRESS")
 @click.option("--base-url", metavar="URL", help="Of a gateway, or of an app on Modal.")
-@click.option("--key-env", metavar="VARIABLE", help="The variable with its key.")
+@click.option(
+    "--key-env",
+    metavar="VARIABLE",
+    help="The variable with its key. [default with --key-stdin: one for that server alone]",
+)
 @click.option(
     "--key-stdin",
     is_flag=True,

@@ -14,9 +14,9 @@ __all__ = ["default", "remove"]
 @click.option("--forget-key", is_flag=True, help="Remove its stored key, too.")
 def remove(name: str, forget_key: bool) -> None:
     """Remove a target from your own comfy-remote.toml. Its jobs stay in the record."""
-    from ...config.kept_secrets import forget_secret
     from ...config.own_file import OwnFile
     from ...config.settings import Configuration
+    from ...config.stored_secrets import forget_secret
     from ...targets.kinds import secret_variables
     from ..console import say
 

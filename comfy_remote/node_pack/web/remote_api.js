@@ -55,8 +55,8 @@ import { adviceFor, t } from './words.js'
 
 /**
  * @typedef {object} Account  What a RunPod account has.
- * @property {{address: string, name: string, text: string}[]} places
- * @property {string | null} kept  Where the key is that was sent along.
+ * @property {{address: string, name: string, text: string}[]} targets
+ * @property {string | null} stored  Where the key is that was sent along.
  */
 
 /**

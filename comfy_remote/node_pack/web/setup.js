@@ -82,7 +82,7 @@ export function makeKinds(setup, choose) {
 
 /**
  * The form for one kind. It stays as it is filled in until it was accepted, but for a key that
- * the server has kept.
+ * the server has stored.
  *
  * @param {Form['kind']} kind
  * @param {Setup} setup
@@ -101,7 +101,7 @@ export function makeForm(kind, setup, actions, changed = null) {
   const anyway = button({ hidden: true, onclick: () => void add(false) }, t('addAnyway'))
   const submit = button({ type: 'submit', class: 'comfy-remote-button comfy-remote-on' },
     t(changed ? 'testAndSave' : 'testAndAdd'))
-  const places = element('div', { class: 'comfy-remote-places' })
+  const found = element('div', { class: 'comfy-remote-found' })
   const listing = button({ onclick: () => void list() }, t('showAccount'))
 
   /** @param {unknown} error */
@@ -148,28 +148,28 @@ export function makeForm(kind, setup, actions, changed = null) {
     try {
       const account = await postAccount(fields.key.value.trim() || null)
       fields.forget()
-      if (account.kept) fields.keep(account.kept)
-      const rows = account.places.map((place) =>
+      if (account.stored) fields.isStored(account.stored)
+      const rows = account.targets.map((target) =>
         button(
           {
             class: 'comfy-remote-kind',
-            'data-address': place.address,
+            'data-address': target.address,
             onclick: () => {
-              fields.address.value = place.address
-              fields.name.value = fields.name.value.trim() || nameFor(place)
+              fields.address.value = target.address
+              fields.name.value = fields.name.value.trim() || nameFor(target)
               void add(true)
             }
           },
-          icon(place.address.startsWith('pod:') ? 'desktop' : 'bolt'),
+          icon(target.address.startsWith('pod:') ? 'desktop' : 'bolt'),
           element(
             'span',
             {},
-            element('strong', {}, place.name || place.address),
-            element('small', {}, place.text)
+            element('strong', {}, target.name || target.address),
+            element('small', {}, target.text)
           )
         )
       )
-      places.replaceChildren(...(rows.length > 0 ? rows : [note('advice', t('accountEmpty'))]))
+      found.replaceChildren(...(rows.length > 0 ? rows : [note('advice', t('accountEmpty'))]))
     } catch (error) {
       fail(error)
     } finally {
@@ -187,7 +187,7 @@ export function makeForm(kind, setup, actions, changed = null) {
     { class: 'comfy-remote-setup', 'data-kind': kind, novalidate: true, autocomplete: 'off' },
     element('h3', {}, changed ? t('changeTarget', { target: changed.name }) : t(KINDS[kind].title)),
     ...(asksAccount
-      ? [keyBox, listing, places, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
+      ? [keyBox, listing, found, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
       : []),
     fields.addressBox,
     ...(asksAccount || (kind === 'comfyui' && mayType) ? [] : [keyBox]),
@@ -305,7 +305,7 @@ function makeFields(kind, changed) {
       )
     },
     /** @param {string} where  The server has the key there. */
-    keep: (where) => {
+    isStored: (where) => {
       status.hidden = false
       status.textContent = t('keyIsIn', { where })
       key.placeholder = t('keyKnown')
@@ -360,7 +360,7 @@ const KEY_LINES = {
   modal: 'MODAL_PROXY_TOKEN_ID=…, MODAL_PROXY_TOKEN_SECRET=…'
 }
 
-/** @param {{name: string, address: string}} place */
+/** @param {{name: string, address: string}} target */
 function nameFor({ name, address }) {
   const words = name.replace(/[^A-Za-z0-9_.-]+/g, '-').replace(/^[-._]+|[-._]+$/g, '')
   return words.toLowerCase().slice(0, 64) || address.split(':')[1]

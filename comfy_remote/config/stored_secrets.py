@@ -19,10 +19,17 @@ from ..media.files import storage_errors, write_whole
 from ..media.owner_only import owner_only
 from ..secrets import KEY_RING_SERVICE, SECRETS
 from ..text_file import NotText, text_of
+from .environment import read_env_file
 from .folders import ENV_NAME, home
 from .one_writer import one_writer
 
-__all__ = ["forget_secret", "is_variable_of_a_server", "keep_secret", "variable_of_server"]
+__all__ = [
+    "check_not_set_elsewhere",
+    "forget_secret",
+    "is_variable_of_a_server",
+    "store_secret",
+    "variable_of_server",
+]
 
 _OF_A_SERVER = "COMFY_REMOTE_KEY_"
 
@@ -55,7 +62,24 @@ def is_variable_of_a_server(name: str) -> bool:
     return name.startswith(_OF_A_SERVER)
 
 
-def keep_secret(
+def check_not_set_elsewhere(name: str, value: str) -> None:
+    """See that a key would count once it is stored: what the environment sets comes before it.
+
+    Raises:
+        ConfigurationError: The environment sets another value.
+    """
+    there = os.environ.get(name, "").strip()
+    path = home() / ENV_NAME
+    if there in ("", value) or (path.is_file() and there == read_env_file(path).get(name)):
+        return
+    raise ConfigurationError(
+        f"The environment sets {name} to another value, and that counts.",
+        advice="Change it there, or remove it there and start this program again. Leave the key "
+        "out to use the one that is set.",
+    )
+
+
+def store_secret(
     name: str, value: str, environment: Mapping[str, str] = os.environ, *, ring: bool = True
 ) -> str:
     """Store a key under the name of its variable. Blocking.
