@@ -38,6 +38,7 @@ __all__ = [
     "sync_folder",
     "take_name",
     "write_whole",
+    "written_whole",
 ]
 
 CHUNK_SIZE = 1024 * 1024
@@ -300,7 +301,7 @@ def copy_whole(source: Path, destination: Path, *, durable: bool = False) -> Non
     Raises:
         OSError: It cannot be copied. Nothing is left.
     """
-    with _written_whole(destination, durable) as beside:
+    with written_whole(destination, durable) as beside:
         shutil.copyfile(source, beside)
 
 
@@ -316,15 +317,15 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False, mode: int 
     Raises:
         OSError: It cannot be written. Nothing is left.
     """
-    with _written_whole(path, durable) as beside:
+    with written_whole(path, durable) as beside:
         beside.write_bytes(content)
         if mode != 0o600:
             beside.chmod(mode)
 
 
 @contextlib.contextmanager
-def _written_whole(path: Path, durable: bool) -> Iterator[Path]:
-    """An empty file beside ``path``, which is renamed once it is written."""
+def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
+    """An empty file beside ``path`` to write to, which is renamed at the end: see `write_whole`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:

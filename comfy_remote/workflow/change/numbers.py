@@ -16,11 +16,20 @@ from ..graph import linked_node
 from ..prompt import Node, Place, Prompt
 from .sources import Sources, only_way_back
 
-__all__ = ["SizeInput", "find_seeds", "find_sizes", "has_seeds", "parse_seed"]
+__all__ = [
+    "MAX_RANDOM",
+    "MAX_SEED",
+    "SizeInput",
+    "find_seeds",
+    "find_sizes",
+    "has_seeds",
+    "parse_seed",
+]
 
-_MAX_SEED = 2**64 - 1
-# Many nodes that call a service take no more than 31 bits.
-_MAX_RANDOM = 2**31 - 1
+MAX_SEED = 2**64 - 1
+"""The largest that ComfyUI's samplers take."""
+MAX_RANDOM = 2**31 - 1
+"""The largest that is drawn: many nodes that call a service take no more than 31 bits."""
 
 
 SizeInput = Literal["width", "height", "batch_size"]
@@ -38,13 +47,13 @@ _PRIMITIVE = frozenset({"value", "int", "number"})
 def parse_seed(text: str) -> int:
     """A seed as a person types it; raises `WorkflowInvalid` for anything else."""
     if text.strip().lower() == "random":
-        return random.randint(0, _MAX_RANDOM)
+        return random.randint(0, MAX_RANDOM)
     if text.strip().isascii() and text.strip().isdigit() and len(text) <= 20:
         seed = int(text)
-        if seed <= _MAX_SEED:
+        if seed <= MAX_SEED:
             return seed
     raise WorkflowInvalid(
-        f"{text!r} is not a seed.", advice=f"Give a whole number from 0 to {_MAX_SEED}, or random."
+        f"{text!r} is not a seed.", advice=f"Give a whole number from 0 to {MAX_SEED}, or random."
     )
 
 

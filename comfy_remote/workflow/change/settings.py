@@ -11,7 +11,7 @@ from ..prompt import Node, Place, Prompt, with_inputs
 from ..schema import Schemas
 from .values import check_value, did_you_mean, input_schema_of, value_from_text
 
-__all__ = ["apply_overrides", "apply_settings", "find_node", "put"]
+__all__ = ["apply_overrides", "apply_settings", "find_input", "find_node", "put"]
 
 
 def apply_settings(
@@ -30,7 +30,7 @@ def apply_settings(
     """
     if isinstance(settings, Mapping):
         for path, value in settings.items():
-            place = _existing_input(prompt, path, path, schemas)
+            place = find_input(prompt, path, schemas)
             check_value(prompt, *place, value, schemas)
             prompt = with_inputs(prompt, {place: value})
         return prompt
@@ -38,15 +38,24 @@ def apply_settings(
         path, equals, text = setting.partition("=")
         if not equals:
             raise _malformed(setting)
-        place = _existing_input(prompt, path, setting, schemas)
+        place = find_input(prompt, path, schemas, setting)
         value = value_from_text(prompt, *place, text, schemas)
         prompt = with_inputs(prompt, {place: value})
     return prompt
 
 
-def _existing_input(prompt: Prompt, path: str, setting: str, schemas: Schemas | None) -> Place:
-    """Node and input of ``NODE.input``, which the node has, or may have."""
-    node_id, key = _find_input(prompt, path, setting, schemas)
+def find_input(
+    prompt: Prompt, path: str, schemas: Schemas | None = None, setting: str | None = None
+) -> Place:
+    """Node and input of ``NODE.input``, which the node has, or may have.
+
+    Args:
+        setting: What was typed, for messages.
+
+    Raises:
+        WorkflowInvalid: There is none.
+    """
+    node_id, key = _find_input(prompt, path, path if setting is None else setting, schemas)
     if input_schema_of(prompt[node_id], key, schemas) is None:
         _check_input(node_id, prompt[node_id], key)
     return node_id, key

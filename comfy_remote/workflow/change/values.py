@@ -28,7 +28,13 @@ _NUMBERS = frozenset({"INT", "FLOAT"})
 
 
 def value_from_text(
-    prompt: Prompt, node_id: str, key: str, text: str, schemas: Schemas | None
+    prompt: Prompt,
+    node_id: str,
+    key: str,
+    text: str,
+    schemas: Schemas | None,
+    *,
+    checked: bool = True,
 ) -> JsonValue:
     """The value of an input for a text that a person typed.
 
@@ -60,7 +66,8 @@ def value_from_text(
         value = several if isinstance(several, list) else next(same, text)
     elif types not in ({"STRING"}, {"COMBO"}):
         return _like(node_id, key, old, text)
-    check_value(prompt, node_id, key, value, schemas)
+    if checked:
+        check_value(prompt, node_id, key, value, schemas)
     return value
 
 
