@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["completion", "know_powershell"]
+__all__ = ["completion", "know_shells"]
 
 _NAMES = ("comfy-remote", "comfy-run-remote")
 _SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -59,7 +59,7 @@ def completion(shell: str | None, installs: bool) -> None:
 def _script(shell: str) -> str:
     from click.shell_completion import get_completion_class
 
-    know_powershell()
+    know_shells()
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"{shell} is not known here.")
@@ -178,6 +178,28 @@ def _loading(shell: str, script: Path) -> str:
     return f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}\n{load}"
 
 
+# Click's own asks for the words that readline made, which end at a colon: "example:co" is three.
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' response completion type value before=
+    local line="${COMP_LINE:0:COMP_POINT}"
+    local word="${line##*[[:space:]]}"
+    # readline replaces what follows the last colon alone.
+    [[ $COMP_WORDBREAKS == *:* && $word == *:* ]] && before="${word%%"${word##*:}"}"
+    response=$(env COMP_WORDS="$line" COMP_CWORD="$word" %(complete_var)s=bash_complete $1)
+    for completion in $response; do
+        IFS=',' read type value <<< "$completion"
+        case $type in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("${value#"$before"}"); [[ $value == *: ]] && compopt -o nospace ;;
+        esac
+    done
+    return 0
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
 _POWERSHELL = """\
 Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
     param($word, $line, $cursor)
@@ -199,9 +221,10 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
 """
 
 
-def know_powershell() -> None:
-    """Have click know PowerShell, as it knows the others."""
+def know_shells() -> None:
+    """Have click know PowerShell, as it knows the others, and words with colons in bash."""
     from click.shell_completion import (
+        BashComplete,
         CompletionItem,
         ShellComplete,
         add_completion_class,
@@ -228,4 +251,16 @@ def know_powershell() -> None:
             help_text = " ".join((item.help or "").split())
             return f"{item.value}\t{help_text}" if help_text else str(item.value)
 
+    class OurBashComplete(BashComplete):
+        """The line up to the cursor, and its last word."""
+
+        source_template = _BASH
+
+        def get_completion_args(self) -> tuple[list[str], str]:
+            """The words before the one that is being typed, and that one."""
+            words = split_arg_string(os.environ["COMP_WORDS"])
+            incomplete = words.pop() if os.environ["COMP_CWORD"] and words else ""
+            return words[1:], incomplete
+
     add_completion_class(PowerShellComplete)
+    add_completion_class(OurBashComplete)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, cast
@@ -31,11 +32,15 @@ __all__ = [
     "say",
     "say_lines",
     "table",
+    "wrapped",
 ]
 
 # No line of a table is folded in a pipe, however long an address or a path in it.
 _PIPED_WIDTH = 10_000
+_GAP = "  "
 _LEAST_OF_A_SENTENCE = 16
+# What is copied stays in one piece: what is in backticks, and a command at the end of a line.
+_PIECES = re.compile(r"\S*`[^`]*`\S*|(?<=: )comfy-(?:run-)?remote .*|\S+")
 
 
 def is_interactive(stream: TextIO) -> bool:
@@ -90,8 +95,8 @@ def print_table(
 ) -> None:
     """Print a table; in a pipe, one row a line, for grep.
 
-    Where it is wider than the terminal, each row is a few lines, a cell a line: nothing that a
-    person may want to copy is cut or split.
+    Where it is wider than the terminal, sentences go below their rows, and if that is not enough,
+    each row is a few lines, a cell a line: nothing that a person may want to copy is cut or split.
 
     Args:
         may_be_cut: The headings of columns with sentences, which may lose their ends first.
@@ -104,9 +109,11 @@ def print_table(
     if fits(made, console, may_be_cut):
         console.print(made)
         return
+    if _print_with_sentences_below(made, console, may_be_cut):
+        return
     for cells in zip(*(column.cells for column in made.columns), strict=True):
         headings = [str(column.header) for column in made.columns]
-        _print_record(console, headings, cast("Sequence[Text]", cells))
+        _print_record(console, headings, cast("Sequence[Text]", cells), may_be_cut)
 
 
 def fits(made: Table, console: Console, may_be_cut: Collection[str] = ()) -> bool:
@@ -127,16 +134,80 @@ def fits(made: Table, console: Console, may_be_cut: Collection[str] = ()) -> boo
     return excess <= 0
 
 
-def _print_record(console: Console, headings: Sequence[str], cells: Sequence[Text]) -> None:
+def _print_with_sentences_below(made: Table, console: Console, sentences: Collection[str]) -> bool:
+    """Print each row in a line, and below it what has no room: the last cell, or the last two.
+
+    Returns:
+        ``False`` if that needs a wider terminal, too, or the last column is none of sentences.
+    """
+    from rich.text import Text
+
+    if made.columns[-1].header not in sentences:
+        return False
+    cells = [
+        [Text(str(column.header)), *cast("list[Text]", [*column.cells])] for column in made.columns
+    ]
+    widths = [max(cell.cell_len for cell in column) for column in cells]
+    last = next((n for n in (-1, -2) if _width(widths[:n]) <= console.width), None)
+    if last is None:
+        return False
+    for number, row in enumerate(zip(*cells, strict=True)):
+        line = Text(style="bold" if number == 0 else "")
+        for cell, width in zip(row[:last], widths, strict=False):
+            line.append_text(cell).append(" " * (width - cell.cell_len) + _GAP)
+        rest = " · ".join(cell.plain for cell in row[last:] if cell.plain)
+        beside = number == 0 or line.cell_len + len(rest) <= console.width
+        if beside:
+            line.append(rest)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+        if not beside:
+            below = wrapped(rest, widths[0] + len(_GAP), console.width)
+            console.print(Text(below, "dim"), soft_wrap=True)
+    return True
+
+
+def _width(columns: Sequence[int]) -> int:
+    return sum(columns) + len(_GAP) * (len(columns) - 1)
+
+
+def wrapped(text: str, indent: int = 0, columns: int | None = None) -> str:
+    """Text with its lines broken between words, all of them after ``indent`` blanks.
+
+    Addresses, paths and commands stay whole: the terminal wraps what is longer than a line.
+
+    Args:
+        columns: The terminal's, by default as it says.
+    """
+    import shutil
+
+    width = (columns or shutil.get_terminal_size().columns) - indent
+    if len(text) <= width:
+        return " " * indent + text
+    lines: list[str] = []
+    for piece in _PIECES.findall(text):
+        if lines and len(lines[-1]) + 1 + len(piece) <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(piece)
+    return "\n".join(" " * indent + line for line in lines)
+
+
+def _print_record(
+    console: Console, headings: Sequence[str], cells: Sequence[Text], sentences: Collection[str]
+) -> None:
     """One row of a table: its first cell, and the others below it.
 
-    No line is broken here: what the terminal itself wraps is one line for whoever copies it.
+    Sentences are broken between words, and nothing else: what the terminal itself wraps is one line
+    for whoever copies it.
     """
     from rich.text import Text
 
     indent = max(map(len, headings)) + 4
     for number, (heading, cell) in enumerate(zip(headings, cells, strict=True)):
         label = heading if number == 0 else f"  {heading}"
+        if heading in sentences:
+            cell = Text(wrapped(cell.plain, columns=console.width - indent))
         for line in cell.split("\n"):
             if line.plain:
                 text = Text.assemble((label.ljust(indent), "dim"), line)
@@ -162,8 +233,11 @@ def table(columns: Sequence[Column | str], rows: Iterable[Sequence[str | Text]])
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
-    print(printable_line(text), file=sys.stderr, flush=True)
+    """A line on standard error; in a terminal, broken between words, unless it is indented."""
+    line = printable_line(text)
+    if is_interactive(sys.stderr) and not line.startswith(" "):
+        line = wrapped(line)
+    print(line, file=sys.stderr, flush=True)
 
 
 def say_lines(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import print_json, say, say_lines
-from .options import target_option
+from .options import is_example, target_option, workflow_argument
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def deploy() -> None:
 
 
 @deploy.command(short_help="Deploy a workflow on Modal.")
-@click.argument("workflow", metavar="WORKFLOW", type=click.Path(path_type=Path))
+@workflow_argument
 @click.option(
     "--app", metavar="NAME", help="What it is called: modal:NAME. [default: the file's name]"
 )
@@ -31,7 +31,8 @@ def deploy() -> None:
     "--folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow.",
+    help="Where the project is made, as DIR/NAME. Default: modal_NAME beside the workflow (for an "
+    "example, NAME in the current folder).",
 )
 @click.option(
     "--gpu",
@@ -121,6 +122,8 @@ def modal(
 
     if schemas_source is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
+    if is_example(workflow) and folder is None:
+        folder = Path()
     name = app or app_named_after(workflow)
     there = project_folder(workflow, name, folder)
     if app is None and deploys and not (there / CONFIG_FILE).is_file():

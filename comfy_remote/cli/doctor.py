@@ -64,19 +64,20 @@ def show_finding(finding: Finding, *, stderr: bool = False) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from .console import printable_line
+    from .console import printable_line, wrapped
 
     console = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    columns = console.width if console.is_terminal else 10_000
     known = console.is_terminal and console.encoding.lower().startswith("utf")
     mark = _MARKS[finding.status] if known else f"{_PLAIN_MARKS[finding.status]:<8}"
+    indent = len(mark) + 15
     console.print(
         Text.assemble(
             (f"{mark} ", _STYLES[finding.status]),
             (f"{finding.check:<13} ", "dim"),
-            printable_line(finding.message),
+            wrapped(printable_line(finding.message), indent, columns).lstrip(),
         )
     )
     if finding.advice and finding.status != "ok":
-        indent = " " * (len(mark) + 15)
-        console.print(Text(f"{indent}{printable_line(finding.advice)}", "dim"))
+        console.print(Text(wrapped(printable_line(finding.advice), indent, columns), "dim"))
     sys.stdout.flush()

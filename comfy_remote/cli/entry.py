@@ -59,10 +59,10 @@ def enter(command: click.Command, name: str) -> None:
     gc.set_threshold(50_000)
     prepare_streams()
     treat_like_ctrl_c()
-    if os.environ.get(f"_{name.replace('-', '_').upper()}_COMPLETE") == "powershell_complete":
-        from .completion import know_powershell
+    if f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ:
+        from .completion import know_shells
 
-        know_powershell()
+        know_shells()
     try:
         # Not click's own `standalone_mode`, which ends Ctrl-C with status 1. On Windows, it would
         # expand $NAME, %NAME%, ~ and * in every argument, texts for pictures among them.

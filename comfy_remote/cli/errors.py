@@ -11,7 +11,7 @@ from pathlib import Path
 from ..clean import one_line
 from ..errors import ComfyRemoteError, ConfigurationError, node_problems
 from .advice import for_terminal
-from .console import is_interactive, printable, resume_command, say_lines
+from .console import is_interactive, printable, resume_command, say_lines, wrapped
 
 __all__ = [
     "check_named_files",
@@ -35,10 +35,12 @@ def show_error(error: ComfyRemoteError, *, resumable: str | None = None) -> None
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True)
-    console.print(Text.assemble(("Error: ", "bold red"), headline))
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    broken = wrapped(f"Error: {headline}", columns=console.width)
+    console.print(Text.assemble(("Error: ", "bold red"), broken.removeprefix("Error: ")))
     for line in rest:
-        console.print(Text(line))
+        # What is indented is a log, or a list.
+        console.print(Text(line if line[:1] == " " else wrapped(line, columns=console.width)))
 
 
 def traceback_of(error: ComfyRemoteError) -> list[str]:

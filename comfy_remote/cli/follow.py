@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
@@ -35,6 +36,7 @@ INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
 
 _TICK = 1.0  # seconds
+_SAME_FAILURE = 3.0  # seconds: requests that are sent side by side fail alike
 _ENDED_BADLY = (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
 
 
@@ -89,9 +91,19 @@ async def _reported(work: Coroutine[object, object, None], reporter: Reporter) -
             await asyncio.sleep(_TICK)
             reporter.waiting()
 
+    last, at = "", 0.0
+
+    def say(said: str) -> None:
+        """Report a try, unless another request has just failed in the same way."""
+        nonlocal last, at
+        failure, now = said.rpartition(" in ")[0], time.monotonic()
+        if failure != last or now - at > _SAME_FAILURE:
+            reporter.event(Log(said, "warning"))
+        last, at = failure, now
+
     ticking = asyncio.ensure_future(tick())
     try:
-        with retries_said(lambda said: reporter.event(Log(said, "warning"))):
+        with retries_said(say):
             await work
     finally:
         ticking.cancel()

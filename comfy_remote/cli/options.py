@@ -14,6 +14,8 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..workflow.load import LoadedWorkflow
     from .reporter import Reporter
 
@@ -33,6 +35,7 @@ __all__ = [
     "endpoint_option",
     "engine_options",
     "inputs_option",
+    "is_example",
     "json_option",
     "json_schema_option",
     "load_typed",
@@ -224,13 +227,31 @@ class _Workflow(click.Path):
             self.fail(f"there is no example {value!r}. There are: {known}.", param, ctx)
         return path
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Files, and the examples once ``e`` is typed."""
+        from click.shell_completion import CompletionItem
+
+        found = super().shell_complete(ctx, param, incomplete)
+        if not incomplete or not (EXAMPLE.startswith(incomplete) or incomplete.startswith(EXAMPLE)):
+            return found
+        names = sorted(f"{EXAMPLE}{path.stem}" for path in _EXAMPLES.glob("*.json"))
+        found += [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return found
+
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def is_example(workflow: Path) -> bool:
+    """Whether a workflow came with this package: ``example:NAME`` was typed."""
+    return workflow.parent == _EXAMPLES
+
+
 def typed_name(workflow: Path) -> str:
     """What was typed for a workflow: a path, or ``example:NAME``."""
-    return f"{EXAMPLE}{workflow.stem}" if workflow.parent == _EXAMPLES else str(workflow)
+    return f"{EXAMPLE}{workflow.stem}" if is_example(workflow) else str(workflow)
 
 
 def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> LoadedWorkflow:
@@ -240,7 +261,7 @@ def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> Lo
     from ..workflow.load import load_workflow
 
     loaded = load_workflow(workflow, variables=variables)
-    return replace(loaded, source=typed_name(workflow)) if workflow.parent == _EXAMPLES else loaded
+    return replace(loaded, source=typed_name(workflow)) if is_example(workflow) else loaded
 
 
 WORKFLOW = _Workflow()

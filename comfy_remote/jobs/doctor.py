@@ -158,8 +158,12 @@ async def examine(
         return
     settings = configuration.targets.get(name) or TargetSettings(name)
     kind = kind_of(settings.target)
-    for finding in _keys(settings, environment):
+    keys = [*_keys(settings, environment)]
+    for finding in keys:
         yield finding
+    if any(finding.status == "problem" for finding in keys):
+        yield Finding("target", "skipped", f"{shown(name)} is not asked without its key.")
+        return
     try:
         target = open_target(name, configuration, environment, choose=choose)
     except ComfyRemoteError as error:

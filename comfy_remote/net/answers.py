@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ __all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _NO_ISSUER, _OTHER_NAME = 10, 9, 20, (62, 64)
+_NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 BY_PROXY = "by_proxy"
 """In the details of a refusal that came from something in front of the target."""
 
@@ -91,6 +93,7 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     """The error of a request that was not answered."""
     never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     advice = "Check that it runs and that the address is right."
+    network = "Check this machine's network connection. If that works, check the address."
     if isinstance(error, asyncio.TimeoutError):
         why = "it did not answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -98,8 +101,13 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     elif isinstance(error, aiohttp.ClientConnectorSSLError) and _spoke_no_tls(error):
         why = "it does not speak https there"
         advice = "Write http:// instead of https://, or give the port that speaks https."
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        why = f"its name cannot be looked up ({error.strerror or error.os_error})"
+        advice = network
     elif isinstance(error, aiohttp.ClientConnectorError):
         why = error.strerror or str(error.os_error)
+        if error.errno in _NO_NETWORK:
+            advice = network
         if is_kept_from_local_network(error.os_error):
             advice = LOCAL_NETWORK
     elif isinstance(error, aiohttp.ClientResponseError):

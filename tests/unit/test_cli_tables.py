@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.table import Column
 
-from comfy_remote.cli.console import print_table
+from comfy_remote.cli.console import print_table, wrapped
 from comfy_remote.cli.live import LiveReporter
 from comfy_remote.jobs.record import SavedOutput
 
@@ -50,16 +50,37 @@ def test_a_cell_is_whole_at_any_width(
     if width == 200:
         assert next(line for line in lines if line.strip()).split()[0] == "Job"
         assert len([line for line in lines if line.strip()]) == 4  # heading, rule, two rows
+    elif width == 80:
+        blank = " " * 10
+        assert lines == [
+            f"Job       {'Target':<{len(ADDRESS)}}  Workflow · Result",
+            f"ea9c6876  {ADDRESS}",
+            f"{blank}a rather long name (1).json · The target has been out of reach for 60",
+            f"{blank}s, and nobody knows why that is so.",
+            f"b1        {'sandbox':<{len(ADDRESS)}}  x",
+        ]
     else:
         assert lines == [
             "Job         ea9c6876",
             f"  Target    {ADDRESS}",
             "  Workflow  a rather long name (1).json",
-            f"  Result    {ERROR}",
+            "  Result    The target has been out of",
+            "            reach for 60 s, and nobody",
+            "            knows why that is so.",
             "Job         b1",
             "  Target    sandbox",
             "  Workflow  x",
         ]
+
+
+def test_prose_is_broken_between_words_and_what_is_copied_never() -> None:
+    text = "Run `comfy-remote jobs resume ea9c6876`, or look: comfy-remote jobs show ea9c --json"
+    assert wrapped(text, 2, 30).splitlines() == [
+        "  Run",
+        "  `comfy-remote jobs resume ea9c6876`,",
+        "  or look:",
+        "  comfy-remote jobs show ea9c --json",
+    ]
 
 
 def test_only_a_sentence_loses_its_end(

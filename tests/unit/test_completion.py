@@ -140,18 +140,24 @@ def test_bash_completes_in_a_new_terminal(person: Path) -> None:
     code = "from comfy_remote.cli.main import main; main()"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
     command.chmod(0o755)
+    lines = {
+        "comfy-remote jobs re": {"resume", "retry"},
+        "comfy-remote run example:col": {"collage"},  # what readline puts behind the colon
+        "comfy-remote run exa": {"example:collage", "example:portrait", "example:slow"},
+    }
+    asking = "".join(
+        f"COMPREPLY=(); COMP_LINE='{line}'; COMP_POINT={len(line)}; "
+        '_comfy_remote_completion comfy-remote 2>/dev/null; echo "${COMPREPLY[@]}"; '
+        for line in lines
+    )
     asked = subprocess.run(
-        [
-            *("bash", "--noprofile", "--rcfile", str(person / ".bashrc"), "-ic"),
-            "COMP_WORDS=(comfy-remote jobs re); COMP_CWORD=2; "
-            '_comfy_remote_completion comfy-remote; echo "${COMPREPLY[@]}"',
-        ],
+        ["bash", "--noprofile", "--rcfile", str(person / ".bashrc"), "-ic", asking],
         capture_output=True,
         text=True,
         env={**os.environ, "PATH": f"{person / 'bin'}{os.pathsep}{os.environ['PATH']}"},
         timeout=60,
     )
-    assert set(asked.stdout.split()) == {"resume", "retry"}, asked.stderr
+    assert [set(line.split()) for line in asked.stdout.splitlines()] == [*lines.values()]
 
 
 # ---- PowerShell, by what it would be told ------------------------------------------------------

@@ -162,6 +162,7 @@ async def test_an_endpoint_without_a_key() -> None:
     assert found["key"].status == "problem"
     assert "API Keys" in found["key"].advice
     assert found["key"].exit_status == 2
+    assert [one.check for one in found.values() if one.status == "problem"] == ["key"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,11 @@ def jobs_named(record: Record, job_ids: Iterable[str]) -> list[JobEntry]:
 def job_arguments(*, required: bool) -> Callable[[_Command], _Command]:
     """One job or several."""
     return click.argument(
-        "job_ids", metavar="ID...", nargs=-1, required=required, shell_complete=complete_job
+        "job_ids",
+        metavar="ID..." if required else "[ID]...",
+        nargs=-1,
+        required=required,
+        shell_complete=complete_job,
     )
 
 
