@@ -283,6 +283,7 @@ class Client:
         job_id: str | None = None,
         retry_lost: bool = True,
         followed: bool = True,
+        of_batch: str | None = None,
         on_sent: Callable[[int, int], None] | None = None,
         inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
@@ -306,6 +307,7 @@ class Client:
                 proven dead. It never does if nodes cost money elsewhere (API nodes).
             followed: Whether somebody is there to send a file that the target is thought to have,
                 and no longer has. Else all files are sent.
+            of_batch: The id of the batch that it belongs to.
             on_sent: Called while files are being sent by themselves, with the number of bytes that
                 are there, and of all.
             inputs: As for `prepare`, like the rest.
@@ -341,6 +343,7 @@ class Client:
             embed or ready.workflow,
             repo_list=repo_list,
             retry_lost=retry_lost and not ready.paid,
+            batch=of_batch,
             on_sent=on_sent,
         )
         return await self.send(
@@ -393,6 +396,7 @@ class Client:
                 page=page,
                 request=request_to_json(request, whole=True) if request.known_inputs else None,
                 sent=request_to_json(request, whole=False),
+                batch=request.batch,
                 again=again,
             )
         except asyncio.CancelledError:

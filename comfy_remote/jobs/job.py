@@ -102,6 +102,7 @@ class Job:
 
     Attributes:
         id: A lower-case UUID.
+        run_seconds: How long it ran, once it has ended, if that is known.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Job:
         self._record = record
         self._prompt = prompt
         self._deadline = deadline or Deadline(None)
+        self.run_seconds: float | None = None
         self._finished: Finished | None = None
         self._state = JobState.QUEUED
         self._recorded_progress = 0.0
@@ -491,11 +493,11 @@ class Job:
                     event.did_it_run.noted_in(event.error)
                 if event.error is not None and event.outputs:
                     event.error.details.setdefault(SAVED_BEFORE, len(event.outputs))
-                seconds = self._run_seconds(event)
+                self.run_seconds = self._run_seconds(event)
                 self._write(
                     self._record.state,
                     *(self.id, event.state, event.error),
-                    run_seconds=seconds,
+                    run_seconds=self.run_seconds,
                     at=time.time(),
                 )
                 self._write(self._sent.ended, self.id, self._prompt, event)

@@ -34,7 +34,7 @@ from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
 from ..workflow.paid_nodes import any_paid
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-from .inputs import SearchedFolders, collect_inputs
+from .inputs import InputSource, SearchedFolders, collect_inputs
 from .record import Record
 from .refusals import explained
 
@@ -110,11 +110,13 @@ async def prepared(
     schemas_for: Callable[[LoadedWorkflow], Awaitable[Found]],
     schemas_of: Callable[[Prompt], Awaitable[Schemas]],
     value_files: Sequence[InputFile] = (),
+    source: InputSource | None = None,
 ) -> Submission:
     """The workflow converted and changed, and its files. Raises what `Client.prepare` raises.
 
     Args:
         search: Where its files may be taken from.
+        source: Finds and describes them; by `search` if it is not given.
         schemas_for: Gives the schemas to convert a workflow by; asked only if they are needed.
         schemas_of: Gives the schemas of some nodes.
         value_files: Files that the prompt names already.
@@ -123,7 +125,7 @@ async def prepared(
     ready = prepare(loaded, changes, None if found is None else found.schemas)
     uses = await _file_uses(ready.prompt, search, schemas_of)
     prompt, files = await collect_inputs(
-        ready.prompt, uses, target, SearchedFolders(search), value_files
+        ready.prompt, uses, target, source or SearchedFolders(search), value_files
     )
     sent = {file.path for file in files}
     return Submission(

@@ -146,6 +146,7 @@ class RunRequest:
             sent again; see `KeepsInputs`.
         retry_lost: Whether a gateway of ours may start the job once more if its worker is proven
             dead. Never if the prompt has nodes that cost money elsewhere.
+        batch: The id of the batch that it belongs to, for targets that share workers fairly.
         on_sent: Called while files are being sent, with the number of bytes that are there, and
             of all that are sent.
     """
@@ -159,6 +160,7 @@ class RunRequest:
     models: Sequence[ModelSource] = ()
     known_inputs: frozenset[str] = frozenset()
     retry_lost: bool = True
+    batch: str | None = None
     on_sent: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
     extra_data: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
 

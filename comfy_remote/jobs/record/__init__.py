@@ -2,24 +2,31 @@
 
 ```
 entries   what is read: one job, its outputs, how long past runs took
+batches   many runs of one workflow: what is known of each batch, and which of its runs have begun
 choosing  which jobs are listed, and which are forgotten
 schema    the tables, how each version of the file becomes the next, and prompts stored once
 record    reading and writing, from this thread or from an event loop
 ```
 """
 
+from .batches import BatchEntry, Batches, BatchState, RunState, Wanted
 from .choosing import JobFilter, Retention
 from .entries import SAVED_BEFORE, JobEntry, JobLine, PastRun, Said, SavedOutput
 from .record import Record
 
 __all__ = [
     "SAVED_BEFORE",
+    "BatchEntry",
+    "BatchState",
+    "Batches",
     "JobEntry",
     "JobFilter",
     "JobLine",
     "PastRun",
     "Record",
     "Retention",
+    "RunState",
     "Said",
     "SavedOutput",
+    "Wanted",
 ]

@@ -87,7 +87,7 @@ class JobEntry:
         started: Seconds since the epoch when it was first seen to run; ``None`` before.
         run_seconds: How long it ran; ``None`` when that was not seen.
         charge: What it may cost, or did; nothing writes this yet.
-        batch: The batch that it belongs to; nothing writes this yet.
+        batch: The id of the batch that it belongs to.
         attempt: Which run of the same prompt it is, from 1: a job that is run again is a job of
             its own.
         first: The id of the first of them; its own id if it is that.

@@ -29,6 +29,7 @@ from ...targets.base import RemoteRef
 from ...types import JsonValue
 from ...workflow.prompt import Prompt
 from ...workflow.workload import workload_of
+from .batches import Batches
 from .choosing import JobFilter, Retention
 from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
 from .schema import MIGRATIONS, store_prompt, whole_prompt
@@ -76,6 +77,9 @@ class Record:
         lock_patience: Seconds to wait for another process that is writing.
         retention: Which jobs are forgotten, now and then, when others are added.
 
+    Attributes:
+        batches: The batches that are known, and how far each is.
+
     Raises:
         LocalStorageError: The folder or the file cannot be used.
     """
@@ -94,6 +98,7 @@ class Record:
         self._writer = _Thread("comfy-remote-record-writer")
         self._reader = _Thread("comfy-remote-record-reader")
         self._reading = threading.Lock()
+        self.batches = Batches(self._write, self._read)
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
@@ -251,7 +256,7 @@ class Record:
             page: For a job of a page: what its server needs to show it again after a restart.
             request: What `claim_request` is to give.
             charge: For the ledger of a later version.
-            batch: The id of its batch, for a later version.
+            batch: The id of its batch.
             sent: What `sent` is to give.
             again: The id of a job of which this is a further attempt.
         """

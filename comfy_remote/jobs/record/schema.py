@@ -217,5 +217,32 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         "CREATE INDEX jobs_by_first ON jobs (first) WHERE first IS NOT NULL",
     ),
     ("CREATE INDEX jobs_in_progress ON jobs (created) WHERE state IN ('queued', 'running')",),
+    (
+        """
+        CREATE TABLE batches (
+            id         TEXT PRIMARY KEY,
+            name       TEXT NOT NULL,
+            created    REAL NOT NULL,
+            updated    REAL NOT NULL,
+            target     TEXT NOT NULL,
+            source     TEXT NOT NULL,
+            folder     TEXT NOT NULL,
+            count      INTEGER NOT NULL,
+            state      TEXT NOT NULL,
+            why        TEXT,
+            wanted     TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX batches_by_time ON batches (created)",
+        """
+        CREATE TABLE batch_runs (
+            batch      TEXT NOT NULL REFERENCES batches (id),
+            row        INTEGER NOT NULL,
+            attempt    INTEGER NOT NULL,
+            state      TEXT NOT NULL,
+            PRIMARY KEY (batch, row)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

@@ -234,6 +234,8 @@ def policy_of(
         policy["retryLost"] = False
     if client is not None:
         policy.setdefault("client", client)
+    if request.batch is not None:
+        policy.setdefault("batch", request.batch)
     return policy
 
 

@@ -1,0 +1,380 @@
+"""Runs what is left of a batch, as many at a time as fit, until all have ended or it is paused.
+
+One driver at a time has a batch (`store.lease`). It may be killed at any moment: the next one finds
+in the record which runs have begun, and follows those again instead of sending them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..aio import in_thread, within
+from ..errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    LocalStorageError,
+    NotTrusted,
+    RateLimited,
+    TargetError,
+    TargetNotFound,
+    TargetStalled,
+    TargetUnreachable,
+)
+from ..jobs.estimate import estimate_run
+from ..jobs.record import BatchEntry, BatchState, RunState, Wanted
+from ..targets.base import server_of
+from .capacity import Capacity
+from .events import BatchEvent, GoesOn, Noted, RunBegan, RunEnded, RunProgress, Stopped, Waits
+from .frozen import Frozen
+from .hours import Hours
+from .manifest import MANIFEST, ManifestWriter, RunLine, read_manifest
+from .one_run import OneRun, RunKind
+from .rows import Rows
+
+if TYPE_CHECKING:
+    from ..events import Progress
+    from ..jobs.client import Client
+    from .plan import Plan
+
+__all__ = ["Driver", "DriverTimes"]
+
+_log = logging.getLogger(__name__)
+
+_STOPS_ALL = (
+    AuthenticationError,
+    ConfigurationError,
+    NotTrusted,
+    TargetNotFound,
+    LocalStorageError,
+)
+"""Errors that the next run would have as well: somebody has to see to them."""
+_PASSES = (TargetUnreachable, TargetStalled)
+"""Errors of a target that may come back."""
+_MOST_TIMES = 20
+_PROGRESS_EVERY = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DriverTimes:
+    """How often a driver looks at things, and how long it waits, in seconds.
+
+    Attributes:
+        wanted: Between two looks at what the user wants.
+        health: Between two questions of how many workers there are.
+        full: After a target has refused more runs for now.
+        gone: Between two tries to reach a target that is gone; doubled each time up to
+            ``longest``.
+        patience: How long to wait for it in all, before the batch is paused.
+    """
+
+    wanted: float = 1.0
+    health: float = 5.0
+    full: float = 5.0
+    gone: float = 2.0
+    longest: float = 60.0
+    patience: float = 24 * 3600.0
+
+
+class Driver:
+    """Drives one batch, whose lease the caller has.
+
+    Args:
+        client: Open; it must leave jobs alone when it is left (``on_interrupt=None``).
+        price_per_hour: US dollars, as configured.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        entry: BatchEntry,
+        frozen: Frozen,
+        plan: Plan,
+        *,
+        price_per_hour: float | None = None,
+        hours: Hours | None = None,
+        times: DriverTimes = DriverTimes(),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._record = client.record
+        self._entry = entry
+        self._plan = plan
+        self._times = times
+        self._now = now
+        self._hours = hours or Hours(frozen.start, frozen.until)
+        self._stop_after = frozen.stop_after
+        rows = Rows(frozen, plan, client.target)
+        named = frozen.target is not None
+        self._kind = RunKind(client, entry.id, frozen, rows, entry.folder, price_per_hour, named)
+        self._capacity = Capacity(frozen.at_most)
+        self._running: dict[asyncio.Task[None], OneRun] = {}
+        self._events: deque[BatchEvent] = deque()
+        self._woken = asyncio.Event()
+        self._took: deque[float] = deque(maxlen=_MOST_TIMES)
+        self._failures = 0
+        self._stopping: tuple[BatchState, str | None] | None = None
+        self._blocked: str | None = None
+        self._gone: asyncio.Task[None] | None = None
+
+    async def __aiter__(self) -> AsyncGenerator[BatchEvent, None]:
+        """Drive it; the last event is `Stopped`. Left early, its jobs go on at the target.
+
+        Raises:
+            LocalStorageError: Its folder or the record cannot be used.
+        """
+        driving = asyncio.create_task(self._drive())
+        driving.add_done_callback(lambda _: self._woken.set())
+        try:
+            while True:
+                self._woken.clear()
+                while self._events:
+                    yield self._events.popleft()
+                if driving.done() and not self._events:
+                    await driving
+                    return
+                await self._woken.wait()
+        finally:
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+
+    def _say(self, event: BatchEvent) -> None:
+        self._events.append(event)
+        self._woken.set()
+
+    async def _drive(self) -> None:
+        batches, batch_id = self._record.batches, self._entry.id
+        path = self._entry.folder / MANIFEST
+        manifest = await in_thread(ManifestWriter, path)
+        begun = await self._begun(await in_thread(read_manifest, path))
+        await self._learn()
+        await self._record.write(batches.state, batch_id, BatchState.RUNNING)
+        with suppress(ComfyRemoteError, asyncio.TimeoutError):
+            await within(self._look(), self._times.health)
+        looking = asyncio.create_task(self._look_at_health())
+        try:
+            await self._run_all(self._left(begun), manifest)
+        finally:
+            looking.cancel()
+            others = [looking, *self._running, *([self._gone] if self._gone else [])]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await in_thread(manifest.tidy)
+        state, why = self._stopping or (BatchState.ENDED, None)
+        await self._record.write(batches.state, batch_id, state, why)
+        self._say(Stopped(await self._record.read(batches.get, batch_id)))
+
+    async def _begun(self, lines: dict[int, RunLine]) -> dict[int, tuple[int, RunState]]:
+        """The runs that have begun before; what the manifest alone knows is recorded."""
+        batches, batch_id = self._record.batches, self._entry.id
+        begun = await self._record.read(batches.runs, batch_id)
+        for row, (attempt, state) in begun.items():
+            line = lines.get(row)
+            if state is RunState.BEGUN and line is not None and line.attempt == attempt:
+                begun[row] = attempt, RunState(line.state)  # killed between the two
+                await self._record.write(batches.run, batch_id, row, *begun[row])
+        return begun
+
+    def _left(self, begun: dict[int, tuple[int, RunState]]) -> Iterator[tuple[int, int, bool]]:
+        """Row, attempt, and whether it has begun: of the runs that have not ended, in order."""
+        for row, (attempt, state) in sorted(begun.items()):
+            if state is RunState.BEGUN:
+                yield row, attempt, True
+        for row in range(self._plan.count):
+            attempt, state = begun.get(row, (1, RunState.AGAIN))
+            if state is RunState.AGAIN:
+                yield row, attempt, False
+
+    async def _run_all(
+        self, left: Iterator[tuple[int, int, bool]], manifest: ManifestWriter
+    ) -> None:
+        following = next(left, None)
+        looked = -math.inf
+        while following is not None or self._running:
+            if time.monotonic() - looked >= self._times.wanted:
+                looked = time.monotonic()
+                await self._do_as_wanted()
+            pause = self._times.wanted
+            if self._stopping is not None and not self._running:
+                return
+            if following is not None and self._stopping is None:
+                row, attempt, begun = following
+                pause = min(pause, self._wait_before(begun))
+                if pause <= 0:
+                    await self._begin(row, attempt, begun, manifest)
+                    following = next(left, None)
+                    continue
+            await self._next_end(max(0.01, min(pause, self._times.wanted)))
+
+    def _wait_before(self, begun: bool) -> float:
+        """Seconds before the next run may begin, as far as is known; 0 if it may now."""
+        now = self._now()
+        if (wait := self._hours.wait(now)) > 0 and not begun:
+            self._block("It begins at the time that was set for it.")
+            return wait
+        if self._gone is not None or len(self._running) >= self._capacity.limit:
+            return math.inf
+        if not begun and self._hours.over(now, self._expected()):
+            self._stop(BatchState.PAUSED, "Another run would not end before the time set for it.")
+            return math.inf
+        if self._blocked is not None:
+            self._blocked = None
+            self._say(GoesOn())
+        return 0.0
+
+    def _expected(self) -> float | None:
+        """Seconds until a run that begins now would end, as far as is known."""
+        if not self._took:
+            return None
+        usual = sorted(self._took)[len(self._took) // 2]
+        at_a_time = max(1, self._capacity.limit - 1)
+        return usual * math.ceil((len(self._running) + 1) / at_a_time)
+
+    async def _next_end(self, seconds: float) -> None:
+        waiting = [*self._running, *([self._gone] if self._gone else [])]
+        if not waiting:
+            await asyncio.sleep(seconds)
+            return
+        done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task is self._gone:
+                self._gone = None
+            else:
+                del self._running[task]
+            task.result()
+
+    async def _begin(self, row: int, attempt: int, begun: bool, manifest: ManifestWriter) -> None:
+        values = self._plan.row(row)
+        seed = values.get("seed")
+        run = OneRun(
+            self._kind, row, attempt, dict(values), seed if isinstance(seed, int) else None
+        )
+        if not begun:
+            batches = self._record.batches
+            await self._record.write(batches.run, self._entry.id, row, attempt, RunState.BEGUN)
+        self._say(RunBegan(row, values, run.job_id, attempt, begun))
+        self._running[asyncio.create_task(self._follow(run, manifest))] = run
+
+    async def _follow(self, run: OneRun, manifest: ManifestWriter) -> None:
+        """Follow one run to its end, through all that passes."""
+        began, last = time.monotonic(), -math.inf
+
+        def progressed(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PROGRESS_EVERY:
+                last = time.monotonic()
+                self._say(RunProgress(run.row, progress))
+
+        while True:
+            try:
+                line = await run.follow(progressed)
+                break
+            except RateLimited:
+                here = len(self._running)
+                self._capacity.refused(here)
+                self._say(Noted(f"The target takes no more for now; it has {here - 1} runs."))
+                await asyncio.sleep(self._times.full)
+            except _PASSES as error:
+                if not await self._is_back(error):
+                    return
+            except _STOPS_ALL as error:
+                self._stop(BatchState.PAUSED, str(error))
+                return
+            except ComfyRemoteError as error:
+                line = run.failed(error)
+                break
+        try:
+            await in_thread(manifest.add, line)
+        except LocalStorageError as error:
+            self._stop(BatchState.PAUSED, str(error))
+            return
+        state = RunState(line.state)
+        await self._record.write(
+            self._record.batches.run, self._entry.id, run.row, run.attempt, state
+        )
+        self._say(RunEnded(line))
+        if state is RunState.SUCCEEDED:
+            self._capacity.ended_well()
+            self._took.append(time.monotonic() - began if line.seconds is None else line.seconds)
+        elif state is RunState.FAILED:
+            self._failures += 1
+            if self._stop_after is not None and self._failures >= self._stop_after:
+                said = (line.error or {}).get("message", "")
+                self._stop(BatchState.PAUSED, f"{self._failures} runs have failed. {said}")
+
+    async def _is_back(self, error: TargetError) -> bool:
+        """Wait until the target answers again; whether it does, and the batch goes on."""
+        if self._gone is None:
+            self._block(str(error))
+            await self._record.write(
+                self._record.batches.state, self._entry.id, BatchState.PAUSED, str(error)
+            )
+            self._gone = asyncio.create_task(self._wait_for_target(error))
+        gone = self._gone
+        await asyncio.wait([gone])
+        return self._stopping is None
+
+    async def _wait_for_target(self, error: TargetError) -> None:
+        pause, until = self._times.gone, time.monotonic() + self._times.patience
+        while time.monotonic() < until and self._stopping is None:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._times.longest)
+            with suppress(ComfyRemoteError):
+                await self._look()
+                await self._record.write(
+                    self._record.batches.state, self._entry.id, BatchState.RUNNING
+                )
+                return
+        self._stop(BatchState.PAUSED, str(error))
+
+    def _block(self, why: str) -> None:
+        if self._blocked != why:
+            self._blocked = why
+            self._say(Waits(why))
+
+    def _stop(self, state: BatchState, why: str | None) -> None:
+        """Begin no more runs; what runs may end. The first reason counts, but for a cancel."""
+        if self._stopping is None or state is BatchState.CANCELLED:
+            self._stopping = state, why
+
+    async def _do_as_wanted(self) -> None:
+        wanted = await self._record.read_at_once(self._record.batches.wanted, self._entry.id)
+        if wanted is Wanted.PAUSE:
+            self._stop(BatchState.PAUSED, "It was paused.")
+        elif wanted is Wanted.CANCEL and (
+            self._stopping is None or self._stopping[0] is not BatchState.CANCELLED
+        ):
+            self._stop(BatchState.CANCELLED, None)
+            await asyncio.gather(*(run.cancel() for run in self._running.values()))
+
+    async def _look_at_health(self) -> None:
+        while True:
+            await asyncio.sleep(self._times.health)
+            if self._gone is None:
+                with suppress(ComfyRemoteError):
+                    await self._look()
+
+    async def _look(self) -> None:
+        self._capacity.seen(await self._client.target.health())
+
+    async def _learn(self) -> None:
+        """How long a run takes, by earlier ones of the same workflow there."""
+        if self._hours.until is None:
+            return
+        target = self._client.target
+        with suppress(ComfyRemoteError):
+            submission = await self._kind.rows.submission(0)
+            estimate = await estimate_run(
+                self._record, target.name, submission.prompt, server=server_of(target)
+            )
+            if estimate.seconds is not None:
+                self._took.append(estimate.seconds)

@@ -1,0 +1,261 @@
+"""One run of a batch: sent, or followed again, to its end and its outputs. Never sent twice.
+
+Its job's id follows from batch, row and attempt, and the record has a job before that is sent. So
+whoever drives a batch after a crash finds each run that was begun, and how far it came.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..aio import in_thread
+from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, JobTimedOut, OutputLost
+from ..events import DidItRun, Progress
+from ..jobs.client import Client, resume
+from ..jobs.job import Job
+from ..jobs.record import JobEntry, SavedOutput
+from ..media.file_changes import discard
+from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
+from ..outputs import media_type_of
+from .manifest import ManifestOutput, RunLine
+from .run_names import flat_name, run_name
+
+if TYPE_CHECKING:
+    from ..types import JsonValue
+    from .frozen import Frozen
+    from .rows import Rows
+
+__all__ = ["OneRun", "RunKind", "job_id_of"]
+
+
+def job_id_of(batch_id: str, row: int, attempt: int) -> str:
+    """The id of a run's job: the same for everybody who asks."""
+    return str(uuid.uuid5(uuid.UUID(batch_id), f"{row}/{attempt}"))
+
+
+@dataclass(frozen=True, slots=True)
+class RunKind:
+    """What the runs of a batch have in common.
+
+    Attributes:
+        folder: Of the batch's outputs.
+        price_per_hour: US dollars, as configured.
+        named_target: Whether the target has a name, by which a job is found again.
+    """
+
+    client: Client
+    batch_id: str
+    frozen: Frozen
+    rows: Rows
+    folder: Path
+    price_per_hour: float | None
+    named_target: bool
+
+
+class OneRun:
+    """A run of one row.
+
+    Attributes:
+        job_id: Of its job.
+        job: The job itself, while it is followed.
+    """
+
+    def __init__(
+        self, kind: RunKind, row: int, attempt: int, values: dict[str, JsonValue], seed: int | None
+    ) -> None:
+        self._kind = kind
+        self.row = row
+        self.attempt = attempt
+        self.values = values
+        self._seed = seed
+        self.name = run_name(row, values)
+        self.job_id = job_id_of(kind.batch_id, row, attempt)
+        self.job: Job | None = None
+        self._cancelled = False
+        self._started: datetime | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where its outputs go first: with a pattern, a hidden folder that is emptied again."""
+        if self._kind.frozen.pattern is None:
+            return self._kind.folder / self.name
+        return self._kind.folder / f".comfy-remote-{self.name}"
+
+    async def known(self) -> JobEntry | None:
+        """Its job, if the record has that."""
+        record = self._kind.client.record
+        with suppress(JobNotFound):
+            return await record.read(record.get, self.job_id)
+        return None
+
+    async def follow(self, on_progress: Callable[[Progress], None]) -> RunLine:
+        """Run it to its end, however far it came before; a run that fails is a line as well.
+
+        Raises:
+            ComfyRemoteError: It could not be sent, asked or saved; what has come so far is kept,
+                and it can be followed again.
+        """
+        self._started = self._started or datetime.now(timezone.utc)
+        async with AsyncExitStack() as stack:
+            entry = await self.known()
+            if entry is not None and surely_not_run(entry):
+                record = self._kind.client.record
+                await record.write(record.remove, [self.job_id])
+                entry = None
+            if entry is None:
+                job = await self._sent()
+            elif entry.outputs and entry.state.final:
+                return await self._line_of(entry)
+            elif entry.ref is None and entry.state.final:
+                return self.failed(entry.error or JobCancelled("The job was cancelled."))
+            else:
+                job = await self._found(entry, stack)
+            self.job = job
+            try:
+                return await self._followed(job, on_progress)
+            finally:
+                self.job = None
+
+    async def cancel(self) -> None:
+        """Cancel its job, or see that it is cancelled once the target has it."""
+        self._cancelled = True
+        if self.job is not None:
+            with suppress(ComfyRemoteError):  # the target does not answer: it runs on there
+                await self.job.cancel()
+
+    async def _sent(self) -> Job:
+        submission = await self._kind.rows.submission(self.row)
+        frozen = self._kind.frozen
+        return await self._kind.client.submit(
+            submission,
+            job_id=self.job_id,
+            of_batch=self._kind.batch_id,
+            folder=self.folder,
+            repo_list=frozen.repo_list,
+            retry_lost=frozen.retry_lost,
+            timeout=frozen.timeout,
+        )
+
+    async def _found(self, entry: JobEntry, stack: AsyncExitStack) -> Job:
+        """The job where it was sent, which may be elsewhere than where jobs are sent now."""
+        client = self._kind.client
+        timeout = self._kind.frozen.timeout
+        if not self._kind.named_target:
+            return await client.resume(entry, timeout=timeout)
+        there = resume(
+            self.job_id, record=client.record, timeout=timeout, config=self._kind.frozen.config
+        )
+        return await stack.enter_async_context(there)
+
+    async def _followed(self, job: Job, on_progress: Callable[[Progress], None]) -> RunLine:
+        if self._cancelled:
+            await self.cancel()
+        try:
+            async for event in job:
+                if isinstance(event, Progress):
+                    on_progress(event)
+            saved = await job.save_outputs(self.folder, even_if_failed=True)
+        except JobTimedOut as error:
+            await self.cancel()
+            return self.failed(error)
+        except ComfyRemoteError as error:
+            if job.finished is None:
+                raise
+            if error is not job.finished.error and not isinstance(error, OutputLost):
+                raise
+            return self.failed(error, job)
+        finished = job.finished
+        assert finished is not None  # noqa: S101  outputs were given
+        problems = [str(problem) for problem in job.problems]
+        return await self._line(finished.error, saved, problems, job.run_seconds)
+
+    async def _line_of(self, entry: JobEntry) -> RunLine:
+        """Of a job whose outputs were here already when its driver was killed."""
+        return await self._line(entry.error, list(entry.outputs), [], entry.run_seconds)
+
+    async def _line(
+        self,
+        error: ComfyRemoteError | None,
+        saved: list[SavedOutput],
+        problems: list[str],
+        seconds: float | None,
+    ) -> RunLine:
+        outputs = await in_thread(self._placed, saved)
+        line = self.failed(error) if error is not None else self._as("succeeded")
+        price = self._kind.price_per_hour
+        line.outputs.extend(outputs)
+        line.problems.extend(problems)
+        cost = None if price is None or seconds is None else round(seconds * price / 3600, 6)
+        return replace(line, seconds=seconds, cost=cost)
+
+    def _placed(self, saved: list[SavedOutput]) -> list[ManifestOutput]:
+        """What was saved, where it belongs, as the manifest has it. Blocking."""
+        outputs = []
+        pattern, folder = self._kind.frozen.pattern, self._kind.folder
+        for output in saved:
+            path = output.path
+            if pattern is not None:
+                name = flat_name(pattern, self.row, self.values, path.name)
+                relative = safe_relative_path(name, subfolder_of(Path(name)))
+                wanted = folder / relative
+                # The source is gone where a driver was killed right behind this.
+                if path.is_file():
+                    wanted = place_below(path, folder, relative, output.sha256)
+                path = wanted
+            outputs.append(
+                ManifestOutput(
+                    file=path.relative_to(folder).as_posix(),
+                    node=output.node_id,
+                    kind=output.kind,
+                    media_type=media_type_of(output.filename),
+                    size=output.size,
+                    sha256=output.sha256,
+                )
+            )
+        if pattern is not None:
+            with storage_errors(self.folder):
+                discard(self.folder)
+        return outputs
+
+    def failed(self, error: ComfyRemoteError, job: Job | None = None) -> RunLine:
+        """The line of a run that has failed, or was cancelled."""
+        cancelled = isinstance(error, JobCancelled)
+        said = error.to_json()
+        line = self._as("cancelled" if cancelled else "failed")
+        shown = {name: said[name] for name in ("code", "message", "advice") if said.get(name)}
+        return replace(line, error=shown, seconds=None if job is None else job.run_seconds)
+
+    def _as(self, state: str) -> RunLine:
+        return RunLine(
+            row=self.row,
+            run=self.name,
+            state=state,
+            attempt=self.attempt,
+            values=self.values,
+            seed=self._seed,
+            target=self._kind.client.target.name,
+            job=self.job_id,
+            started=_utc(self._started),
+            ended=_utc(datetime.now(timezone.utc)),
+        )
+
+
+def surely_not_run(entry: JobEntry) -> bool:
+    """Whether a recorded job never ran anywhere, so that it may be sent under the same id."""
+    never = (DidItRun.NEVER_ACCEPTED, DidItRun.WITHDRAWN)
+    if entry.did_it_run in never and not isinstance(entry.error, JobCancelled):
+        return True
+    # The target has said, when it was asked, that it never had the job.
+    return entry.ref is None and isinstance(entry.error, OutputLost)
+
+
+def _utc(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

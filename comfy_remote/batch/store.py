@@ -1,0 +1,278 @@
+"""Batches on this machine: made, opened by one driver at a time, and removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timezone
+from itertools import chain, count, islice
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from ..config.settings import Configuration
+from ..errors import ConfigurationError
+from ..jobs.client import Client
+from ..jobs.record import BatchEntry, BatchState, Record, Wanted
+from ..media.file_changes import discard
+from ..media.files import safe_relative_path, storage_errors, write_whole
+from ..media.temporary import ProcessLock
+from ..targets.launch import PACKAGE_PARENT, detached, own_program
+from ..targets.opening import open_target
+from .draft import Draft
+from .driver import Driver, DriverTimes
+from .frozen import Frozen, FrozenFile, batch_folder, described_file
+from .hours import Hours
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from ..types import JsonValue
+
+__all__ = ["driving", "is_driven", "lease", "make", "remove", "start_background"]
+
+_LOCK = "driver.lock"
+_LOG = "driver.log"
+_DESCRIPTION = "batch.json"
+_PATIENCE = 2.0
+_MOST_SHOWN = 200
+"""Values of an axis that ``batch.json`` has."""
+
+
+async def make(
+    draft: Draft, client: Client, *, on_file: Callable[[int], object] | None = None
+) -> BatchEntry:
+    """Make a batch: from now on, nothing that the user changes changes it. Nothing is sent.
+
+    Args:
+        client: Open, for its target.
+        on_file: Called with how many of its input files have been read.
+
+    Raises:
+        ConfigurationError: Another batch has its name.
+        InputFileMissing: A file is not here.
+        LocalStorageError: It cannot be written.
+    """
+    record, options = client.record, draft.options
+    files = await _described(draft, client, on_file)
+    frozen = draft.frozen.model_copy(update={"files": files})
+    names = {entry.name for entry in await record.read(record.batches.all)}
+    name = options.name or _free_name(draft.frozen.source, names)
+    batch_id, now = str(uuid.uuid4()), time.time()
+    folder = options.folder or Path("outputs") / safe_relative_path(name).name
+    folder = folder.expanduser().absolute()
+    entry = BatchEntry(
+        *(batch_id, name, now, now, frozen.target or client.target.name, frozen.source),
+        *(folder, draft.plan.count, BatchState.WAITING, None, Wanted.RUN),
+    )
+    kept = batch_folder(record.path.parent, batch_id)
+
+    def write() -> None:
+        with storage_errors(kept):
+            kept.mkdir(parents=True, mode=0o700)
+        draft.plan.save(kept)
+        frozen.save(kept)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / _DESCRIPTION).exists():
+                raise ConfigurationError(
+                    f"{folder} has the outputs of another batch.",
+                    advice="Choose another folder with -o.",
+                )
+        described = json.dumps(_description(entry, frozen, draft.plan), ensure_ascii=False)
+        write_whole(folder / _DESCRIPTION, described.encode("utf-8", errors="replace"))
+
+    try:
+        await asyncio.to_thread(write)
+        await record.write(record.batches.add, entry)
+    except BaseException:
+        await asyncio.to_thread(discard, kept)
+        raise
+    return entry
+
+
+async def _described(
+    draft: Draft, client: Client, on_file: Callable[[int], object] | None
+) -> list[FrozenFile]:
+    """Every file that a run may load, as it is now."""
+    plan, frozen = draft.plan, draft.frozen
+    changes = plan.changes(0, frozen.base())
+    first = await client.prepare(
+        frozen.loaded(changes),
+        changes=changes,
+        inputs=[*plan.files(0), *draft.inputs],
+        base=draft.base,
+        schemas=frozen.known_schemas(),
+    )
+    of_first = [file.path for file in first.files]
+
+    def describe() -> list[FrozenFile]:
+        files: dict[Path, FrozenFile] = {}
+        rows = chain.from_iterable(plan.files(row) for row in range(plan.count))
+        for path in chain(of_first, draft.inputs, rows):
+            if (path := path.absolute()) not in files:
+                files[path] = described_file(path)
+                if on_file is not None:
+                    on_file(len(files))
+        return list(files.values())
+
+    return await asyncio.to_thread(describe)
+
+
+def _free_name(source: str, taken: Iterable[str]) -> str:
+    """What a batch is called by default: like its workflow, and not like another."""
+    stem = PureWindowsPath(source.rpartition(":")[2] if "/" not in source else source).stem
+    stem = re.sub(r"\s+", " ", stem).strip() or "batch"
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    return next(name for name in names if name not in set(taken))
+
+
+def _description(entry: BatchEntry, frozen: Frozen, plan: Plan) -> dict[str, JsonValue]:
+    """``batch.json``, for the sheet and for people."""
+    created = datetime.fromtimestamp(entry.created, timezone.utc)
+    command: list[JsonValue] = ["comfy-remote", "run", frozen.source]
+    if frozen.target is not None:
+        command += ["--on", frozen.target]
+    axes: list[JsonValue] = []
+    for axis in plan.axes:
+        shown = islice(range(axis.count), _MOST_SHOWN)
+        values: list[JsonValue] = [list(axis.at(index).values()) for index in shown]
+        axes.append({"names": list(axis.names), "count": axis.count, "values": values})
+    return {
+        "version": 1,
+        "id": entry.id,
+        "name": entry.name,
+        "workflow": frozen.source,
+        "target": entry.target,
+        "created": created.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "count": entry.count,
+        "axes": axes,
+        "prompt": frozen.prompt,
+        "sets": {one.name: [list(place) for place in one.places] for one in plan.inputs},
+        "command": command,
+    }
+
+
+@contextlib.contextmanager
+def lease(record_folder: Path, batch_id: str) -> Iterator[None]:
+    """Be its one driver. The system ends this with the process, however that ends. Blocking.
+
+    Raises:
+        ConfigurationError: Another program drives it.
+    """
+    path = batch_folder(record_folder, batch_id) / _LOCK
+    try:
+        lock = ProcessLock(path, patience=_PATIENCE)
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            "Another program runs this batch already.",
+            advice=f"See how far it is: comfy-remote batch watch {batch_id[:8]}",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def is_driven(record_folder: Path, batch_id: str) -> bool:
+    """Whether a program that is alive drives a batch. Blocking."""
+    folder = batch_folder(record_folder, batch_id)
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        ProcessLock(folder / _LOCK).close()
+    except sqlite3.Error:
+        return True
+    return False
+
+
+@asynccontextmanager
+async def driving(
+    entry: BatchEntry,
+    record: Record,
+    *,
+    client: Client | None = None,
+    by_hand: bool = True,
+    times: DriverTimes = DriverTimes(),  # noqa: B008 - frozen
+) -> AsyncIterator[Driver]:
+    """A driver for a batch, with its lease and an open target. Iterate over it for events.
+
+    Args:
+        client: For a target without a name.
+        by_hand: Whether somebody resumes it now: then it does not wait for its start.
+
+    Raises:
+        ConfigurationError: Another program drives it; or its target is not configured any more.
+        LocalStorageError: What was kept of it is damaged.
+        TargetError: The target cannot be opened.
+    """
+    kept = batch_folder(record.path.parent, entry.id)
+    async with contextlib.AsyncExitStack() as stack:
+        held = contextlib.ExitStack()
+        await asyncio.to_thread(held.enter_context, lease(record.path.parent, entry.id))
+        stack.callback(held.close)
+        frozen = await asyncio.to_thread(Frozen.load, kept)
+        plan = await asyncio.to_thread(Plan.load, kept)
+        stack.callback(plan.close)
+        price = None
+        if frozen.target is not None:
+            configuration = await asyncio.to_thread(
+                Configuration.load, frozen.folder, file=frozen.config
+            )
+            price = configuration.price_per_hour(frozen.target)
+            if client is None:
+                target = open_target(frozen.target, configuration)
+                client = await stack.enter_async_context(
+                    Client(target, record=record, on_interrupt=None)
+                )
+        if client is None:
+            raise ConfigurationError(
+                "This batch was made for a target that has no name here.",
+                advice="Resume it in a program, with a client for that target.",
+            )
+        hours = Hours(frozen.start, frozen.until)
+        if by_hand:
+            hours = hours.resumed(time.time())
+        yield Driver(client, entry, frozen, plan, price_per_hour=price, hours=hours, times=times)
+
+
+async def remove(entry: BatchEntry, record: Record) -> None:
+    """Forget a batch. The files in its folder stay.
+
+    Raises:
+        ConfigurationError: A program drives it.
+    """
+    if await asyncio.to_thread(is_driven, record.path.parent, entry.id):
+        raise ConfigurationError(
+            f"The batch {entry.name} is running.",
+            advice=f"Cancel it first: comfy-remote batch cancel {entry.id[:8]}",
+        )
+    await record.write(record.batches.remove, entry.id)
+    await asyncio.to_thread(discard, batch_folder(record.path.parent, entry.id))
+
+
+def start_background(entry: BatchEntry, record_folder: Path) -> None:
+    """Have a process of its own drive a batch, which ends when that does. Blocking.
+
+    What it has to say is in ``driver.log`` of the batch's folder beside the record.
+
+    Raises:
+        LocalStorageError: It cannot be started.
+    """
+    kept = batch_folder(record_folder, entry.id)
+    with storage_errors(kept), (kept / _LOG).open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, *own_program("batch"), str(record_folder), entry.id],
+            cwd=PACKAGE_PARENT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            **detached(),
+        )
