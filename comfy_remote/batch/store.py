@@ -201,11 +201,12 @@ async def driving(
     client: Client | None = None,
     by_hand: bool = True,
     times: DriverTimes = DriverTimes(),  # noqa: B008 - frozen
+    now: Callable[[], float] = time.time,
 ) -> AsyncIterator[Driver]:
     """A driver for a batch, with its lease and an open target. Iterate over it for events.
 
     Args:
-        client: For a target without a name.
+        client: Open, for its target, if there is one; a target without a name needs it.
         by_hand: Whether somebody resumes it now: then it does not wait for its start.
 
     Raises:
@@ -239,8 +240,10 @@ async def driving(
             )
         hours = Hours(frozen.start, frozen.until)
         if by_hand:
-            hours = hours.resumed(time.time())
-        yield Driver(client, entry, frozen, plan, price_per_hour=price, hours=hours, times=times)
+            hours = hours.resumed(now())
+        yield Driver(
+            client, entry, frozen, plan, price_per_hour=price, hours=hours, times=times, now=now
+        )
 
 
 async def remove(entry: BatchEntry, record: Record) -> None:
