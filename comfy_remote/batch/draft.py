@@ -15,12 +15,19 @@ from ..jobs.submission import Workflow, read
 from ..media.files import storage_errors
 from ..text_file import text_of
 from ..workflow.change.prepare import Changes, prepare
+from ..workflow.change.variables import fill_in
+from ..workflow.json_document import parse_json
+from ..workflow.load import parse_workflow
 from .frozen import Frozen, frozen_changes, schemas_of
 from .hours import Hours
 from .plan import Plan, Variation, plan_of
 
 if TYPE_CHECKING:
     from ..jobs.client import Client
+    from ..types import JsonValue
+    from ..workflow.load import LoadedWorkflow
+    from ..workflow.prompt import Place
+    from ..workflow.schema import Schemas
 
 __all__ = ["BatchOptions", "Draft", "draft"]
 
@@ -106,6 +113,9 @@ async def draft(
     given = tuple(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
     found = await client.schemas_for(loaded)
     ready = prepare(loaded, changes, found.schemas, fill_names=False)
+    filled = {}
+    if text is not None:
+        filled = await asyncio.to_thread(_filled_places, text, loaded, changes, found.schemas)
     plan = await asyncio.to_thread(
         plan_of,
         variation,
@@ -114,6 +124,7 @@ async def draft(
         schemas=found.schemas,
         base=changes,
         given=given,
+        filled=filled,
         random=rng,
     )
     classes = [node["class_type"] for node in ready.prompt.values()]
@@ -149,10 +160,41 @@ def _filled(changes: Changes) -> Changes:
     """With something for each variable that may vary: what does is known only once it is read."""
     return replace(
         changes,
-        prompt=changes.prompt if changes.prompt is not None else "prompt",
-        negative=changes.negative if changes.negative is not None else "",
-        seed=changes.seed if changes.seed is not None else 0,
-        width=changes.width or 512,
-        height=changes.height or 512,
+        prompt=changes.prompt if changes.prompt is not None else "one",
+        negative=changes.negative if changes.negative is not None else "one",
+        seed=changes.seed if changes.seed is not None else 1,
+        width=changes.width or 1,
+        height=changes.height or 1,
         batch=changes.batch or 1,
     )
+
+
+def _filled_places(
+    text: str, loaded: LoadedWorkflow, changes: Changes, schemas: Schemas
+) -> dict[str, list[Place]]:
+    """The inputs that each variable of a workflow's file reaches, by what it is called as a change.
+
+    Found by reading the file twice, with one of them changed.
+    """
+
+    def inputs(changes: Changes) -> dict[Place, JsonValue]:
+        document = parse_json(fill_in(text, changes.variables(), loaded.source), loaded.source)
+        ready = prepare(parse_workflow(document, loaded.source), Changes(), schemas)
+        return {
+            (node_id, name): value
+            for node_id, node in ready.prompt.items()
+            for name, value in node["inputs"].items()
+        }
+
+    base = _filled(changes)
+    others: dict[str, str | int] = {
+        **dict.fromkeys(("prompt", "negative"), "another"),
+        **dict.fromkeys(("seed", "width", "height", "batch"), 7),
+    }
+    before = inputs(base)
+    places = {}
+    for word, other in others.items():
+        if word.upper() in loaded.variables:
+            after = inputs(replace(base, **{word: other}))  # type: ignore[arg-type]
+            places[word] = [place for place in after if after[place] != before.get(place)]
+    return places

@@ -7,7 +7,9 @@ the workflow loads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from ..errors import WorkflowInvalid
@@ -76,12 +78,20 @@ class Names:
         prompt: API format.
         schemas: The target's, if known: they give values their types.
         changes: What does not vary; of it, ``prompt_nodes`` says where the text goes.
+        filled: What the workflow's file takes by variables (``${PROMPT}``), by its name here.
     """
 
-    def __init__(self, prompt: Prompt, schemas: Schemas | None, changes: Changes) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        schemas: Schemas | None,
+        changes: Changes,
+        filled: Mapping[str, Sequence[Place]] = MappingProxyType({}),
+    ) -> None:
         self._prompt = prompt
         self._schemas = schemas
         self._changes = changes
+        self._filled = filled
         self._files = {(use.node_id, use.input) for use in every_file_use(prompt, schemas)}
 
     def find(self, name: str, where: str) -> VariedInput:
@@ -192,6 +202,8 @@ class Names:
         return value
 
     def _places(self, name: str) -> list[Place]:
+        if name in self._filled:
+            return list(self._filled[name])
         match name:
             case "prompt":
                 return find_texts(self._prompt, "positive", self._changes.prompt_nodes)

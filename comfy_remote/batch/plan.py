@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from ..errors import ConfigurationError, LocalStorageError, WorkflowInvalid
@@ -239,6 +240,7 @@ def plan_of(
     schemas: Schemas | None = None,
     base: Changes | None = None,
     given: Sequence[Path] = (),
+    filled: Mapping[str, Sequence[Place]] = MappingProxyType({}),
     random: random_numbers.Random | None = None,
 ) -> Plan:
     """The plan for what a user asked for. Blocking: reads files.
@@ -249,6 +251,8 @@ def plan_of(
         schemas: The target's, which give values their types; by default, the bundled snapshot.
         base: What does not vary.
         given: Files that a table may name though they are not in its folder or the current one.
+        filled: The inputs that the workflow's file takes by variables (``${PROMPT}``), by what they
+            are called here (``prompt``).
         random: For seeds and samples; by default, it is seeded by the system.
 
     Raises:
@@ -259,7 +263,7 @@ def plan_of(
     base = base or Changes()
     draws = random or random_numbers.Random()
     schemas = schemas or Schemas.bundled()
-    names = Names(prompt, schemas, base)
+    names = Names(prompt, schemas, base, filled)
     reader = AxisReader(names, draws, folder, given)
     axes = _axes(reader, variation)
     inputs = [one for axis in axes for one in axis.inputs]
