@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import TypeGuard, cast
 
 from ..errors import WorkflowInvalid
+from ..json_text import has_more_values
 from ..text_file import NotText, text_of
 from ..types import JsonValue, mapping, mappings
 
 __all__ = [
     "EXPORT",
+    "MOST_VALUES",
     "decode",
     "graphs_in",
     "in_ui_format",
@@ -20,6 +22,8 @@ __all__ = [
     "refuse_constant",
 ]
 
+MOST_VALUES = 2_000_000
+"""Twenty times what the largest workflow has. Each takes up to 64 bytes once it is parsed."""
 _DEEPEST = 100
 
 EXPORT = "Export the workflow from ComfyUI: Workflow > Export (API)."
@@ -47,8 +51,14 @@ def parse_json(text: str, name: str) -> JsonValue:
     """The document of a JSON text.
 
     Raises:
-        WorkflowInvalid: It is not JSON; says what it is instead, or where it goes wrong.
+        WorkflowInvalid: It is not JSON; says what it is instead, or where it goes wrong. Or it
+            holds too many values to be a workflow.
     """
+    if has_more_values(text, MOST_VALUES):
+        raise WorkflowInvalid(
+            f"{name} holds more than {MOST_VALUES:,} values, which is too many for a workflow.",
+            advice=EXPORT,
+        )
     try:
         # Python's reader accepts NaN and Infinity, which are not JSON.
         return cast("JsonValue", json.loads(text, parse_constant=refuse_constant))

@@ -7,7 +7,6 @@ holds the prompt that made it and the workflow that it came from.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -16,11 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..advice import Hint
-from ..errors import WorkflowInvalid
+from ..errors import LocalStorageError, WorkflowInvalid
+from ..json_text import has_more_values
 from ..types import JsonValue
+from ..units import size_text
 from .change.variables import fill_in, variables_in
 from .interface import REMOTE_INPUT, REMOTE_OUTPUT, REMOTE_PART, REMOTE_SHOWN
-from .json_document import EXPORT, decode, in_ui_format, is_ui_format, parse_json
+from .json_document import (
+    EXPORT,
+    MOST_VALUES,
+    decode,
+    in_ui_format,
+    is_ui_format,
+    parse_json,
+)
 from .prompt import Node, Prompt, is_link
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ _MAX_JSON_BYTES = 64 * 1024 * 1024
 _SIGNATURE_BYTES = 16
 _JSON_STARTS = (b"{", b"[", b" ", b"\n", b"\r", b"\t")
 _SPOOL_BYTES = 8 * 1024 * 1024
+_BLOCK = 1024 * 1024
+_BY_FILE = "Save it to a file with enough space, and name that."
 _API, _UI = "workflow in API format", "workflow in UI format"
 _REQUEST = "request to a RunPod endpoint"
 
@@ -80,7 +90,10 @@ class LoadedWorkflow:
 
 
 def load_workflow(
-    path: Path | str, *, variables: Mapping[str, str] | None = None
+    path: Path | str,
+    *,
+    variables: Mapping[str, str] | None = None,
+    largest_stream: int = 2**30,
 ) -> LoadedWorkflow:
     """Read what is in a file; ``-`` is standard input.
 
@@ -89,17 +102,19 @@ def load_workflow(
             MKV, FLAC, MP3, Ogg, Opus, GLB or latent file that ComfyUI saved with its metadata.
         variables: What to fill in for ``${NAME}`` in a JSON file; ``None`` leaves the file as
             it is. Texts in pictures and other outputs are never changed.
+        largest_stream: Bytes that are read of a pipe, which may have no end.
 
     Raises:
+        LocalStorageError: There is no room for what a pipe holds.
         WorkflowInvalid: There is no such file, it is not one of these, it is cut off, it has no
             workflow in it, or its structure is wrong. Says which.
     """
     if str(path) == "-":
-        return _spooled(sys.stdin.buffer, "standard input", variables)
+        return _spooled(sys.stdin.buffer, "standard input", variables, largest_stream)
     try:
         with Path(path).open("rb") as file:
             if not file.seekable():
-                return _spooled(file, str(path), variables)
+                return _spooled(file, str(path), variables, largest_stream)
             return read_workflow(file, str(path), variables=variables)
     except FileNotFoundError:
         advice = "Check the path."
@@ -189,10 +204,25 @@ def _request(document: JsonValue) -> dict[str, JsonValue] | None:
     return None
 
 
-def _spooled(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> LoadedWorkflow:
+def _spooled(
+    file: BinaryIO, name: str, variables: Mapping[str, str] | None, largest: int
+) -> LoadedWorkflow:
     """Read from a pipe, by way of a temporary file if it is large."""
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        shutil.copyfileobj(file, spool)
+        size = 0
+        while block := file.read(_BLOCK):
+            size += len(block)
+            if size > largest:  # what never ends would fill the disk
+                raise WorkflowInvalid(
+                    f"{name} is larger than {size_text(largest)}.", advice=_BY_FILE
+                )
+            try:
+                spool.write(block)
+            except OSError as error:
+                raise LocalStorageError(
+                    f"There is no room for {name} in {tempfile.gettempdir()}: {error.strerror}.",
+                    advice=_BY_FILE,
+                ) from error
         spool.seek(0)
         return read_workflow(cast("BinaryIO", spool), name, variables=variables)
 
@@ -258,7 +288,7 @@ def _is_piece(prompt: Prompt) -> bool:
 
 def _embedded(text: str | None, *, nan_to_null: bool = False) -> JsonValue:
     """The document in a text of a file; ``None`` if it is not JSON (a prompt in words)."""
-    if text is None:
+    if text is None or has_more_values(text, MOST_VALUES):
         return None
     try:
         if nan_to_null:

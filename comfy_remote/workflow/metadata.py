@@ -7,7 +7,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from ..json_text import has_more_values
 from ..media.formats import Format, Malformed
+from .json_document import MOST_VALUES
 
 __all__ = ["Metadata", "read_metadata"]
 
@@ -51,6 +53,8 @@ def read_metadata(file: BinaryIO, known: Format) -> Metadata:
 def _take(texts: dict[str, str], name: str, text: str) -> None:
     if name not in _TOGETHER:
         texts.setdefault(name, text)
+        return
+    if has_more_values(text, MOST_VALUES):
         return
     try:
         both = json.loads(text)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory import MIB, linux_only, peak_of
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from comfy_remote.errors import OutputCorrupt, RequestTooLarge
+from comfy_remote.errors import OutputCorrupt, RequestTooLarge, WorkflowInvalid
 from comfy_remote.json_text import has_more_values, parse_json
 from comfy_remote.media.verify import check_whole
+from comfy_remote.node_pack.nodes.workflow_choice import pasted_workflow
 from comfy_remote.worker.handler import _lenient
 from comfy_remote.worker.models.download import what_is_wrong
+from comfy_remote.workflow.load import load_workflow
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='",[{\\a'),
@@ -91,3 +96,54 @@ def main():
         has_more_values(b"[" + unit * (20 * 1024 * 1024 // len(unit)), 500_000)
 """
     assert peak_of(code) < 200 * MIB
+
+
+def _bomb(values: int) -> str:
+    return '{"nodes":[' + "[]," * values + '0],"links":[]}'
+
+
+def test_a_workflow_file_of_too_many_values_is_not_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    path.write_text(_bomb(2_000_000))
+    with pytest.raises(WorkflowInvalid, match=r"w\.json holds more than 2,000,000 values"):
+        load_workflow(path)
+
+
+@pytest.mark.parametrize("name", ["prompt", "workflow"])
+def test_nor_is_one_in_a_picture(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "w.png"
+    texts = PngInfo()
+    texts.add_text(name, _bomb(2_000_000), zip=True)
+    Image.new("RGB", (2, 2)).save(path, pnginfo=texts)
+    with pytest.raises(WorkflowInvalid):
+        load_workflow(path)
+
+
+def test_nor_is_one_in_a_node_of_a_workflow() -> None:
+    with pytest.raises(WorkflowInvalid, match="more than 2,000,000 values"):
+        pasted_workflow(_bomb(2_000_000))
+
+
+@linux_only
+def test_a_workflow_file_takes_no_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "w.json"
+    path.write_text(_bomb(8_000_000))
+    code = """
+import sys
+from comfy_remote.workflow.load import WorkflowInvalid, load_workflow
+def main():
+    try:
+        load_workflow(sys.argv[1])
+    except WorkflowInvalid:
+        return
+    raise AssertionError("it was parsed")
+"""
+    assert peak_of(code, str(path)) < 300 * MIB
+
+
+@linux_only
+def test_a_pipe_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=endless))
+        with pytest.raises(WorkflowInvalid, match=r"standard input is larger than 67\.1 MB"):
+            load_workflow("-", largest_stream=64 * MIB)

@@ -6,13 +6,12 @@ fields, so every text field is looked at.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import warnings
 from collections.abc import Iterator
 
-from .reading import Malformed, text_of
+from .reading import Malformed, json_of, text_of
 
 __all__ = ["texts"]
 
@@ -58,8 +57,8 @@ def _user_comment(comment: object) -> Iterator[tuple[str, str]]:
         text = str(comment)
     text = text.strip("\0 ")
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        json_of(text.encode("utf-8", "replace"), "its comment")
+    except Malformed:
         if "Steps:" in text:
             yield "parameters", text
     else:

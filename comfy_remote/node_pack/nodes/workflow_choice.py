@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ...targets.runpod.kind import RunPodKind
 from ...types import JsonValue
 from ...workflow.files import file_below
 from ...workflow.graph import execution_order
-from ...workflow.json_document import refuse_constant
+from ...workflow.json_document import parse_json
 from ...workflow.load import LoadedWorkflow, parse_workflow
 from ...workflow.prompt import Node, Prompt
 
@@ -43,13 +42,9 @@ def pasted_workflow(text: str) -> LoadedWorkflow:
         WorkflowInvalid: It is no JSON, or no workflow.
     """
     try:
-        document: JsonValue = json.loads(text, parse_constant=refuse_constant)
-    except ValueError as error:
-        raise WorkflowInvalid(
-            f"workflow_json is not valid JSON: {error}.", advice=_EXPORT
-        ) from None
-    except RecursionError:
-        raise WorkflowInvalid("workflow_json is nested too deeply to be a workflow.") from None
+        document = parse_json(text, "workflow_json")
+    except WorkflowInvalid as error:
+        raise WorkflowInvalid(error.message, advice=_EXPORT) from None
     return parse_workflow(document, "workflow_json")
 
 
