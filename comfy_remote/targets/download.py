@@ -49,9 +49,9 @@ async def download(
     what an earlier try, perhaps of another process, left there, if it is a part of the very file
     that the target has now: see `PartialFile`. No more than a chunk is held in memory.
 
-    What arrives damaged is fetched once more. If it is still damaged then, and cannot have been
-    damaged on its way, it is returned with a `Received.doubt`: it came inside the target's answer,
-    from this machine, or twice the same from storage.
+    What arrives damaged is fetched once more, after half a second. If it is still damaged then, and
+    cannot have been damaged on its way, it is returned with a `Received.doubt`: it came inside the
+    target's answer, from this machine, or twice the same from storage.
 
     Args:
         on_bytes: Called with the number of bytes each chunk brought, also with those of an
@@ -85,6 +85,8 @@ async def download(
     except OutputCorrupt as error:
         first = str(error.details.get("sha256", ""))
     tell(-arrived)
+    # Two ComfyUIs with one output folder write over each other's files: it may be whole soon.
+    await asyncio.sleep(_BACKOFF.seconds(2))
     try:
         return await _fetch(target, output, path, tell, limits, first=first)
     except OutputCorrupt as error:

@@ -19,6 +19,7 @@ from comfy_remote.errors import (
     ValueInvalid,
 )
 from comfy_remote.media.values.limits import ValueLimits
+from comfy_remote.net.retry import Backoff
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.download import download, download_value
@@ -299,6 +300,22 @@ async def test_what_is_complete_is_not_asked_for_again(
     first = await download(target, _output(), tmp_path / "0")
     assert await download(target, _output(), tmp_path / "0") == first
     assert server.count("GET /x") == 1
+
+
+async def test_a_file_that_is_just_being_written_is_whole_at_the_second_try(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another ComfyUI with the same output folder has opened a file of this name."""
+
+    def written_meanwhile(*_: object) -> float:
+        server.on("GET /x", Answer(CONTENT))
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "seconds", written_meanwhile)
+    server.on("GET /x", Answer(b""))
+    here = await download(target, _output(None), tmp_path / "0")
+    assert here.path.read_bytes() == CONTENT
+    assert server.count("GET /x") == 2
 
 
 async def test_an_empty_picture_is_one_that_the_target_does_not_have(
