@@ -6,8 +6,9 @@ import contextlib
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from ...advice import Hint
@@ -83,14 +84,17 @@ class FileSearch:
         return find(name) or under_plain_name(name, find)
 
     def named(self, name: str) -> Path | None:
-        """The one of `given` that a name means; ``None`` if there is none."""
-        file_name = name.replace("\\", "/").rpartition("/")[2]
+        """The one of `given` that a name means; ``None`` if there is none.
+
+        Of several with its file name, the one that is in folders of the same names.
+        """
+        *folders, file_name = name.replace("\\", "/").split("/")
         # A prompt from a saved picture has names by content; the user's file may have any content.
         plain = split_content_name(file_name)
         for wanted in (file_name, *(plain[:1] if plain else ())):
-            for path in self.given:
-                if path.name == wanted and _is_file(path):
-                    return path
+            found = [path for path in self.given if path.name == wanted and _is_file(path)]
+            if found:
+                return max(found, key=lambda path: _same_at_end(path.parts[:-1], folders))
         return None
 
     def _find(self, name: str, folder: str) -> Path | None:
@@ -198,6 +202,14 @@ def _possible_names(value: JsonValue) -> Iterator[str]:
     for one in own_values(value):
         if isinstance(one, str) and _LIKE_A_NAME.fullmatch(one):
             yield one
+
+
+def _same_at_end(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many folders are called the same, from the last one on."""
+    same = takewhile(
+        lambda two: two[0] == two[1], zip(reversed(one), reversed(other), strict=False)
+    )
+    return sum(1 for _ in same)
 
 
 def _hidden(path: Path, root: Path) -> bool:
