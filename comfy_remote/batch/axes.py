@@ -226,37 +226,17 @@ class AxisReader:
         """The values of one input in a file."""
         search = self._search(path)
 
-        def texts() -> Iterator[tuple[int, JsonValue]]:
-            if is_json_lines(path):
-                for number, value in json_values(path):
-                    if isinstance(value, dict):
-                        if varied.name not in value:
-                            hint = did_you_mean(varied.name, value)
-                            raise ConfigurationError(
-                                f"{path}, line {number}: it has no {varied.name!r}.{hint}"
-                            )
-                        value = value[varied.name]
-                    yield number, value
-                return
-            if not is_table(path):
-                yield from texts_of(path)
-                return
-            rows = cells_of(path)
-            _, header = next(rows, (0, []))
-            if varied.name not in header and len(header) != 1:
-                raise ConfigurationError(
-                    f"{path} has no column {varied.name!r}.{did_you_mean(varied.name, header)}",
-                    advice=f"It has {', '.join(header)}. To vary all of them: @{path.name}",
-                )
-            column = header.index(varied.name) if varied.name in header else 0
-            for number, cells in rows:
-                yield number, cells[column]
-
-        cells = (
-            [self._found_cell(varied, value, f"{path}, line {number}", search)]
-            for number, value in texts()
-        )
-        return self._stored((varied,), cells, where)
+        if is_json_lines(path):
+            cells = (
+                self._found_cell(varied, _member(value, varied.name, at), at, search)
+                for at, value in ((f"{path}, line {n}", one) for n, one in json_values(path))
+            )
+        else:
+            texts = _texts_in_column(path, varied.name) if is_table(path) else texts_of(path)
+            cells = (
+                self._cell(varied, text, f"{path}, line {number}", search) for number, text in texts
+            )
+        return self._stored((varied,), ([cell] for cell in cells), where)
 
     def _objects(
         self,
@@ -365,12 +345,11 @@ class AxisReader:
         self, varied: VariedInput, value: JsonValue, where: str, search: FileSearch
     ) -> JsonValue:
         """A value of a file's: what it names is taken from below its folder only."""
-        if isinstance(value, str):
-            return self._cell(varied, value, where, search)
         try:
-            return self._names.accepted(varied, value)
+            accepted = self._names.accepted(varied, value)
         except WorkflowInvalid as error:
             raise spot(where, error) from None
+        return self._cell(varied, str(accepted), where, search) if varied.file else accepted
 
     def _cell(self, varied: VariedInput, text: str, where: str, search: FileSearch) -> JsonValue:
         if not varied.file:
@@ -419,6 +398,29 @@ class AxisReader:
 
     def _search(self, path: Path) -> FileSearch:
         return FileSearch(self._given, tuple(dict.fromkeys((path.parent, self._folder))))
+
+
+def _texts_in_column(path: Path, name: str) -> Iterator[tuple[int, str]]:
+    """One column of a table: that of the name, or the only one."""
+    rows = cells_of(path)
+    _, header = next(rows, (0, []))
+    if name not in header and len(header) != 1:
+        raise ConfigurationError(
+            f"{path} has no column {name!r}.{did_you_mean(name, header)}",
+            advice=f"It has {', '.join(header)}. To vary all of them: @{path.name}",
+        )
+    column = header.index(name) if name in header else 0
+    for number, cells in rows:
+        yield number, cells[column]
+
+
+def _member(value: JsonValue, name: str, where: str) -> JsonValue:
+    """A value, or that of its name in an object."""
+    if not isinstance(value, dict):
+        return value
+    if name not in value:
+        raise ConfigurationError(f"{where}: it has no {name!r}.{did_you_mean(name, value)}")
+    return value[name]
 
 
 def _items(text: str, kind: Kind, where: str) -> Iterator[tuple[str, bool]]:

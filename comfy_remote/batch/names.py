@@ -7,6 +7,7 @@ the workflow loads.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -185,6 +186,7 @@ class Names:
         Raises:
             WorkflowInvalid: It does not fit.
         """
+        _refuse_half_characters(value)
         if isinstance(value, str):
             return value if self.kind(varied) in ("text", "file") else self.typed(varied, value)
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -230,6 +232,16 @@ class Names:
         raise WorkflowInvalid(
             f"The workflow loads {len(found)} files.", advice=f"Name the one you mean: {named}."
         )
+
+
+def _refuse_half_characters(value: JsonValue) -> None:
+    """JSON may escape half of an emoji, which no file and no node accepts."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise WorkflowInvalid(
+            "half a character is in it.", advice="An emoji may have been cut in two: type it again."
+        ) from None
 
 
 def _no(name: str, value: JsonValue, wanted: str) -> WorkflowInvalid:

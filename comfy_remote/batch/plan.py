@@ -70,7 +70,8 @@ class Plan:
         axes: What varies, the dearest to change first: it changes least often.
         count: The number of rows.
         combinations: The number of all combinations, before sampling and repeating.
-        sample_seed: By which combinations were chosen; ``None`` if all are taken.
+        chosen: The numbers of the combinations that run.
+        sample_seed: By which they were chosen; ``None`` if all are taken.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class Plan:
         self._times = times
         if sample is not None and sample < self.combinations and sample_seed is not None:
             self.sample_seed: int | None = sample_seed
-            self._chosen: Sequence[int] = _sampled(self.combinations, sample, sample_seed)
+            self.chosen: Sequence[int] = _sampled(self.combinations, sample, sample_seed)
         else:
             self.sample_seed = None
-            self._chosen = range(self.combinations)
-        self.count = len_of(self._chosen) * times
+            self.chosen = range(self.combinations)
+        self.count = len_of(self.chosen) * times
 
     @property
     def inputs(self) -> tuple[VariedInput, ...]:
@@ -123,7 +124,7 @@ class Plan:
             index: From 0; `IndexError` beyond the last.
         """
         values: dict[str, JsonValue] = {}
-        for axis, number in self._numbers(index):
+        for axis, number in self._of_row(index):
             values.update(axis.at(number))
         if self._repeats is not None:
             values[SEED] = self._repeats.values.at(index)[0]
@@ -131,7 +132,7 @@ class Plan:
 
     def files(self, index: int) -> list[Path]:
         """The files of this machine that a row loads."""
-        return [p for axis, number in self._numbers(index) for p in axis.files(number).values()]
+        return [p for axis, number in self._of_row(index) for p in axis.files(number).values()]
 
     def changes(self, index: int, base: Changes | None = None) -> Changes:
         """The changes that make a row of the frozen prompt.
@@ -171,7 +172,7 @@ class Plan:
             "axes": [[part.to_json() for part in axis.parts] for axis in self.axes],
             "repeats": None if self._repeats is None else self._repeats.to_json(),
             "times": self._times,
-            "sample": None if self.sample_seed is None else len(self._chosen),
+            "sample": None if self.sample_seed is None else len(self.chosen),
             "sample_seed": self.sample_seed,
             "rows": {"count": len(self._rows), "size": self._rows.size},
         }
@@ -220,16 +221,18 @@ class Plan:
         """Close its file. No row can be asked for afterwards."""
         self._rows.close()
 
-    def _numbers(self, index: int) -> Iterator[tuple[Axis, int]]:
-        """Each axis with the number of its value in a row: the last one changes most often."""
+    def numbers(self, combination: int) -> list[int]:
+        """Of each axis, the number of its value in a combination; the last changes fastest."""
+        found: list[int] = []
+        for axis in reversed(self.axes):
+            combination, number = divmod(combination, axis.count)
+            found.append(number)
+        return found[::-1]
+
+    def _of_row(self, index: int) -> Iterator[tuple[Axis, int]]:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        left = self._chosen[index // self._times]
-        found: list[tuple[Axis, int]] = []
-        for axis in reversed(self.axes):
-            left, number = divmod(left, axis.count)
-            found.append((axis, number))
-        return reversed(found)
+        return zip(self.axes, self.numbers(self.chosen[index // self._times]), strict=True)
 
 
 def plan_of(

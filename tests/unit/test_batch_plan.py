@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from batch_kit import PROMPT, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,42 +18,11 @@ from comfy_remote.workflow.change.prepare import Changes, prepare
 from comfy_remote.workflow.load import parse_workflow
 from comfy_remote.workflow.prompt import Prompt
 
-PROMPT: Prompt = {
-    "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
-    "2": {
-        "class_type": "EmptyLatentImage",
-        "inputs": {"width": 512, "height": 512, "batch_size": 1},
-    },
-    "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["1", 1]}},
-    "4": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["1", 1]}},
-    "5": {
-        "class_type": "KSampler",
-        "inputs": {
-            "seed": 1,
-            "steps": 20,
-            "cfg": 8.0,
-            "sampler_name": "euler",
-            "scheduler": "normal",
-            "denoise": 1.0,
-            "model": ["1", 0],
-            "positive": ["3", 0],
-            "negative": ["4", 0],
-            "latent_image": ["2", 0],
-        },
-    },
-    "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
-    "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "x"}},
-}
-
 
 def planned(*vary: str, folder: Path = Path(), **words: object) -> Plan:
     """The plan for what is typed, its random draws always the same."""
     variation = Variation(vary=vary, **words)  # type: ignore[arg-type]
     return plan_of(variation, PROMPT, folder=folder, random=random.Random(7))
-
-
-def rows_of(plan: Plan) -> list[dict[str, JsonValue]]:
-    return [plan.row(index) for index in range(plan.count)]
 
 
 def values_of(text: str) -> list[JsonValue]:
