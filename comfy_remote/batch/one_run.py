@@ -198,10 +198,10 @@ class OneRun:
         """What was saved, where it belongs, as the manifest has it. Blocking."""
         outputs = []
         pattern, folder = self._kind.frozen.pattern, self._kind.folder
-        for output in saved:
+        for number, output in enumerate(saved):
             path = output.path
             if pattern is not None:
-                name = flat_name(pattern, self.row, self.values, path.name)
+                name = flat_name(pattern, self.row, self.values, path.name, number)
                 relative = safe_relative_path(name, subfolder_of(Path(name)))
                 wanted = folder / relative
                 # The source is gone where a driver was killed right behind this.

@@ -134,6 +134,20 @@ class Plan:
         """The files of this machine that a row loads."""
         return [p for axis, number in self._of_row(index) for p in axis.files(number).values()]
 
+    def all_files(self) -> Iterator[Path]:
+        """The files of this machine that any row loads; some perhaps more than once."""
+        with_files = [axis for axis in self.axes if any(one.file for one in axis.inputs)]
+        if self.sample_seed is None:
+            numbers = ((axis, number) for axis in with_files for number in range(axis.count))
+        else:
+            numbers = (
+                (axis, number)
+                for combination in (self.chosen if with_files else ())
+                for axis, number in zip(self.axes, self.numbers(combination), strict=True)
+                if axis in with_files
+            )
+        return (path for axis, number in numbers for path in axis.files(number).values())
+
     def changes(self, index: int, base: Changes | None = None) -> Changes:
         """The changes that make a row of the frozen prompt.
 

@@ -115,8 +115,7 @@ async def _described(
 
     def describe() -> list[FrozenFile]:
         files: dict[Path, FrozenFile] = {}
-        rows = chain.from_iterable(plan.files(row) for row in range(plan.count))
-        for path in chain(of_first, draft.inputs, rows):
+        for path in chain(of_first, draft.inputs, plan.all_files()):
             if (path := path.absolute()) not in files:
                 files[path] = described_file(path)
                 if on_file is not None:
@@ -143,7 +142,8 @@ def _description(entry: BatchEntry, frozen: Frozen, plan: Plan) -> dict[str, Jso
     axes: list[JsonValue] = []
     for axis in plan.axes:
         shown = islice(range(axis.count), _MOST_SHOWN)
-        values: list[JsonValue] = [list(axis.at(index).values()) for index in shown]
+        # A row of a table may leave some as they are: null.
+        values: list[JsonValue] = [list(map(axis.at(n).get, axis.names)) for n in shown]
         axes.append({"names": list(axis.names), "count": axis.count, "values": values})
     return {
         "version": 1,

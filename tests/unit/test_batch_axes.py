@@ -180,6 +180,7 @@ def test_files_are_found_by_a_pattern_in_natural_order(tmp_path: Path) -> None:
     names = ["p/2.png", "p/10.png", "p/b0.png", "p/B1.png"]
     assert [row["LoadImage.image"] for row in rows_of(plan)] == names
     assert [plan.files(n) for n in range(4)] == [[tmp_path / name] for name in names]
+    assert list(plan.all_files()) == [tmp_path / name for name in names]
     assert rows_of(planned(tmp_path, "input=p/*.png"))[0] == {"input": "p/2.png"}
 
 
