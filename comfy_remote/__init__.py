@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .batch.draft import BatchOptions
     from .calls.service import call_service
     from .calls.values import ValueForm
     from .errors import (
@@ -59,12 +60,14 @@ if TYPE_CHECKING:
     from .jobs.output import JobOutput, Output
     from .jobs.record import Record
     from .jobs.submission import Submission
+    from .library.batch import Batch
     from .library.client import Client, RowResult
     from .library.run import run
-    from .library.sync import SyncClient, SyncJob, SyncJobOutput
+    from .library.sync import SyncBatch, SyncClient, SyncJob, SyncJobOutput
     from .workflow.change.prepare import Changes
 
 _NAMES = {
+    ".batch.draft": ("BatchOptions",),
     ".calls.service": ("call_service",),
     ".calls.values": ("ValueForm",),
     ".errors": (
@@ -82,15 +85,18 @@ _NAMES = {
     ".jobs.output": ("JobOutput", "Output"),
     ".jobs.record": ("Record",),
     ".jobs.submission": ("Submission",),
+    ".library.batch": ("Batch",),
     ".library.client": ("Client", "RowResult"),
     ".library.run": ("run",),
-    ".library.sync": ("SyncClient", "SyncJob", "SyncJobOutput"),
+    ".library.sync": ("SyncBatch", "SyncClient", "SyncJob", "SyncJobOutput"),
     ".workflow.change.prepare": ("Changes",),
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 __all__ = [
     "AuthenticationError",
+    "Batch",
+    "BatchOptions",
     "Changes",
     "Client",
     "ComfyRemoteError",
@@ -124,6 +130,7 @@ __all__ = [
     "Started",
     "Submission",
     "SubmissionUnknown",
+    "SyncBatch",
     "SyncClient",
     "SyncJob",
     "SyncJobOutput",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 import uuid
@@ -96,6 +97,9 @@ class Client:
             it themselves.
         patience: How long it waits when it is interrupted.
 
+    Attributes:
+        named: The name or address of its target; ``None`` if it was given a `Target`.
+
     Raises:
         ConfigurationError: The target is unknown, or its key is missing.
         NotTrusted: The target is named by a ``comfy-remote.toml`` in the current folder or above
@@ -116,11 +120,13 @@ class Client:
         if on_interrupt not in ("cancel", "leave", None):
             raise ValueError(f"on_interrupt is 'cancel' or 'leave', not {on_interrupt!r}")
         address = None
+        self.named: str | None = None
         if target is None or isinstance(target, str):
             configuration = Configuration.load(file=config)
             chosen = configuration.choose(target)
             address = configuration.address_of(chosen)
             target = open_target(chosen, configuration)
+            self.named = chosen
         self.target = target
         self.address = address or target.name
         self._given = schemas
@@ -166,6 +172,12 @@ class Client:
                 await self.target.__aexit__(kind, error, traceback)
             finally:
                 await self._close_record()
+
+    def leaving_jobs(self) -> Self:
+        """This client, open as long as it is, whose jobs go on when it is left by an error."""
+        other = copy.copy(self)
+        other.on_interrupt = None
+        return other
 
     async def schemas(self, prompt: Prompt | None = None) -> Schemas:
         """The node schemas that were given, else the target's.

@@ -25,12 +25,15 @@ from ..workflow.files import FileSearch
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from ..batch.draft import BatchOptions
+    from ..batch.plan import Rows, Vary
     from ..calls.values import ValueForm
     from ..calls.workflow import CallableWorkflow
     from ..media.values import DecodedValue
     from ..workflow.check import Report
     from ..workflow.cut import Cut
     from ..workflow.load import LoadedWorkflow
+    from .batch import Batch
 
 __all__ = ["Client", "RowResult"]
 
@@ -199,6 +202,66 @@ class Client(jobs.Client):
         for task in rows:
             task.cancel()
         await asyncio.gather(*rows, return_exceptions=True)
+
+    async def batch(
+        self,
+        workflow: Workflow,
+        *,
+        vary: Vary = (),
+        zipped: Sequence[str] = (),
+        rows: Rows | None = None,
+        repeat: int | None = None,
+        sample: int | None = None,
+        sample_seed: int | None = None,
+        inputs: Sequence[Path | str] | Path | str = (),
+        options: BatchOptions | None = None,
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> Batch:
+        """Make a batch: many runs that last, whatever happens to this program. Nothing is sent yet.
+
+        Unlike `map`, whose runs end with the program, and are not on the disk.
+
+        Args:
+            workflow: As for `submit`.
+            vary: What varies: ``{"KSampler.seed": "1..8", "prompt": ["a cat", "a dog"]}``.
+            zipped, rows, repeat, sample, sample_seed: See `Variation`.
+            inputs: As for `submit`, like ``changes`` and ``words``, which hold for all runs.
+            options: How it is run.
+
+        Raises:
+            WorkflowInvalid: The workflow cannot be read or converted, or something does not fit it.
+            ConfigurationError: What varies, or an option, cannot be read.
+            InputFileMissing: A file is not here.
+        """
+        from ..batch.draft import BatchOptions, draft
+        from ..batch.plan import Variation
+        from ..batch.store import make
+        from .batch import Batch
+
+        drafted = await draft(
+            self,
+            workflow,
+            Variation(vary, zipped, rows, repeat, sample, sample_seed),
+            target=self.named,
+            changes=Changes.of(words, changes),
+            inputs=inputs,
+            options=options or BatchOptions(),
+            config=None if self.config is None else Path(self.config),
+        )
+        return Batch(self, await make(drafted, self))
+
+    async def open_batch(self, batch: str) -> Batch:
+        """A batch that was made before, by its name, its id or the beginning of that.
+
+        It runs on this client's target.
+
+        Raises:
+            JobNotFound: There is none.
+        """
+        from .batch import Batch
+
+        return Batch(self, await self.record.read(self.record.batches.get, batch))
 
     async def call(
         self,

@@ -29,7 +29,7 @@ from ..jobs.estimate import RunEstimate
 from ..jobs.interruption import PATIENCE, OnInterrupt, Patience
 from ..jobs.job import Job
 from ..jobs.output import JobOutput, Output
-from ..jobs.record import Record, SavedOutput
+from ..jobs.record import BatchEntry, Record, SavedOutput
 from ..jobs.submission import Submission, Workflow
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import Target
@@ -41,13 +41,18 @@ from .client import Client, RowResult
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from ..batch.draft import BatchOptions
+    from ..batch.events import BatchEvent
+    from ..batch.manifest import RunLine
+    from ..batch.plan import Rows, Vary
     from ..calls.values import ValueForm
     from ..calls.workflow import CallableWorkflow
     from ..media.values import DecodedValue
     from ..workflow.check import Report
     from ..workflow.cut import Cut
+    from .batch import Batch
 
-__all__ = ["SyncClient", "SyncJob", "SyncJobOutput"]
+__all__ = ["SyncBatch", "SyncClient", "SyncJob", "SyncJobOutput"]
 
 _T = TypeVar("_T")
 _LOOK_EVERY = 0.25
@@ -256,6 +261,43 @@ class SyncClient:
         )
         return loop.iterate(results)
 
+    def batch(
+        self,
+        workflow: Workflow,
+        *,
+        vary: Vary = (),
+        zipped: Sequence[str] = (),
+        rows: Rows | None = None,
+        repeat: int | None = None,
+        sample: int | None = None,
+        sample_seed: int | None = None,
+        inputs: Sequence[Path | str] | Path | str = (),
+        options: BatchOptions | None = None,
+        changes: Changes | None = None,
+        **words: Unpack[ChangeWords],
+    ) -> SyncBatch:
+        """See `Client.batch`."""
+        loop = self._opened()
+        making = self._client.batch(
+            workflow,
+            vary=vary,
+            zipped=zipped,
+            rows=rows,
+            repeat=repeat,
+            sample=sample,
+            sample_seed=sample_seed,
+            inputs=inputs,
+            options=options,
+            changes=changes,
+            **words,
+        )
+        return SyncBatch(loop.run(making), loop)
+
+    def open_batch(self, batch: str) -> SyncBatch:
+        """See `Client.open_batch`."""
+        loop = self._opened()
+        return SyncBatch(loop.run(self._client.open_batch(batch)), loop)
+
     def call(
         self,
         workflow: CallableWorkflow | Workflow,
@@ -383,6 +425,56 @@ class SyncJob:
     def cancel(self) -> None:
         """Ask the target to stop it. Follow the job to see how it ends."""
         self._loop.run(self._job.cancel())
+
+
+class SyncBatch:
+    """`Batch` without ``await``. Iterate over it, or call `run`, to have it run.
+
+    Attributes:
+        id, name, folder: As a `Batch` has them.
+    """
+
+    def __init__(self, batch: Batch, loop: _LoopThread) -> None:
+        self.id = batch.id
+        self.name = batch.name
+        self.folder = batch.folder
+        self._batch = batch
+        self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"Sync{self._batch!r}"
+
+    def __iter__(self) -> Iterator[BatchEvent]:
+        """See `Batch.__aiter__`."""
+        return self._loop.iterate(self._batch.__aiter__())
+
+    def run(self) -> BatchEntry:
+        """See `Batch.run`."""
+        return self._loop.run(self._batch.run())
+
+    def entry(self) -> BatchEntry:
+        """See `Batch.entry`."""
+        return self._loop.run(self._batch.entry())
+
+    def lines(self) -> list[RunLine]:
+        """See `Batch.lines`."""
+        return self._loop.run(self._batch.lines())
+
+    def pause(self) -> None:
+        """See `Batch.pause`."""
+        self._loop.run(self._batch.pause())
+
+    def cancel(self) -> None:
+        """See `Batch.cancel`."""
+        self._loop.run(self._batch.cancel())
+
+    def retry(self) -> int:
+        """See `Batch.retry`."""
+        return self._loop.run(self._batch.retry())
+
+    def remove(self) -> None:
+        """See `Batch.remove`."""
+        self._loop.run(self._batch.remove())
 
 
 class SyncJobOutput(RemoteOutput):

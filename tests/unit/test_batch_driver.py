@@ -16,6 +16,7 @@ import pytest
 from fake_target import FakeTarget, output
 from PIL import Image
 
+import comfy_remote
 from comfy_remote.batch.draft import BatchOptions, draft
 from comfy_remote.batch.driver import DriverTimes
 from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, Stopped, Waits
@@ -534,3 +535,40 @@ async def test_two_batches_have_two_names_and_folders(farm: Farm, here: Path) ->
             await made(client, options=BatchOptions(folder=here / "outputs" / "w"))
         assert client.record.batches.get("w-2").name == "w-2"
         assert [entry.name for entry in client.record.batches.all()] == ["w-3", "w-2", "w"]
+
+
+async def test_a_program_makes_one_goes_on_with_it_and_reads_it(farm: Farm, here: Path) -> None:
+    farm.fails[2] = 1
+    with Record(here / "home") as record:
+        async with comfy_remote.Client(farm, record=record) as client:
+            batch = await client.batch("w.json", vary={"1.color": [1, 2, 3]}, width=16)
+            seen: list[BatchEvent] = []
+            entry = await batch.run(seen.append)
+            assert (entry.succeeded, entry.failed) == (2, 1)
+            assert await batch.retry() == 1
+            again = await client.open_batch(batch.name)
+            assert (await again.run()).succeeded == 3
+            assert [line.values["1.color"] for line in await again.lines()] == [1, 2, 3]
+            await again.remove()
+            assert not record.batches.all()
+    assert {request.prompt["1"]["inputs"]["width"] for request in farm.taken} == {16}
+
+
+async def test_a_program_that_is_interrupted_leaves_its_runs_to_the_next(
+    farm: Farm, here: Path
+) -> None:
+    farm.gate.clear()
+    with Record(here / "home") as record:
+        with pytest.raises(ZeroDivisionError):
+            async with comfy_remote.Client(farm, record=record) as client:
+                batch = await client.batch("w.json", vary={"1.color": "1..4"})
+                async with aclosing(aiter(batch)) as events:
+                    async for event in events:
+                        if isinstance(event, RunBegan):
+                            await asyncio.sleep(0.05)
+                            raise ZeroDivisionError
+        assert not farm.stopped
+        farm.gate.set()
+        async with comfy_remote.Client(farm, record=record) as client:
+            assert (await (await client.open_batch("w")).run()).succeeded == 4
+    assert farm.ran == dict.fromkeys(range(1, 5), 1)

@@ -326,7 +326,7 @@ def test_a_program_of_the_version_before_that_runs_on_adds_nothing_and_loses_not
         entry = record.get(running)
         assert (entry.state, entry.run_seconds) == (JobState.SUCCEEDED, 3.5)
         assert len(record.newest(100)) == 8
-    assert old.execute("PRAGMA user_version").fetchone() == (7,)  # a new start of it is refused
+    assert old.execute("PRAGMA user_version").fetchone() == (8,)  # a new start of it is refused
     old.close()
 
 
