@@ -16,6 +16,7 @@ import glob
 import os
 import random
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import ConfigurationError, InputFileMissing, WorkflowInvalid
+from ..media.files import OWN_DATA, storage_errors
 from ..types import JsonValue
 from ..workflow.change.values import did_you_mean
 from ..workflow.files import FileSearch
@@ -41,6 +43,7 @@ _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:/({_NUMBER}))?")
 _RANDOM = re.compile(r"random(?:\*(\d{1,10}))?", re.IGNORECASE)
 _MOST_STORED = 5_000_000
 """Values of one axis that are written down; ranges and seeds are computed and have no limit."""
+_ROOM = "Free some space."
 _GLOB = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
 _QUOTES = "\"'"
@@ -268,10 +271,11 @@ class AxisReader:
         self, inputs: tuple[VariedInput, ...], cells: Iterable[Sequence[JsonValue]], where: str
     ) -> Part:
         first = len(self.rows)
-        for row in cells:
-            if len(self.rows) - first >= _MOST_STORED:
-                raise ConfigurationError(f"{where}: it has more than {_MOST_STORED:,} values.")
-            self.rows.add(row)
+        with storage_errors(Path(tempfile.gettempdir()), full=_ROOM, denied=OWN_DATA):
+            for number, row in enumerate(cells):
+                if number >= _MOST_STORED:
+                    raise ConfigurationError(f"{where}: it has more than {_MOST_STORED:,} values.")
+                self.rows.add(row)
         count = len(self.rows) - first
         if not count:
             raise ConfigurationError(f"{where}: there are no values in it.")

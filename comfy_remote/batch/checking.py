@@ -135,13 +135,14 @@ class _Check:
             tried = dict.fromkeys((0, min(1, values.count - 1), values.count - 1))
             yield from ((values.at(number)[0], self.plan.count) for number in tried)
             return
-        distinct: dict[str, tuple[JsonValue, int]] = {}
-        for number in range(values.count):
-            cells, runs = values.at(number), runs_with(number)
+        distinct: dict[tuple[type, object], tuple[JsonValue, int]] = {}
+        for number, cells in enumerate(values.rows.some(values.first, values.count)):
+            runs = runs_with(number)
             if runs and column < len(cells) and cells[column] is not None:
-                key = json.dumps(cells[column])
+                cell = cells[column]
+                key = type(cell), json.dumps(cell) if isinstance(cell, list | dict) else cell
                 before = distinct[key][1] if key in distinct else 0
-                distinct[key] = cells[column], before + runs
+                distinct[key] = cell, before + runs
         yield from distinct.values()
 
     def _of(

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ __all__ = ["FrozenRows"]
 _IN_MEMORY = 8 * 1024 * 1024
 """Bytes; beyond, the rows are in a temporary file until they are saved."""
 _CHUNK = 1024 * 1024
+_AT_ONCE = 100  # of rows, each of 1 MB at most
 
 
 class FrozenRows:
@@ -41,15 +42,29 @@ class FrozenRows:
         with self._lock:
             self._file.seek(start)
             line = self._file.read(end - start)
-        return as_list(json.loads(line))
+        return as_list(json.loads(line.decode("ascii")))
 
     def add(self, cells: Sequence[JsonValue]) -> None:
-        """Add a row at the end."""
-        line = json.dumps(cells, separators=(",", ":")).encode() + b"\n"
-        with self._lock, storage_errors(Path(tempfile.gettempdir())):
+        """Add a row at the end.
+
+        Raises:
+            OSError: The temporary file cannot be written.
+        """
+        # Escaped, because the name of a file may have half characters in it, which UTF-8 has not.
+        line = f"{json.dumps(cells)}\n".encode()
+        with self._lock:
             self._file.seek(self._starts[-1])
             self._file.write(line)
-        self._starts.append(self._starts[-1] + len(line))
+            self._starts.append(self._starts[-1] + len(line))
+
+    def some(self, first: int, count: int) -> Iterator[list[JsonValue]]:
+        """Rows one after another, read many at a time."""
+        for at in range(first, first + count, _AT_ONCE):
+            start, end = self._starts[at], self._starts[min(at + _AT_ONCE, first + count)]
+            with self._lock:
+                self._file.seek(start)
+                lines = self._file.read(end - start)
+            yield from (as_list(json.loads(line)) for line in lines.decode("ascii").splitlines())
 
     @property
     def size(self) -> int:

@@ -164,6 +164,8 @@ class Names:
         Raises:
             WorkflowInvalid: It does not fit.
         """
+        if not text.isascii():
+            _refuse_half_characters(text)
         match varied.word:
             case "prompt" | "negative":
                 return text

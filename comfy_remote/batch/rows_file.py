@@ -20,6 +20,7 @@ _LONGEST_LINE = 1024 * 1024
 _MOST_COLUMNS = 1000
 _SEPARATORS = (",", ";", "\t")
 _QUOTES = "\"'"
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def is_table(path: Path) -> bool:
@@ -106,7 +107,7 @@ def json_values(path: Path) -> Iterator[tuple[int, JsonValue]]:
         if not line.strip():
             continue
         try:
-            value: JsonValue = json.loads(line, parse_constant=refuse_constant)
+            value: JsonValue = _DECODER.decode(line.strip())
         except (ValueError, RecursionError) as error:
             raise ConfigurationError(
                 f"{path}, line {number}: it is not JSON: {error}.",

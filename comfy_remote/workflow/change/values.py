@@ -114,9 +114,9 @@ def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchem
     """The schema of an input; that of ``format.quality`` depends on the choice in ``format``."""
     if schemas is None or (schema := schemas.get(node["class_type"])) is None:
         return None
-    known = {found.name: found for found in schema.inputs}
-    if key in known or "." not in key:
-        return known.get(key)
+    known = next((found for found in schema.inputs if found.name == key), None)
+    if known is not None or "." not in key:
+        return known
     spec = live_inputs(schemas.declared(node["class_type"]), node["inputs"]).all().get(key)
     return None if spec is None else input_schema(key, spec)
 
@@ -155,11 +155,12 @@ def _boolean(node_id: str, key: str, text: str) -> bool:
 
 
 _NOT_JSON = "\0not JSON"
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)  # `json.loads` would make one each time
 
 
 def _json(text: str) -> JsonValue:
     try:
-        value: JsonValue = json.loads(text, parse_constant=refuse_constant)
+        value: JsonValue = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return _NOT_JSON
     return value
