@@ -21,6 +21,7 @@ from ..workflow.load import parse_workflow
 from .frozen import Frozen, frozen_changes, schemas_of
 from .hours import Hours
 from .plan import Plan, Variation, plan_of
+from .run_names import check_pattern
 
 if TYPE_CHECKING:
     from ..jobs.client import Client
@@ -127,6 +128,8 @@ async def draft(
         filled=filled,
         random=rng,
     )
+    if options.pattern is not None:
+        check_pattern(options.pattern, [one.name for one in plan.inputs])
     classes = [node["class_type"] for node in ready.prompt.values()]
     # Without variables in the file, what changes in all runs is in the prompt already.
     rest = changes if text is not None else Changes(prompt_nodes=changes.prompt_nodes)
