@@ -12,5 +12,7 @@ store        made, driven by one, removed        rows         the prompt and the
 driver       runs what is left of it             one_run      one run, never sent twice
 capacity     how many at a time                  hours        when runs may begin
 manifest     a line for each run                 events       what happens meanwhile
+
+sheet/       all of a batch on one page, and as a picture
 ```
 """
