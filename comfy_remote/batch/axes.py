@@ -36,7 +36,7 @@ from .names import Kind, Names, VariedInput, spot
 from .rows_file import cells_of, is_json_lines, is_table, json_values, texts_of
 from .values import Drawn, Stepped, Stored, Values, values_from_json
 
-__all__ = ["Axis", "AxisReader", "Part"]
+__all__ = ["Axis", "AxisReader", "GivenValue", "Part"]
 
 _NUMBER = r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,2})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:/({_NUMBER}))?")
@@ -48,7 +48,9 @@ _GLOB = re.compile(r"[*?\[]")
 _DIGITS = re.compile(r"(\d+)")
 _QUOTES = "\"'"
 
-_Cell: TypeAlias = "Callable[[VariedInput, JsonValue, str], JsonValue]"
+GivenValue: TypeAlias = "JsonValue | os.PathLike[str]"
+"""A value that a program gives."""
+_Cell: TypeAlias = "Callable[[VariedInput, GivenValue, str], JsonValue]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +184,18 @@ class AxisReader:
         cells = (self._cells(varied, item, quoted, where) for item, quoted in items)
         return Axis((self._stored((varied,), chain.from_iterable(cells), where),))
 
-    def listed(self, name: str, values: Iterable[JsonValue]) -> Axis:
+    def listed(self, name: str, values: Iterable[GivenValue]) -> Axis:
         """The axis for values that a program gives; raises what `axis` raises."""
         where = f"vary {name}"
         varied = self._names.find(name, where)
+        if isinstance(values, range) and values and self._names.kind(varied) == "number":
+            for number in (values[0], values[-1]):
+                self._given_cell(varied, number, where)
+            return Axis((Part((varied,), Stepped(values.start, values.step, len(values))),))
         cells = (self._given_cell(varied, value, where) for value in values)
         return Axis((self._stored((varied,), ([cell] for cell in cells), where),))
 
-    def table(self, rows: Path | Iterable[Mapping[str, JsonValue]]) -> Axis:
+    def table(self, rows: Path | Iterable[Mapping[str, GivenValue]]) -> Axis:
         """The axis for rows that name their inputs: a file, or what a program gives."""
         if isinstance(rows, Path):
             return self._file(self._path(str(rows)))
@@ -214,13 +220,16 @@ class AxisReader:
         _, header = next(rows, (0, []))
         inputs = tuple(self._names.find(name, f"{path}, line 1") for name in header)
         search = self._search(path)
+        as_it_is = [self._names.kind(one) == "text" for one in inputs]
 
         def cells() -> Iterator[list[JsonValue]]:
             for number, texts in rows:
                 where = f"{path}, line {number}"
                 yield [
-                    self._cell(one, text, where, search) if text else None
-                    for one, text in zip(inputs, texts, strict=True)
+                    self._cell(one, text if spaces else text.strip(), where, search)
+                    if text.strip()
+                    else None
+                    for one, spaces, text in zip(inputs, as_it_is, texts, strict=True)
                 ]
 
         return Axis((self._stored(inputs, cells(), str(path)),))
@@ -243,7 +252,7 @@ class AxisReader:
 
     def _objects(
         self,
-        rows: Iterable[tuple[str, JsonValue | Mapping[str, JsonValue]]],
+        rows: Iterable[tuple[str, JsonValue | Mapping[str, GivenValue]]],
         what: str,
         cell: _Cell,
     ) -> Axis:
@@ -333,26 +342,25 @@ class AxisReader:
         except WorkflowInvalid as error:
             raise spot(where, error) from None
 
-    def _given_cell(self, varied: VariedInput, value: JsonValue, where: str) -> JsonValue:
-        """A value of a program's; its files may be anywhere."""
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
+    def _accepted(self, varied: VariedInput, value: GivenValue, where: str) -> JsonValue:
+        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
         try:
-            accepted = self._names.accepted(varied, value)
+            return self._names.accepted(varied, plain)
         except WorkflowInvalid as error:
             raise spot(where, error) from None
+
+    def _given_cell(self, varied: VariedInput, value: GivenValue, where: str) -> JsonValue:
+        """A value of a program's; its files may be anywhere."""
+        accepted = self._accepted(varied, value, where)
         if not varied.file:
             return accepted
         return next(self._own_files(str(accepted), True, where))
 
     def _found_cell(
-        self, varied: VariedInput, value: JsonValue, where: str, search: FileSearch
+        self, varied: VariedInput, value: GivenValue, where: str, search: FileSearch
     ) -> JsonValue:
         """A value of a file's: what it names is taken from below its folder only."""
-        try:
-            accepted = self._names.accepted(varied, value)
-        except WorkflowInvalid as error:
-            raise spot(where, error) from None
+        accepted = self._accepted(varied, value, where)
         return self._cell(varied, str(accepted), where, search) if varied.file else accepted
 
     def _cell(self, varied: VariedInput, text: str, where: str, search: FileSearch) -> JsonValue:
@@ -374,10 +382,10 @@ class AxisReader:
     def _own_files(self, text: str, quoted: bool, where: str) -> Iterator[JsonValue]:
         """The files that the user names, by a path or a pattern."""
         path = self._path(text)
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113  # unlike `Path`, it takes any text
             yield [_shown(text), str(path)]
             return
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             raise ConfigurationError(
                 f"{where}: {path} is a folder.",
                 advice=f"Name the files in it: {_shown(text).rstrip('/')}/*.png",

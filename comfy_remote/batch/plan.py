@@ -23,7 +23,7 @@ from ..workflow.change.settings import find_input
 from ..workflow.change.values import did_you_mean
 from ..workflow.prompt import Place, Prompt
 from ..workflow.schema import Schemas
-from .axes import Axis, AxisReader, Part
+from .axes import Axis, AxisReader, GivenValue, Part
 from .frozen_rows import FrozenRows
 from .names import SEED, Names, VariedInput
 from .order import Dearness
@@ -35,10 +35,12 @@ _PLAN, _ROWS = "plan.json", "rows.jsonl"
 _VERSION = 1
 _MOST_SAMPLED = 1_000_000
 
-Vary: TypeAlias = "Sequence[str] | Mapping[str, str | Iterable[JsonValue]]"
-"""``["KSampler.seed=1..8"]``, or ``{"KSampler.seed": "1..8", "prompt": ["a cat", "a dog"]}``."""
+Vary: TypeAlias = "Sequence[str] | Mapping[str, str | Iterable[GivenValue]]"
+"""``["KSampler.seed=1..8"]``, or ``{"KSampler.seed": range(1, 9), "prompt": ["a cat", "a dog"]}``.
 
-Rows: TypeAlias = "Path | Iterable[Mapping[str, JsonValue]]"
+A text is read as one that is typed; what a list gives is taken as it is. Files may be `Path`."""
+
+Rows: TypeAlias = "Path | Iterable[Mapping[str, GivenValue]]"
 """A CSV or JSON-lines file, or dictionaries: ``[{"prompt": "a cat", "KSampler.seed": 7}]``."""
 
 

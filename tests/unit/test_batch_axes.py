@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from batch_kit import PROMPT, WITH_FILES, rows_of
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from comfy_remote.batch.plan import Plan, Rows, Variation, Vary, plan_of
-from comfy_remote.errors import ComfyRemoteError, ConfigurationError, InputFileMissing
+from comfy_remote.errors import (
+    ComfyRemoteError,
+    ConfigurationError,
+    InputFileMissing,
+    WorkflowInvalid,
+)
 from comfy_remote.types import JsonValue
 from comfy_remote.workflow.change.prepare import Changes, prepare
 from comfy_remote.workflow.files import FileSearch, file_uses
@@ -23,11 +31,11 @@ def planned(
     *vary: str,
     rows: Rows | None = None,
     prompt: Prompt = WITH_FILES,
-    given: tuple[Path, ...] = (),
+    named: tuple[Path, ...] = (),
     mapped: Vary | None = None,
 ) -> Plan:
     variation = Variation(vary=mapped if mapped is not None else vary, rows=rows)
-    return plan_of(variation, prompt, folder=folder, given=given, random=random.Random(3))
+    return plan_of(variation, prompt, folder=folder, given=named, random=random.Random(3))
 
 
 def refusal(folder: Path, *vary: str, rows: Path | None = None) -> str:
@@ -71,7 +79,7 @@ def test_numbers_in_a_file_get_the_type_of_the_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_table_names_its_inputs(tmp_path: Path, separator: str) -> None:
     lines = [["KSampler.seed", " prompt ", "KSampler.cfg"], ["7", '"a cat, or; a\tdog"', "5.5"]]
-    lines += [["8", "two", ""], ["", "", ""], ["9", '"with ""quotes"""', "6"]]
+    lines += [[" 8 ", "two", " "], ["", "", ""], ["9", '"with ""quotes"""', "6"]]
     text = "\r\n".join(separator.join(line) for line in lines)
     path = write(tmp_path, "runs.csv", "\ufeff" + text)
     rows: list[dict[str, JsonValue]] = [
@@ -164,6 +172,31 @@ def test_what_cannot_be_read_names_what_was_typed(tmp_path: Path, typed: str, sa
     assert "@" in typed or found.startswith(f"vary {typed!r}: ")
 
 
+@given(
+    texts=st.lists(st.text().map(lambda text: text.replace("\0", "")), min_size=1, max_size=5),
+    quote=st.sampled_from(["'", '"']),
+    space=st.sampled_from(["", " "]),
+)
+def test_any_texts_can_be_quoted(texts: list[str], quote: str, space: str) -> None:
+    quoted = (f"{quote}{text.replace(quote, quote * 2)}{quote}" for text in texts)
+    plan = planned(Path(), f"prompt={f'{space},{space}'.join(quoted)}")
+    assert [row["prompt"] for row in rows_of(plan)] == texts
+
+
+@given(text=st.text(max_size=40))
+@example("=")
+@example("..")
+@example("1..9e99/1e-99")
+@example("'" * 7)
+@example("a" * 5000)
+@example("[" * 500)
+def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
+    for name in ("KSampler.cfg", "seed", "prompt", "LoadImage.image", "KSampler.sampler_name"):
+        with suppress(ComfyRemoteError):
+            plan = planned(Path("/nowhere"), f"{name}={text}")
+            plan.changes(plan.count - 1)
+
+
 def test_nothing_varies_twice(tmp_path: Path) -> None:
     assert "seed varies twice" in refusal(tmp_path, "seed=1..2", "seed=3,4")
     path = write(tmp_path, "runs.csv", "prompt\na\n")
@@ -226,7 +259,7 @@ def test_what_a_table_names_is_taken_from_below_its_folder_only(tmp_path: Path) 
         with pytest.raises(InputFileMissing, match=r"list\.txt, line 1: .*" + why):
             planned(here, f"LoadImage.image=@{listed}")
     table.write_text("LoadImage.image\n../outside.png\n")
-    assert planned(here, rows=table, given=(outside,)).files(0) == [outside]
+    assert planned(here, rows=table, named=(outside,)).files(0) == [outside]
 
 
 def test_a_program_gives_values_and_rows(tmp_path: Path) -> None:
@@ -234,6 +267,12 @@ def test_a_program_gives_values_and_rows(tmp_path: Path) -> None:
         tmp_path, mapped={"KSampler.seed": range(1, 3), "prompt": ["a, b"], "KSampler.cfg": "5..6"}
     )
     assert plan.count == 4
+    write(tmp_path, "p.png", "x")
+    files = planned(tmp_path, mapped={"LoadImage.image": [tmp_path / "p.png", "p.png"]})
+    assert [files.files(n) for n in range(2)] == [[tmp_path / "p.png"]] * 2
+    with pytest.raises(WorkflowInvalid, match=r"vary seed: -1 does not fit seed"):
+        planned(tmp_path, mapped={"seed": range(3, -2, -1)})
+    assert planned(tmp_path, mapped={"seed": range(10**12)}).row(5) == {"seed": 5}
     rows: list[dict[str, JsonValue]] = [{"prompt": "a, b", "seed": 3}, {"prompt": "c"}]
     assert rows_of(planned(tmp_path, rows=rows)) == rows
     with pytest.raises(ConfigurationError, match=r"seed varies, and KSampler\.seed is set"):
