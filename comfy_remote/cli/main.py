@@ -7,6 +7,7 @@ from importlib import import_module
 
 import click
 
+from ..config.folders import home
 from ..version import __version__
 from .entry import EXIT_STATUSES, enter, import_ahead, start
 from .options import config_option
@@ -30,11 +31,13 @@ _COMMANDS = {
     "workers": "Say which workers may join a gateway here.",
     "service": "Serve a workflow as an HTTP API.",
     "deploy": "Deploy a workflow as a target of its own.",
-    "targets": "List, add, test and remove targets.",
+    "targets": "List, add, test, warm up and remove targets.",
     "trust": "Trust the addresses and variables that a folder's files name.",
     "completion": "Print the script that completes the commands in a shell.",
 }
 """In the order of ``--help``, what is needed most first. Each is in the module of its name."""
+
+_LOOKS_AT_TARGETS = ("run", "targets", "jobs", "doctor", "init")
 
 
 class _LazyGroup(click.Group):
@@ -89,12 +92,17 @@ def _print_help_json(context: click.Context, _option: click.Parameter, wanted: b
 )
 @config_option
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens (also: DEBUG=1).")
-def cli(verbose: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, verbose: bool) -> None:
     """Run ComfyUI workflows on a GPU elsewhere: RunPod, a pod, a machine on the LAN.
 
     To try it without a GPU: comfy-remote run example:collage
     """
     start(verbose=verbose)
+    if context.invoked_subcommand in _LOOKS_AT_TARGETS and (home() / "warm").is_dir():
+        from .left_warm import put_back_left
+
+        put_back_left()
 
 
 def _be_verbose(_context: click.Context, _option: click.Parameter, value: bool) -> None:

@@ -101,7 +101,7 @@ class _ClientRoutes:
 
     async def health(self, _request: web.Request) -> web.Response:
         found = await self._endpoint.health()
-        response = json_answer(found.model_dump(mode="json", by_alias=True))
+        response = json_answer(found.model_dump(mode="json", by_alias=True, exclude_none=True))
         response.headers[IDEMPOTENCY_HEADER] = "supported"
         if self._takes_files:
             response.headers[FILES_HEADER] = str(self._limits.file_bytes)

@@ -205,6 +205,11 @@ class HttpClient:
         data = None if body is None else json.dumps(body).encode()
         return await self._retried(lambda: self._once("POST", path, data))
 
+    async def patch(self, path: str, body: JsonValue) -> Response:
+        """PATCH that may safely arrive twice; retried like `get`."""
+        data = json.dumps(body).encode()
+        return await self._retried(lambda: self._once("PATCH", path, data))
+
     async def post_once(
         self,
         path: str,

@@ -13,6 +13,7 @@ from ..aio import Background
 from ..config.environment import load_env_files, unused_files
 from ..config.log import clean_handlers
 from ..errors import ComfyRemoteError, ConfigurationError
+from ..jobs.keep_warm import left_behind, put_back
 from ..jobs.record import Record
 from ..secrets import SECRETS
 from .advice import for_page
@@ -65,6 +66,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
     async def start(_app: web.Application) -> None:
         background.start(_take_up(lane))
+        background.start(_put_back())
 
     async def stop(_app: web.Application) -> None:
         await background.stop()
@@ -86,6 +88,14 @@ def load_credentials() -> None:
             _log.warning("%s", for_page(sentence))
     except ConfigurationError as error:
         _log.warning("%s", error)
+
+
+async def _put_back() -> None:
+    """What the last start changed at endpoints to keep workers, if it was killed."""
+    await asyncio.sleep(_SETTLED_AFTER)
+    if notes := await asyncio.to_thread(left_behind):
+        for sentence in await put_back(notes):
+            _log.warning("%s", sentence)
 
 
 async def _take_up(lane: RemoteLane) -> None:

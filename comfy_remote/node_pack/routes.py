@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Annotated, TypedDict
 
@@ -24,6 +25,7 @@ from ..errors import (
     TargetError,
 )
 from ..jobs.estimate import estimate_run
+from ..jobs.keep_warm import LONGEST, can_keep_warm
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
 from ..targets.base import WaitsForWorkers, server_of
@@ -74,6 +76,7 @@ class _WarmRequest(BaseModel):
 
     target: _Target
     on: bool = True
+    seconds: Annotated[float, Field(gt=0, le=LONGEST)] | None = None
 
 
 class _AddressRequest(BaseModel):
@@ -155,8 +158,15 @@ def routes(
             )
             if not can_warm_up(client.target, billing):
                 raise ConfigurationError(f"{wanted.target} has no workers that could be started.")
-            warm_ups.start(wanted.target)
-        return {"target": wanted.target, "warming": wanted.on}
+            until = None if wanted.seconds is None else time.time() + wanted.seconds
+            if until is not None and not can_keep_warm(client.target):
+                raise ConfigurationError(f"Workers of {wanted.target} cannot be kept.")
+            await warm_ups.start(wanted.target, until)
+        return {
+            "target": wanted.target,
+            "warming": wanted.on,
+            "until": warm_ups.until(wanted.target),
+        }
 
     @table.get("/remote/object_info")
     @json_route
@@ -334,14 +344,21 @@ async def _ask(
 ) -> None:
     client = await pool.client(target.name)
     health = await client.target.health()
-    state["health"] = {"ready": health.ready, "running": health.running, "queued": health.queued}
+    state["health"] = {
+        "ready": health.ready,
+        "running": health.running,
+        "queued": health.queued,
+        "starting": health.starting,
+        "throttled": health.throttled,
+    }
     idle = health.ready == 0 and health.running == 0
     state["state"] = "ready"
     if isinstance(client.target, WaitsForWorkers):
         waiting = warm_ups.waiting(target.name)
         if idle:
             state["advice"] = f"No worker is ready. {client.target.no_worker}"
-            state["state"] = "asleep" if health.queued == 0 and waiting is None else "waking"
+            quiet = health.queued == 0 and health.starting == 0 and waiting is None
+            state["state"] = "asleep" if quiet else "waking"
         learned = warm_ups.took(target.name)
         if learned is None:
             learned = await asyncio.to_thread(pool.record.last_start, target.name)
@@ -351,6 +368,8 @@ async def _ask(
             state["warm_up"] = {
                 "seconds": None if waiting is None else round(waiting, 1),
                 "error": None if failed is None else error_json(failed),
+                "until": warm_ups.until(target.name),
+                "can_keep": can_keep_warm(client.target),
             }
     capabilities = await pool.capabilities(target.name)
     state["device"], state["engine"] = capabilities.device, capabilities.engine

@@ -1,4 +1,4 @@
-"""Starting a target's workers before there is a job, as the page asks for it."""
+"""Starting a target's workers before there is a job, and keeping them, as the page asks for it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from ..errors import ComfyRemoteError, ConfigurationError, TargetError
+from ..errors import ComfyRemoteError
+from ..jobs.keep_warm import keep_warm, start_worker
 from ..targets.base import Target, WakesWorkers
 from ..targets.kinds import Billing
 from .target_pool import TargetPool
 
 __all__ = ["WarmUps", "can_warm_up"]
-
-_LONGEST = 900.0
-"""Seconds that a worker has to start."""
 
 
 def can_warm_up(target: Target, billing: Billing | None) -> bool:
@@ -24,8 +22,9 @@ def can_warm_up(target: Target, billing: Billing | None) -> bool:
 
 @dataclass
 class _WarmUp:
-    task: asyncio.Task[None]
     began: float
+    until: float | None
+    task: asyncio.Task[None] | None = None
     error: ComfyRemoteError | None = None
     took: float | None = None
 
@@ -37,16 +36,33 @@ class WarmUps:
         self._pool = pool
         self._of: dict[str, _WarmUp] = {}
 
-    def start(self, name: str) -> None:
-        """Begin, unless one is under way. How it goes, the other methods say."""
-        if self.waiting(name) is None:
-            task = asyncio.create_task(self._run(name))
-            self._of[name] = _WarmUp(task, time.monotonic())
+    async def start(self, name: str, until: float | None = None) -> None:
+        """Begin, unless one is under way. How it goes, the other methods say.
+
+        Args:
+            until: Seconds since the epoch: a worker is kept until then. One that is kept already
+                is kept until then instead.
+        """
+        one = self._under_way(name)
+        if one is not None and one.until is not None and until is not None:
+            one.until = until
+            return
+        if one is not None and until is None:
+            return
+        await self.stop(name)
+        one = _WarmUp(time.monotonic(), until)
+        self._of[name] = one
+        one.task = asyncio.create_task(self._run(name, one))
 
     def waiting(self, name: str) -> float | None:
-        """Seconds that one has been under way; ``None`` where none is."""
-        one = self._of.get(name)
-        return None if one is None or one.task.done() else time.monotonic() - one.began
+        """Seconds that a worker has been starting; ``None`` where none is."""
+        one = self._under_way(name)
+        return None if one is None or one.took is not None else time.monotonic() - one.began
+
+    def until(self, name: str) -> float | None:
+        """Until when workers are kept; ``None`` where they are not."""
+        one = self._under_way(name)
+        return None if one is None else one.until
 
     def error(self, name: str) -> ComfyRemoteError | None:
         """Why the last one failed."""
@@ -59,26 +75,37 @@ class WarmUps:
         return None if one is None else one.took
 
     async def stop(self, name: str) -> None:
-        """Take back what is under way: the endpoint's job is cancelled."""
-        if (one := self._of.pop(name, None)) is not None:
+        """Take back what is under way: the endpoint's job is cancelled, its settings put back."""
+        one = self._of.pop(name, None)
+        if one is not None and one.task is not None:
             one.task.cancel()
             await asyncio.gather(one.task, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop all."""
-        for name in [*self._of]:
-            await self.stop(name)
+        await asyncio.gather(*(self.stop(name) for name in [*self._of]))
 
-    async def _run(self, name: str) -> None:
-        one = self._of[name]
-        try:
-            target = (await self._pool.client(name)).target
-            if not isinstance(target, WakesWorkers):
-                raise ConfigurationError(f"{name} has no workers that could be started.")
-            await asyncio.wait_for(target.wake(), _LONGEST)
+    def _under_way(self, name: str) -> _WarmUp | None:
+        one = self._of.get(name)
+        return None if one is None or one.task is None or one.task.done() else one
+
+    async def _run(self, name: str, one: _WarmUp) -> None:
+        def warm() -> None:
             one.took = time.monotonic() - one.began
-        except asyncio.TimeoutError:
-            minutes = _LONGEST / 60
-            one.error = TargetError(f"No worker of {name} started within {minutes:.0f} minutes.")
+
+        try:
+            client = await self._pool.client(name)
+            if one.until is None:
+                await start_worker(client.target)
+                warm()
+                return
+            folder = self._pool.record.path.parent
+            await keep_warm(
+                client.target,
+                lambda: one.until or 0.0,
+                address=client.address,
+                folder=folder,
+                on_warm=warm,
+            )
         except ComfyRemoteError as error:
             one.error = error

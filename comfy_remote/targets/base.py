@@ -33,6 +33,7 @@ __all__ = [
     "Capabilities",
     "DescribesByJob",
     "Health",
+    "HoldsWorkers",
     "InputFile",
     "KeepsInputs",
     "LimitsSizes",
@@ -208,11 +209,21 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How busy a target is: workers that can take a job now, jobs that run, jobs that wait."""
+    """How busy a target is.
+
+    Attributes:
+        ready: Workers that can take a job now.
+        running: Jobs that run.
+        queued: Jobs that wait.
+        starting: Workers that start.
+        throttled: Workers that wait for a GPU to be free at the provider.
+    """
 
     ready: int
     running: int
     queued: int
+    starting: int = 0
+    throttled: int = 0
 
 
 @runtime_checkable
@@ -457,6 +468,30 @@ class Target(Protocol):
 
     async def health(self) -> Health:
         """How busy the target is."""
+
+
+@runtime_checkable
+class HoldsWorkers(WakesWorkers, Target, Protocol):
+    """A target that stops a worker which has been idle for a time."""
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether that time is known and long, or can be changed."""
+
+    async def idle_time(self) -> float:
+        """Seconds that an idle worker waits for a job.
+
+        Raises:
+            ComfyRemoteError: The target could not be asked.
+        """
+
+    async def set_idle_time(self, seconds: float) -> None:
+        """Change it, for all workers of the endpoint. It costs what they cost.
+
+        Raises:
+            AuthenticationError: The key may not do that.
+            ComfyRemoteError: It could not be changed.
+        """
 
 
 @runtime_checkable

@@ -67,6 +67,7 @@ class ModalKind(EndpointKind):
     )
     only_ours = True
     delay_means_begun = True
+    idle_time = 60.0  # `scaledown_window` of the projects that we make
 
     @property
     def body_limit(self) -> int:

@@ -121,15 +121,26 @@ class _JobCounts(BaseModel):
 
 
 class _WorkerCounts(BaseModel):
+    """Workers by their state; ``throttled`` ones wait for a GPU that is free."""
+
     idle: int = 0
     running: int = 0
+    initializing: int = 0
+    throttled: int = 0
 
 
 class EndpointHealth(BaseModel):
-    """What ``/health`` answers."""
+    """What ``/health`` answers.
+
+    Attributes:
+        idle_timeout: Seconds that an idle worker waits for a job, at the front of an app on Modal.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     jobs: _JobCounts = Field(default_factory=_JobCounts)
     workers: _WorkerCounts = Field(default_factory=_WorkerCounts)
+    idle_timeout: float | None = Field(default=None, alias="idleTimeout", allow_inf_nan=False)
 
 
 def error_to_runpod(error: ComfyRemoteError) -> str:

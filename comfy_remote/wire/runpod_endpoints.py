@@ -1,15 +1,16 @@
 """RunPod's serverless endpoints, as its REST API lists them, as far as we look.
 
-Source of facts: ``GET https://api.runpod.io/v2/serverless`` in RunPod's OpenAPI document.
+Source of facts: ``GET https://api.runpod.io/v2/serverless``, and ``GET`` and ``PATCH`` of
+``/v2/serverless/ID`` in RunPod's OpenAPI document: only the fields that are sent are changed.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..units import counted
 
-__all__ = ["RestEndpoint", "RestEndpointList"]
+__all__ = ["RestEndpoint", "RestEndpointList", "RestWorkers"]
 
 
 class _Gpu(BaseModel):
@@ -17,9 +18,17 @@ class _Gpu(BaseModel):
     count: int = 1
 
 
-class _Workers(BaseModel):
+class RestWorkers(BaseModel):
+    """How many workers an endpoint has, and how long idle ones wait (1 to 3600 seconds).
+
+    Those of its fields that we do not know stay, since it is sent back as a whole.
+    """
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
     min: int = 0
     max: int = 0
+    idle_timeout: int | None = Field(default=None, alias="idleTimeout")
 
 
 class RestEndpoint(BaseModel):
@@ -36,7 +45,7 @@ class RestEndpoint(BaseModel):
     type: str = ""
     image: str = ""
     gpu: _Gpu | None = None
-    workers: _Workers | None = None
+    workers: RestWorkers | None = None
 
     def __str__(self) -> str:
         """For people: ``4m7x2k9q (image-generator, ADA_24, at most 5 workers)``."""

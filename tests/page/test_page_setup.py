@@ -284,7 +284,10 @@ def test_ready_asleep_waking_and_unusable_look_different(
 
     def warm(route: Route) -> None:
         warmed.append(route.request.post_data_json)
-        said.update(state="waking", warm_up={"seconds": 42.0, "error": None})
+        keeps = warmed[-1] != {"target": "gpu", "on": True}
+        warm_up = {"seconds": None if keeps else 42.0, "error": None, "can_keep": True}
+        until = time.time() + 3600 if keeps else None
+        said.update(state="ready" if keeps else "waking", warm_up={**warm_up, "until": until})
         route.fulfill(json={})
 
     with start_server("sandbox", tmp_path) as server:
@@ -300,7 +303,7 @@ def test_ready_asleep_waking_and_unusable_look_different(
             state="asleep",
             last_start=92.0,
             price_per_hour=0.6,
-            warm_up={"seconds": None, "error": None},
+            warm_up={"seconds": None, "error": None, "until": None, "can_keep": True},
         )
         expect(bar).to_have_class(re.compile("comfy-remote-asleep"))
         expect(help_).to_contain_text("That took 1:32 the last time.")
@@ -312,6 +315,15 @@ def test_ready_asleep_waking_and_unusable_look_different(
         expect(help_.get_by_role("button", name="Stop that")).to_be_visible()
         assert warmed == [{"target": "gpu", "on": True}]
         page.picture("3 waking")
+        at_rest = {"seconds": None, "error": None, "until": None, "can_keep": True}
+        said.update(state="ready", warm_up=at_rest)
+        help_.get_by_text("Keep a worker ready for").click()
+        expect(help_).to_contain_text("About $0.60 an hour")
+        page.picture("3a keep")
+        help_.get_by_role("button", name="1 h").click()
+        expect(help_).to_contain_text("A worker is kept ready until")
+        assert warmed[1:] == [{"target": "gpu", "on": True, "seconds": 3600}]
+        page.picture("3b kept")
         error = {"code": "target", "message": "gpu does not answer.", "advice": "Start it."}
         said.update(state="unusable", error=error, warm_up=None)
         expect(bar).to_have_class(re.compile("comfy-remote-trouble"))

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import time
 import wave
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -342,7 +343,8 @@ async def test_a_target_says_how_it_is(page: Page, engine: str, quoted: bool) ->
     name = engine.replace("/", "%2F").replace(":", "%3A") if quoted else engine
     status, body = await page.get(f"/remote/targets/{name}")
     assert status == 200
-    assert body["health"] == {"ready": 1, "running": 0, "queued": 0}
+    idle = {"ready": 1, "running": 0, "queued": 0, "starting": 0, "throttled": 0}
+    assert body["health"] == idle
     assert (body["name"], body["address"], body["error"]) == (engine, engine, None)
     assert body["engine"].startswith("sandbox ")
     assert body["device"]
@@ -380,11 +382,60 @@ async def test_an_endpoint_without_workers_says_why(page: Page, tmp_path: Path) 
         _, body = await page.get("/remote/targets/gpu")
         # A gateway of one's own starts no machines.
         assert (await page.post("/remote/warm", {"target": "gpu"}))[0] == 400
-    assert body["health"] == {"ready": 0, "running": 0, "queued": 2}
+    assert body["health"] == {
+        "ready": 0,
+        "running": 0,
+        "queued": 2,
+        "starting": 0,
+        "throttled": 0,
+    }
     assert (body["state"], body["last_start"], body["warm_up"]) == ("waking", None, None)
     assert body["known"] is False
     assert "Jobs wait until one is ready" in body["advice"]  # that address is not RunPod's
     assert (body["address"], body["error"], body["device"]) == ("runpod:idle", None, None)
+
+
+async def test_workers_are_kept_until_then_and_their_idle_timeout_is_put_back(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers: dict[str, Any] = {"min": 0, "max": 3, "idleTimeout": 5}
+
+    async def endpoint(request: web.Request) -> web.Response:
+        if request.method == "PATCH":
+            workers.update((await request.json())["workers"])
+        return web.json_response({"id": "gpu", "workers": workers})
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/health"):
+            return web.json_response({"workers": {"idle": 1}})
+        failed = {"status": "FAILED", "error": "Missing 'workflow' parameter"}
+        return web.json_response({"id": "e1", **(failed if "status" in request.path else {})})
+
+    app = web.Application()
+    app.router.add_route("*", "/v2/serverless/gpu", endpoint)
+    app.router.add_route("*", "/{path:.*}", answer)
+    monkeypatch.setattr(RunPodKind, "billing", lambda *_: "by run")
+    async with TestServer(app) as server:
+        url = str(server.make_url("/v2"))
+        monkeypatch.setenv("RUNPOD_API_BASE_URL", url.removesuffix("/v2"))
+        monkeypatch.setenv("RUNPOD_API_KEY", "rpa_PLANTED0123456789")
+        configure(tmp_path / "home", f'[targets.gpu]\ntarget = "runpod:gpu"\nbase_url = "{url}"\n')
+
+        async def said() -> Any:
+            return (await page.get("/remote/targets/gpu"))[1]["warm_up"]
+
+        hold = {"target": "gpu", "seconds": 3600}
+        status, body = await page.post("/remote/warm", hold)
+        assert (status, body["until"] > time.time() + 3500) == (200, True)
+        while workers["idleTimeout"] != 600:
+            await asyncio.sleep(0.02)
+        # Once more makes it longer, and starts nothing again.
+        later = (await page.post("/remote/warm", {**hold, "seconds": 7200}))[1]["until"]
+        assert (await said())["until"] == later > body["until"]
+        assert (await page.post("/remote/warm", {"target": "gpu", "on": False}))[0] == 200
+        assert (workers["idleTimeout"], (await said())["until"]) == (5, None)
+        for seconds in (0, -1, 10**6, "x"):
+            assert (await page.post("/remote/warm", {**hold, "seconds": seconds}))[0] == 400
 
 
 async def test_a_worker_can_be_started_before_there_is_a_job(
@@ -427,8 +478,15 @@ async def test_a_worker_can_be_started_before_there_is_a_job(
             return (await told())["warm_up"]["seconds"] is None
 
         body = await told()
+        at_rest = {"seconds": None, "error": None, "until": None, "can_keep": False}
         assert (body["state"], body["price_per_hour"]) == ("asleep", 0.6)
-        assert body["warm_up"] == {"seconds": None, "error": None}
+        assert body["warm_up"] == {
+            "seconds": None,
+            "error": None,
+            "until": None,
+            "can_keep": False,
+        }
+        assert (await page.post("/remote/warm", {"target": "gpu", "seconds": 60}))[0] == 400
         assert (await page.post("/remote/warm", {"target": "gpu"}))[0] == 200
         assert (body := await told())["state"] == "waking"
         assert body["warm_up"]["seconds"] >= 0
@@ -451,7 +509,7 @@ async def test_a_worker_can_be_started_before_there_is_a_job(
         await page.post("/remote/warm", {"target": "gpu"})
         await page.post("/remote/warm", {"target": "gpu", "on": False})
         body = await told()
-        assert (body["state"], body["warm_up"]) == ("asleep", {"seconds": None, "error": None})
+        assert (body["state"], body["warm_up"]) == ("asleep", at_rest)
 
 
 async def test_only_what_the_target_alone_has_is_listed(page: Page, engine: str) -> None:

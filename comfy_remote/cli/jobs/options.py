@@ -22,6 +22,7 @@ __all__ = [
     "job_argument",
     "job_arguments",
     "jobs_named",
+    "length_of_time",
     "offline_option",
     "output_folder",
     "several_jobs",
@@ -41,7 +42,7 @@ def age(_context: click.Context, _option: click.Parameter, value: str | None) ->
     """An option's callback: a length of time, in seconds."""
     if value is None:
         return None
-    if (seconds := _seconds(value)) is None:
+    if (seconds := length_of_time(value)) is None:
         raise click.BadParameter(f"{value!r} is not a length of time, such as 90m, 12h, 30d or 8w.")
     return seconds
 
@@ -53,7 +54,7 @@ def since(_context: click.Context, _option: click.Parameter, value: str | None) 
     now = datetime.now().astimezone()
     if value == "today":
         return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    if (seconds := _seconds(value)) is not None:
+    if (seconds := length_of_time(value)) is not None:
         return now.timestamp() - seconds
     try:
         return datetime.fromisoformat(value).timestamp()
@@ -70,7 +71,8 @@ def _typed(_context: click.Context, _option: click.Parameter, value: str | None)
     return None if value is None else typed_target(value)
 
 
-def _seconds(text: str) -> float | None:
+def length_of_time(text: str) -> float | None:
+    """Seconds of ``90m``, ``12h``, ``3d``; ``None`` if it is none."""
     found = _AGE.fullmatch(text)
     return None if found is None else float(found[1]) * _UNITS[found[2]]
 

@@ -9,6 +9,7 @@ from .add import add
 from .change import default, remove
 from .list import list_targets
 from .test import test
+from .warm import warm
 
 __all__ = ["targets"]
 
@@ -17,7 +18,7 @@ __all__ = ["targets"]
 @json_option
 @click.pass_context
 def targets(context: click.Context, json_lines: bool) -> None:
-    """List, add, test and remove targets.
+    """List, add, test, warm up and remove targets.
 
     Without a command, those that are configured are listed. Only your own comfy-remote.toml is
     changed, never a folder's. `comfy-remote init` asks for what `targets add` has options for.
@@ -28,5 +29,5 @@ def targets(context: click.Context, json_lines: bool) -> None:
         raise click.UsageError("Give --json after the command.")
 
 
-for _command in (list_targets, add, test, remove, default):
+for _command in (list_targets, add, test, remove, default, warm):
     targets.add_command(_command)

@@ -45,6 +45,7 @@ class ModalEndpoint:
     """One app.
 
     Args:
+        idle_timeout: Seconds that an idle container waits for a call.
         poll: Seconds between two looks at a call.
         submit_patience: Seconds to wait for another request with the same key that is submitting.
     """
@@ -52,6 +53,7 @@ class ModalEndpoint:
     calls: ModalCalls
     notes: Notes
     outputs: OutputVolume
+    idle_timeout: float | None = None
     poll: float = 0.5
     submit_patience: float = 20.0
 
@@ -153,7 +155,13 @@ class ModalEndpoint:
         return EndpointHealth.model_validate(
             {
                 "jobs": {"inProgress": load.running, "inQueue": load.waiting},
-                "workers": {"idle": load.containers - running, "running": running},
+                "workers": {
+                    "idle": load.containers - running,
+                    "running": running,
+                    # Modal starts a container for each call that waits, and counts those that run.
+                    "initializing": 1 if load.waiting and not load.containers else 0,
+                },
+                "idleTimeout": self.idle_timeout,
             }
         )
 

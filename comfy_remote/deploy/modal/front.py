@@ -37,6 +37,7 @@ from ...service.server import LARGEST_BODY, say_protocol
 from ...targets.modal import modal_target
 from ...workflow.load import load_workflow
 from .calls import ModalCalls
+from .config import CONFIG_FILE, ModalConfig
 from .endpoint import ModalEndpoint
 from .notes import Notes, TextDict
 from .outputs import OutputVolume
@@ -87,7 +88,8 @@ def serve_front(
         ConfigurationError: The port cannot be listened on.
         WorkflowInvalid: prompt.json cannot be served.
     """
-    endpoint = ModalEndpoint(ModalCalls(workflow), Notes(notes), outputs)
+    idle = ModalConfig.read(project / CONFIG_FILE).scaledown_window
+    endpoint = ModalEndpoint(ModalCalls(workflow), Notes(notes), outputs, idle)
     listening: Future[None] = Future()
     serving = _serve(port, app_name, endpoint, project, listening)
     threading.Thread(target=asyncio.run, args=(serving,), name="front", daemon=True).start()

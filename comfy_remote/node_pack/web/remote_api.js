@@ -98,15 +98,23 @@ import { adviceFor, t } from './words.js'
 /** @typedef {'ready' | 'asleep' | 'waking' | 'unusable'} Condition */
 
 /**
+ * @typedef {object} WarmUp  How starting a worker ahead goes.
+ * @property {number | null} seconds  Since it has been starting; null: none is.
+ * @property {Failure | null} error  Why the last one failed.
+ * @property {number | null} until  A worker is kept until then, in seconds since the epoch.
+ * @property {boolean} can_keep
+ */
+
+/**
  * @typedef {object} Details  What a target says of itself.
  * @property {string} name
  * @property {string} address
  * @property {Condition} state
  * @property {number | null} last_start  Seconds that a worker took to start the last time.
- * @property {{seconds: number | null, error: Failure | null} | null} warm_up  How starting a worker
- *   ahead goes; null: it cannot be done there.
+ * @property {WarmUp | null} warm_up  null: no worker can be started ahead there.
  * @property {number | null} price_per_hour
- * @property {{ready: number | null, running: number | null, queued: number | null} | null} health
+ * @property {{ready: number | null, running: number | null, queued: number | null,
+ *   starting: number, throttled: number} | null} health
  * @property {string | null} device
  * @property {string | null} engine
  * @property {boolean | null} known  Whether it lists its models and nodes; null: not asked.
@@ -263,10 +271,11 @@ export function getAdditions(target) {
  *
  * @param {string} target
  * @param {boolean} on
+ * @param {number | null} seconds  For which it is kept; null: until it has been idle for long enough.
  * @returns {Promise<unknown>}
  */
-export function postWarm(target, on) {
-  return ask('/remote/warm', { target, on })
+export function postWarm(target, on, seconds = null) {
+  return ask('/remote/warm', seconds === null ? { target, on } : { target, on, seconds })
 }
 
 /**

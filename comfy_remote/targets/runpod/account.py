@@ -1,23 +1,32 @@
 """What a RunPod account has, by RunPod's REST API v2.
 
 Facts from its OpenAPI document (docs.runpod.io/api-reference-v2): ``GET /v2/pods``,
-``GET /v2/serverless``.
+``GET /v2/serverless``, ``GET`` and ``PATCH /v2/serverless/{id}`` (which changes what it is sent).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from ...errors import TargetError
+from ...errors import AuthenticationError, TargetError
 from ...json_text import problems_in
 from ...net.address import base_address, check_key_is_safe
 from ...net.http import HttpClient, HttpLimits
-from ...wire.runpod_endpoints import RestEndpoint, RestEndpointList
+from ...types import JsonValue
+from ...wire.runpod_endpoints import RestEndpoint, RestEndpointList, RestWorkers
 
-__all__ = ["API_URL", "API_VARIABLE", "account_endpoints", "ask_account"]
+__all__ = [
+    "API_URL",
+    "API_VARIABLE",
+    "account_endpoints",
+    "ask_account",
+    "idle_timeout",
+    "set_idle_timeout",
+]
 
 API_URL = "https://api.runpod.io"
 API_VARIABLE = "RUNPOD_API_BASE_URL"
@@ -44,11 +53,59 @@ async def ask_account(
 ) -> _Answer:
     """The answer to one question about an account. Raises as `account_endpoints`."""
     url = environment.get(API_VARIABLE) or API_URL
+    async with _account(key, url) as http:
+        return _parsed(await http.get_json(path), model, url)
+
+
+async def idle_timeout(key: SecretStr, url: str, endpoint: str) -> int:
+    """Seconds that idle workers of an endpoint wait for a job. Raises as `account_endpoints`."""
+    async with _account(key, url) as http:
+        workers = (await _endpoint(http, url, endpoint)).workers
+    if workers is None or workers.idle_timeout is None:
+        raise TargetError(f"RunPod does not say how long idle workers of {endpoint} wait.")
+    return workers.idle_timeout
+
+
+async def set_idle_timeout(key: SecretStr, url: str, endpoint: str, seconds: int) -> None:
+    """Change how long they wait; all else about them is sent back as it was.
+
+    Raises:
+        AuthenticationError: The key may not change the endpoint.
+        TargetError: RunPod cannot be asked, or has not changed it.
+    """
+    async with _account(key, url) as http:
+        workers = (await _endpoint(http, url, endpoint)).workers or RestWorkers()
+        changed = workers.model_copy(update={"idle_timeout": seconds})
+        body: JsonValue = {"workers": changed.model_dump(mode="json", by_alias=True)}
+        try:
+            answer = await http.patch(_path(endpoint), body)
+        except AuthenticationError as error:
+            raise AuthenticationError(
+                f"The key may not change the endpoint {endpoint}.",
+                advice="Use one that may (RunPod's console: Settings > API Keys), or set the idle "
+                "timeout in the console yourself.",
+                details=error.details,
+            ) from error
+    now = _parsed(answer.json(), RestEndpoint, url).workers
+    if now is None or now.idle_timeout != seconds:
+        raise TargetError(f"RunPod has not changed the idle timeout of {endpoint}.")
+
+
+async def _endpoint(http: HttpClient, url: str, endpoint: str) -> RestEndpoint:
+    return _parsed(await http.get_json(_path(endpoint)), RestEndpoint, url)
+
+
+def _path(endpoint: str) -> str:
+    return f"v2/serverless/{quote(endpoint, safe='')}"
+
+
+def _account(key: SecretStr, url: str) -> HttpClient:
     check_key_is_safe(base_address(url))
     bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
-    limits = HttpLimits(patience=20.0)
-    async with HttpClient(url, name="RunPod", headers=bearer, limits=limits) as http:
-        answer = await http.get_json(path)
+    return HttpClient(url, name="RunPod", headers=bearer, limits=HttpLimits(patience=20.0))
+
+
+def _parsed(answer: JsonValue, model: type[_Answer], url: str) -> _Answer:
     try:
         return model.model_validate(answer)
     except ValidationError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
@@ -67,6 +67,8 @@ class EndpointOptions:
             on. The bucket's is added to it.
         tls: Which certificates are trusted; those that the system trusts when ``None``.
         home: The user's data folder, for the name of this installation.
+        account_url: Of RunPod's REST API, which sets how long idle workers wait; ``None`` for an
+            endpoint that is not RunPod's.
     """
 
     keep_stored: bool = False
@@ -76,6 +78,7 @@ class EndpointOptions:
     storage_hosts: Collection[str] = ()
     home: Path | None = None
     tls: ssl.SSLContext | None = None
+    account_url: str | None = None
 
     @classmethod
     def of(
@@ -116,6 +119,8 @@ class EndpointKind(Kind):
         no_worker: Why no worker may come, and what to do.
         only_ours: Whether its workers are certainly Comfy Remote's.
         delay_means_begun: Whether only a job that has begun has a ``delayTime``.
+        idle_time: Seconds that idle workers wait for a job, where ``/health`` does not say it;
+            ``None`` where that is not known.
     """
 
     speaks = "runpod"
@@ -125,6 +130,7 @@ class EndpointKind(Kind):
     no_worker: ClassVar[str]
     only_ours: ClassVar[bool] = False
     delay_means_begun: ClassVar[bool] = False
+    idle_time: ClassVar[float | None] = None
 
     def check(self, endpoint: str) -> None:
         """See that this can be an endpoint's id.
@@ -319,17 +325,22 @@ class RunPodKind(EndpointKind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
+        from .account import API_URL, API_VARIABLE
         from .target import RunPodTarget
 
         endpoint = settings.target.removeprefix(self.prefix)
         endpoint = endpoint or _endpoint_in(environment)
         self.check(endpoint)
+        options = EndpointOptions.of(name, settings, environment)
+        account = environment.get(API_VARIABLE)
+        if account or not self.may_be_own_gateway(_base_url(settings, environment)):
+            options = replace(options, account_url=account or API_URL)
         return RunPodTarget(
             endpoint,
             base_url=_base_url(settings, environment),
             name=name,
             headers=self.login(name, settings, environment),
-            options=EndpointOptions.of(name, settings, environment),
+            options=options,
         )
 
 

@@ -34,6 +34,7 @@ from ...config.installation import installation_id
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
+    ConfigurationError,
     OutputError,
     OutputLost,
     RateLimited,
@@ -64,6 +65,7 @@ from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
+from .account import idle_timeout, set_idle_timeout
 from .description import DescriptionCache, Descriptions
 from .gateway import SMALLEST_SENT_ALONE, OwnGateway, own_gateway, policy_of
 from .kind import DEFAULT_BASE_URL, EndpointKind, EndpointOptions, RunPodKind
@@ -585,6 +587,34 @@ class RunPodTarget:
         """See `base.WakesWorkers`: any worker answers a job that asks what it has."""
         await self._descriptions.wake()
 
+    @property
+    def can_hold(self) -> bool:
+        """At RunPod, where it can be changed, and on Modal."""
+        account = self.options.account_url is not None and "Authorization" in self._headers
+        return account or self.kind.idle_time is not None
+
+    async def idle_time(self) -> float:
+        """See `base.HoldsWorkers`."""
+        if (url := self.options.account_url) is not None:
+            return await idle_timeout(self._account_key(), url, self._endpoint)
+        response = await self._http.get("health")
+        said = _parse(EndpointHealth, response, "health").idle_timeout or self.kind.idle_time
+        if said is None:
+            raise ConfigurationError(f"How long idle workers of {self._name} wait is not known.")
+        return said
+
+    async def set_idle_time(self, seconds: float) -> None:
+        """See `base.HoldsWorkers`."""
+        if (url := self.options.account_url) is None:
+            raise ConfigurationError(
+                f"How long idle workers of {self._name} wait is set where it is deployed.",
+                advice="Raise scaledown_window in its modal_config.json, and deploy it again.",
+            )
+        await set_idle_timeout(self._account_key(), url, self._endpoint, round(seconds))
+
+    def _account_key(self) -> SecretStr:
+        return SecretStr(self._headers["Authorization"].get_secret_value().removeprefix("Bearer "))
+
     async def _is_awake(self) -> bool:
         """Whether a worker is up, so that asking it starts none."""
         try:
@@ -601,8 +631,13 @@ class RunPodTarget:
         except TargetNotFound as error:
             raise self._missing(error) from error
         health = _parse(EndpointHealth, response, "health")
+        workers, jobs = health.workers, health.jobs
         return Health(
-            ready=health.workers.idle, running=health.jobs.in_progress, queued=health.jobs.in_queue
+            ready=workers.idle,
+            running=jobs.in_progress,
+            queued=jobs.in_queue,
+            starting=workers.initializing,
+            throttled=workers.throttled,
         )
 
     async def _post_run(self, job_id: str, body: bytes, tries: int = 3) -> str:
