@@ -39,6 +39,18 @@ def test_files_in_the_order_of_the_nodes() -> None:
     ]
 
 
+def test_of_given_files_with_one_name_the_one_in_those_folders_is_meant(tmp_path: Path) -> None:
+    paths = [tmp_path / one for one in ("b/1.png", "x/a/1.png", "a/1.png")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    search = FileSearch(tuple(paths))
+    assert search.find("1.png") == paths[0]
+    assert search.find("x\\a\\1.png") == paths[1]
+    assert search.find("a/1.png") == paths[1]  # both are; the one given first
+    assert search.find("c/1.png") == paths[0]
+
+
 @pytest.mark.parametrize(
     "name", ["x.png [output]", "x.png [temp]", "blake3:abc", 3, None, ["4", 0]]
 )
