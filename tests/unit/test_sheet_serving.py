@@ -110,7 +110,7 @@ async def test_only_what_the_manifest_names_is_served(
     (batch.path / "0000" / "p.png").symlink_to(tmp_path / "secret.png")
     there = ["0001/px.png", "0003/film.mp4", "0003/100%25%20%231.png"]
     gone = ["other.png", "batch.json", "manifest.jsonl", "keeps.json", "0000/p.png", "0001"]
-    gone += ["%2e%2e%2fsecret.png", "0001/../other.png", "/etc/passwd", "thumbnails"]
+    gone += ["%2e%2e%2fsecret.png", "0001%2f..%2fother.png", "thumbnails"]
     for path in there + gone:
         async with session.get(URL(path, encoded=True)) as answer:
             assert answer.status == (200 if path in there else 404), path
