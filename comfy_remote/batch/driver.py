@@ -24,6 +24,7 @@ from ..errors import (
     LocalStorageError,
     NotTrusted,
     RateLimited,
+    SubmissionUnknown,
     TargetError,
     TargetNotFound,
     TargetStalled,
@@ -60,6 +61,7 @@ _STOPS_ALL = (
 _PASSES = (TargetUnreachable, TargetStalled)
 """Errors of a target that may come back."""
 _MOST_TIMES = 20
+_MOST_UNKNOWN = 3
 _PROGRESS_EVERY = 0.25
 
 
@@ -174,14 +176,26 @@ class Driver:
         self._say(Stopped(await self._record.read(batches.get, batch_id)))
 
     async def _begun(self, lines: dict[int, RunLine]) -> dict[int, tuple[int, RunState]]:
-        """The runs that have begun before; what the manifest alone knows is recorded."""
+        """The runs that have begun before.
+
+        What the manifest alone knows is recorded: a driver was killed between the two. What the
+        record alone knows gets a line again.
+        """
         batches, batch_id = self._record.batches, self._entry.id
         begun = await self._record.read(batches.runs, batch_id)
         for row, (attempt, state) in begun.items():
             line = lines.get(row)
-            if state is RunState.BEGUN and line is not None and line.attempt == attempt:
-                begun[row] = attempt, RunState(line.state)  # killed between the two
-                await self._record.write(batches.run, batch_id, row, *begun[row])
+            if state is RunState.AGAIN:
+                continue
+            if line is not None and line.attempt == attempt:
+                known = RunState(line.state)
+            elif state is not RunState.BEGUN and await self._run(row, attempt).known():
+                known = RunState.BEGUN
+            else:
+                continue
+            if known is not state:
+                begun[row] = attempt, known
+                await self._record.write(batches.run, batch_id, row, attempt, known)
         return begun
 
     def _left(self, begun: dict[int, tuple[int, RunState]]) -> Iterator[tuple[int, int, bool]]:
@@ -252,21 +266,22 @@ class Driver:
                 del self._running[task]
             task.result()
 
-    async def _begin(self, row: int, attempt: int, begun: bool, manifest: ManifestWriter) -> None:
+    def _run(self, row: int, attempt: int) -> OneRun:
         values = self._plan.row(row)
         seed = values.get("seed")
-        run = OneRun(
-            self._kind, row, attempt, dict(values), seed if isinstance(seed, int) else None
-        )
+        return OneRun(self._kind, row, attempt, values, seed if isinstance(seed, int) else None)
+
+    async def _begin(self, row: int, attempt: int, begun: bool, manifest: ManifestWriter) -> None:
+        run = self._run(row, attempt)
         if not begun:
             batches = self._record.batches
             await self._record.write(batches.run, self._entry.id, row, attempt, RunState.BEGUN)
-        self._say(RunBegan(row, values, run.job_id, attempt, begun))
+        self._say(RunBegan(row, run.values, run.job_id, attempt, begun))
         self._running[asyncio.create_task(self._follow(run, manifest))] = run
 
     async def _follow(self, run: OneRun, manifest: ManifestWriter) -> None:
         """Follow one run to its end, through all that passes."""
-        began, last = time.monotonic(), -math.inf
+        began, last, unknown = time.monotonic(), -math.inf, 0
 
         def progressed(progress: Progress) -> None:
             nonlocal last
@@ -283,6 +298,13 @@ class Driver:
                 self._capacity.refused(here)
                 self._say(Noted(f"The target takes no more for now; it has {here - 1} runs."))
                 await asyncio.sleep(self._times.full)
+            except SubmissionUnknown as error:
+                # Asked again whether it has the job: its answer alone was lost, perhaps.
+                unknown += 1
+                if unknown > _MOST_UNKNOWN:
+                    line = run.failed(error)
+                    break
+                await asyncio.sleep(self._times.gone * unknown)
             except _PASSES as error:
                 if not await self._is_back(error):
                     return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -122,13 +123,18 @@ class ManifestWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writing = threading.Lock()
         self.tidy()
 
     def add(self, line: RunLine) -> None:
-        """Write a line; it is on the disk afterwards."""
+        """Write a line; it is on the disk afterwards. Several threads may write at a time."""
         text = json.dumps(line.to_json(), ensure_ascii=False) + "\n"
         content = text.encode("utf-8", errors="replace")
-        with storage_errors(self._path), patiently(lambda: self._path.open("r+b")) as file:
+        with (
+            self._writing,
+            storage_errors(self._path),
+            patiently(lambda: self._path.open("r+b")) as file,
+        ):
             end = file.seek(0, os.SEEK_END)
             try:
                 file.write(content)

@@ -23,6 +23,7 @@ from ..jobs.record import JobEntry, SavedOutput
 from ..media.file_changes import discard
 from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
 from ..outputs import media_type_of
+from ..workflow.paid_nodes import any_paid_known
 from .manifest import ManifestOutput, RunLine
 from .run_names import flat_name, run_name
 
@@ -103,19 +104,22 @@ class OneRun:
         """
         self._started = self._started or datetime.now(timezone.utc)
         async with AsyncExitStack() as stack:
+            job = None
             entry = await self.known()
-            if entry is not None and surely_not_run(entry):
-                record = self._kind.client.record
-                await record.write(record.remove, [self.job_id])
-                entry = None
-            if entry is None:
+            if entry is not None and entry.owed:
+                try:
+                    job = await self._found(entry, stack)
+                except OutputLost:
+                    if entry.ref is not None:
+                        raise
+                    entry = await self.known()  # the target never had it, which is recorded
+            if job is None:
+                if entry is not None and not surely_not_run(entry):
+                    return await self._line_of(entry)
+                if entry is not None:
+                    record = self._kind.client.record
+                    await record.write(record.remove, [self.job_id])
                 job = await self._sent()
-            elif entry.outputs and entry.state.final:
-                return await self._line_of(entry)
-            elif entry.ref is None and entry.state.final:
-                return self.failed(entry.error or JobCancelled("The job was cancelled."))
-            else:
-                job = await self._found(entry, stack)
             self.job = job
             try:
                 return await self._followed(job, on_progress)
@@ -176,7 +180,10 @@ class OneRun:
         return await self._line(finished.error, saved, problems, job.run_seconds)
 
     async def _line_of(self, entry: JobEntry) -> RunLine:
-        """Of a job whose outputs were here already when its driver was killed."""
+        """Of a job that had ended, its outputs here, when its driver was killed."""
+        if not entry.outputs:
+            lost = OutputLost("The job has ended, and its outputs are not known any more.")
+            return self.failed(entry.error or lost)
         return await self._line(entry.error, list(entry.outputs), [], entry.run_seconds)
 
     async def _line(
@@ -247,12 +254,15 @@ class OneRun:
 
 
 def surely_not_run(entry: JobEntry) -> bool:
-    """Whether a recorded job never ran anywhere, so that it may be sent under the same id."""
-    never = (DidItRun.NEVER_ACCEPTED, DidItRun.WITHDRAWN)
-    if entry.did_it_run in never and not isinstance(entry.error, JobCancelled):
+    """Whether a recorded job ran nowhere, so that it may be sent under the same id."""
+    if isinstance(entry.error, JobCancelled):
+        return False
+    if entry.did_it_run in (DidItRun.NEVER_ACCEPTED, DidItRun.WITHDRAWN):
         return True
-    # The target has said, when it was asked, that it never had the job.
-    return entry.ref is None and isinstance(entry.error, OutputLost)
+    # The target has said, when it was asked, that it never had the job. A ComfyUI that was started
+    # again since says so of every job, so what costs money elsewhere is not sent on its word.
+    never = entry.ref is None and isinstance(entry.error, OutputLost)
+    return never and not any_paid_known(entry.prompt)
 
 
 def _utc(moment: datetime | None) -> str | None:

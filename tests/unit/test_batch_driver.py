@@ -273,7 +273,7 @@ async def test_a_driver_that_was_killed_leaves_nothing_to_run_twice(
         assert isinstance(events[-1], Stopped)
         assert now(client, entry).succeeded == 10
     assert farm.ran == dict.fromkeys(range(10), 1)
-    assert len(lines(entry)) == 10
+    assert sorted(lines(entry)) == list(range(10))
 
 
 async def test_a_run_whose_line_is_written_has_ended(farm: Farm, here: Path) -> None:
@@ -285,6 +285,24 @@ async def test_a_run_whose_line_is_written_has_ended(farm: Farm, here: Path) -> 
         events = await drive(client, entry)
         assert not [event for event in events if isinstance(event, RunBegan)]
         assert now(client, entry).succeeded == 3
+
+
+@pytest.mark.parametrize("cut", [1, 7, 40, 4000])
+async def test_a_manifest_that_was_cut_off_gets_its_lines_back(
+    farm: Farm, here: Path, cut: int
+) -> None:
+    async with opened(farm, here) as client:
+        entry = await made(client)
+        await drive(client, entry, lambda event: isinstance(event, RunEnded) and farm.ran[5] > 0)
+        path = entry.folder / MANIFEST
+        path.write_bytes(path.read_bytes()[:-cut])
+        await drive(client, entry)
+        assert now(client, entry).succeeded == 10
+    assert farm.ran == dict.fromkeys(range(10), 1)
+    for line in lines(entry).values():
+        assert line.state == "succeeded"
+        assert (entry.folder / line.outputs[0]["file"]).is_file()
+    assert sorted(lines(entry)) == list(range(10))
 
 
 async def test_paused_it_lets_running_ones_end_and_goes_on_later(farm: Farm, here: Path) -> None:
@@ -438,6 +456,24 @@ async def test_an_answer_that_was_lost_is_looked_for(farm: Farm, here: Path) -> 
     lost = SubmissionUnknown("The answer was lost.")
     DidItRun.UNKNOWN.noted_in(lost)
     farm.breaks = [lost]
+    async with opened(farm, here) as client:
+        entry = await made(client, "1.color=0..2")
+        await drive(client, entry)
+        assert now(client, entry).succeeded == 3
+    assert farm.ran == {0: 1, 1: 1, 2: 1}
+
+
+async def test_where_the_target_cannot_tell_a_run_is_not_sent_again(
+    farm: Farm, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = SubmissionUnknown("The answer was lost.")
+    DidItRun.UNKNOWN.noted_in(lost)
+    farm.breaks = [lost]
+
+    async def cannot_tell(_: str) -> RemoteRef | None:
+        raise lost
+
+    monkeypatch.setattr(farm, "find", cannot_tell)
     async with opened(farm, here) as client:
         entry = await made(client, "1.color=0..2")
         await drive(client, entry)
