@@ -91,3 +91,29 @@ async def test_it_stays_only_for_outputs_that_are_not_here(fetched: bool) -> Non
         async with SandboxTarget(url) as again:
             assert (await again.health()).queued == 0
         await asyncio.to_thread(process.wait, 20)
+
+
+async def test_jobs_side_by_side_have_their_own_outputs_only() -> None:
+    """They write into one folder, and the end of each is reported later than it came."""
+
+    def prompt(number: int) -> Prompt:
+        size = {"width": 8 + number, "height": 8, "batch_size": 1, "color": 1}
+        return {
+            "1": {"class_type": "EmptyImage", "inputs": size},
+            "2": {
+                "class_type": "SaveImage",
+                "inputs": {"images": ["1", 0], "filename_prefix": "x"},
+            },
+        }
+
+    async def made(number: int) -> list[str]:
+        ref = await target.submit(RunRequest(str(uuid.uuid4()), prompt(number)))
+        async for event in target.follow(ref, prompt(number)):
+            if isinstance(event, Finished):
+                return [output.filename for output in event.outputs]
+        return []
+
+    async with SandboxTarget() as target:
+        found = await asyncio.gather(*map(made, range(12)))
+    assert [len(names) for names in found] == [1] * 12
+    assert len({name for names in found for name in names}) == 12

@@ -27,6 +27,7 @@ from ...outputs import OutputSource, RemoteOutput
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..comfyui.follow import FollowTimes
+from ..comfyui.history import silent_savers
 from ..comfyui.target import ComfyUITarget
 from ..engine_files import NodeTimes, folders_in, with_unlisted
 from ..launch import PACKAGE_PARENT, detached, own_program
@@ -132,7 +133,13 @@ class SandboxTarget:
     async def _with_unlisted(
         self, finished: Finished, began: float, prompt: Prompt, times: NodeTimes
     ) -> Finished:
-        """The end of a job, with the new files in the sandbox's own folders that no node listed."""
+        """The end of a job, with the new files in the sandbox's own folders that no node listed.
+
+        Only for a node that lists none: other jobs write into the same folder meanwhile, and what
+        they list may be reported later than this end.
+        """
+        if not silent_savers(prompt, finished.outputs):
+            return finished
         try:
             folders = folders_in(await self._engine.system())
         except ComfyRemoteError:
