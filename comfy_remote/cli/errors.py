@@ -56,12 +56,16 @@ def show_unforeseen(error: BaseException) -> None:
 
 
 def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[str]:
-    """The lines to print: message, details, advice, how to resume."""
-    lines = [error.message]
+    """The lines to print: message, details, advice, how to resume.
+
+    Further lines of a message are indented: a target may have written them, and none may look
+    like one of ours.
+    """
+    lines = [_hanging(error.message)]
     for where, problem_class, words in node_problems(error):
         node = one_line(f"node {where} ({problem_class})")
         if node not in error.message:
-            lines.append(f"  {node}: {words}")
+            lines.append(f"  {node}: {_hanging(words)}")
     node_id, node_class = error.details.get("node_id"), error.details.get("node_class")
     if node_id is not None and str(node_class) not in error.message and node_class is not None:
         lines.append(one_line(f"  at node {node_id} ({node_class})"))
@@ -73,6 +77,10 @@ def explain(error: ComfyRemoteError, *, resumable: str | None = None) -> list[st
     if resumable is not None and resumable not in advice:
         lines.append(f"To resume it: {resume_command(resumable)}")
     return [printable(line) for line in lines]
+
+
+def _hanging(text: str) -> str:
+    return text.replace("\n", "\n    ")
 
 
 def check_named_files(option: str, files: Iterable[Path]) -> None:

