@@ -55,6 +55,7 @@ from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.types import JsonValue
 
 JOB = "11111111-2222-4333-8444-555555555555"
 REF = RemoteRef(JOB, JOB, {"client_id": JOB})
@@ -694,6 +695,63 @@ async def test_a_file_that_comfyui_does_not_give_out_is_lost(
     output = RemoteOutput("2", "image", "x.png", source=OutputSource(path="view?filename=x.png"))
     with pytest.raises(OutputLost):
         _ = [chunk async for chunk in target.read(output)]
+
+
+def sent(count: int, media_type: str = "image/jpeg") -> dict[str, JsonValue]:
+    """What nodes of external tooling show for pictures that they have sent on the socket."""
+    one = {"source": "websocket", "content-type": media_type, "type": "output"}
+    return {"2": {"images": [one] * count}}
+
+
+@pytest.mark.parametrize(
+    ("frames", "ui", "names", "said"),
+    [
+        # Two previews of its own work, then the two pictures that it says it has sent.
+        (
+            [b"\xff\xd8p1", b"\xff\xd8p2", b"\xff\xd8a", b"RIFF\0\0\0\0WEBPb"],
+            sent(2),
+            ["websocket_2_00001_.jpg", "websocket_2_00002_.webp"],
+            [],
+        ),
+        ([b"\xff\xd8p1"], {}, [], []),
+        ([b"\xff\xd8p1"] * 300, {}, [], []),
+        (
+            [b"\xff\xd8a"],
+            sent(3),
+            ["websocket_2_00001_.jpg"],
+            ["its pictures are only sent while it runs, and 1 of 3 arrived here"],
+        ),
+        ([], sent(1), [], ["its pictures are only sent while it runs, and none arrived here"]),
+        ([b"\x89PNGa"], sent(1, "image/png"), ["websocket_2_00001_.png"], []),
+        ([b"\x89PNGa"], {}, ["websocket_2_00001_.png"], []),
+    ],
+)
+async def test_pictures_that_a_node_sends_in_any_format_are_outputs(
+    server: FakeComfyUI,
+    target: ComfyUITarget,
+    frames: list[bytes],
+    ui: dict[str, JsonValue],
+    names: list[str],
+    said: list[str],
+) -> None:
+    async def run() -> None:
+        await server.say("executing", node="2", prompt_id=JOB)
+        for content in frames:
+            await server.say_bytes(struct.pack(">II", 1, 1) + content)
+        server.finish(JOB, ui)
+        await server.say("executing", node=None, prompt_id=JOB)
+
+    server.start(JOB)
+    events = await _events(target, {Started: run})
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert [output.filename for output in finished.outputs] == names
+    assert [problem.reason for problem in finished.problems] == said
+    arrived = []
+    for output in finished.outputs:
+        arrived.append(b"".join([chunk async for chunk in target.read(output)]))
+    assert arrived == frames[len(frames) - len(names) :]
+    assert [e.output.filename for e in events if isinstance(e, OutputReady)] == names
 
 
 # --- a ComfyUI that answers and runs nothing -------------------------------------------------

@@ -177,7 +177,7 @@ class PromptFollower:
         """The events of a message; a picture that is an output is saved first."""
         if isinstance(message, PreviewMessage) and message.prompt_id in (None, self._prompt_id):
             node_id = message.node_id or self._tracker.current
-            if node_id is not None and self._frames.is_output(message, node_id):
+            if node_id is not None and self._frames.may_be_output(node_id):
                 output = await asyncio.to_thread(self._frames.keep, message, node_id)
                 if output is not None:
                     for event in self._announce(output):
@@ -353,7 +353,7 @@ class PromptFollower:
                 break
             async for event in self._received(message):
                 yield event
-        finished = self._with_frames(finished)
+        finished = await asyncio.to_thread(self._with_frames, finished)
         if finished.state is JobState.SUCCEEDED:
             self._tracker.finished()
             for event in chain(self._begin(), self._progress()):
@@ -369,6 +369,7 @@ class PromptFollower:
 
     def _with_frames(self, finished: Finished) -> Finished:
         outputs, problems = finished.outputs, finished.problems
+        self._frames.settle(finished.shown)
         if self._frames.outputs:
             outputs = in_prompt_order((*outputs, *self._frames.outputs), self._prompt)
         if finished.state is JobState.SUCCEEDED:
