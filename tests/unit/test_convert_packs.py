@@ -160,6 +160,22 @@ def test_an_unknown_type_that_the_file_has_as_a_socket_stays_one() -> None:
     assert inputs(converted) == {"size": 5}
 
 
+def test_a_socket_of_an_older_version_says_nothing_of_todays_type() -> None:
+    optional = {"background": ["COLORCODE", {"default": "#222222"}]}
+    older: dict[str, tuple[str, int | None]] = {"background": ("COLOR", None)}
+    converted = made({"size": ["INT", {}]}, [5], optional=optional, inputs=older)
+    assert inputs(converted) == {"size": 5, "background": "#222222"}
+
+
+@pytest.mark.parametrize("kind", ["Made", "VHS_VideoCombine"])
+def test_the_address_of_what_was_shown_is_no_value(kind: str) -> None:
+    shown = "/view?filename=film_00010_.gif&subfolder=&type=output"
+    optional = {"deprecation_warning": ["WARN", {"text": "use another"}]}
+    converted = made({"size": ["INT", {}]}, [5, shown], optional=optional, kind=kind)
+    assert inputs(converted) == {"size": 5}
+    assert converted.doubts == ()
+
+
 def test_an_optional_socket_that_an_older_file_lacks_gets_no_words_as_its_value() -> None:
     optional = {"model": ["FACE_MODEL", {"default": "None"}]}
     assert inputs(made({"size": ["INT", {}]}, [5], optional=optional)) == {"size": 5}
@@ -302,6 +318,9 @@ def test_a_bridge_shows_what_passes_through_it() -> None:
 def test_a_menu_goes_back_to_its_first_line() -> None:
     required = {"text": ["STRING", {}], "Select to add LoRA": [["Select", "x"], {}]}
     assert inputs(made(required, ["t", "y"]))["Select to add LoRA"] == "Select"
+    lines = {"text": ["STRING", {}], "prefix": [["Select a prefix", "Photo of"], {}]}
+    assert inputs(made(lines, ["t", "Select"], kind="easy prompt"))["prefix"] == "Select a prefix"
+    assert inputs(made(lines, ["t", "Photo of"]))["prefix"] == "Photo of"
 
 
 def test_a_seed_that_is_drawn_is_drawn() -> None:
@@ -312,11 +331,14 @@ def test_a_seed_that_is_drawn_is_drawn() -> None:
     assert inputs(made(required, [-1]))["seed"] == -1
 
 
-def test_what_only_a_drawing_gives_is_said() -> None:
-    required = {"coordinates": ["STRING", {}]}
-    [doubt] = made(required, ["[]"], kind="SplineEditor").doubts
-    assert doubt.input == "coordinates"
-    assert "drawing" in doubt.message
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("SplineEditor", "coordinates"), ("CharacterVoicesNode", "reference_text")],
+)
+def test_what_only_a_script_computes_is_said(kind: str, name: str) -> None:
+    [doubt] = made({name: ["STRING", {}]}, ["[]"], kind=kind).doubts
+    assert doubt.input == name
+    assert "a script of its pack computes values" in doubt.message
 
 
 def test_a_group_node_says_that_newer_editors_read_it_otherwise() -> None:

@@ -7,7 +7,7 @@ ComfyUI's page fills in placeholders when a workflow is queued, in inputs of som
 itself does not, so a prompt that no page has made still has them.
 
 Source of facts: ComfyUI's frontend 1.49.6 (text replacements, `saveImageExtraOutput`), and the
-scripts of VideoHelperSuite, KJNodes and Easy Use.
+scripts of VideoHelperSuite, KJNodes, Easy Use and Lora Manager.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _PACK_SAVERS = {
     *("easy imageSave", "easy fullkSampler", "easy kSampler", "easy kSamplerTiled"),
     *("easy kSamplerInpainting", "easy kSamplerDownscaleUnet", "easy kSamplerSDTurbo"),
     "easy detailerFix",
+    "Save Image (LoraManager)",
 }
 _PREFIX = "filename_prefix"
 _INPUTS = (_PREFIX, "save_prefix")

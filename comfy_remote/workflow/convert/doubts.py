@@ -89,12 +89,12 @@ class NodeDoubts:
                 "check them, or set them",
             )
 
-    def drawn(self, name: str) -> None:
+    def computed(self, name: str) -> None:
         """Note that a script of the page computes values again."""
         self._add(
             name,
-            "ComfyUI's page computes values from its drawing when it loads the workflow; here they "
-            "are those of the file",
+            "in ComfyUI's page, a script of its pack computes values of it (from what is drawn or "
+            "stored there); here they are those of the file",
         )
 
     def group_node(self) -> None:

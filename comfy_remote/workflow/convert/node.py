@@ -18,7 +18,7 @@ from ..schema import AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE, InputSchema, NodeSchem
 from .autogrow import Autogrow
 from .document import BYPASSED, MUTED, Port, SavedNode, Slot
 from .doubts import NodeDoubts, invalid
-from .pack_scripts import DRAWN, as_saved_today, brought_inputs, is_menu, pack_widgets
+from .pack_scripts import COMPUTED, as_saved_today, brought_inputs, is_menu, pack_widgets
 from .widgets import UNSET, Unset, Widget, exchanged, fits, is_widget, widgets_of
 
 __all__ = ["Node"]
@@ -321,8 +321,8 @@ class Node:
             index += 1
 
     def _restore_values(self, schema: NodeSchema) -> None:
-        if self.type in DRAWN:
-            self.doubts.drawn(DRAWN[self.type])
+        if self.type in COMPUTED:
+            self.doubts.computed(COMPUTED[self.type])
         values = as_saved_today(self.type, self.id, self.saved.values)
         if isinstance(values, dict):
             self._restore_named(values)
@@ -330,7 +330,7 @@ class Node:
             self._restore_listed(_without_forced(schema, self.widgets, values))
         for widget in self.widgets:
             choices = widget.schema.choices if widget.schema else ()
-            unset = self.values.get(widget.name) is None or is_menu(widget.name)
+            unset = self.values.get(widget.name) is None or is_menu(self.type, widget.name)
             if widget.kind == "COMBO" and choices and unset:
                 self.values[widget.name] = choices[0]
 

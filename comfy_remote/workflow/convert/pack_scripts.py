@@ -20,7 +20,7 @@ from ..schema import InputSchema, NodeSchema, input_schema
 from .document import SavedNode
 from .widgets import has_widget, is_widget, widgets_of
 
-__all__ = ["DRAWN", "DRAWS_SEED", "as_saved_today", "brought_inputs", "is_menu", "pack_widgets"]
+__all__ = ["COMPUTED", "DRAWS_SEED", "as_saved_today", "brought_inputs", "is_menu", "pack_widgets"]
 
 _Values: TypeAlias = "list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -30,8 +30,15 @@ _FRAMES = ["frame_load_cap", "skip_first_frames", "select_every_nth"]
 _LOADERS: Final = {"VHS_LoadVideo", "VHS_LoadVideoPath"}
 _BRIDGES: Final = {"PreviewBridge", "PreviewBridgeLatent"}
 _RENAMED_CHOICES: Final = {"自定义 x 自定义": "width x height (custom)"}
-DRAWN: Final = {"SplineEditor": "coordinates"}
-"""Classes whose script computes values from what it draws, and one of these values."""
+COMPUTED: Final = {
+    "SplineEditor": "coordinates",
+    "Canvas_Tab": "canvas",
+    "CharacterVoicesNode": "reference_text",
+    "LoadImage //Inspire": "image_data",
+    "OmniVoiceInstructionBuilderNode": "instruct_text",
+}
+"""Classes whose script computes values (from a drawing, or from files of the server) when the page
+loads a workflow or queues it, and one of these values."""
 DRAWS_SEED: Final = {
     "KSampler (Efficient)",
     "KSampler Adv. (Efficient)",
@@ -47,16 +54,18 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
     """The inputs of types that the editor does not know which are edited in place all the same.
 
     A file lists every socket of a node. So an input that it does not list, and which has a
-    default or a saved value, is a widget; one that it lists is what it says there. An input
-    without a default is one only if values are left for it, and nothing could be linked to it.
+    default or a saved value, is a widget; one that it lists is what it says there, unless it was
+    of another type then. An input without a default is one only if values are left for it, and
+    nothing could be linked to it.
     """
     slots = {slot.name: slot for slot in saved.inputs}
     unknown, plain, most = _of_class(schema)
-    count = len(saved.values or ())
+    values = saved.values
+    count = len(_without_previews(values) if isinstance(values, list) else values or ())
     found: set[str] = set()
     for spec in unknown:
         slot = slots.get(spec.name)
-        if slot is not None:
+        if slot is not None and (slot.type == spec.type or slot.link is not None or slot.widget):
             edited = slot.widget is not None
         elif isinstance(saved.values, dict):
             has_default = spec.options.get("default") is not None
@@ -116,6 +125,8 @@ def _brought(raw: JsonValue) -> InputSchema | None:
 
 def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     """The saved values of a node, by position or by name; not changed in place."""
+    if isinstance(values, list):
+        values = _without_previews(values)
     if isinstance(values, dict) and (old_names := _OLD_NAMES.get(class_type)):
         # What goes by today's name counts more.
         renamed = {old_names[k]: v for k, v in values.items() if k in old_names}
@@ -129,9 +140,10 @@ def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     return values
 
 
-def is_menu(widget: str) -> bool:
+def is_menu(class_type: str, widget: str) -> bool:
     """Whether a list is a menu of its script, which goes back to its first line at once."""
-    return widget in ("Select to add LoRA", "Select to add Wildcard")
+    menus = ("Select to add LoRA", "Select to add Wildcard")
+    return widget in menus or class_type == "easy prompt"
 
 
 def _video_helper(class_type: str, values: _Values) -> _Values:
@@ -143,8 +155,8 @@ def _video_helper(class_type: str, values: _Values) -> _Values:
 
 
 def _listed(class_type: str, values: list[JsonValue]) -> _Values:
-    while values and _is_preview(values[-1]):
-        values = values[:-1]
+    while values and isinstance(values[-1], dict | None):
+        values = _without_previews(values[:-1])
     if class_type == "VHS_LoadImages" and len(values) > 1 and not isinstance(values[1], int):
         return [values[0], *values[2:]]  # its upload button stood here
     if class_type in _LOADERS and len(values) > 2 and isinstance(values[2], str):
@@ -153,8 +165,12 @@ def _listed(class_type: str, values: list[JsonValue]) -> _Values:
     return values
 
 
-def _is_preview(value: JsonValue) -> bool:
-    return isinstance(value, dict | None) or (isinstance(value, str) and value.startswith("/view?"))
+def _without_previews(values: list[JsonValue]) -> list[JsonValue]:
+    """The values without the last ones, if they are addresses of what a node has shown."""
+    count = len(values)
+    while count and isinstance(last := values[count - 1], str) and last.startswith("/view?"):
+        count -= 1
+    return values[:count]
 
 
 def _has_sizes(values: list[JsonValue]) -> bool:
