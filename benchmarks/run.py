@@ -30,6 +30,7 @@ BENCHMARKS = {
     "conversion": "conversion:bench_conversion",
     "values": "values:bench_values",
     "offload": "offload:bench_offload",
+    "sheet": "sheet:bench_sheet",
     "batch-rows": "batch_rows:bench_batch_rows",
 }
 """The function of each, as ``module:function``."""
