@@ -262,6 +262,8 @@ def test_what_strangers_wrote_runs_nowhere(tmp_path: Path, window: Page, asked: 
     window.goto(make_sheet(batch.path).html.as_uri())
     expect(window.get_by_role("heading", level=1)).to_have_text(EVIL)
     expect(cell(window, 1)).to_contain_text(EVIL)
+    assert not {"\u202e", "\x1b"} & set(window.locator("body").inner_text())
+    window.wait_for_function("() => document.querySelector('#cell-2 img')?.naturalWidth")
     window.keyboard.press("Enter")
     viewer = window.get_by_role("dialog")
     loaded = "() => document.querySelector('#stage img')?.naturalWidth === 60"

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from ...clean import cleaned_text
 from ...media.files import leads_out
 from ...types import JsonValue
 from .reading import Batch, Output, Run
@@ -118,7 +119,7 @@ def _titles(prompt: dict[str, JsonValue]) -> list[tuple[str, str]]:
         kind, meta = node.get("class_type"), node.get("_meta")
         title = meta.get("title") if isinstance(meta, dict) else None
         words = [str(one) for one in (title, kind) if one]
-        titles.append((node_id, words[0] if words else node_id))
+        titles.append((node_id, cleaned_text(words[0] if words else node_id)))
     return titles
 
 

@@ -190,6 +190,11 @@ class BatchFile(_Read):
     sets: dict[str, list[tuple[str, str]]] = {}
     command: list[str] = []
 
+    @field_validator("name", "workflow", "target", "created")
+    @classmethod
+    def _clean(cls, text: str) -> str:
+        return _shown(text)
+
 
 @dataclass(frozen=True, slots=True)
 class ShownAxis:

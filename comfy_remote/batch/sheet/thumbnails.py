@@ -123,7 +123,9 @@ class Thumbnails:
         wanted = {
             key: one
             for one in outputs
-            if one.kind == "image" and (key := key_of(one)) not in self._known
+            if one.kind == "image"
+            and not one.file.lower().endswith(".svg")  # a browser shows it as it is
+            and (key := key_of(one)) not in self._known
         }
         if not wanted:
             return 0

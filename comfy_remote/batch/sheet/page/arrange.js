@@ -40,6 +40,11 @@ export function arrange(batch, choices, keeps) {
   return table(batch, matched, rows, columns, choices)
 }
 
+/** @param {Run} run @param {Keeps} keeps */
+function decision(run, keeps) {
+  return run.state === 'missing' ? 'missing' : (keeps.of(run.row) ?? 'undecided')
+}
+
 /**
  * How many runs each filter shows.
  * @param {Batch} batch
@@ -51,7 +56,7 @@ export function counts(batch, keeps) {
   const add = (/** @type {string} */ name) => found.set(name, (found.get(name) ?? 0) + 1)
   for (const run of batch.runs) {
     add(`is:${run.state}`)
-    add(keeps.of(run.row) ?? 'undecided')
+    add(decision(run, keeps))
   }
   return found
 }
@@ -64,7 +69,7 @@ export function counts(batch, keeps) {
  */
 function matches(batch, run, choices, keeps) {
   const { show } = choices
-  if (show.startsWith('is:') ? show !== `is:${run.state}` : show !== 'all' && show !== (keeps.of(run.row) ?? 'undecided')) {
+  if (show.startsWith('is:') ? show !== `is:${run.state}` : show !== 'all' && show !== decision(run, keeps)) {
     return false
   }
   for (const [axis, index] of choices.only) if (run.at[axis] !== index) return false

@@ -181,7 +181,7 @@ class Sheet {
     const said = [began < data.count ? `${began.toLocaleString('en')} of ${counted(data.count, 'run')}` : counted(data.count, 'run')]
     const costs = data.runs.filter((run) => run.cost !== null)
     const seconds = runs.reduce((sum, run) => sum + (run.seconds ?? 0), 0)
-    if (seconds) said.push(duration(seconds))
+    if (seconds) said.push(`${duration(seconds)} in all`)
     if (costs.length) said.push(`about ${dollars(costs.reduce((sum, run) => sum + (run.cost ?? 0), 0))}`)
     if (data.workflow) said.push(data.workflow)
     if (data.target) said.push(`on ${data.target}`)
@@ -238,7 +238,9 @@ class Sheet {
 
   #shows() {
     const found = counts(this.batch, this.keeps)
-    const states = [...found.keys()].filter((name) => name.startsWith('is:')).sort()
+    const order = ['is:succeeded', 'is:failed', 'is:cancelled', 'is:missing']
+    const others = [...found.keys()].filter((name) => name.startsWith('is:') && !order.includes(name))
+    const states = [...order.filter((name) => found.has(name)), ...others]
     const wanted = ['all', ...(states.length > 1 ? states : []), 'keep', 'reject', 'undecided']
     /** @type {Record<string, string>} */
     const words = { all: 'All', keep: 'Kept', reject: 'Rejected', undecided: 'Undecided' }

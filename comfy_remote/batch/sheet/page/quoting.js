@@ -7,9 +7,9 @@
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]/u
 const PLAIN = /^[A-Za-z0-9_\-./:+][A-Za-z0-9_\-./:=+]*$/
 
-/** @param {string[]} words */
+/** The words for bash, zsh and their kin, quoted where they have to be. @param {string[]} words */
 export function posix(words) {
-  return words.map(posixWord).join(' ')
+  return words.map(posixWord)
 }
 
 /** @param {string} word */
@@ -33,10 +33,10 @@ function utf8(code) {
   return new TextEncoder().encode(String.fromCodePoint(code))
 }
 
-/** @param {string[]} words */
+/** The words for PowerShell. @param {string[]} words */
 export function powershell(words) {
-  const line = words.map(powershellWord).join(' ')
-  return /^['(]/.test(line) ? `& ${line}` : line
+  const quoted = words.map(powershellWord)
+  return /^['(]/.test(quoted[0] ?? '') ? ['&', ...quoted] : quoted
 }
 
 /** @param {string} word */

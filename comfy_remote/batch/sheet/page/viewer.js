@@ -271,14 +271,15 @@ export class Viewer {
     if (this.batch.data.command.length) {
       const shells = /** @type {HTMLSelectElement} */ (element('select'))
       shells.ariaLabel = 'The shell that the command is for'
-      shells.append(new Option('Linux, macOS', 'posix'), new Option('PowerShell', 'powershell'))
+      shells.append(new Option('bash, zsh', 'posix'), new Option('PowerShell', 'powershell'))
       shells.value = /win/i.test(navigator.platform) && !/darwin/i.test(navigator.platform) ? 'powershell' : 'posix'
       const line = element('code', 'command')
       line.id = 'command'
       line.dir = 'ltr'
       const note = element('p', 'note')
       const draw = () => {
-        line.textContent = shells.value === 'posix' ? posix : powershell
+        const quoted = shells.value === 'posix' ? posix : powershell
+        line.replaceChildren(...quoted.flatMap((word, index) => [index ? ' ' : '', element('span', '', word)]))
         note.textContent = 'It needs PowerShell 7.3 or later: earlier ones lose quotation marks within a value.'
         note.hidden = shells.value === 'posix' || !needsNewPowershell(words)
       }

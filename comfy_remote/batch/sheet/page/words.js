@@ -38,15 +38,24 @@ export function counted(number, noun) {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
 }
 
+// What is not seen, or changes the order or the meaning of what stands beside it; line breaks stay.
+// eslint-disable-next-line no-control-regex
+const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb]/g
+
+/** A text as it may stand beside others. @param {string} text */
+export function clean(text) {
+  return text.replace(UNSAFE, '\ufffd')
+}
+
 /**
- * A value on one line. A long number is rounded, for reading only.
+ * A value for reading: a long number is rounded, and what is not seen is a \ufffd.
  * @param {Json | undefined} value
  */
 export function valueText(value) {
   if (value === undefined) return '–'
   if (typeof value === 'number' && !Number.isInteger(value)) return String(Number(value.toPrecision(8)))
-  if (typeof value === 'string') return value === '' ? '(empty)' : value
-  return JSON.stringify(value)
+  if (typeof value === 'string') return value === '' ? '(empty)' : clean(value)
+  return clean(JSON.stringify(value))
 }
 
 /**
@@ -59,7 +68,7 @@ export function shortNames(names) {
   return new Map(
     names.map((name) => [
       name,
-      names.filter((other) => last(other) === last(name)).length > 1 ? name : last(name)
+      clean(names.filter((other) => last(other) === last(name)).length > 1 ? name : last(name))
     ])
   )
 }
