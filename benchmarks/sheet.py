@@ -1,4 +1,4 @@
-"""The sheet of a batch of 1,000 pictures of 1024 × 1024: made, made again, and one that is new."""
+"""The sheet of a batch of 1,000 pictures of 1024 x 1024: made, made again, and one that is new."""
 
 from __future__ import annotations
 
