@@ -39,7 +39,8 @@ class BatchOptions:
 
     Attributes:
         name: By default the workflow's, with a number if that is taken.
-        folder: For its outputs; by default one of its name below ``outputs`` in the current folder.
+        folder: For its outputs; by default one of its name ``below`` another, which is ``outputs``
+            in the current folder by default.
         at_most, stop_after, pattern, timeout, embed: See `Frozen`.
         start, until: Times of day; see `Hours`.
         repo_list, retry_lost: As for `Client.submit`.
@@ -47,6 +48,7 @@ class BatchOptions:
 
     name: str | None = None
     folder: Path | None = None
+    below: Path | None = None
     at_most: int | None = None
     stop_after: int | None = None
     pattern: str | None = None
@@ -89,6 +91,7 @@ async def draft(
     inputs: Sequence[Path | str] | Path | str = (),
     options: BatchOptions = BatchOptions(),
     config: Path | None = None,
+    folder: Path | None = None,
     rng: random.Random | None = None,
 ) -> Draft:
     """Read a workflow and what varies in it. Nothing runs, and nothing is written.
@@ -98,6 +101,8 @@ async def draft(
         target: What the user calls it; ``None`` for a `Target` without a name.
         workflow, changes, inputs: As for `Client.prepare`.
         config: A ``comfy-remote.toml`` that the user named.
+        folder: What relative paths start from, and where the workflow's files are looked for if it
+            is no file; the current folder by default.
 
     Raises:
         WorkflowInvalid: It cannot be read or converted, or something does not fit it.
@@ -121,7 +126,7 @@ async def draft(
         plan_of,
         variation,
         ready.prompt,
-        folder=Path.cwd(),
+        folder=folder or Path.cwd(),
         schemas=found.schemas,
         base=changes,
         given=given,
@@ -154,7 +159,7 @@ async def draft(
         embed=options.embed,
     )
     frozen.loaded(plan.changes(0, frozen.base()))  # each variable of the file has a value
-    base = Path(workflow).absolute().parent if is_file else None  # type: ignore[arg-type]
+    base = Path(workflow).absolute().parent if is_file else folder  # type: ignore[arg-type]
     notes = (*found.notes, *ready.notes)
     return Draft(plan, frozen, options, given, base, notes)
 

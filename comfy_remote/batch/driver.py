@@ -172,8 +172,21 @@ class Driver:
             await asyncio.gather(*others, return_exceptions=True)
             await in_thread(manifest.tidy)
         state, why = self._stopping or (BatchState.ENDED, None)
+        await self._make_sheet()
         await self._record.write(batches.state, batch_id, state, why)
         self._say(Stopped(await self._record.read(batches.get, batch_id)))
+
+    async def _make_sheet(self) -> None:
+        from .sheet import make_sheet  # here: reads and draws pictures, after all runs
+
+        folder, embed = self._entry.folder, self._kind.frozen.embed
+        try:
+            made = await in_thread(lambda: make_sheet(folder, embed=embed))
+        except LocalStorageError as error:
+            self._say(Noted(f"The sheet could not be made. {error}", warning=True))
+            return
+        for note in made.notes:
+            self._say(Noted(note))
 
     async def _begun(self, lines: dict[int, RunLine]) -> dict[int, tuple[int, RunState]]:
         """The runs that have begun before.

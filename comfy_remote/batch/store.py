@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from itertools import chain, count, islice
@@ -27,6 +27,7 @@ from ..media.files import safe_relative_path, storage_errors, write_whole
 from ..media.temporary import ProcessLock
 from ..targets.launch import PACKAGE_PARENT, detached, own_program
 from ..targets.opening import open_target
+from ..types import mapping
 from .draft import Draft
 from .driver import Driver, DriverTimes
 from .frozen import Frozen, FrozenFile, batch_folder, described_file
@@ -36,7 +37,7 @@ from .plan import Plan
 if TYPE_CHECKING:
     from ..types import JsonValue
 
-__all__ = ["driving", "is_driven", "lease", "make", "remove", "start_background"]
+__all__ = ["batch_page", "driving", "is_driven", "lease", "make", "remove", "start_background"]
 
 _LOCK = "driver.lock"
 _LOG = "driver.log"
@@ -47,12 +48,17 @@ _MOST_SHOWN = 200
 
 
 async def make(
-    draft: Draft, client: Client, *, on_file: Callable[[int], object] | None = None
+    draft: Draft,
+    client: Client,
+    *,
+    made_by: str = "",
+    on_file: Callable[[int], object] | None = None,
 ) -> BatchEntry:
     """Make a batch: from now on, nothing that the user changes changes it. Nothing is sent.
 
     Args:
         client: Open, for its target.
+        made_by: See `BatchEntry`.
         on_file: Called with how many of its input files have been read.
 
     Raises:
@@ -64,13 +70,15 @@ async def make(
     files = await _described(draft, client, on_file)
     frozen = draft.frozen.model_copy(update={"files": files})
     names = {entry.name for entry in await record.read(record.batches.all)}
-    name = options.name or _free_name(draft.frozen.source, names)
+    below = options.below or Path("outputs")
+    free = await asyncio.to_thread(_free_name, frozen.source, names, below)
+    name = options.name or free
     batch_id, now = str(uuid.uuid4()), time.time()
-    folder = options.folder or Path("outputs") / safe_relative_path(name).name
+    folder = options.folder or below / safe_relative_path(name).name
     folder = folder.expanduser().absolute()
     entry = BatchEntry(
         *(batch_id, name, now, now, frozen.target or client.target.name, frozen.source),
-        *(folder, draft.plan.count, BatchState.WAITING, None, Wanted.RUN),
+        *(folder, draft.plan.count, BatchState.WAITING, None, Wanted.RUN, made_by),
     )
     kept = batch_folder(record.path.parent, batch_id)
 
@@ -125,12 +133,27 @@ async def _described(
     return await asyncio.to_thread(describe)
 
 
-def _free_name(source: str, taken: Iterable[str]) -> str:
-    """What a batch is called by default: like its workflow, and not like another."""
+def batch_page(folder: Path) -> dict[str, JsonValue]:
+    """What ``batch.json`` in the folder of a batch's outputs says; empty if it says nothing.
+
+    Blocking.
+    """
+    try:
+        return mapping(json.loads((folder / _DESCRIPTION).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _free_name(source: str, taken: Collection[str], below: Path) -> str:
+    """What a batch is called by default: like its workflow, and not like another or its folder."""
     stem = PureWindowsPath(source.rpartition(":")[2] if "/" not in source else source).stem
     stem = re.sub(r"\s+", " ", stem).strip() or "batch"
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    return next(name for name in names if name not in set(taken))
+
+    def free(name: str) -> bool:
+        return name not in taken and not (below / safe_relative_path(name).name).exists()
+
+    return next(filter(free, names))
 
 
 def _description(entry: BatchEntry, frozen: Frozen, plan: Plan) -> dict[str, JsonValue]:

@@ -17,6 +17,7 @@ from ..jobs.keep_warm import left_behind, put_back
 from ..jobs.record import Record
 from ..secrets import SECRETS
 from .advice import for_page
+from .batches import PageBatches
 from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
@@ -61,11 +62,12 @@ def install(host: Host, record: Record | None = None) -> Pack:
     pack = Pack(host, switch, pool, lane)
     offload = Offload(host, switch, pool)
     host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
-    host.add_routes(routes(host, switch, pool, lane, offload))
+    batches = PageBatches(host, pool)
+    host.add_routes(routes(host, switch, pool, lane, offload, batches))
     background = Background()
 
     async def start(_app: web.Application) -> None:
-        background.start(_take_up(lane))
+        background.start(_take_up(lane, batches))
         background.start(_put_back())
 
     async def stop(_app: web.Application) -> None:
@@ -98,9 +100,10 @@ async def _put_back() -> None:
             _log.warning("%s", sentence)
 
 
-async def _take_up(lane: RemoteLane) -> None:
+async def _take_up(lane: RemoteLane, batches: PageBatches) -> None:
     await asyncio.sleep(_SETTLED_AFTER)
     try:
         await lane.take_up()
+        await batches.take_up()
     except ComfyRemoteError as error:
         _log.warning("The remote jobs of the last start are not followed: %s", error)

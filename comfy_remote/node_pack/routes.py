@@ -36,6 +36,8 @@ from ..version import __version__
 from ..workflow.load import parse_prompt, parse_workflow
 from ..workflow.schema import Schemas
 from .advice import error_json, for_page
+from .batch_routes import add_batch_routes
+from .batches import PageBatches
 from .host import Host
 from .job_routes import add_job_routes
 from .json_route import body_of, json_route, program_route
@@ -102,7 +104,12 @@ class _CutRequest(BaseModel):
 
 
 def routes(
-    host: Host, switch: Switch, pool: TargetPool, lane: RemoteLane, offload: Offload
+    host: Host,
+    switch: Switch,
+    pool: TargetPool,
+    lane: RemoteLane,
+    offload: Offload,
+    batches: PageBatches,
 ) -> web.RouteTableDef:
     """The table."""
     table = web.RouteTableDef()
@@ -271,6 +278,7 @@ def routes(
 
     add_job_routes(table, PanelJobs(host, pool, lane))
     add_setup_routes(table, host, pool)
+    add_batch_routes(table, host, batches)
     return table
 
 

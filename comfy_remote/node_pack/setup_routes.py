@@ -29,7 +29,7 @@ from .own_targets import OwnTargets
 from .target_form import ACCOUNT_KEY, TargetForm
 from .target_pool import TargetPool
 
-__all__ = ["add_setup_routes", "setup_state"]
+__all__ = ["add_setup_routes", "check_owner", "setup_state"]
 
 
 class _AccountRequest(BaseModel):
@@ -52,7 +52,7 @@ def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> 
     @table.post("/remote/account")
     @json_route
     async def account(request: web.Request) -> JsonValue:
-        _check_owner(request, host)
+        check_owner(request, host)
         wanted = await body_of(request, _AccountRequest)
         _check_keys(request, [wanted.key])
         return await own.account(wanted.key)
@@ -60,7 +60,7 @@ def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> 
     @table.post("/remote/targets")
     @lines_route
     async def put(request: web.Request) -> AsyncIterator[JsonValue]:
-        _check_owner(request, host)
+        check_owner(request, host)
         form = await body_of(request, TargetForm)
         _check_keys(request, [form.key, form.secret])
         async for line in own.put(form):
@@ -69,7 +69,7 @@ def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> 
     @table.delete("/remote/targets/{name:.+}")
     @json_route
     async def remove(request: web.Request) -> JsonValue:
-        _check_owner(request, host)
+        check_owner(request, host)
         name = request.match_info["name"]
         await own.remove(name)
         return {"removed": name}
@@ -77,7 +77,7 @@ def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> 
     @table.post("/remote/trust")
     @json_route
     async def trust(request: web.Request) -> JsonValue:
-        _check_owner(request, host)
+        check_owner(request, host)
         wanted = await body_of(request, _TrustRequest)
         await asyncio.to_thread(_trust, Path(wanted.path), wanted.named)
         pool.renew()
@@ -103,7 +103,7 @@ _SHARED = (
 )
 
 
-def _check_owner(request: web.Request, host: Host) -> None:
+def check_owner(request: web.Request, host: Host) -> None:
     """See that a page asks, and, where several people share the server, that of its owner.
 
     Raises:

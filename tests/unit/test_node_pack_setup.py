@@ -19,6 +19,7 @@ from owner import configure
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.stored_secrets import variable_of_server
 from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.batches import PageBatches
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.offload import Offload
 from comfy_remote.node_pack.routes import routes
@@ -129,7 +130,8 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         app, host = web.Application(), OneHost(tmp_path)
         as_host: Any = host
         lane: Any = type("Lane", (), {"jobs": lambda _self: []})()
-        app.add_routes(routes(as_host, switch, pool, lane, Offload(as_host, switch, pool)))
+        offload, batches = Offload(as_host, switch, pool), PageBatches(as_host, pool)
+        app.add_routes(routes(as_host, switch, pool, lane, offload, batches))
         async with TestClient(TestServer(app)) as http:
             origin = str(http.make_url("")).rstrip("/")
             yield Page(http, host, tmp_path / "home", origin)

@@ -68,6 +68,7 @@ class BatchEntry:
         count: Its runs.
         why: Why it is paused, a sentence.
         wanted: What its user has asked for last.
+        made_by: What made it: ``page …``, for one that its server takes up again; ``""``.
         begun: Runs that have begun and not ended.
     """
 
@@ -82,6 +83,7 @@ class BatchEntry:
     state: BatchState
     why: str | None
     wanted: Wanted
+    made_by: str = ""
     begun: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -138,11 +140,12 @@ class Batches:
                     )
                 connection.execute(
                     "INSERT INTO batches (id, name, created, updated, target, source, folder, "
-                    "count, state, why, wanted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "count, state, why, wanted, made_by) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(entry.id, entry.name, entry.created, entry.updated, entry.target),
                         *(entry.source, str(entry.folder), entry.count, entry.state.value),
-                        *(entry.why, entry.wanted.value),
+                        *(entry.why, entry.wanted.value, entry.made_by),
                     ),
                 )
 
@@ -258,5 +261,6 @@ def _entry_of(row: sqlite3.Row) -> BatchEntry:
         state=BatchState(row["state"]),
         why=row["why"],
         wanted=Wanted(row["wanted"]),
+        made_by=row["made_by"],
         **{name: int(row[name]) for name in counts},
     )

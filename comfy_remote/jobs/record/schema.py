@@ -230,7 +230,8 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
             count      INTEGER NOT NULL,
             state      TEXT NOT NULL,
             why        TEXT,
-            wanted     TEXT NOT NULL
+            wanted     TEXT NOT NULL,
+            made_by    TEXT NOT NULL
         )
         """,
         "CREATE INDEX batches_by_time ON batches (created)",
