@@ -300,7 +300,7 @@ class AxisReader:
         if found := _RANGE.fullmatch(text):
             try:
                 stepped = _stepped(found[1], found[2], found[3], where)
-                for number in (0, stepped.count - 1):
+                for number in {0, min(1, stepped.count - 1), stepped.count - 1}:
                     self._names.accepted(varied, stepped.at(number)[0])
             except WorkflowInvalid as error:
                 raise spot(where, error) from None
@@ -393,7 +393,7 @@ class AxisReader:
         if quoted or not _GLOB.search(text):
             yield text  # perhaps a file of the target's
             return
-        expanded = str(Path(text).expanduser())
+        expanded = _expanded(text)
         # Unlike that of `Path`, this one leaves hidden files out.
         names = glob.iglob(expanded, root_dir=self._folder, recursive=True)  # noqa: PTH207
         found = [name for name in names if (self._folder / name).is_file()]
@@ -406,7 +406,7 @@ class AxisReader:
             yield [_shown(name), str((self._folder / name).absolute())]
 
     def _path(self, text: str) -> Path:
-        return (self._folder / Path(text).expanduser()).absolute()
+        return (self._folder / _expanded(text)).absolute()
 
     def _search(self, path: Path) -> FileSearch:
         return FileSearch(self._given, tuple(dict.fromkeys((path.parent, self._folder))))
@@ -518,6 +518,11 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     """For sorting: ``2.png`` is before ``10.png``."""
     parts = _DIGITS.split(name.casefold())  # every second one is a number
     return [(0, int(part)) if at % 2 else (1, part) for at, part in enumerate(parts)]
+
+
+def _expanded(text: str) -> str:
+    """With the user's own folder for ``~``; that of a user who does not exist is taken as typed."""
+    return os.path.expanduser(text)  # noqa: PTH111
 
 
 def _shown(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from ..workflow.files import FileSearch
 from ..workflow.files.uses import file_use
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
-from .axes import Part
 from .names import VariedInput
 from .plan import Plan
-from .values import Stored
+from .values import Stepped, Stored, Values
 
 __all__ = ["ValueProblem", "check_plan"]
 
+_MOST_COMPUTED = 10_000
 _MOST_ASKED = 200
 """Names of files that a target is asked about; after that, its own refusal says so."""
 
@@ -33,8 +33,8 @@ class ValueProblem:
 
     Attributes:
         name: What varies, as typed.
-        value: The first such value; of a range, one of its ends.
-        runs: How many runs have it; of a range, all of them.
+        value: The value; of a range, the end that is wrong.
+        runs: How many runs have it; of a range, how many have a value that is wrong like it.
         problem: What is wrong: ``message``, ``advice``, ``severity`` ("error" or "warning").
     """
 
@@ -99,6 +99,27 @@ async def check_plan(
 
 
 @dataclass(frozen=True, slots=True)
+class _Runs:
+    """How many runs have the values of an axis.
+
+    Attributes:
+        each: With each value, if all combinations run.
+        sampled: With the value of each number, if some were chosen.
+    """
+
+    each: int
+    sampled: Counter[int] | None = None
+
+    def between(self, first: int, last: int) -> int:
+        """With the values from one number to another, both included."""
+        if self.sampled is None:
+            return self.each * (last - first + 1)
+        if first == last:
+            return self.sampled[first]
+        return sum(runs for number, runs in self.sampled.items() if first <= number <= last)
+
+
+@dataclass(frozen=True, slots=True)
 class _Check:
     plan: Plan
     prompt: Prompt
@@ -106,59 +127,37 @@ class _Check:
     search: FileSearch
 
     def problems(self) -> Iterator[ValueProblem]:
-        for axis, runs_with in zip(self.plan.axes, self._runs(), strict=True):
+        for axis, runs in zip(self.plan.axes, self._runs(), strict=True):
             for part in axis.parts:
                 for column, varied in enumerate(part.inputs):
-                    checks = [InputCheck(self.prompt, p, self.schemas) for p in varied.places]
-                    if varied.file or not all(check.takes_anything for check in checks):
-                        values = self._values(part, column, runs_with)
-                        yield from self._of(varied, values, checks)
+                    yield from self._of(part.values, column, varied, runs)
 
-    def _runs(self) -> list[Callable[[int], int]]:
-        """Of each axis, how many runs have the value of some number."""
+    def _runs(self) -> list[_Runs]:
         plan = self.plan
         if plan.sample_seed is None:
-            return [_always(plan.count // axis.count) for axis in plan.axes]
+            return [_Runs(plan.count // axis.count) for axis in plan.axes]
         counted: list[Counter[int]] = [Counter() for _ in plan.axes]
         for combination in plan.chosen:
             for counter, number in zip(counted, plan.numbers(combination), strict=True):
                 counter[number] += plan.repeat
-        return [counter.__getitem__ for counter in counted]
-
-    def _values(
-        self, part: Part, column: int, runs_with: Callable[[int], int]
-    ) -> Iterator[tuple[JsonValue, int]]:
-        """The distinct values of an input, and how many runs have each."""
-        values = part.values
-        if not isinstance(values, Stored):
-            # A range is wrong at its ends; or, if it should be whole, at its second value.
-            tried = dict.fromkeys((0, min(1, values.count - 1), values.count - 1))
-            yield from ((values.at(number)[0], self.plan.count) for number in tried)
-            return
-        distinct: dict[tuple[type, object], tuple[JsonValue, int]] = {}
-        for number, cells in enumerate(values.rows.some(values.first, values.count)):
-            runs = runs_with(number)
-            if runs and column < len(cells) and cells[column] is not None:
-                cell = cells[column]
-                key = type(cell), json.dumps(cell) if isinstance(cell, list | dict) else cell
-                before = distinct[key][1] if key in distinct else 0
-                distinct[key] = cell, before + runs
-        yield from distinct.values()
+        return [_Runs(0, counter) for counter in counted]
 
     def _of(
-        self,
-        varied: VariedInput,
-        values: Iterator[tuple[JsonValue, int]],
-        checks: Sequence[InputCheck],
+        self, values: Values, column: int, varied: VariedInput, runs: _Runs
     ) -> Iterator[ValueProblem]:
-        for cell, runs in values:
+        checks = [InputCheck(self.prompt, place, self.schemas) for place in varied.places]
+        if not varied.file and all(check.takes_anything for check in checks):
+            return
+        if isinstance(values, Stepped) and all(check.takes_numbers for check in checks):
+            yield from _of_range(values, varied, checks, runs)
+            return
+        for cell, count in _distinct(values, column, runs):
             if varied.file:
                 shown, problem = self._file(varied, cell)
             else:
-                found = (check.problem(cell) for check in checks)
-                shown, problem = cell, next((one for one in found if one is not None), None)
+                shown, problem = cell, _first(checks, cell)
             if problem is not None:
-                yield ValueProblem(varied.name, shown, runs, problem)
+                yield ValueProblem(varied.name, shown, count, problem)
 
     def _file(self, varied: VariedInput, cell: JsonValue) -> tuple[JsonValue, Problem | None]:
         node_id, key = varied.places[0]
@@ -201,5 +200,50 @@ def _perhaps_there(problem: Problem) -> str:
     return str(problem.details.get("name")) if asks else ""
 
 
-def _always(runs: int) -> Callable[[int], int]:
-    return lambda _number: runs
+def _of_range(
+    values: Stepped, varied: VariedInput, checks: Sequence[InputCheck], runs: _Runs
+) -> Iterator[ValueProblem]:
+    """A range is wrong from an end of it on, up to the first value that is right."""
+    last = values.count - 1
+    for at, inwards in ((0, 1), (last, -1)):
+        value = values.at(at)[0]
+        problem = _first(checks, value)
+        if problem is None:
+            continue
+        wrong, right = 0, values.count  # so many steps from the end, at least and at most
+        while right - wrong > 1:
+            middle = (wrong + right) // 2
+            found = _first(checks, values.at(at + inwards * middle)[0])
+            if found is not None and found.code == problem.code:
+                wrong = middle
+            else:
+                right = middle
+        first, final = sorted((at, at + inwards * wrong))
+        yield ValueProblem(varied.name, value, runs.between(first, final), problem)
+        if wrong == last:
+            return
+
+
+def _distinct(values: Values, column: int, runs: _Runs) -> Iterator[tuple[JsonValue, int]]:
+    """The distinct values of an input that run, and how many runs have each."""
+    distinct: dict[tuple[type, object], tuple[JsonValue, int]] = {}
+    for number, cells in enumerate(_rows_of(values)):
+        count = runs.between(number, number)
+        if count and column < len(cells) and cells[column] is not None:
+            cell = cells[column]
+            key = type(cell), json.dumps(cell) if isinstance(cell, list | dict) else cell
+            before = distinct[key][1] if key in distinct else 0
+            distinct[key] = cell, before + count
+    yield from distinct.values()
+
+
+def _rows_of(values: Values) -> Iterator[list[JsonValue]]:
+    if isinstance(values, Stored):
+        return values.rows.some(values.first, values.count)
+    # Seeds are drawn within what their input takes; no list of choices is as long as this.
+    return map(values.at, range(min(values.count, _MOST_COMPUTED)))
+
+
+def _first(checks: Sequence[InputCheck], value: JsonValue) -> Problem | None:
+    """The first problem that a value has in any of the inputs that it sets."""
+    return next((one for check in checks if (one := check.problem(value)) is not None), None)

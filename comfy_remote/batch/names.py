@@ -176,9 +176,10 @@ class Names:
                     raise _no(word, text, "a whole number of at least 1")
                 return self.accepted(varied, int(text))
             case _:
-                return value_from_text(
-                    self._prompt, *varied.places[0], text, self._schemas, checked=False
-                )
+                place = varied.places[0]
+                value = value_from_text(self._prompt, *place, text, self._schemas, checked=False)
+                self._refuse_fraction(varied, value)
+                return value
 
     def accepted(self, varied: VariedInput, value: JsonValue) -> JsonValue:
         """A value that has a type already, from a program or a JSON file.
@@ -203,7 +204,17 @@ class Names:
                 raise _no(word, value, "a whole number of at least 1")
         if varied.file:
             raise _no(varied.name, value, "the path of a file")
+        self._refuse_fraction(varied, value)
         return value
+
+    def _refuse_fraction(self, varied: VariedInput, value: JsonValue) -> None:
+        """An engine would cut it off, so that different values gave the same picture."""
+        if not isinstance(value, float) or value.is_integer():
+            return
+        node_id, key = varied.places[0]
+        schema = input_schema_of(self._prompt[node_id], key, self._schemas)
+        if schema is not None and schema.type == "INT":
+            raise _no(varied.name, value, "a whole number")
 
     def _places(self, name: str) -> list[Place]:
         if name in self._filled:

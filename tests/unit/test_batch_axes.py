@@ -154,6 +154,8 @@ def test_a_file_that_cannot_be_read_says_where_and_why(
         ("KSampler.cfg=1,,2", "there is no value between two commas"),
         ("KSampler.cfg=", "there is no value after ="),
         ("KSampler.cfg=random*3", "random draws seeds"),
+        ("KSampler.steps=1..4/0.5", "1.5 does not fit KSampler.steps, which takes a whole number"),
+        ("KSampler.steps=20,20.5", "20.5 does not fit KSampler.steps"),
         ("seed=random*0", "random*0 is not from 1 to 2147483648"),
         ("seed=1..18446744073709551616", "does not fit seed"),
         ("width=0..512/64", "0 does not fit width"),
@@ -186,6 +188,7 @@ def test_any_texts_can_be_quoted(texts: list[str], quote: str, space: str) -> No
 @given(text=st.text(max_size=40))
 @example("=")
 @example("..")
+@example("~0")
 @example("1..9e99/1e-99")
 @example("'" * 7)
 @example("a" * 5000)

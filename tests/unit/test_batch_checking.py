@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from batch_kit import PROMPT, WITH_FILES
 from fake_target import FakeTarget
 
@@ -50,7 +51,7 @@ async def test_wrong_values_are_named_with_how_many_runs_have_them(tmp_path: Pat
     found = await _problems(Variation(vary=vary), PROMPT, tmp_path)
     assert [(one.name, one.value, one.runs, one.problem.code) for one in found] == [
         ("CheckpointLoaderSimple.ckpt_name", "c.safetensors", 12, "missing_model"),
-        ("KSampler.cfg", 150, 36, "value_bigger_than_max"),
+        ("KSampler.cfg", 150, 12, "value_bigger_than_max"),
         ("KSampler.sampler_name", "eular", 18, "value_not_in_list"),
     ]
     assert "Did you mean 'euler'" in found[2].message
@@ -85,6 +86,19 @@ async def test_files_that_are_neither_here_nor_there_are_named(tmp_path: Path) -
     ]
 
 
-async def test_a_range_that_should_be_whole_is_seen_by_its_second_value(tmp_path: Path) -> None:
-    found = await _problems(Variation(vary=["KSampler.steps=0..10/2"]), PROMPT, tmp_path)
-    assert [(one.value, one.problem.code) for one in found] == [(0, "value_smaller_than_min")]
+@pytest.mark.parametrize(
+    ("typed", "problems"),
+    [
+        ("KSampler.cfg=0..100", []),
+        ("KSampler.cfg=99.5..102/0.5", [(102.0, 4)]),
+        ("KSampler.cfg=-3..200", [(-3, 3), (200, 100)]),
+        ("KSampler.cfg=300..101", [(300, 200)]),
+        ("KSampler.steps=0..10/2", [(0, 1)]),
+        ("KSampler.steps=1..1000000000000000000000", [(10**21, 10**21 - 10_000)]),
+    ],
+)
+async def test_a_range_says_how_many_of_its_values_are_wrong(
+    tmp_path: Path, typed: str, problems: list[tuple[float, int]]
+) -> None:
+    found = await _problems(Variation(vary=[typed]), PROMPT, tmp_path)
+    assert [(one.value, one.runs) for one in found] == problems

@@ -39,6 +39,11 @@ class InputCheck:
         """Whether no text or number is wrong for it."""
         return self._spec is None or (self._kind == "STRING" and not self._choices)
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether it takes all numbers of a range, as far as is known."""
+        return not self._choices and self._kind in ("INT", "FLOAT", "*")
+
     def problem(self, value: JsonValue) -> Problem | None:
         """What is wrong with a value: its type, range, or choice; a link counts as right."""
         return None if self._spec is None or is_link(value) else next(self._problems(value), None)
