@@ -182,6 +182,10 @@ class Hint(Enum):
         "Not trusted, so not used: {names}, {how} {path}. Review that, and trust it in a terminal."
     )
     SLOW_ANSWER = "Check that it runs and that the address is right, or give it more time."
+    WATCH_BATCH = "Wait until that one has ended."
+    CANCEL_BATCH = "Cancel it first."
+    BATCH_NAME = "Give this one another name, or remove that one."
+    WHICH_BATCH = "Check its name or its id."
     DOWNLOAD_WORKFLOW = "Download it first."
 
     def __call__(self, **facts: Fact) -> Advice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "dollars", "seconds_text", "size_text"]
+__all__ = ["about_text", "counted", "dollars", "seconds_text", "size_text"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -38,3 +38,14 @@ def seconds_text(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def about_text(seconds: float) -> str:
+    """A duration that is not known exactly: ``0.8 s``, ``42 s``, ``26 min``, ``3.5 h``."""
+    if seconds < 10:
+        return f"{max(0.1, seconds):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

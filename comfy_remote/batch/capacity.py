@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ..targets.base import Health
 
-__all__ = ["Capacity"]
+__all__ = ["Capacity", "workers_of"]
+
+
+def workers_of(health: Health) -> int:
+    """How many workers a target has, at least one: those that are free and those that run a job."""
+    return max(1, health.ready + health.running)
 
 
 class Capacity:
@@ -35,8 +40,8 @@ class Capacity:
         return self._slowed is not None
 
     def seen(self, health: Health) -> None:
-        """Note how many workers the target has: those that are free and those that run a job."""
-        self._workers = max(1, health.ready + health.running)
+        """Note how many workers the target has."""
+        self._workers = workers_of(health)
 
     def refused(self, here: int) -> None:
         """Note that the target took no more.

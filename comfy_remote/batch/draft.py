@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigurationError
 from ..jobs.submission import Workflow, read
 from ..media.files import storage_errors
 from ..text_file import text_of
@@ -92,6 +93,7 @@ async def draft(
     options: BatchOptions = BatchOptions(),
     config: Path | None = None,
     folder: Path | None = None,
+    source: str | None = None,
     rng: random.Random | None = None,
 ) -> Draft:
     """Read a workflow and what varies in it. Nothing runs, and nothing is written.
@@ -103,6 +105,7 @@ async def draft(
         config: A ``comfy-remote.toml`` that the user named.
         folder: What relative paths start from, and where the workflow's files are looked for if it
             is no file; the current folder by default.
+        source: What the user typed for the workflow; its path by default.
 
     Raises:
         WorkflowInvalid: It cannot be read or converted, or something does not fit it.
@@ -110,10 +113,18 @@ async def draft(
     """
     hours = Hours.of(options.start, options.until, time.time())
     loaded = await asyncio.to_thread(read, workflow, _filled(changes))
+    if source is not None:
+        loaded = replace(loaded, source=source)
     is_file = isinstance(workflow, str | Path)
     text = None
     if loaded.variables and is_file:
         path = Path(workflow)  # type: ignore[arg-type]
+        if str(path) == "-":
+            raise ConfigurationError(
+                "A batch reads a workflow with variables (${NAME}) once more for each run, which "
+                "standard input does not allow.",
+                advice="Save it to a file, and give that.",
+            )
         with storage_errors(path):
             text = text_of(await asyncio.to_thread(path.read_bytes))
     given = tuple(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))

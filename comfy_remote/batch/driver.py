@@ -21,6 +21,8 @@ from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
+    ExecutionFailed,
+    JobTimedOut,
     LocalStorageError,
     NotTrusted,
     RateLimited,
@@ -34,7 +36,18 @@ from ..jobs.estimate import estimate_run
 from ..jobs.record import BatchEntry, BatchState, RunState, Wanted
 from ..targets.base import server_of
 from .capacity import Capacity
-from .events import BatchEvent, GoesOn, Noted, RunBegan, RunEnded, RunProgress, Stopped, Waits
+from .events import (
+    BatchEvent,
+    GoesOn,
+    Noted,
+    RunBegan,
+    RunEnded,
+    RunFetches,
+    RunProgress,
+    RunSends,
+    Stopped,
+    Waits,
+)
 from .frozen import Frozen
 from .hours import Hours
 from .manifest import MANIFEST, ManifestWriter, RunLine, read_manifest
@@ -124,6 +137,7 @@ class Driver:
         self._took: deque[float] = deque(maxlen=_MOST_TIMES)
         self._failures = 0
         self._stopping: tuple[BatchState, str | None] | None = None
+        self._error: ComfyRemoteError | None = None
         self._blocked: str | None = None
         self._gone: asyncio.Task[None] | None = None
 
@@ -164,6 +178,11 @@ class Driver:
         looking = asyncio.create_task(self._look_at_health())
         try:
             await self._run_all(self._left(begun), manifest)
+        except BaseException as failure:
+            words = str(failure) if isinstance(failure, ComfyRemoteError) else "It was stopped."
+            with suppress(ComfyRemoteError):
+                await self._record.write(batches.state, batch_id, BatchState.PAUSED, words)
+            raise
         finally:
             looking.cancel()
             others = [looking, *self._running, *([self._gone] if self._gone else [])]
@@ -173,8 +192,9 @@ class Driver:
             await in_thread(manifest.tidy)
         state, why = self._stopping or (BatchState.ENDED, None)
         await self._make_sheet()
+        error = self._error if state is BatchState.PAUSED else None
         await self._record.write(batches.state, batch_id, state, why)
-        self._say(Stopped(await self._record.read(batches.get, batch_id)))
+        self._say(Stopped(await self._record.read(batches.get, batch_id), error))
 
     async def _make_sheet(self) -> None:
         from .sheet import make_sheet  # here: reads and draws pictures, after all runs
@@ -231,8 +251,15 @@ class Driver:
                 looked = time.monotonic()
                 await self._do_as_wanted()
             pause = self._times.wanted
-            if self._stopping is not None and not self._running:
+            # Those that an earlier driver has begun are at the target, and are cancelled there.
+            to_cancel = self._cancels and following is not None and following[2]
+            if self._stopping is not None and not self._running and not to_cancel:
                 return
+            if following is not None and to_cancel:
+                row, attempt, begun = following
+                await self._begin(row, attempt, begun, manifest)
+                following = next(left, None)
+                continue
             if following is not None and self._stopping is None:
                 row, attempt, begun = following
                 pause = min(pause, self._wait_before(begun))
@@ -251,7 +278,7 @@ class Driver:
         if self._gone is not None or len(self._running) >= self._capacity.limit:
             return math.inf
         if not begun and self._hours.over(now, self._expected()):
-            self._stop(BatchState.PAUSED, "Another run would not end before the time set for it.")
+            self._fail(JobTimedOut("Another run would not end before the time set for it."))
             return math.inf
         if self._blocked is not None:
             self._blocked = None
@@ -290,26 +317,43 @@ class Driver:
             batches = self._record.batches
             await self._record.write(batches.run, self._entry.id, row, attempt, RunState.BEGUN)
         self._say(RunBegan(row, run.values, run.job_id, attempt, begun))
+        if self._cancels:
+            await run.cancel()
         self._running[asyncio.create_task(self._follow(run, manifest))] = run
 
     async def _follow(self, run: OneRun, manifest: ManifestWriter) -> None:
         """Follow one run to its end, through all that passes."""
-        began, last, unknown = time.monotonic(), -math.inf, 0
+        began, last, unknown, here = time.monotonic(), -math.inf, 0, 0
+
+        def due() -> bool:
+            nonlocal last
+            if time.monotonic() - last < _PROGRESS_EVERY:
+                return False
+            last = time.monotonic()
+            return True
 
         def progressed(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _PROGRESS_EVERY:
-                last = time.monotonic()
+            if due():
                 self._say(RunProgress(run.row, progress))
+
+        def sends(sent: int, total: int) -> None:
+            if due():
+                self._say(RunSends(run.row, sent, total))
+
+        def fetches(more: int) -> None:
+            nonlocal here
+            here += more
+            if due():
+                self._say(RunFetches(run.row, here))
 
         while True:
             try:
-                line = await run.follow(progressed)
+                line = await run.follow(progressed, sends, fetches)
                 break
             except RateLimited:
-                here = len(self._running)
-                self._capacity.refused(here)
-                self._say(Noted(f"The target takes no more for now; it has {here - 1} runs."))
+                there = len(self._running)
+                self._capacity.refused(there)
+                self._say(Noted(f"The target takes no more for now; it has {there - 1} runs."))
                 await asyncio.sleep(self._times.full)
             except SubmissionUnknown as error:
                 # Asked again whether it has the job: its answer alone was lost, perhaps.
@@ -322,7 +366,7 @@ class Driver:
                 if not await self._is_back(error):
                     return
             except _STOPS_ALL as error:
-                self._stop(BatchState.PAUSED, str(error))
+                self._fail(error)
                 return
             except ComfyRemoteError as error:
                 line = run.failed(error)
@@ -330,7 +374,7 @@ class Driver:
         try:
             await in_thread(manifest.add, line)
         except LocalStorageError as error:
-            self._stop(BatchState.PAUSED, str(error))
+            self._fail(error)
             return
         state = RunState(line.state)
         await self._record.write(
@@ -344,7 +388,7 @@ class Driver:
             self._failures += 1
             if self._stop_after is not None and self._failures >= self._stop_after:
                 said = (line.error or {}).get("message", "")
-                self._stop(BatchState.PAUSED, f"{self._failures} runs have failed. {said}")
+                self._fail(ExecutionFailed(f"{self._failures} runs have failed. {said}".rstrip()))
 
     async def _is_back(self, error: TargetError) -> bool:
         """Wait until the target answers again; whether it does, and the batch goes on."""
@@ -369,25 +413,32 @@ class Driver:
                     self._record.batches.state, self._entry.id, BatchState.RUNNING
                 )
                 return
-        self._stop(BatchState.PAUSED, str(error))
+        self._fail(error)
 
     def _block(self, why: str) -> None:
         if self._blocked != why:
             self._blocked = why
             self._say(Waits(why))
 
+    def _fail(self, error: ComfyRemoteError) -> None:
+        if self._stopping is None:
+            self._error = error
+        self._stop(BatchState.PAUSED, str(error))
+
     def _stop(self, state: BatchState, why: str | None) -> None:
         """Begin no more runs; what runs may end. The first reason counts, but for a cancel."""
         if self._stopping is None or state is BatchState.CANCELLED:
             self._stopping = state, why
 
+    @property
+    def _cancels(self) -> bool:
+        return self._stopping is not None and self._stopping[0] is BatchState.CANCELLED
+
     async def _do_as_wanted(self) -> None:
         wanted = await self._record.read_at_once(self._record.batches.wanted, self._entry.id)
         if wanted is Wanted.PAUSE:
             self._stop(BatchState.PAUSED, "It was paused.")
-        elif wanted is Wanted.CANCEL and (
-            self._stopping is None or self._stopping[0] is not BatchState.CANCELLED
-        ):
+        elif wanted is Wanted.CANCEL and not self._cancels:
             self._stop(BatchState.CANCELLED, None)
             await asyncio.gather(*(run.cancel() for run in self._running.values()))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..errors import ComfyRemoteError
 from ..events import Progress
 from ..jobs.record import BatchEntry
 from ..types import JsonValue
@@ -17,7 +18,9 @@ __all__ = [
     "Noted",
     "RunBegan",
     "RunEnded",
+    "RunFetches",
     "RunProgress",
+    "RunSends",
     "Stopped",
     "Waits",
 ]
@@ -50,6 +53,23 @@ class RunProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSends:
+    """Its input files travel: so many bytes of them are there."""
+
+    row: int
+    sent: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFetches:
+    """Its outputs travel: so many bytes of them are here."""
+
+    row: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """A run has ended, and its line is in the manifest."""
 
@@ -78,9 +98,16 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The last event: it has ended, was cancelled, or is paused until somebody resumes it."""
+    """The last event: it has ended, was cancelled, or is paused until somebody resumes it.
+
+    Attributes:
+        error: Why it is paused, if that is an error.
+    """
 
     entry: BatchEntry
+    error: ComfyRemoteError | None = None
 
 
-BatchEvent: TypeAlias = "RunBegan | RunProgress | RunEnded | Waits | GoesOn | Noted | Stopped"
+BatchEvent: TypeAlias = (
+    "RunBegan | RunProgress | RunSends | RunFetches | RunEnded | Waits | GoesOn | Noted | Stopped"
+)

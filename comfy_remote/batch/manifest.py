@@ -13,13 +13,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import BinaryIO, TypedDict
 
 from ..media.file_changes import patiently, replace_file
 from ..media.files import storage_errors, sync_file
 from ..types import JsonValue
 
-__all__ = ["MANIFEST", "ManifestOutput", "ManifestWriter", "RunLine", "read_manifest"]
+__all__ = [
+    "MANIFEST",
+    "ManifestOutput",
+    "ManifestTail",
+    "ManifestWriter",
+    "RunLine",
+    "read_manifest",
+]
 
 MANIFEST = "manifest.jsonl"
 
@@ -105,10 +112,48 @@ def _lines(path: Path) -> Iterator[RunLine | None]:
     """Each line; ``None`` for one that is none: cut off by a kill, or somebody else's."""
     with path.open("rb") as file:
         while raw := file.readline(_LONGEST_LINE):
-            try:
-                yield RunLine.from_json(json.loads(raw))
-            except (ValueError, TypeError, AttributeError):
-                yield None
+            yield _line_of(raw)
+
+
+def _line_of(raw: bytes) -> RunLine | None:
+    try:
+        return RunLine.from_json(json.loads(raw))
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+class ManifestTail:
+    """A manifest that another process writes: gives each line once. Its methods block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = 0  # its number: another one when the writer has tidied up
+        self._read = 0  # bytes
+        self._attempts: dict[int, int] = {}
+
+    def more(self) -> list[RunLine]:
+        """The lines that are new since the last time; at first, all.
+
+        Raises:
+            LocalStorageError: The file cannot be read.
+        """
+        with storage_errors(self._path):
+            if not self._path.exists():
+                return []
+            with self._path.open("rb") as file:
+                now = os.fstat(file.fileno())
+                if now.st_ino != self._file or now.st_size < self._read:
+                    self._file, self._read = now.st_ino, 0
+                file.seek(self._read)
+                return list(self._new(file))
+
+    def _new(self, file: BinaryIO) -> Iterator[RunLine]:
+        while (raw := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+            self._read += len(raw)
+            line = _line_of(raw)
+            if line is not None and self._attempts.get(line.row) != line.attempt:
+                self._attempts[line.row] = line.attempt
+                yield line
 
 
 class ManifestWriter:

@@ -95,8 +95,17 @@ class OneRun:
             return await record.read(record.get, self.job_id)
         return None
 
-    async def follow(self, on_progress: Callable[[Progress], None]) -> RunLine:
+    async def follow(
+        self,
+        on_progress: Callable[[Progress], None],
+        on_sent: Callable[[int, int], None] | None = None,
+        on_received: Callable[[int], None] | None = None,
+    ) -> RunLine:
         """Run it to its end, however far it came before; a run that fails is a line as well.
+
+        Args:
+            on_sent: Called with how many bytes of its input files are there, and of how many.
+            on_received: Called with how many more bytes of its outputs are here.
 
         Raises:
             ComfyRemoteError: It could not be sent, asked or saved; what has come so far is kept,
@@ -119,10 +128,12 @@ class OneRun:
                 if entry is not None:
                     record = self._kind.client.record
                     await record.write(record.remove, [self.job_id])
-                job = await self._sent()
+                if self._cancelled:
+                    return self.failed(JobCancelled("It was cancelled before it was sent."))
+                job = await self._sent(on_sent)
             self.job = job
             try:
-                return await self._followed(job, on_progress)
+                return await self._followed(job, on_progress, on_received)
             finally:
                 self.job = None
 
@@ -133,7 +144,7 @@ class OneRun:
             with suppress(ComfyRemoteError):  # the target does not answer: it runs on there
                 await self.job.cancel()
 
-    async def _sent(self) -> Job:
+    async def _sent(self, on_sent: Callable[[int, int], None] | None) -> Job:
         submission = await self._kind.rows.submission(self.row)
         frozen = self._kind.frozen
         return await self._kind.client.submit(
@@ -144,6 +155,7 @@ class OneRun:
             repo_list=frozen.repo_list,
             retry_lost=frozen.retry_lost,
             timeout=frozen.timeout,
+            on_sent=on_sent,
         )
 
     async def _found(self, entry: JobEntry, stack: AsyncExitStack) -> Job:
@@ -157,14 +169,19 @@ class OneRun:
         )
         return await stack.enter_async_context(there)
 
-    async def _followed(self, job: Job, on_progress: Callable[[Progress], None]) -> RunLine:
+    async def _followed(
+        self,
+        job: Job,
+        on_progress: Callable[[Progress], None],
+        on_received: Callable[[int], None] | None,
+    ) -> RunLine:
         if self._cancelled:
             await self.cancel()
         try:
             async for event in job:
                 if isinstance(event, Progress):
                     on_progress(event)
-            saved = await job.save_outputs(self.folder, even_if_failed=True)
+            saved = await job.save_outputs(self.folder, on_received, even_if_failed=True)
         except JobTimedOut as error:
             await self.cancel()
             return self.failed(error)

@@ -18,6 +18,7 @@ from itertools import chain, count, islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from ..advice import Hint
 from ..config.settings import Configuration
 from ..errors import ConfigurationError
 from ..jobs.client import Client
@@ -92,7 +93,7 @@ async def make(
             if (folder / _DESCRIPTION).exists():
                 raise ConfigurationError(
                     f"{folder} has the outputs of another batch.",
-                    advice="Choose another folder with -o.",
+                    advice=Hint.OTHER_FOLDER(),
                 )
         described = json.dumps(_description(entry, frozen, draft.plan), ensure_ascii=False)
         write_whole(folder / _DESCRIPTION, described.encode("utf-8", errors="replace"))
@@ -196,7 +197,7 @@ def lease(record_folder: Path, batch_id: str) -> Iterator[None]:
     except sqlite3.Error as error:
         raise ConfigurationError(
             "Another program runs this batch already.",
-            advice=f"See how far it is: comfy-remote batch watch {batch_id[:8]}",
+            advice=Hint.WATCH_BATCH(batch=batch_id[:8]),
         ) from error
     try:
         yield
@@ -278,7 +279,7 @@ async def remove(entry: BatchEntry, record: Record) -> None:
     if await asyncio.to_thread(is_driven, record.path.parent, entry.id):
         raise ConfigurationError(
             f"The batch {entry.name} is running.",
-            advice=f"Cancel it first: comfy-remote batch cancel {entry.id[:8]}",
+            advice=Hint.CANCEL_BATCH(batch=entry.name),
         )
     await record.write(record.batches.remove, entry.id)
     await asyncio.to_thread(discard, batch_folder(record.path.parent, entry.id))

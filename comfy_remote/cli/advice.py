@@ -179,6 +179,12 @@ WORDS: dict[Hint, str] = {
     Hint.SLOW_ANSWER: (
         "Check that it runs and that the address is right, or give it more time with --timeout."
     ),
+    Hint.WATCH_BATCH: "See how far it is: `comfy-remote batch watch {batch!q}`.",
+    Hint.CANCEL_BATCH: "Cancel it first: `comfy-remote batch cancel {batch!q}`.",
+    Hint.BATCH_NAME: (
+        "Give this one another --name, or remove that one: `comfy-remote batch rm {batch!q}`."
+    ),
+    Hint.WHICH_BATCH: "`comfy-remote batch list` lists them.",
     Hint.DOWNLOAD_WORKFLOW: "Download it first, or: curl -s URL | comfy-remote run -",
 }
 """Filled in with the facts. ``{name!q}`` quotes one as the shell needs it; ``{name!o}`` is the

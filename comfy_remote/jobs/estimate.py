@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..targets.base import server_of
 from ..types import JsonValue
-from ..units import counted, dollars
+from ..units import about_text, counted, dollars
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
 from .record import PastRun, Record
@@ -62,7 +62,7 @@ class RunEstimate:
             )
         price = "" if self.price is None else f" and {dollars(self.price)}"
         scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
-        time = f"About {_duration(self.seconds)}{price} on {self.target}"
+        time = f"About {about_text(self.seconds)}{price} on {self.target}"
         runs = counted(self.runs, "run")
         unknown = " What that costs is not known: no price_per_hour is set for it."
         return f"{time}, from {runs} of this workflow{scaled}.{unknown if self.unpriced else ''}"
@@ -166,13 +166,3 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
         return Guess(seconds, len(alike), ())
     changes = workload.changes_from(nearest) or ["the work in it"]
     return Guess(seconds, len(alike), tuple(changes))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{max(0.1, seconds):.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ...advice import Hint
 from ...database import transaction
 from ...errors import ConfigurationError, JobNotFound
 
@@ -135,8 +136,7 @@ class Batches:
                 if taken:
                     raise ConfigurationError(
                         f"There is a batch called {entry.name!r} already.",
-                        advice="Give this one another --name, or remove that one with "
-                        "`comfy-remote batch rm`.",
+                        advice=Hint.BATCH_NAME(batch=entry.name),
                     )
                 connection.execute(
                     "INSERT INTO batches (id, name, created, updated, target, source, folder, "
@@ -229,9 +229,7 @@ class Batches:
             raise JobNotFound(
                 f"{len(rows)} batches begin with {batch!r}.", advice="Give more of the id."
             )
-        raise JobNotFound(
-            f"There is no batch {batch!r}.", advice="`comfy-remote batch list` lists them."
-        )
+        raise JobNotFound(f"There is no batch {batch!r}.", advice=Hint.WHICH_BATCH())
 
     def wanted(self, batch_id: str) -> Wanted:
         """What its user has asked for last; a cancel where the batch was removed meanwhile."""
@@ -242,6 +240,14 @@ class Batches:
         """The attempt and the state of each run that has begun, by its row."""
         rows = self._read("SELECT row, attempt, state FROM batch_runs WHERE batch = ?", batch_id)
         return {row["row"]: (row["attempt"], RunState(row["state"])) for row in rows}
+
+    def under_way(self, batch_id: str) -> dict[int, int]:
+        """The attempt of each run that has begun and not ended, by its row."""
+        rows = self._read(
+            "SELECT row, attempt FROM batch_runs WHERE batch = ? AND state = 'begun' ORDER BY row",
+            batch_id,
+        )
+        return {row["row"]: row["attempt"] for row in rows}
 
     def _execute(self, sql: str, *values: Any) -> None:
         self._write(lambda connection: connection.execute(sql, values))
