@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..jobs.client import Client
     from .reporter import Reporter
 
-__all__ = ["DryRun", "dry_run"]
+__all__ = ["DryRun", "dry_run", "use_what_is_known"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,26 @@ class DryRun:
         }
 
 
+async def use_what_is_known(client: Client, address: str, reporter: Reporter) -> None:
+    """Have a client read workflows by what its target said before, if only a job could ask it.
+
+    Args:
+        address: What the target's name means.
+    """
+    target = client.target
+    if await client.given_schemas() is not None or not isinstance(target, DescribesByJob):
+        return
+    nodes = (await target.described_before()).nodes
+    if nodes is not None:
+        client.use_schemas(Schemas(nodes, target.name))
+        return
+    why = f"{target.name} has not said which nodes it has, and only a job can ask it"
+    found = await asyncio.to_thread(known_without, address, target.name, why)
+    for note in found.notes:
+        reporter.note(note)
+    client.use_schemas(found.schemas)
+
+
 async def dry_run(
     loaded: LoadedWorkflow,
     client: Client,
@@ -128,16 +148,7 @@ async def dry_run(
         ComfyRemoteError: The run would fail in the same way before anything is sent.
     """
     target = client.target
-    if await client.given_schemas() is None and isinstance(target, DescribesByJob):
-        nodes = (await target.described_before()).nodes
-        if nodes is not None:
-            client.use_schemas(Schemas(nodes, target.name))
-        else:
-            why = f"{target.name} has not said which nodes it has, and only a job can ask it"
-            found = await asyncio.to_thread(known_without, address, target.name, why)
-            for note in found.notes:
-                reporter.note(note)
-            client.use_schemas(found.schemas)
+    await use_what_is_known(client, address, reporter)
     search = FileSearch.beside(base, inputs)
     given = await client.given_schemas()
     known = await ask_target(target, address, loaded, changes, search, given)

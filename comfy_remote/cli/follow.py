@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -27,6 +28,7 @@ __all__ = [
     "chosen_target",
     "exit_if_incomplete",
     "follow",
+    "reported",
     "say_cancelling",
     "supervise",
     "wait_and_list",
@@ -34,6 +36,8 @@ __all__ = [
 
 INCOMPLETE = 8
 """Exit status where the job succeeded, and an output is missing or damaged."""
+
+_T = TypeVar("_T")
 
 _TICK = 1.0  # seconds
 _SAME_FAILURE = 3.0  # seconds: requests that are sent side by side fail alike
@@ -62,7 +66,7 @@ def _supervise(
     job_id: str,
 ) -> None:
     try:
-        run_interruptible(_reported(work(record), reporter))
+        run_interruptible(reported(work(record), reporter))
         return
     except ComfyRemoteError as caught:
         if isinstance(caught, NotTrusted) and caught.asks_for and can_ask():
@@ -83,7 +87,7 @@ def _supervise(
     raise click.exceptions.Exit(error.exit_status)
 
 
-async def _reported(work: Coroutine[object, object, None], reporter: Reporter) -> None:
+async def reported(work: Coroutine[object, object, _T], reporter: Reporter) -> _T:
     """Do it, and report each failed try, and that time passes."""
 
     async def tick() -> None:
@@ -104,7 +108,7 @@ async def _reported(work: Coroutine[object, object, None], reporter: Reporter) -
     ticking = asyncio.ensure_future(tick())
     try:
         with retries_said(say):
-            await work
+            return await work
     finally:
         ticking.cancel()
 

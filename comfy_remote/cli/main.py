@@ -18,6 +18,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "run": "Run a workflow on a target, and fetch what it makes.",
     "init": "Set up where your workflows run: asks, tries it and saves it.",
+    "batch": "Run a workflow many times, with what varies, as one thing that lasts.",
     "call": "Call a workflow with values for its Remote Input nodes.",
     "check": "Check whether a workflow would run on a target.",
     "convert": "Convert workflows from UI format to API format.",

@@ -227,7 +227,7 @@ class NotifyingReporter(PassingReporter):
         super().__exit__(*exc_info)
         last = self._lines[-1] if self._lines else {}
         if last.get("event") in ("result", "error"):
-            run_interruptible(_say_all(self._ways, Ending.of({**last})))
+            run_interruptible(say_all(self._ways, Ending.of({**last})))
 
     def connecting(self, target: str) -> None:
         self._json.connecting(target)
@@ -248,7 +248,7 @@ class NotifyingReporter(PassingReporter):
         super().failed(error, job_id, resumable=resumable)
 
 
-async def _say_all(ways: Sequence[Way], ending: Ending) -> None:
+async def say_all(ways: Sequence[Way], ending: Ending) -> None:
     """Say it in all ways, side by side. What fails is a warning: the job is what counts."""
 
     async def one(way: Way) -> None:
