@@ -143,17 +143,24 @@ class AxisReader:
         names: Those of the prompt.
         draws: For random seeds.
         folder: What relative paths start from: the current folder.
-        given: Further files that a table may name.
+        given: Further files that may be named.
+        beside: The workflow's folder, if it is in one.
     """
 
     def __init__(
-        self, names: Names, draws: random.Random, folder: Path, given: Sequence[Path] = ()
+        self,
+        names: Names,
+        draws: random.Random,
+        folder: Path,
+        given: Sequence[Path] = (),
+        beside: Path | None = None,
     ) -> None:
         self.rows = FrozenRows()
         self._names = names
         self._draws = draws
         self._folder = folder
         self._given = tuple(given)
+        self._beside = () if beside is None else (beside,)
 
     def axis(self, text: str) -> Axis:
         """The axis for ``NAME=VALUES`` or ``@FILE``.
@@ -390,8 +397,8 @@ class AxisReader:
                 f"{where}: {path} is a folder.",
                 advice=f"Name the files in it: {_shown(text).rstrip('/')}/*.png",
             )
-        if quoted or not _GLOB.search(text):
-            yield text  # perhaps a file of the target's
+        if quoted or ANNOTATION.match(text) or not _GLOB.search(text):
+            yield self._as_in_a_workflow(text)
             return
         expanded = _expanded(text)
         # Unlike that of `Path`, this one leaves hidden files out.
@@ -405,11 +412,20 @@ class AxisReader:
         for name in sorted(found, key=_natural):
             yield [_shown(name), str((self._folder / name).absolute())]
 
+    def _as_in_a_workflow(self, text: str) -> JsonValue:
+        """A name as a workflow has it: of a file beside that, of one given, or of the target's."""
+        found = None
+        if not ANNOTATION.match(text):
+            found = FileSearch(self._given, (*self._beside, self._folder)).find(text)
+        return text if found is None else [_shown(text), str(found)]
+
     def _path(self, text: str) -> Path:
         return (self._folder / _expanded(text)).absolute()
 
     def _search(self, path: Path) -> FileSearch:
-        return FileSearch(self._given, tuple(dict.fromkeys((path.parent, self._folder))))
+        """Where the files are that a file names: as for a workflow, and below its own folder."""
+        roots = (path.parent, *self._beside, self._folder)
+        return FileSearch(self._given, tuple(dict.fromkeys(roots)))
 
 
 def _texts_in_column(path: Path, name: str) -> Iterator[tuple[int, str]]:

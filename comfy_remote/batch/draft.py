@@ -127,6 +127,7 @@ async def draft(
             )
         with storage_errors(path):
             text = text_of(await asyncio.to_thread(path.read_bytes))
+    base = Path(workflow).absolute().parent if is_file else folder  # type: ignore[arg-type]
     given = tuple(map(Path, [inputs] if isinstance(inputs, str | Path) else inputs))
     found = await client.schemas_for(loaded)
     ready = prepare(loaded, changes, found.schemas, fill_names=False)
@@ -141,6 +142,7 @@ async def draft(
         schemas=found.schemas,
         base=changes,
         given=given,
+        beside=base,
         filled=filled,
         random=rng,
     )
@@ -170,7 +172,6 @@ async def draft(
         embed=options.embed,
     )
     frozen.loaded(plan.changes(0, frozen.base()))  # each variable of the file has a value
-    base = Path(workflow).absolute().parent if is_file else folder  # type: ignore[arg-type]
     notes = (*found.notes, *ready.notes)
     return Draft(plan, frozen, options, given, base, notes)
 

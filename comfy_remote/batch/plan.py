@@ -259,6 +259,7 @@ def plan_of(
     schemas: Schemas | None = None,
     base: Changes | None = None,
     given: Sequence[Path] = (),
+    beside: Path | None = None,
     filled: Mapping[str, Sequence[Place]] = MappingProxyType({}),
     random: random_numbers.Random | None = None,
 ) -> Plan:
@@ -270,6 +271,7 @@ def plan_of(
         schemas: The target's, which give values their types; by default, the bundled snapshot.
         base: What does not vary.
         given: Files that a table may name though they are not in its folder or the current one.
+        beside: The workflow's folder, whose files may be named as well.
         filled: The inputs that the workflow's file takes by variables (``${PROMPT}``), by what they
             are called here (``prompt``).
         random: For seeds and samples; by default, it is seeded by the system.
@@ -283,7 +285,7 @@ def plan_of(
     draws = random or random_numbers.Random()
     schemas = schemas or Schemas.bundled()
     names = Names(prompt, schemas, base, filled)
-    reader = AxisReader(names, draws, folder, given)
+    reader = AxisReader(names, draws, folder, given, beside)
     axes = _axes(reader, variation)
     inputs = [one for axis in axes for one in axis.inputs]
     _refuse_same(inputs)

@@ -265,6 +265,24 @@ def test_what_a_table_names_is_taken_from_below_its_folder_only(tmp_path: Path) 
     assert planned(here, rows=table, named=(outside,)).files(0) == [outside]
 
 
+def test_names_are_found_where_a_workflow_finds_them(tmp_path: Path) -> None:
+    for name in ("w/a.png", "w/input/b.png", "c.png", "given/d.png"):
+        write(tmp_path, name, "x")
+    plan = plan_of(
+        Variation(vary=["LoadImage.image=a.png,b.png,c.png,d.png,e.png,a.png [output]"]),
+        WITH_FILES,
+        folder=tmp_path,
+        given=[tmp_path / "given/d.png"],
+        beside=tmp_path / "w",
+    )
+    assert list(plan.all_files()) == [
+        tmp_path / name for name in ("w/a.png", "w/input/b.png", "c.png", "given/d.png")
+    ]
+    assert [row["LoadImage.image"] for row in rows_of(plan)][2:] == [
+        *("c.png", "d.png", "e.png", "a.png [output]")
+    ]
+
+
 def test_a_program_gives_values_and_rows(tmp_path: Path) -> None:
     plan = planned(
         tmp_path, mapped={"KSampler.seed": range(1, 3), "prompt": ["a, b"], "KSampler.cfg": "5..6"}
