@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
@@ -44,6 +46,8 @@ async def within(work: Awaitable[_T], seconds: float | None) -> _T:
     Unlike `asyncio.wait_for` before Python 3.12, which forgets that it was cancelled (by Ctrl-C,
     say) if the work is done at the same moment.
     """
+    if seconds is None:
+        return await work
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -77,13 +81,14 @@ async def in_thread(work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs)
     Unlike `asyncio.to_thread`, a caller that is cancelled meanwhile waits for its end: no file is
     closed, and no lock given back, while the thread still writes.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    called = partial(copy_context().run, work, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(None, called)
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # so that asyncio does not log it: nobody waits for the answer
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.exception()  # so that asyncio does not log it: nobody waits for the answer
         raise
 
 

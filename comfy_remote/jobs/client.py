@@ -455,9 +455,9 @@ class Client:
             models = find_models(request.prompt, request.workflow)
             sources = [model.source for model in models if model.source is not None]
             request = replace(request, models=sources)
-        if not followed:
-            return request
         sent = SentInputs(self.record, self.target)
+        if not (followed and request.files and sent.remembered):
+            return request
         return await self.record.read(sent.without_known, request)
 
     async def interrupted(self, job: Job, error: BaseException) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import accumulate
 
 from ..errors import LocalStorageError
@@ -103,7 +103,7 @@ def estimate_progress(
 
 async def with_estimates(
     events: AsyncGenerator[Event, None],
-    estimate: ProgressEstimate,
+    estimated: Callable[[], Awaitable[ProgressEstimate]],
     *,
     elapsed: float = 0.0,
     patience: float | None = None,
@@ -113,6 +113,7 @@ async def with_estimates(
 
     Args:
         events: Closed at the end.
+        estimated: Called before the first guess: few jobs need one.
         elapsed: Seconds that the job had run when this began.
         patience: Seconds of silence before the first guess; `PATIENCE` by default.
         interval: Seconds between two guesses; `INTERVAL` by default.
@@ -122,18 +123,20 @@ async def with_estimates(
     running_since: float | None = None
     due = 0.0
     guessing = True
+    estimate: ProgressEstimate | None = None
     upcoming: asyncio.Future[Event] | None = None
     try:
         while True:
-            upcoming = asyncio.ensure_future(events.__anext__())
-            while running_since is not None and guessing:
-                left = max(0.0, due - time.monotonic())
-                if (await asyncio.wait({upcoming}, timeout=left))[0]:
-                    break
-                due = time.monotonic() + interval
-                yield estimate.at(time.monotonic() - running_since)
             try:
-                event = await upcoming
+                if running_since is None or not guessing:
+                    event = await events.__anext__()
+                else:
+                    upcoming = asyncio.ensure_future(events.__anext__())
+                    while not await _done(upcoming, due - time.monotonic()):
+                        due = time.monotonic() + interval
+                        estimate = estimate or await estimated()
+                        yield estimate.at(time.monotonic() - running_since)
+                    event = await upcoming
             except StopAsyncIteration:
                 return
             match event:
@@ -150,6 +153,11 @@ async def with_estimates(
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
         await events.aclose()
+
+
+async def _done(upcoming: asyncio.Future[Event], seconds: float) -> bool:
+    """Whether the next event is there within so many seconds."""
+    return bool((await asyncio.wait({upcoming}, timeout=max(0.0, seconds)))[0])
 
 
 def _share(time_share: float) -> float:

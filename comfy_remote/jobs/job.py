@@ -49,7 +49,7 @@ from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
-from .guessed_progress import estimate_progress, with_estimates
+from .guessed_progress import ProgressEstimate, estimate_progress, with_estimates
 from .output import JobOutput, Output
 from .record import SAVED_BEFORE, JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
@@ -175,16 +175,12 @@ class Job:
         if self._finished is not None:
             yield self._finished
             return
-        server = server_of(self._target)
-        estimate = await self._record.read_at_once(
-            estimate_progress, self._record, self._target.name, self._prompt, server
-        )
         while True:
             await self._sent_again()
             followed = self._target.follow(self.ref, self._prompt)
             missed = False
             async with aclosing(
-                with_estimates(followed, estimate, elapsed=self._ran_before)
+                with_estimates(followed, self._estimated, elapsed=self._ran_before)
             ) as events:
                 while not missed:
                     event = cleaned(await self._next(events))
@@ -207,6 +203,12 @@ class Job:
                         return
             yield Log("The worker no longer has the input files: the job is sent again with them.")
             await self._send_whole()
+
+    async def _estimated(self) -> ProgressEstimate:
+        server = server_of(self._target)
+        return await self._record.read_at_once(
+            estimate_progress, self._record, self._target.name, self._prompt, server
+        )
 
     async def look(self) -> JobState:
         """Ask the target once for the state of the job, and record it; nothing is sent again.
@@ -304,20 +306,10 @@ class Job:
                 name.
         """
         outputs = await self._made(even_if_failed=even_if_failed)
-        saved: list[SavedOutput] = []
         async with off_the_loop(partial_folder(folder, self.id)) as spool:
             fetched = await self._fetch(outputs, spool, on_bytes)
-            failure: ComfyRemoteError | None = None
-            for output, here in self._without_lost(outputs, fetched):
-                try:
-                    if isinstance(here, ComfyRemoteError):
-                        raise here
-                    named = _named_for_people(output, self._prompt)
-                    saved.append(await in_thread(_place, named, here, folder))
-                except ComfyRemoteError as error:
-                    failure = failure or error
-            if failure is not None:
-                raise failure
+            here = self._without_lost(outputs, fetched)
+            saved = await in_thread(_place_all, here, self._prompt, folder)
         try:
             await self._record.write(self._record.saved, self.id, saved)
         except LocalStorageError as error:
@@ -500,7 +492,8 @@ class Job:
                     run_seconds=self.run_seconds,
                     at=time.time(),
                 )
-                self._write(self._sent.ended, self.id, self._prompt, event)
+                if self._sent.remembered:
+                    self._write(self._sent.ended, self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
         """How long it ran: as the target says, else as seen, if it was seen from the start.
@@ -611,6 +604,26 @@ def _local(remote: RemoteOutput, here: Received, spool: TemporaryFolder) -> Outp
         _path=here.path,
         _spool=spool,
     )
+
+
+def _place_all(
+    fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
+    prompt: Prompt,
+    folder: Path,
+) -> list[SavedOutput]:
+    """Give the files their final names, as many as can be. Raises the first error, after that."""
+    saved: list[SavedOutput] = []
+    failure: ComfyRemoteError | None = None
+    for output, here in fetched:
+        try:
+            if isinstance(here, ComfyRemoteError):
+                raise here
+            saved.append(_place(_named_for_people(output, prompt), here, folder))
+        except ComfyRemoteError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return saved
 
 
 def _place(remote: RemoteOutput, here: Received, folder: Path) -> SavedOutput:

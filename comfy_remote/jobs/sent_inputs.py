@@ -39,6 +39,11 @@ class SentInputs:
         self._record = record
         self._keeper = target.inputs_kept_by if isinstance(target, KeepsInputs) else None
 
+    @property
+    def remembered(self) -> bool:
+        """Whether the target stores files."""
+        return self._keeper is not None
+
     def without_known(self, request: RunRequest) -> RunRequest:
         """The request, naming by SHA-256 those of its larger files that the target has."""
         large = frozenset(file.sha256 for file in request.files if file.size > _SMALLEST)

@@ -150,7 +150,9 @@ async def _file_uses(
     node loads the files that the user named.
     """
     uses = list(every_file_use(prompt))
-    possible = await asyncio.to_thread(possible_uses, prompt, search, uses)
+    possible = possible_uses(prompt, uses)
+    if possible:
+        possible = await asyncio.to_thread(search.those_here, possible)
     named: list[FileUse] = []
     if possible:
         nodes: Prompt = {use.node_id: prompt[use.node_id] for use in possible}

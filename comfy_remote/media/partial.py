@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import JobTimedOut, LocalStorageError, RateLimited, TargetUnreachable
 from .file_changes import discard, patiently, replace_file
@@ -84,7 +85,8 @@ def _remove(made: Path, stack: contextlib.ExitStack) -> None:
 class PartialFile:
     """The bytes received so far, and a note of the version that they are a part of.
 
-    A context manager, which closes it. Each method blocks and may raise `LocalStorageError`.
+    A context manager, which closes it. Each method blocks and may raise `LocalStorageError`. Until
+    `begin`, there is a file only where an earlier try has left one that can be continued.
 
     Args:
         path: Of the bytes, in a folder that exists and no other process uses.
@@ -103,14 +105,12 @@ class PartialFile:
         self.version: str | None = None
         self._digest = hashlib.sha256()
         self.size = 0
+        self._file: BinaryIO | None = None
         with self._errors():
             if self._note.exists():
                 self.version = self._note.read_text(encoding="utf-8", errors="replace")
-            # To append: after `begin`, what comes is written at the beginning, not behind a hole.
-            self._file = patiently(lambda: self.path.open("ab"))
-            if not self.version:
-                self._file.truncate(0)
-            else:
+            if self.version:
+                self._opened()
                 with self.path.open("rb") as before:
                     while chunk := before.read(CHUNK_SIZE):
                         self._count(chunk)
@@ -129,7 +129,7 @@ class PartialFile:
     def begin(self, version: str | None) -> None:
         """Discard the bytes that are here: what follows is a part of this version."""
         with self._errors():
-            self._file.truncate(0)
+            self._opened().truncate(0)
             # Now, so that a kill in between does not leave bytes under another version's note.
             self._write_note(version or "")
         self._digest = hashlib.sha256()
@@ -145,19 +145,20 @@ class PartialFile:
     def write(self, chunk: bytes) -> None:
         """Append bytes."""
         with self._errors():
-            self._file.write(chunk)
+            self._opened().write(chunk)
         self._count(chunk)
 
     def sync(self) -> None:
         """Flush everything to the disk."""
         with self._errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self._opened().flush()
+            os.fsync(self._opened().fileno())
 
     def close(self) -> None:
         """Close it; it stays for the next try."""
         with self._errors():
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
 
     def complete(self, path: Path) -> Path:
         """Give it the name of the complete file. To be called after `close`."""
@@ -170,6 +171,12 @@ class PartialFile:
         """Remove it and its note, if they can be. To be called after `close`."""
         discard(self._note)  # first: without it, nobody continues what is here
         discard(self.path)
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            # To append: after `begin`, what comes is written at the beginning, not behind a hole.
+            self._file = patiently(lambda: self.path.open("ab"))
+        return self._file
 
     def _write_note(self, version: str) -> None:
         patiently(self._note.write_text, version, "utf-8")

@@ -189,7 +189,7 @@ async def _fetch(
         first: At the second try, the SHA-256 of what came at the first.
     """
     part, note = (path.with_name(f"{path.name}.{end}") for end in ("part", "version"))
-    partial = await asyncio.to_thread(PartialFile, part, note)
+    partial = await in_thread(PartialFile, part, note) if part.exists() else PartialFile(part, note)
     try:
         with partial:
             if partial.size:
@@ -207,9 +207,6 @@ async def _fetch(
 
             await _receive(target, output, partial, on_bytes, check)
         _check(output, partial.size, partial.sha256)
-        doubt = ""
-        if output.sha256 is None:
-            doubt = await _doubt(target, output, partial, first)
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
             await in_thread(partial.remove)
@@ -217,14 +214,22 @@ async def _fetch(
     except BaseException:
         await in_thread(partial.remove)
         raise
-    await in_thread(partial.complete, path)
+
+    def finish() -> str:
+        try:
+            doubt = _doubt(target, output, partial, first) if output.sha256 is None else ""
+        except BaseException:
+            partial.remove()
+            raise
+        partial.complete(path)
+        return doubt
+
+    doubt = await in_thread(finish)
     return Received(path, partial.size, partial.sha256, doubt)
 
 
-async def _doubt(
-    target: Target, output: RemoteOutput, partial: PartialFile, first: str | None
-) -> str:
-    """What the file's own format says is wrong with it.
+def _doubt(target: Target, output: RemoteOutput, partial: PartialFile, first: str | None) -> str:
+    """What the file's own format says is wrong with it. Blocking.
 
     Raises:
         OutputCorrupt: The same, where it may have been damaged on its way, and always at the first
@@ -232,7 +237,7 @@ async def _doubt(
     """
     try:
         with storage_errors(partial.path):
-            await asyncio.to_thread(check_whole, partial.path, output.filename)
+            check_whole(partial.path, output.filename)
     except OutputCorrupt as error:
         if first is not None and partial.size and _is_what_is_there(target, output, partial, first):
             return error.message
@@ -284,6 +289,8 @@ async def _receive(
                     check()
                     on_bytes(len(chunk))
                 else:
+                    if fresh and not partial.size:
+                        await in_thread(partial.begin, _version(target, output))
                     return
         except (TargetUnreachable, RateLimited) as error:
             slow += bool(error.details.get(TOO_SLOW))

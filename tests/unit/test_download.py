@@ -180,7 +180,10 @@ async def test_an_output_that_is_gone_is_lost(target: ComfyUITarget, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_place_that_cannot_be_written(target: ComfyUITarget, tmp_path: Path) -> None:
+async def test_a_place_that_cannot_be_written(
+    server: ScriptedServer, target: ComfyUITarget, tmp_path: Path
+) -> None:
+    server.on("GET /x", Answer(CONTENT))
     with pytest.raises(LocalStorageError):
         await download(target, _output(), tmp_path / "nowhere" / "0")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,13 @@ def test_the_last_start_of_a_worker_is_remembered(
 # When
 
 
+def at_once(seconds: float = 20.0) -> Callable[[], Awaitable[ProgressEstimate]]:
+    async def estimated() -> ProgressEstimate:
+        return guess(seconds)
+
+    return estimated
+
+
 async def told(events: list[Event | float | Exception]) -> AsyncGenerator[Event, None]:
     """Events, and pauses in seconds between them."""
     for event in events:
@@ -152,7 +159,7 @@ async def followed(
     *events: Event | float | Exception, elapsed: float = 0.0, seconds: float = 20.0
 ) -> list[Event]:
     followed = with_estimates(
-        told(list(events)), guess(seconds), elapsed=elapsed, patience=0.2, interval=0.05
+        told(list(events)), at_once(seconds), elapsed=elapsed, patience=0.2, interval=0.05
     )
     return [event async for event in followed]
 
@@ -223,7 +230,7 @@ async def test_who_stops_listening_closes_the_target(pause: float) -> None:
             closed.set()
 
     async def listen() -> None:
-        async for _ in with_estimates(endless(), guess(), patience=0.1, interval=0.05):
+        async for _ in with_estimates(endless(), at_once(), patience=0.1, interval=0.05):
             pass
 
     task = asyncio.ensure_future(listen())

@@ -108,6 +108,11 @@ class FileSearch:
                 return below
         return None
 
+    def those_here(self, uses: Sequence[FileUse]) -> list[FileUse]:
+        """The uses of files that `find` finds."""
+        here = {name for name in {use.name for use in uses} if self.find(name) is not None}
+        return [use for use in uses if use.name in here]
+
     def refusal(self, name: str) -> str | None:
         """Why a name is refused that `find` does not find; ``None`` if the file is only missing."""
         if not may_look_up(name):
@@ -169,23 +174,19 @@ def missing_file(use: FileUse, prompt: Prompt, search: FileSearch) -> InputFileM
     )
 
 
-def possible_uses(prompt: Prompt, search: FileSearch, uses: Iterable[FileUse]) -> list[FileUse]:
-    """Local files whose name is in an input other than those of ``uses``. Blocking.
+def possible_uses(prompt: Prompt, uses: Iterable[FileUse]) -> list[FileUse]:
+    """What looks like a file's name in an input other than those of ``uses``.
 
     Only schemas can tell whether such an input loads files, and most prompts have none.
     """
     known = {(use.node_id, use.input) for use in uses}
-    found: dict[str, bool] = {}
-    possible: list[FileUse] = []
-    for node_id, node in prompt.items():
-        for key, value in node["inputs"].items():
-            for text in () if (node_id, key) in known else _possible_names(value):
-                use = file_use(node_id, key, text)
-                if use.name not in found:
-                    found[use.name] = search.find(use.name) is not None
-                if found[use.name]:
-                    possible.append(use)
-    return possible
+    return [
+        file_use(node_id, key, text)
+        for node_id, node in prompt.items()
+        for key, value in node["inputs"].items()
+        if (node_id, key) not in known
+        for text in _possible_names(value)
+    ]
 
 
 def refuse_files_elsewhere(
