@@ -172,7 +172,7 @@ class AxisReader:
         """
         where = f"vary {_short(text)}"
         if text.startswith("@"):
-            return self._file(self._path(text[1:]))
+            return self._file(self._path(text[1:], where))
         name, equals, values = text.partition("=")
         name, values = name.strip(), values.strip()
         if not equals or not name:
@@ -182,7 +182,7 @@ class AxisReader:
             )
         varied = self._names.find(name, where)
         if values.startswith("@"):
-            return Axis((self._column(varied, self._path(values[1:]), where),))
+            return Axis((self._column(varied, self._path(values[1:], where), where),))
         items = list(_items(values, self._names.kind(varied), where))
         if len(items) == 1 and not items[0][1]:
             computed = self._computed(varied, items[0][0], where)
@@ -205,7 +205,7 @@ class AxisReader:
     def table(self, rows: Path | Iterable[Mapping[str, GivenValue]]) -> Axis:
         """The axis for rows that name their inputs: a file, or what a program gives."""
         if isinstance(rows, Path):
-            return self._file(self._path(str(rows)))
+            return self._file(self._path(str(rows), "rows"))
         numbered = ((f"rows, number {n}", row) for n, row in enumerate(rows, 1))
         return self._objects(numbered, "rows", self._given_cell)
 
@@ -388,7 +388,7 @@ class AxisReader:
 
     def _own_files(self, text: str, quoted: bool, where: str) -> Iterator[JsonValue]:
         """The files that the user names, by a path or a pattern."""
-        path = self._path(text)
+        path = self._path(text, where)
         if os.path.isfile(path):  # noqa: PTH113  # unlike `Path`, it takes any text
             yield [_shown(text), str(path)]
             return
@@ -419,7 +419,9 @@ class AxisReader:
             found = FileSearch(self._given, (*self._beside, self._folder)).find(text)
         return text if found is None else [_shown(text), str(found)]
 
-    def _path(self, text: str) -> Path:
+    def _path(self, text: str, where: str) -> Path:
+        if "\0" in text:
+            raise ConfigurationError(f"{where}: the name of a file has no zero character in it.")
         return (self._folder / _expanded(text)).absolute()
 
     def _search(self, path: Path) -> FileSearch:

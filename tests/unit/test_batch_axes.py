@@ -189,6 +189,8 @@ def test_any_texts_can_be_quoted(texts: list[str], quote: str, space: str) -> No
 @example("=")
 @example("..")
 @example("~0")
+@example("~\0*")
+@example("@\0")
 @example("1..9e99/1e-99")
 @example("'" * 7)
 @example("a" * 5000)
