@@ -233,6 +233,7 @@ class PanelJobs:
             "error": None,
             "attempt": attempt,
             "again": False,
+            "batch": None,
         }
 
     def _of_record(self, line: JobLine, now: float) -> dict[str, JsonValue]:
@@ -271,6 +272,7 @@ class PanelJobs:
             else cleaned_text(line.error),
             "attempt": line.attempt,
             "again": final and line.again,
+            "batch": None if line.batch is None else cleaned_text(line.batch),
         }
 
     def _output(self, saved: SavedOutput) -> dict[str, JsonValue]:

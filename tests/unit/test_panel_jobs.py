@@ -13,7 +13,7 @@ from owner import configure
 
 from comfy_remote.errors import ExecutionFailed, JobNotFound
 from comfy_remote.events import JobState, Progress, event_to_json
-from comfy_remote.jobs.record import Record, SavedOutput
+from comfy_remote.jobs.record import BatchEntry, BatchState, Record, SavedOutput, Wanted
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.lane import RemoteLane
 from comfy_remote.node_pack.panel_jobs import PanelJobs, remaining
@@ -176,3 +176,13 @@ def test_how_long_a_job_still_takes(
     started: float | None, fraction: float | None, seconds: float | None, expected: float | None
 ) -> None:
     assert remaining(100.0, started, fraction, seconds) == expected
+
+
+async def test_a_run_of_a_batch_has_its_name(record: Record, tmp_path: Path) -> None:
+    made = str(uuid.uuid4()), "night", time.time(), time.time(), "gpu", "portrait.json"
+    state = BatchState.RUNNING, None, Wanted.RUN
+    record.batches.add(BatchEntry(*made, tmp_path, 3, *state))
+    run, alone = str(uuid.uuid4()), sent(record)
+    record.add(run, target="gpu", source="portrait.json", folder=None, prompt=PROMPT, batch=made[0])
+    jobs = await jobs_of(listing(record, tmp_path))
+    assert {job["prompt_id"]: job["batch"] for job in jobs} == {run: "night", alone: None}

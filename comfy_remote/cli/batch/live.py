@@ -147,6 +147,8 @@ class LiveBatchReporter(PlainBatchReporter):
         if tally is None:
             row.add_row(self._spinner, status)
             return row
+        if not tally.left:
+            status = Text("Making the sheet", "bold", no_wrap=True)
         figures = tally.sentence().replace(", ", f" {self._dot} ")
         bar = ProgressBar(
             total=tally.count,
@@ -184,7 +186,7 @@ def _what(run: Running) -> str:
     """What a run does, in a few words."""
     if run.received is not None:
         return f"fetching, {size_text(run.received)}"
-    if run.sent is not None:
+    if run.sent is not None and run.sent[0] < run.sent[1]:
         return f"sending, {size_text(run.sent[0])} of {size_text(run.sent[1])}"
     progress = run.progress
     if progress is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -166,8 +166,13 @@ class Tally:
 
 
 def values_text(values: Mapping[str, JsonValue]) -> str:
-    """The values of a run in a line: ``KSampler.seed=7, prompt=a cat on a …``."""
-    return printable_line(", ".join(f"{name}={_short(value)}" for name, value in values.items()))
+    """The values of a run in a line: ``seed=7, prompt=a cat on a …``; nodes only where needed."""
+    inputs = Counter(name.rpartition(".")[2] for name in values)
+    words = []
+    for name, value in values.items():
+        last = name.rpartition(".")[2]
+        words.append(f"{last if inputs[last] == 1 else name}={_short(value)}")
+    return printable_line(", ".join(words))
 
 
 def _short(value: JsonValue) -> str:

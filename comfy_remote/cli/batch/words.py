@@ -62,9 +62,8 @@ def axes_lines(axes: Sequence[Axis]) -> list[str]:
     lines = []
     for axis in axes[:_MOST_AXES]:
         shown = [values_text(axis.at(index)) for index in range(min(axis.count, _MOST_VALUES))]
-        names = {f"{name}=" for name in axis.names}
         if len(axis.names) == 1:
-            shown = [text.removeprefix(next(iter(names))) for text in shown]
+            shown = [text.partition("=")[2] for text in shown]
         more = ", …" if axis.count > len(shown) else ""
         separator = "; " if len(axis.names) > 1 else ", "
         lines.append(f"  {', '.join(axis.names)}: {separator.join(shown)}{more}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Column
     from rich.text import Text
 
-    from ...jobs.record import JobEntry, Record
+    from ...jobs.record import BatchEntry, JobEntry, Record
     from ...jobs.status import JobStatus
 
 __all__ = ["present", "progress_of", "result_of", "state_of", "table_of", "to_json", "when"]
@@ -24,6 +24,8 @@ _STYLES = {
     "expired": "red",
     "cancelled": "yellow",
     "running": "cyan",
+    "ended": "green",
+    "paused": "yellow",
 }
 _WIDEST_RESULT = 200
 
@@ -68,8 +70,14 @@ def progress_of(entry: JobEntry) -> str:
     return f"{entry.progress.get('nodes_done')} of {entry.progress.get('nodes_total')} nodes"
 
 
-def table_of(jobs: Iterable[JobStatus]) -> tuple[list[Column | str], list[tuple[str | Text, ...]]]:
-    """The columns and rows of a list of jobs."""
+def table_of(
+    jobs: Iterable[JobStatus], batches: Iterable[BatchEntry] = (), limit: int | None = None
+) -> tuple[list[Column | str], list[tuple[str | Text, ...]]]:
+    """The columns and rows of a list of jobs, and of batches among them, each a line.
+
+    Args:
+        limit: How many rows; the newest.
+    """
     from rich.table import Column
     from rich.text import Text
 
@@ -81,22 +89,47 @@ def table_of(jobs: Iterable[JobStatus]) -> tuple[list[Column | str], list[tuple[
         Column("Workflow", overflow="ellipsis", no_wrap=True),
         Column("Result", overflow="ellipsis", no_wrap=True),
     ]
-    rows: list[tuple[str | Text, ...]] = [
+    rows: list[tuple[float, tuple[str, str, str, str, str]]] = [
         (
-            job.entry.id[:8],
-            when(job.entry.created)[5:16],
-            Text(state_of(job), _STYLES.get(state_of(job), "")),
-            job.entry.target,
-            Path(job.entry.source).name + _attempt(job.entry),
-            result_of(job),
+            job.entry.created,
+            (
+                job.entry.id[:8],
+                state_of(job),
+                job.entry.target,
+                Path(job.entry.source).name + _marks(job.entry),
+                result_of(job),
+            ),
         )
         for job in jobs
     ]
-    return columns, rows
+    rows += [
+        (
+            entry.created,
+            (
+                entry.id[:8],
+                entry.state.value,
+                entry.target,
+                f"batch {entry.name}",
+                _progress_of_batch(entry),
+            ),
+        )
+        for entry in batches
+    ]
+    rows.sort(key=lambda row: row[0], reverse=True)
+    return columns, [
+        (name, when(created)[5:16], Text(state, _STYLES.get(state, "")), *rest)
+        for created, (name, state, *rest) in rows[:limit]
+    ]
 
 
-def _attempt(entry: JobEntry) -> str:
-    return f" (attempt {entry.attempt})" if entry.attempt > 1 else ""
+def _progress_of_batch(entry: BatchEntry) -> str:
+    failed = f", {entry.failed} failed" if entry.failed else ""
+    return f"{entry.count - entry.left} of {entry.count} runs{failed}"
+
+
+def _marks(entry: JobEntry) -> str:
+    batch = " (of a batch)" if entry.batch else ""
+    return f"{batch} (attempt {entry.attempt})" if entry.attempt > 1 else batch
 
 
 def to_json(job: JobStatus) -> dict[str, JsonValue]:
@@ -119,6 +152,7 @@ def to_json(job: JobStatus) -> dict[str, JsonValue]:
         "outputs": [output.to_json() for output in entry.outputs],
         "attempt": entry.attempt,
         "first_attempt": entry.first,
+        "batch": entry.batch,
     }
 
 

@@ -29,12 +29,14 @@ class JobFilter:
         target: Those that were sent to it, by its name.
         since: Those sent after that, in seconds since the epoch.
         text: Those with this text in their id, their workflow's file or their error.
+        batch: Those of the batch with this id; of none if it is empty.
     """
 
     states: Collection[JobState] = ()
     target: str | None = None
     since: float | None = None
     text: str | None = None
+    batch: str | None = None
 
     @classmethod
     def not_ended(cls, target: str | None = None) -> JobFilter:
@@ -58,6 +60,9 @@ class JobFilter:
             text = "".join(one.lower() if one.isascii() else one for one in self.text)
             parts.append("(instr(lower(id || ' ' || source), ?) > 0 OR instr(lower(error), ?) > 0)")
             values += [text, json.dumps(text)[1:-1].lower()]
+        if self.batch is not None:
+            parts.append("batch = ?" if self.batch else "batch IS NULL")
+            values += [self.batch] if self.batch else []
         return " AND ".join(parts), values
 
 

@@ -31,7 +31,8 @@ SAVED_BEFORE = "outputs_saved"
 
 LINE_COLUMNS = (
     "id, created, updated, target, source, state, error, outputs, started, run_seconds, attempt, "
-    "folder, CASE WHEN state IN ('queued', 'running') THEN progress END AS progress"
+    "folder, (SELECT name FROM batches WHERE batches.id = jobs.batch) AS batch, "
+    "CASE WHEN state IN ('queued', 'running') THEN progress END AS progress"
 )
 """What `line_of` reads."""
 
@@ -139,6 +140,7 @@ class JobLine:
         error: Its first 300 characters, without its advice; ``None`` if there is none.
         outputs: How many were saved here.
         again: Whether it has a folder for its outputs, so that it can be run again by itself.
+        batch: The name of the batch that it belongs to, if that is known.
 
     The others are as in `JobEntry`.
     """
@@ -156,6 +158,7 @@ class JobLine:
     run_seconds: float | None
     attempt: int
     again: bool
+    batch: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +231,5 @@ def line_of(row: sqlite3.Row) -> JobLine:
         run_seconds=row["run_seconds"],
         attempt=row["attempt"],
         again=row["folder"] is not None,
+        batch=row["batch"],
     )

@@ -176,7 +176,8 @@ function justBegun(job, now) {
     outputs: 0,
     error: null,
     attempt: 1,
-    again: false
+    again: false,
+    batch: null
   }
 }
 

@@ -27,6 +27,7 @@ import { ask } from './remote_api.js'
  * @property {string | null} error
  * @property {number} attempt  Which run of the same prompt it is, from 1.
  * @property {boolean} again  Whether it can be run again by itself.
+ * @property {string | null} batch  The name of the batch that it is a run of.
  */
 
 /**

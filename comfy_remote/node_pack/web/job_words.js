@@ -15,7 +15,8 @@ const FAILED = ['failed', 'expired']
  */
 export function nameOf(job) {
   const name = job.name || t(job.kind === 'part' ? 'partOfGraph' : 'unnamedWorkflow')
-  const numbered = job.attempt > 1 ? t('attempt', { job: name, number: job.attempt }) : name
+  const own = !job.batch ? name : t('ofBatch', { job: name, batch: job.batch })
+  const numbered = job.attempt > 1 ? t('attempt', { job: own, number: job.attempt }) : own
   const elsewhere = job.client_id && job.client_id !== api.clientId
   return elsewhere ? t('otherTab', { job: numbered }) : numbered
 }

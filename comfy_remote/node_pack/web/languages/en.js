@@ -87,6 +87,7 @@ export const en = {
   "endedToday": "Ended in the last 24 hours",
   "moreEnded": "Show more",
   "unnamedWorkflow": "Unsaved workflow",
+  "ofBatch": "{job} (batch {batch})",
   "attempt": "{job} (run {number})",
   "aboutLeft": "about {time} left",
   "takesAbout": "takes about {time}",

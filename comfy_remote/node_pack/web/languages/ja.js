@@ -88,6 +88,7 @@ export const ja = {
   "endedToday": "過去 24 時間に終了",
   "moreEnded": "さらに表示",
   "unnamedWorkflow": "未保存のワークフロー",
+  "ofBatch": "{job} (バッチ {batch})",
   "attempt": "{job} ({number} 回目)",
   "aboutLeft": "残り約 {time}",
   "takesAbout": "所要約 {time}",

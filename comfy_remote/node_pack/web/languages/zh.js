@@ -88,6 +88,7 @@ export const zh = {
   "endedToday": "最近 24 小时内结束",
   "moreEnded": "显示更多",
   "unnamedWorkflow": "未保存的工作流",
+  "ofBatch": "{job}（批次 {batch}）",
   "attempt": "{job}（第 {number} 次运行）",
   "aboutLeft": "约剩 {time}",
   "takesAbout": "约需 {time}",
