@@ -17,12 +17,13 @@ import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
 from .errors import ComfyRemoteError
 from .outputs import OutputProblem, RemoteOutput
 from .types import JsonValue
+from .units import seconds_text
 
 __all__ = [
     "DidItRun",
@@ -33,6 +34,7 @@ __all__ = [
     "Log",
     "NodeText",
     "OutputReady",
+    "Phase",
     "Preview",
     "Progress",
     "Queued",
@@ -118,6 +120,37 @@ class Queued:
 @dataclass(frozen=True, slots=True)
 class Started:
     """The target has begun to run the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What a job waits for, besides others, before or while it runs.
+
+    Only where the target tells: a job may have none of these.
+
+    Attributes:
+        name: ``starting``: a worker starts. ``throttled``: one waits for a GPU that is free.
+            ``loading``: models are loaded. ``computing``: that is over.
+        usual_seconds: What a start took the last time; ``None`` where that is not known.
+    """
+
+    name: Literal["starting", "throttled", "loading", "computing"]
+    usual_seconds: float | None = None
+
+    def __str__(self) -> str:
+        """``A worker is starting (92 s the last time)``."""
+        words = _PHASES[self.name]
+        if self.usual_seconds is None:
+            return words
+        return f"{words} ({seconds_text(self.usual_seconds)} the last time)"
+
+
+_PHASES = {
+    "starting": "A worker is starting",
+    "throttled": "A worker waits for a free GPU",
+    "loading": "Loading models",
+    "computing": "Running",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +297,7 @@ class Finished:
 
 EventOf: TypeAlias = (
     Queued
+    | Phase
     | Started
     | Progress
     | Preview
@@ -283,6 +317,8 @@ def event_to_json(event: Event) -> dict[str, JsonValue]:
     match event:
         case Queued(position):
             return {"event": "queued", "position": position}
+        case Phase(name, usual):
+            return {"event": "phase", "phase": name, "usual_seconds": usual}
         case Started():
             return {"event": "started"}
         case Progress():

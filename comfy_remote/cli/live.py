@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ComfyRemoteError
-from ..events import Event, Finished, Log, Preview, Progress, Queued, Started
+from ..events import Event, Finished, Log, Phase, Preview, Progress, Queued, Started
 from ..jobs.record import SavedOutput
 from ..outputs import OutputProblem, RemoteOutput
 from ..units import counted, seconds_text, size_text
@@ -63,6 +63,7 @@ class LiveReporter(PlainReporter):
         self._fetched = 0
         self._to_fetch: int | None = None
         self._fetching = False
+        self._loading = False
         self._sent: tuple[int, int] | None = None
         self._live = Live(
             console=self._console,
@@ -110,11 +111,15 @@ class LiveReporter(PlainReporter):
         match event:
             case Queued(position):
                 self._status = f"Queued, {position} ahead" if position else "Queued"
+            case Phase():
+                self._status = str(event)
+                self._loading = event.name == "loading"
             case Started():
                 self._status = "Running"
             case Progress():
                 self._progress = event
-                self._status = "Running (estimated)" if event.estimated else "Running"
+                if not self._loading:
+                    self._status = "Running (estimated)" if event.estimated else "Running"
             case Preview():
                 self._show_preview(event.data)
             case Log():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ComfyRemoteError
-from ..events import Event, JobState, Log, Preview, Progress, Queued, Started, event_to_json
+from ..events import Event, JobState, Log, Phase, Preview, Progress, Queued, Started, event_to_json
 from ..jobs.record import SavedOutput
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
@@ -341,6 +341,8 @@ class PlainReporter(Reporter):
             case Queued(position):
                 self._doing = "queued"
                 self._say(f"Queued, {position} ahead." if position else "Queued.")
+            case Phase():
+                self._doing = str(event)[0].lower() + str(event)[1:]
             case Started():
                 self._doing = "running"
                 self._say("Running.")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, LocalStorageError
 from ..media.files import storage_errors, write_whole
+from ..targets.kinds import kind_of
 from ..text_file import text_of
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, owner_folders
 from .one_writer import one_writer
@@ -95,6 +96,11 @@ class OwnFile:
                 f"{name!r} cannot be the name of a target.",
                 advice="Use letters, digits, '-', '_' and '.', beginning with a letter or digit; "
                 "at most 64.",
+            )
+        if kind_of(name) is not None:
+            raise ConfigurationError(
+                f"{name!r} is an address itself, so it cannot be the name of a target.",
+                advice="Choose another name.",
             )
         targets = self._document.setdefault("targets", tomlkit.table(is_super_table=True))
         if name not in targets:

@@ -51,6 +51,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .guessed_progress import ProgressEstimate, estimate_progress, with_estimates
 from .output import JobOutput, Output
+from .phases import with_phases
 from .record import SAVED_BEFORE, JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
@@ -179,6 +180,7 @@ class Job:
             await self._sent_again()
             followed = self._target.follow(self.ref, self._prompt)
             missed = False
+            followed = with_phases(followed, self._prompt, self._usual_start)
             async with aclosing(
                 with_estimates(followed, self._estimated, elapsed=self._ran_before)
             ) as events:
@@ -209,6 +211,10 @@ class Job:
         return await self._record.read_at_once(
             estimate_progress, self._record, self._target.name, self._prompt, server
         )
+
+    async def _usual_start(self) -> float | None:
+        """Seconds that a worker took to start the last time."""
+        return await self._record.read_at_once(self._record.last_start, self._target.name)
 
     async def look(self) -> JobState:
         """Ask the target once for the state of the job, and record it; nothing is sent again.

@@ -23,6 +23,7 @@ from ..events import (
     Log,
     NodeText,
     OutputReady,
+    Phase,
     Preview,
     Progress,
     Queued,
@@ -113,6 +114,7 @@ class LaneJob:
             "started": self._began,
             "fraction": round(progress.fraction, 4),
             "estimated": progress.estimated,
+            "phase": self._messages.phase,
             "message": self._messages.note or progress.message,
         }
 
@@ -255,12 +257,17 @@ class LaneJob:
     def _pass_on(self, event: Event) -> None:
         match event:
             case Queued():
+                self._messages.phase = None
                 if self.state is JobState.RUNNING:  # its worker died: it waits once more
                     self.state, self._began = JobState.QUEUED, None
                     self._messages.waits_again()
                     self._host.queue_changed()
                 self._messages.job(self.state)
+            case Phase():
+                self._messages.phase = event.name
+                self._messages.job(self.state)
             case Started():
+                self._messages.phase = None
                 self._runs()
                 self._messages.note = ""
                 self._messages.started()

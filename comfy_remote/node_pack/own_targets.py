@@ -20,9 +20,11 @@ from ..config.stored_secrets import (
     is_variable_of_a_server,
     store_secret,
 )
-from ..errors import ConfigurationError
+from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.doctor import Finding, examine
 from ..secrets import SECRETS
+from ..targets.kinds import secret_variables
+from ..targets.opening import open_target
 from ..targets.runpod.account_targets import account_targets
 from ..targets.runpod.kind import API_KEY_VARIABLE
 from ..types import JsonValue
@@ -44,6 +46,10 @@ _OF_THE_TARGET = frozenset(
     }
 )
 """Those of `doctor`'s checks that are about the target, not about this machine."""
+
+
+_NOT_GIVEN = "not-given-yet"
+"""Instead of a key that somebody will give later."""
 
 
 class OwnTargets:
@@ -105,7 +111,11 @@ class OwnTargets:
         own.put(new.name, new.settings)  # checks the name, before anything is asked
         for variable, value in new.keys.items():
             await asyncio.to_thread(check_not_set_elsewhere, variable, value)
-        if form.test:
+        if not form.test:
+            await asyncio.to_thread(
+                _check_usable, new, configuration.with_own(new.name, new.settings, own.path)
+            )
+        else:
             problems = False
             with SECRETS.holding({name: value for name, value in new.keys.items() if value}):
                 found = examine(
@@ -122,7 +132,7 @@ class OwnTargets:
                 yield {"refused": "Nothing was written."}
                 return
         async with self._changing:
-            await asyncio.to_thread(_write, new, form.replaces)
+            await asyncio.to_thread(_write, new, form.replaces, before)
             self._pool.renew()
         yield {"added": new.name}
 
@@ -138,18 +148,56 @@ class OwnTargets:
             self._pool.renew()
 
 
-def _write(new: FilledIn, replaces: str | None) -> None:
-    before = Configuration.load().targets.get(replaces or "")
+def _check_usable(new: FilledIn, configuration: Configuration) -> None:
+    """See that it could be opened, once its key is there. Nothing is asked.
+
+    Raises:
+        ConfigurationError: It could not.
+    """
+    variables = dict.fromkeys(secret_variables(new.settings), _NOT_GIVEN)
+    with SECRETS.holding({name: value for name, value in new.keys.items() if value}):
+        open_target(new.name, configuration, {**variables, **os.environ, **new.keys})
+
+
+def _write(new: FilledIn, replaces: str | None, before: TargetSettings | None) -> None:
+    """Write what was tried, unless the file has changed meanwhile in what it is about."""
+    _check_unchanged(OwnFile(), new, replaces, before)  # before its key is stored
     for variable, value in new.keys.items():
         _store(variable, value)
+    try:
+        _put(new, replaces, before)
+    except ComfyRemoteError:
+        _forget_unused(new.settings)
+        raise
+    _forget_unused(before)
+
+
+def _check_unchanged(
+    own: OwnFile, new: FilledIn, replaces: str | None, before: TargetSettings | None
+) -> None:
+    """See that no other tab, command or editor has changed the same target during the test."""
+    if new.name in own.targets and new.name != replaces:
+        raise ConfigurationError(
+            f"You have a target {new.name!r} by now. Nothing was written.",
+            advice="Choose another name.",
+        )
+    if replaces is not None and Configuration.load().targets.get(replaces) != before:
+        raise ConfigurationError(
+            f"{replaces} was changed meanwhile, in another tab or in the file. Nothing was "
+            "written.",
+            advice="Close this form, and look at it again.",
+        )
+
+
+def _put(new: FilledIn, replaces: str | None, before: TargetSettings | None) -> None:
     with OwnFile.changing() as own:
+        _check_unchanged(own, new, replaces, before)
         usual = own.default
         if replaces is not None and replaces != new.name:
             own.remove(replaces)
         own.put(new.name, new.settings)
         if usual is None or usual == replaces:
             own.make_default(new.name)
-    _forget_unused(before)
 
 
 def _remove(name: str) -> None:

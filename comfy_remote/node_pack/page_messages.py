@@ -42,6 +42,8 @@ class PageMessages:
         self.history: list[StatusMessage] = []
         self.progress = Progress()
         """The newest snapshot."""
+        self.phase: str | None = None
+        """Why it waits, as `Phase.name`; ``None`` where nothing is known."""
         self.note = ""
         """The latest note for people."""
         self.problems: list[OutputProblem] = []
@@ -67,6 +69,7 @@ class PageMessages:
                 "state": state.value,
                 "fraction": round(self.progress.fraction, 4),
                 "estimated": self.progress.estimated,
+                "phase": self.phase,
                 "message": self.note or self.progress.message,
                 "problems": [problem.to_json() for problem in self.problems],
                 **({"warnings": self.warnings} if self.warnings else {}),

@@ -256,6 +256,7 @@ class PanelJobs:
             "started": line.started,
             "fraction": fraction,
             "estimated": estimated,
+            "phase": None,
             "message": "",
             "kind": kind,
             "name": "" if kind == "part" or line.source == UNNAMED else Path(line.source).name,

@@ -97,6 +97,9 @@ def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:
     }
 
 
+_FORWARDED = ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP")
+"""What a proxy adds: behind one on this machine, everybody comes from here."""
+
 _SHARED = (
     "Several people use this ComfyUI (--multi-user): only its owner sets up targets, in a browser "
     "on the machine that it runs on (http://127.0.0.1), or with comfy-remote in a terminal there."
@@ -115,7 +118,8 @@ def check_owner(request: web.Request, host: Host) -> None:
             "Only ComfyUI's page can set up targets here.",
             advice="Without the page: comfy-remote targets add, in a terminal.",
         )
-    if host.several_users and not (_is_here(origin) and is_loopback(request.remote)):
+    forwarded = any(name in request.headers for name in _FORWARDED)
+    if host.several_users and (forwarded or not (_is_here(origin) and is_loopback(request.remote))):
         raise NotTrusted(_SHARED)
 
 

@@ -19,6 +19,7 @@ from comfy_remote.events import (
     Log,
     NodeText,
     OutputReady,
+    Phase,
     Preview,
     Progress,
     Queued,
@@ -39,6 +40,7 @@ OUTPUT = RemoteOutput(
 )
 EXAMPLES: list[tuple[Event, dict[str, object]]] = [
     (Queued(2), {"event": "queued", "position": 2}),
+    (Phase("starting", 92.0), {"event": "phase", "phase": "starting", "usual_seconds": 92.0}),
     (Started(), {"event": "started"}),
     (
         Progress(1, 4, "3", "KSampler", 5.0, 20.0, "sampling"),

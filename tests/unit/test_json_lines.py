@@ -23,6 +23,7 @@ from comfy_remote.events import (
     Log,
     NodeText,
     OutputReady,
+    Phase,
     Preview,
     Progress,
     Queued,
@@ -39,6 +40,8 @@ PROBLEM = OutputProblem("3", "SaveImage", None, "it does not run")
 EVENTS: list[Event] = [
     Queued(),
     Queued(2),
+    Phase("starting", 92.4),
+    Phase("loading"),
     Started(),
     Progress(),
     Progress(1, 4, "2", "KSampler", 3.0, 20.0, "loading", estimated=True),

@@ -301,6 +301,7 @@ def test_progress_is_told_once_and_says_when_it_is_a_guess(host: FakeHost) -> No
         "state": "running",
         "fraction": 0.5,
         "estimated": True,
+        "phase": None,
         "message": "about 3 s",
         "problems": [],
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ class Server:
     url: str = ""
     seen: list[str] = field(default_factory=list)
     forbidden: str = "nothing"
+    when_asked: Callable[[], object] = lambda: None
 
     async def answer(self, request: web.Request) -> web.Response:
         self.seen.append(request.headers.get("Authorization", ""))
+        self.when_asked()
         if request.path.endswith("/health"):
             workers = {"idle": 1, "running": 0}
             jobs = {"completed": 0, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
@@ -264,6 +267,77 @@ async def test_a_login_that_the_file_names_stays_with_its_server(page: Page, set
     assert "STUDIO" not in page.file()
 
 
+async def test_two_tabs_that_add_the_same_name_do_not_replace_each_other(page: Page) -> None:
+    async with SandboxServer() as one, SandboxServer() as two:
+        forms = [{"kind": "comfyui", "address": e.url, "name": "lan"} for e in (one, two)]
+        first, second = await asyncio.gather(*(page.add(**form) for form in forms))
+        ends = sorted(next(iter(lines[-1])) for _, lines in (first, second))
+        assert ends == ["added", "error"]
+        winner = one if "added" in first[1][-1] else two
+        assert Configuration.load().address_of("lan") == winner.url
+
+
+async def test_an_edit_of_the_file_during_the_test_stays_and_no_key_is_left(
+    page: Page, server: Server
+) -> None:
+    await page.add(kind="gateway", name="box", address=server.url, endpoint="e", test=False)
+    edited = page.file().replace('"runpod:e"', '"runpod:other"')
+    server.when_asked = lambda: (page.home / "comfy-remote.toml").write_text(edited)
+    form = {"kind": "gateway", "name": "box", "address": server.url, "endpoint": "e2"}
+    _, lines = await page.add(**form, key=KEY, replaces="box")
+    assert "was changed meanwhile" in str(lines[-1]), lines
+    assert (page.file(), page.stored()) == (edited, "")
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"kind": "comfyui", "address": "http://box:1", "name": "sandbox"}, "an address itself"),
+        ({"kind": "modal", "address": "../x"}, "not the name of an app"),
+        ({"kind": "gateway", "address": "http://box.example", "key": KEY}, "https"),
+        ({"kind": "comfyui", "address": "http://box:99999"}, "not a URL"),
+        ({"kind": "comfyui", "address": "http://box:1\r\nHost: x"}, "address"),
+        ({"kind": "gateway", "address": "https://box.example", "endpoint": "../x?y#z"}, "../x"),
+        ({"kind": "gateway", "address": "https://box.example", "key": "bad\nkey"}, "line break"),
+        ({"kind": "comfyui", "address": "http://box:1", "price_per_hour": 1e9}, "price_per_hour"),
+        ({"kind": "comfyui", "address": "x" * 501}, "500 characters"),
+        ({"kind": "gateway", "address": "https://box.example", "key": "k" * 8193}, "8192"),
+        ({"kind": "comfyui", "address": "http://box:1", "key_env": "RUNPOD_API_KEY"}, "key_env"),
+    ],
+)
+async def test_what_cannot_be_used_is_not_written_even_without_a_test(
+    page: Page, form: dict[str, Any], says: str
+) -> None:
+    status, text = await page.send("POST", "/remote/targets", {"name": "n", "test": False, **form})
+    assert (status, says in text) == (400, True), text
+    assert KEY not in text
+    assert page.file() == page.stored() == ""
+
+
+@pytest.mark.parametrize(
+    "route", ["account", "targets", "trust", "warm", "switch", "addresses", "estimate", "cut"]
+)
+async def test_no_route_takes_what_is_not_json(page: Page, route: str) -> None:
+    bodies = [(b"{}", "text/plain"), (b"a=1", "application/x-www-form-urlencoded")]
+    bodies += [(body, "application/json") for body in (b"", b"[" * 100_000, b"\xff\xfe", b"null")]
+    for body, kind in bodies:
+        headers = {"Origin": page.origin, "Content-Type": kind}
+        async with page.http.post(f"/remote/{route}", data=body, headers=headers) as answer:
+            assert answer.status == 400, (body[:10], kind, await answer.text())
+
+
+async def test_a_home_that_cannot_be_written_is_said_and_no_key_gets_out(
+    page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "file"))
+    form = {"kind": "gateway", "address": "https://box.example", "name": "box", "test": False}
+    status, lines = await page.add(**form, key=KEY)
+    assert status >= 400 and lines[0]["error"]["code"] == "local_storage", lines
+    assert KEY not in caplog.text
+    assert not [name for name in os.environ if KEY in os.environ[name]]
+
+
 async def test_a_target_is_removed_with_its_key(page: Page) -> None:
     for name in ("one", "two"):
         address = "https://box.example"
@@ -296,6 +370,8 @@ async def test_only_the_servers_own_page_sets_up_anything(
     lan = {"Origin": "http://192.168.1.5:8188", "Host": "192.168.1.5:8188"}
     status, text = await page.send(method, path, body, **lan)
     assert (status, "--multi-user" in text) == (403, True)
+    # Whoever comes through a proxy on this machine may say that he is here.
+    assert (await page.send(method, path, body, **{"X-Forwarded-For": "1.2.3.4"}))[0] == 403
     assert page.stored() == ""
     assert "runpod:abc" in page.file()
 

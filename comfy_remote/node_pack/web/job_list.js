@@ -170,6 +170,7 @@ function justBegun(job, now) {
     ended: null,
     seen: now,
     message: '',
+    phase: null,
     remaining: null,
     run_seconds: null,
     cost: null,

@@ -19,6 +19,7 @@ import { ask } from './remote_api.js'
  * @property {number} seen  When its state was last known.
  * @property {number | null} fraction
  * @property {boolean} estimated
+ * @property {string | null} phase  As a `Job` has it.
  * @property {string} message
  * @property {number | null} remaining  Seconds; while it waits, of the whole run.
  * @property {number | null} run_seconds

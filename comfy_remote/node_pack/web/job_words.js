@@ -7,6 +7,8 @@ import { t } from './words.js'
 /** @import { ListedJob } from './job_requests.js' */
 
 const LOST_AFTER = 120
+/** @type {Record<string, keyof import('./words.js').Words>} */
+const PHASES = { starting: 'workerStarts', throttled: 'workerThrottled', loading: 'modelsLoad' }
 const FAILED = ['failed', 'expired']
 
 /**
@@ -45,7 +47,9 @@ export function progressOf(job, now) {
  * @param {ListedJob} job
  * @returns {string}
  */
-function phaseOf({ state, fraction, estimated }) {
+function phaseOf({ state, fraction, estimated, phase }) {
+  const words = phase ? PHASES[phase] : undefined
+  if (words) return t(words)
   if (state !== 'running' || fraction === null) return t(state === 'running' ? 'jobRunning' : 'jobQueued')
   return t(estimated ? 'estimatedPercent' : 'percent', { percent: Math.round(fraction * 100) })
 }

@@ -66,6 +66,7 @@ import { adviceFor, t } from './words.js'
  * @property {string} state  `queued`, `running`, `succeeded`, `failed`, `cancelled`, `expired`
  * @property {number | null} fraction  0 to 1; null while unknown.
  * @property {boolean} estimated  The fraction is a guess, not the engine's own word.
+ * @property {string | null} [phase]  `starting`, `throttled` (no GPU is free), `loading`, `computing`
  * @property {string} [client_id]
  * @property {number} [created]  Seconds since the epoch.
  * @property {string} [message]

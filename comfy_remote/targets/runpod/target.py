@@ -23,7 +23,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, JsonValue, SecretStr, ValidationError
@@ -44,7 +44,7 @@ from ...errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ...events import Event, Finished, Log, Progress, Started
+from ...events import Event, Finished, Log, Phase, Progress, Started
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe
 from ...net.answers import Response
@@ -366,12 +366,20 @@ class RunPodTarget:
             answered_before=self.kind.only_ours or self._descriptions.cache.worker_is_ours,
         )
         names, waits = UsersNames(prompt), Deadline(self._times.wait_noted)
+        phase, phase_due = None, Deadline(self._times.wait_noted)
         async with aclosing(self._statuses(ref)) as statuses:
             async for status in statuses:
                 if waits.left == 0 and isinstance(status, JobStatus):
                     waits = Deadline(None)
                     if status.status is RunPodState.IN_QUEUE and (why := self._why_it_waits()):
                         yield Log(why, "warning")
+                if isinstance(status, JobStatus) and phase_due.left == 0:
+                    phase_due = Deadline(self._times.wait_noted)
+                    if status.status is not RunPodState.IN_QUEUE:
+                        phase_due = Deadline(None)
+                    elif (now := await self._phase()) not in (None, phase):
+                        phase = now
+                        yield Phase(now)
                 if status is None:
                     yield forgotten(self._name, self.kind.results_kept_at(self._base_url))
                     return
@@ -388,6 +396,20 @@ class RunPodTarget:
             cache.worker_is_busy(busy=reader.may_run_on)
         if isinstance(event, Finished) and reader.worker_is_ours is not None:
             cache.saw_worker(ours=reader.worker_is_ours)
+
+    async def _phase(self) -> Literal["starting", "throttled"] | None:
+        """What a job that waits is waiting for, if the endpoint tells."""
+        if self._gateway is not None:
+            return None  # its workers are there, or are not
+        try:
+            health = _health(await self._http.get_once("health"))
+        except ComfyRemoteError:
+            return None  # whoever polls finds out for how long
+        if health.ready + health.running > 0:
+            return None
+        if health.starting > 0:
+            return "starting"
+        return "throttled" if health.throttled > 0 else None
 
     def _why_it_waits(self) -> str:
         seconds = self._descriptions.cache.busy_for
@@ -630,15 +652,7 @@ class RunPodTarget:
             response = await self._http.get("health")
         except TargetNotFound as error:
             raise self._missing(error) from error
-        health = _parse(EndpointHealth, response, "health")
-        workers, jobs = health.workers, health.jobs
-        return Health(
-            ready=workers.idle,
-            running=jobs.in_progress,
-            queued=jobs.in_queue,
-            starting=workers.initializing,
-            throttled=workers.throttled,
-        )
+        return _health(response)
 
     async def _post_run(self, job_id: str, body: bytes, tries: int = 3) -> str:
         """Its id on the endpoint."""
@@ -706,6 +720,18 @@ async def _answer_of(
             if on_message and isinstance(event, Progress | Log) and event.message:
                 on_message(event.message)
     raise TargetError("The endpoint's statuses ended without an answer.")
+
+
+def _health(response: Response) -> Health:
+    health = _parse(EndpointHealth, response, "health")
+    workers, jobs = health.workers, health.jobs
+    return Health(
+        ready=workers.idle,
+        running=jobs.in_progress,
+        queued=jobs.in_queue,
+        starting=workers.initializing,
+        throttled=workers.throttled,
+    )
 
 
 def _path(action: str, ref: RemoteRef) -> str:
