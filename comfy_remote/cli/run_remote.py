@@ -15,12 +15,16 @@ from .options import (
     complete_target,
     config_option,
     download_option,
+    dry_run_option,
     inputs_option,
     json_option,
+    json_schema_option,
+    notify_option,
     open_option,
     own_folder,
     own_folder_by_default,
     preview_option,
+    quiet_option,
 )
 from .schemas import schemas_option
 from .trust import asks_for_trust
@@ -80,7 +84,11 @@ __all__ = ["main", "run_remote"]
 )
 @inputs_option
 @schemas_option
+@dry_run_option
 @json_option
+@json_schema_option
+@quiet_option
+@notify_option
 @preview_option
 @open_option
 @config_option
@@ -97,7 +105,10 @@ def run_remote(
     timeout: float,
     inputs: tuple[Path, ...],
     schemas_source: Path | str | None,
+    dry: bool,
     json_lines: bool,
+    quiet: bool,
+    notify: tuple[str, ...],
     preview: bool,
     open_it: bool,
     verbose: bool,
@@ -114,6 +125,7 @@ def run_remote(
       comfy-run-remote --prompt "a lighthouse" --seed 42
       comfy-run-remote --workflow flux.json --prompt "a cat" --pod-url abc123xyz90
       comfy-run-remote --workflow film.json --image-id take-3 --output-folder films
+      comfy-run-remote --workflow film.json --dry-run
     """
     start(verbose=verbose)
     if workflow is None and changes.prompt is None:
@@ -144,10 +156,12 @@ def run_remote(
         own_folder(Path("logs", "generations"), "Remove that link: logs are written there."),
         open_it,
         schemas_source,
+        dry=dry,
     )
     if not image_id:
         plan = replace(plan, changes=replace(plan.changes, image_id=plan.job_id[:8]))
-    run_workflow(plan, make_reporter(json_lines=json_lines, preview=preview))
+    reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
+    run_workflow(plan, reporter)
 
 
 def _below(output_folder: str) -> str:

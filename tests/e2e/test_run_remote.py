@@ -175,6 +175,25 @@ def test_json_lines_without_download(remote: Command, sandbox_url: str) -> None:
     assert [one["url"].startswith(sandbox_url) for one in result["outputs"]] == [True, True]
 
 
+def test_a_dry_run_sends_nothing_and_quiet_says_where_the_files_are(
+    remote: Command, sandbox_url: str
+) -> None:
+    prompt = picture("${IMAGE_ID}")
+    path = write(remote.folder, prompt)
+    run = ("--workflow", path, "--pod-url", sandbox_url, "--image-id", "take-3")
+    dry = remote(*run, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert '"take-3"' in dry.stdout and json.loads(dry.stdout).keys() == prompt.keys()
+    assert not (remote.folder / "output").exists() and not (remote.folder / "logs").exists()
+    code = "import pathlib, sys; pathlib.Path('said').write_text(sys.argv[1])"
+    told = f'"{sys.executable}" -c "{code}" {{state}}'
+    done = remote(*run, "--quiet", "--notify", told)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Path(done.stdout.splitlines()[0]).name.startswith("take-3")
+    assert (remote.folder / "said").read_text() == "succeeded"
+    assert [*(remote.folder / "logs" / "generations").iterdir()]
+
+
 @pytest.mark.comfyui
 def test_the_same_seed_gives_the_same_pixels(
     remote: Command, comfyui_url: str, sandbox_url: str
