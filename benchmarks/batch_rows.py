@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import resource
@@ -14,9 +13,9 @@ from pathlib import Path
 
 from common import ROOT, size
 
-from comfy_remote import Client
-from comfy_remote.batch.checking import check_plan
+from comfy_remote.batch.checking import check_values
 from comfy_remote.batch.plan import Plan, Variation, plan_of
+from comfy_remote.workflow.files import FileSearch
 from comfy_remote.workflow.load import load_workflow
 from comfy_remote.workflow.schema import Schemas
 
@@ -39,13 +38,13 @@ def _table(path: Path, count: int) -> None:
             rows.writerow([text, number, 4 + number % 8 / 2])
 
 
-async def _ready(table: Path, folder: Path) -> Plan:
+def _ready(table: Path, folder: Path) -> Plan:
     """Read, checked, frozen, and its first and last rows known."""
     schemas = Schemas.bundled()
     prompt = load_workflow(_WORKFLOW).prompt
     assert prompt is not None
     plan = plan_of(Variation(rows=table), prompt, folder=table.parent, schemas=schemas)
-    assert not await check_plan(plan, prompt, Client("sandbox", schemas=schemas))
+    assert not check_values(plan, prompt, schemas, FileSearch())
     plan.save(folder)
     plan = Plan.load(folder)
     plan.changes(0)
@@ -60,7 +59,7 @@ def main() -> None:
         _table(table, count)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
-        plan = asyncio.run(_ready(table, Path(folder) / "plan"))
+        plan = _ready(table, Path(folder) / "plan")
         seconds = time.process_time() - began
         assert plan.count == count
         began = time.process_time()

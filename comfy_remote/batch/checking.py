@@ -8,19 +8,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ..jobs.client import Client
+from ..jobs.forecast import ask_target, report_on
 from ..types import JsonValue
+from ..workflow.change.prepare import Changes
 from ..workflow.check import InputCheck, Problem
 from ..workflow.files import FileSearch
 from ..workflow.files.uses import file_use
+from ..workflow.load import parse_workflow
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .names import VariedInput
 from .plan import Plan
 from .values import Stepped, Stored, Values
 
-__all__ = ["ValueProblem", "check_plan"]
+__all__ = ["ValueProblem", "check_plan", "check_values"]
 
 _MOST_COMPUTED = 10_000
 _MOST_ASKED = 200
@@ -32,7 +36,7 @@ class ValueProblem:
     """A value that keeps its runs from running, or may.
 
     Attributes:
-        name: What varies, as typed.
+        name: What varies, as typed; empty if the problem does not depend on it.
         value: The value; of a range, the end that is wrong.
         runs: How many runs have it; of a range, how many have a value that is wrong like it.
         problem: What is wrong: ``message``, ``advice``, ``severity`` ("error" or "warning").
@@ -45,7 +49,12 @@ class ValueProblem:
 
     @property
     def message(self) -> str:
-        """A sentence or two, with what varies and its value."""
+        """A sentence or two, with what varies and its value; else with the node."""
+        if not self.name:
+            problem = self.problem
+            places = (problem.node_class, problem.node_id and f"(node {problem.node_id})")
+            where = " ".join(filter(None, (*places, problem.input)))
+            return f"{where}: {problem.message}" if where else problem.message
         shown = json.dumps(self.value, ensure_ascii=False)
         if len(shown) > 80:
             shown = f"{shown[:80]}…"
@@ -69,33 +78,48 @@ async def check_plan(
     search: FileSearch | None = None,
     schemas: Schemas | None = None,
 ) -> list[ValueProblem]:
-    """What the client's target would refuse, by axis and value, in their order.
+    """What the client's target would refuse: of the first run as a whole, then each value.
 
-    The prompt as a whole is not checked, nor are combinations: check a row for that.
+    Combinations are not checked.
 
     Args:
+        client: Open.
         plan: Of this prompt.
         prompt: As it was frozen.
-        search: Where the files are that values name by names of the target's, or of files beside
-            the workflow; by default below the current folder.
+        search: Where the files are that do not vary, and those that values name by names of the
+            target's; by default below the current folder.
         schemas: To check against, instead of the target's.
 
     Raises:
         TargetError: The target cannot be asked.
     """
-    places = [place for one in plan.inputs for place in one.places]
-    if schemas is None:
-        nodes: Prompt = {node_id: prompt[node_id] for node_id, _ in places if node_id in prompt}
-        schemas = await client.schemas(nodes)
     if search is None:
         search = await asyncio.to_thread(lambda: FileSearch.beside(None))
-    check = _Check(plan, prompt, schemas, search)
-    found = await asyncio.to_thread(lambda: list(check.problems()))
+    here = FileSearch((*plan.files(0), *search.given), search.roots, search.on_target)
+    first = parse_workflow(cast("JsonValue", plan.prompt(0, prompt)), "The prompt")
+    given = schemas or await client.given_schemas()
+    folder = client.record.path.parent
+    known = await ask_target(client.target, client.address, first, Changes(), here, given, folder)
+    report = await asyncio.to_thread(report_on, known, here)
+    varied = {place for one in plan.inputs for place in one.places}
+    whole = [
+        ValueProblem("", None, plan.count, problem)
+        for problem in report.problems
+        if (problem.node_id, problem.input) not in varied
+    ]
+    values = await asyncio.to_thread(check_values, plan, prompt, known.schemas, search)
     there: dict[str, bool] = {}
-    for name in dict.fromkeys(filter(None, (_perhaps_there(one.problem) for one in found))):
+    for name in dict.fromkeys(filter(None, (_perhaps_there(one.problem) for one in values))):
         # What is not asked counts as there.
         there[name] = len(there) >= _MOST_ASKED or await client.target.has_input(name)
-    return [one for one in found if not there.get(_perhaps_there(one.problem), False)]
+    return whole + [one for one in values if not there.get(_perhaps_there(one.problem), False)]
+
+
+def check_values(
+    plan: Plan, prompt: Prompt, schemas: Schemas, search: FileSearch
+) -> list[ValueProblem]:
+    """The values that would be refused, by axis. Blocking; asks nobody, not even for files."""
+    return list(_Check(plan, prompt, schemas, search).problems())
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ..types import JsonValue, as_list, mapping
 from ..workflow.change.prepare import Changes
 from ..workflow.change.settings import find_input
 from ..workflow.change.values import did_you_mean
-from ..workflow.prompt import Place, Prompt
+from ..workflow.prompt import Place, Prompt, with_inputs
 from ..workflow.schema import Schemas
 from .axes import Axis, AxisReader, GivenValue, Part
 from .frozen_rows import FrozenRows
@@ -174,6 +174,16 @@ class Plan:
         else:
             merged = (*base.settings, *(f"{n}={_as_typed(v)}" for n, v in settings.items()))
         return replace(base, **words, settings=merged)
+
+    def prompt(self, index: int, prompt: Prompt) -> Prompt:
+        """The frozen prompt with a row's values in it, unchecked: what `changes` makes of it."""
+        row = self.row(index)
+        values: dict[Place, JsonValue] = {}
+        for one in sorted(self.inputs, key=lambda one: one.word is None):  # settings come last
+            if one.name in row:
+                value = _carried(row[one.name]) if one.file else row[one.name]
+                values.update(dict.fromkeys(one.places, value))
+        return with_inputs(prompt, values)
 
     def save(self, folder: Path) -> None:
         """Freeze it: write ``plan.json``, and ``rows.jsonl`` with the values that are not computed.

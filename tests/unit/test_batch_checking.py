@@ -58,6 +58,19 @@ async def test_wrong_values_are_named_with_how_many_runs_have_them(tmp_path: Pat
     assert found[1].message == "KSampler.cfg=150: 150.0 is out of range: it takes 0.0 to 100.0."
 
 
+async def test_what_would_be_refused_whatever_varies_comes_first(tmp_path: Path) -> None:
+    prompt: Prompt = {
+        **PROMPT,
+        "8": {"class_type": "NoSuchNode", "inputs": {"images": ["6", 0]}},
+    }
+    found = await _problems(Variation(vary=["KSampler.cfg=5,500"]), prompt, tmp_path)
+    assert [(one.name, one.runs, one.problem.code) for one in found] == [
+        ("", 2, "missing_node_type"),
+        ("KSampler.cfg", 1, "value_bigger_than_max"),
+    ]
+    assert found[0].message.startswith("NoSuchNode (node 8): ")
+
+
 async def test_of_a_sample_only_the_chosen_rows_count(tmp_path: Path) -> None:
     variation = Variation(
         vary=["KSampler.cfg=1,200", "KSampler.steps=1..500"], sample=20, sample_seed=1, repeat=2

@@ -100,6 +100,7 @@ def test_a_row_changes_the_prompt_as_the_options_would() -> None:
             loaded, Changes(prompt="a dog", width=640, settings=["5.cfg=6.5", "KSampler.seed=8"])
         ).prompt
     )
+    assert prepare(loaded, plan.changes(1)).prompt == plan.prompt(1, PROMPT)
     base = Changes(negative="ugly", settings=["5.steps=3"])
     changed = prepare(loaded, plan.changes(0, base)).prompt
     assert changed["5"]["inputs"]["steps"] == 3

@@ -197,6 +197,13 @@ async def _check(
         reporter.event(Log(_sentence(one), one.problem.severity))
     if len(problems) > _MOST_PROBLEMS:
         reporter.note(f"… and {len(problems) - _MOST_PROBLEMS} more.")
+    if any(not one.name for one in errors):
+        raise WorkflowInvalid(
+            f"{target} would refuse all {plan.count:,} runs. Nothing was sent."
+            if plan.count > 1
+            else f"{target} would refuse the run. Nothing was sent.",
+            details={"problems": [one.to_json() for one in errors]},
+        )
     if errors:
         runs = max(one.runs for one in errors)
         raise WorkflowInvalid(
