@@ -40,6 +40,7 @@ __all__ = ["Axis", "AxisReader", "GivenValue", "Part"]
 
 _NUMBER = r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,2})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:/({_NUMBER}))?")
+_LIKE_A_RANGE = re.compile(rf"{_NUMBER}\s*[-:]\s*{_NUMBER}(?:\s*:\s*{_NUMBER})?")
 _RANDOM = re.compile(r"random(?:\*(\d{1,10}))?", re.IGNORECASE)
 _MOST_STORED = 5_000_000
 """Values of one axis that are written down; ranges and seeds are computed and have no limit."""
@@ -290,11 +291,17 @@ class AxisReader:
         with storage_errors(Path(tempfile.gettempdir()), full=_ROOM, denied=OWN_DATA):
             for number, row in enumerate(cells):
                 if number >= _MOST_STORED:
-                    raise ConfigurationError(f"{where}: it has more than {_MOST_STORED:,} values.")
+                    raise ConfigurationError(
+                        f"{where}: it has more than {_MOST_STORED:,} values.",
+                        advice="Split it, and run a batch for each part.",
+                    )
                 self.rows.add(row)
         count = len(self.rows) - first
         if not count:
-            raise ConfigurationError(f"{where}: there are no values in it.")
+            raise ConfigurationError(
+                f"{where}: there are no values in it.",
+                advice="Write one a line; a table has a line of names above them.",
+            )
         return Part(inputs, Stored(self.rows, first, count))
 
     def _computed(self, varied: VariedInput, text: str, where: str) -> Values | None:
@@ -312,9 +319,9 @@ class AxisReader:
             except WorkflowInvalid as error:
                 raise spot(where, error) from None
             return stepped
-        if ".." in text and kind == "number":
+        if kind == "number" and (".." in text or _LIKE_A_RANGE.fullmatch(text)):
             raise ConfigurationError(
-                f"{where}: {text!r} is not a range.",
+                f"{where}: {_short(text)} is not a range.",
                 advice="Ranges are 1..8, 8..1, or with a step 0.1..0.9/0.2.",
             )
         return None
@@ -336,7 +343,10 @@ class AxisReader:
         """The rows for one item of a list."""
         if not quoted and (computed := self._computed(varied, item, where)) is not None:
             if computed.count > _MOST_STORED:
-                raise ConfigurationError(f"{where}: {item} has more than {_MOST_STORED:,} values.")
+                raise ConfigurationError(
+                    f"{where}: {item} has more than {_MOST_STORED:,} values.",
+                    advice="Only a range without others beside it may have more.",
+                )
             yield from map(computed.at, range(computed.count))
         elif varied.file:
             yield from ([cell] for cell in self._own_files(item, quoted, where))

@@ -26,7 +26,12 @@ from ..workflow.change.numbers import (
 from ..workflow.change.prepare import Changes
 from ..workflow.change.settings import find_input
 from ..workflow.change.texts import find_texts
-from ..workflow.change.values import input_schema_of, quoted, value_from_text
+from ..workflow.change.values import (
+    did_you_mean,
+    input_schema_of,
+    quoted,
+    value_from_text,
+)
 from ..workflow.files import every_file_use
 from ..workflow.prompt import Place, Prompt, with_inputs
 from ..workflow.schema import Schemas
@@ -232,6 +237,12 @@ class Names:
                 return find_sizes(self._prompt, "batch_size")
             case "input":
                 return [self._only_file()]
+            case _ if "." not in name:
+                known = (*WORDS, FILE)
+                raise WorkflowInvalid(
+                    f"{name!r} is not the name of an input.{did_you_mean(name, known)}",
+                    advice=f"Names are NODE.input (KSampler.steps), {', '.join(known)}.",
+                )
             case _:
                 return [find_input(self._prompt, name, self._schemas)]
 
