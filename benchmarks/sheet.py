@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import resource
 import sys
@@ -19,6 +20,7 @@ from comfy_remote.batch.sheet import make_sheet
 
 _COUNT = size(1000, 6)
 _EDGE = size(1024, 64)
+_DIFFERENT = size(20, 2)
 _LEFT_OUT = 1  # comes last
 
 
@@ -51,13 +53,19 @@ def _batch(folder: Path) -> list[str]:
     random = np.random.default_rng(1)
     slope = np.linspace(0, 200, _EDGE)
     smooth = slope[:, None, None] * [0.5, 1, 0.7] + slope[None, :, None] * [0.5, 0.2, 0.3]
-    lines = []
-    for row in range(_COUNT):
+    different = []
+    for _ in range(_DIFFERENT):
         noise = random.integers(-6, 7, (_EDGE, _EDGE, 3))
         pixels = np.clip(smooth + noise + random.integers(0, 40, 3), 0, 255).astype(np.uint8)
+        made = io.BytesIO()
+        Image.fromarray(pixels).save(made, "PNG", compress_level=4)
+        different.append(made.getvalue())
+    lines = []
+    for row in range(_COUNT):
         path = folder / f"{row}.png"
-        Image.fromarray(pixels).save(path, compress_level=4)
-        content = path.read_bytes()
+        # What follows a picture's end makes it another file.
+        content = different[row % _DIFFERENT] + row.to_bytes(4, "big")
+        path.write_bytes(content)
         output = {
             "file": path.name,
             "node": "9",

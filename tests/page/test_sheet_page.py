@@ -26,6 +26,8 @@ from comfy_remote.batch.sheet import SheetServer, make_sheet
 
 __all__ = ["browser"]
 
+expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
+
 SAVED = Path(__file__).resolve().parents[1] / "data" / "saved"
 EVIL = "</script><img src=//evil.example/x onerror=\"document.title='owned'\"><b>x</b>"
 SPELL = 'it\'s "q" $HOME `id` \\ %PATH%\nnew line\x1b[201~; echo owned\t\u202eé'

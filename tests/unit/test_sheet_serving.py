@@ -51,11 +51,11 @@ async def session(server: SheetServer) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def test_it_listens_on_this_machine_only(server: SheetServer) -> None:
+async def test_it_listens_on_this_machine_only(server: SheetServer, batch: BatchFolder) -> None:
     url = URL(server.url)
     assert url.host == "127.0.0.1"
     assert len(url.parts[1]) >= 32
-    other = SheetServer(server._folder)
+    other = SheetServer(batch.path)
     assert URL(other.url).parts[1] != url.parts[1]
 
 
@@ -109,7 +109,7 @@ async def test_only_what_the_manifest_names_is_served(
     (batch.path / "0000" / "p.png").unlink()
     (batch.path / "0000" / "p.png").symlink_to(tmp_path / "secret.png")
     there = ["0001/px.png", "0003/film.mp4", "0003/100%25%20%231.png"]
-    gone = ["other.png", "batch.json", "manifest.jsonl", "keeps.json", "0000/p.png", "0001"]
+    gone = ["other.png", "batch.json", "manifest.jsonl", "0000/p.png", "0001"]
     gone += ["%2e%2e%2fsecret.png", "0001%2f..%2fother.png", "thumbnails"]
     for path in there + gone:
         async with session.get(URL(path, encoded=True)) as answer:
@@ -161,6 +161,8 @@ async def test_what_comes_is_shown(session: aiohttp.ClientSession, batch: BatchF
 
 
 async def test_keeps_are_written(session: aiohttp.ClientSession, batch: BatchFolder) -> None:
+    async with session.get("keeps.json") as answer:
+        assert await answer.json() == {"version": 1, "keep": [], "reject": []}
     keeps = {"version": 1, "keep": [2], "reject": [0, 1]}
     async with session.put("keeps.json", json=keeps) as answer:
         assert answer.status == 204
@@ -170,6 +172,8 @@ async def test_keeps_are_written(session: aiohttp.ClientSession, batch: BatchFol
             assert answer.status == 400
     async with session.put("keeps.json", data=b"x" * (17 * 1024 * 1024)) as answer:
         assert answer.status == 413
+    async with session.get("keeps.json") as answer:
+        assert await answer.json() == keeps
     assert json.loads((batch.path / "keeps.json").read_text()) == keeps
 
 

@@ -20,10 +20,10 @@ from .html import SHEET, write_page
 from .overview import OVERVIEW, write_overview
 from .page_data import page_data
 from .reading import BATCH, MANIFEST, Batch, read_batch
-from .serving import SheetServer, serve_sheet
+from .serving import SheetRoutes, SheetServer, serve_sheet
 from .thumbnails import Thumbnails
 
-__all__ = ["SheetMade", "SheetServer", "make_sheet", "serve_sheet"]
+__all__ = ["SheetMade", "SheetRoutes", "SheetServer", "make_sheet", "serve_sheet"]
 
 _MOST_SAID = 5
 

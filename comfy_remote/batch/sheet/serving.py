@@ -24,7 +24,7 @@ from ...json_text import parse_json
 from ...media.files import leads_out
 from ...types import JsonValue
 from .html import page_policy, page_text
-from .keeps import KEEPS, Keeps, write_keeps
+from .keeps import KEEPS, Keeps, read_keeps, write_keeps
 from .page_data import OPENED, page_data
 from .reading import MANIFEST, read_batch
 from .thumbnails import FOLDER, Thumbnails
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["SheetServer", "serve_sheet"]
+__all__ = ["SheetRoutes", "SheetServer", "serve_sheet"]
 
 _log = logging.getLogger(__name__)
 _LARGEST_KEEPS = 16 * 1024 * 1024
@@ -57,93 +57,29 @@ class _Seen:
     files: frozenset[str] = field(repr=False)
 
 
-class SheetServer:
-    """Serves the sheet of one batch on the loopback interface.
+class SheetRoutes:
+    """What a sheet's page asks for, as handlers; who may ask is decided before them.
 
     Args:
         folder: Of the batch.
-        port: To listen on; 0 for a free one.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = port
-        self._token = secrets.token_urlsafe(24)
-        self._runner: web.AppRunner | None = None
         self._seen: _Seen | None = None
         self._making = asyncio.Lock()
         self._writing = asyncio.Lock()
 
-    @property
-    def url(self) -> str:
-        """Where the sheet is, with the token."""
-        return f"http://127.0.0.1:{self._port}/{self._token}/sheet.html"
-
-    async def start(self) -> None:
-        """Listen, once the sheet can be shown.
+    async def prepare(self) -> None:
+        """Make what is shown now, so that the first request does not wait for it.
 
         Raises:
             LocalStorageError: The folder cannot be read, or thumbnails not written.
-            ConfigurationError: The port is taken.
         """
-        from aiohttp import web
-
         await self._current()
-        app = web.Application(client_max_size=_LARGEST_KEEPS)
-        at = f"/{self._token}"
-        app.router.add_get(f"{at}/sheet.html", self._page)
-        app.router.add_get(f"{at}/data.json", self._data)
-        app.router.add_put(f"{at}/keeps.json", self._keep)
-        app.router.add_get(f"{at}/{{file:.+}}", self._file)
-        app.middlewares.append(self._guard())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        try:
-            await site.start()
-        except OSError as error:
-            await self.stop()
-            raise ConfigurationError(
-                f"The sheet cannot be served on port {self._port}: {error.strerror or error}.",
-                advice="Choose another port, or none for one that is free.",
-            ) from error
-        self._port = int(self._runner.addresses[0][1])
 
-    async def stop(self) -> None:
-        """Stop listening. What is being sent ends within a second."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    # -- Who may ask ------------------------------------------------------------------------------
-
-    def _guard(self) -> Middleware:
-        from aiohttp import web
-
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not self._may_ask(request):
-                raise web.HTTPForbidden(text="Open the address that the command has printed.\n")
-            return await handler(request)
-
-        return guard
-
-    def _may_ask(self, request: web.Request) -> bool:
-        own = {f"127.0.0.1:{self._port}", f"localhost:{self._port}"}
-        if request.headers.get("Host", "") not in own:  # another name that leads here
-            return False
-        token = request.path.split("/")[1]
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
-            return False
-        origin = request.headers.get("Origin")
-        if origin is not None:
-            return origin == f"http://{request.headers['Host']}"
-        site = request.headers.get("Sec-Fetch-Site", "none")
-        return site in ("none", "same-origin") and (request.method != "PUT" or site == "none")
-
-    # -- What is answered -------------------------------------------------------------------------
-
-    async def _page(self, _request: web.Request) -> web.Response:
+    async def page(self, _request: web.Request) -> web.Response:
+        """``GET sheet.html``."""
         from aiohttp import web
 
         headers = {
@@ -156,7 +92,8 @@ class SheetServer:
             body=seen.page, content_type="text/html", charset="utf-8", headers=headers
         )
 
-    async def _data(self, request: web.Request) -> web.Response:
+    async def data(self, request: web.Request) -> web.Response:
+        """``GET data.json``: what the page shows; 304 if nothing has come."""
         from aiohttp import web
 
         seen = await self._current()
@@ -165,7 +102,16 @@ class SheetServer:
             return web.Response(status=304, headers=headers)
         return web.Response(body=seen.data, content_type="application/json", headers=headers)
 
-    async def _keep(self, request: web.Request) -> web.Response:
+    async def keeps(self, _request: web.Request) -> web.Response:
+        """``GET keeps.json``: what is chosen now, also where there is no such file yet."""
+        from aiohttp import web
+
+        keeps = await asyncio.to_thread(read_keeps, self._folder)
+        headers = {**_HEADERS, "Cache-Control": "no-store"}
+        return web.json_response(keeps.to_json(), headers=headers)
+
+    async def keep(self, request: web.Request) -> web.Response:
+        """``PUT keeps.json``."""
         from aiohttp import web
 
         try:
@@ -179,7 +125,8 @@ class SheetServer:
                 raise web.HTTPInsufficientStorage(text=error.message) from error
         return web.Response(status=204, headers=_HEADERS)
 
-    async def _file(self, request: web.Request) -> web.StreamResponse:
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """``GET`` of a thumbnail or an output, whose name is ``{file}`` of the route."""
         from aiohttp import web
 
         name = request.match_info["file"]
@@ -205,8 +152,6 @@ class SheetServer:
             headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{plain}"
         return _plain_file(path, headers)
 
-    # -- What is there ----------------------------------------------------------------------------
-
     async def _current(self) -> _Seen:
         async with self._making:
             mark = await asyncio.to_thread(self._mark)
@@ -215,15 +160,12 @@ class SheetServer:
             return self._seen
 
     def _mark(self) -> str:
-        """Changes when the manifest, or what was chosen, does."""
-        marks = []
-        for name in (MANIFEST, KEEPS):
-            try:
-                stat = (self._folder / name).stat()
-                marks.append(f"{stat.st_mtime_ns}-{stat.st_size}")
-            except OSError:
-                marks.append("-")
-        return ".".join(marks)
+        """Changes when the manifest does."""
+        try:
+            stat = (self._folder / MANIFEST).stat()
+        except OSError:
+            return "-"
+        return f"{stat.st_mtime_ns}-{stat.st_size}"
 
     def _made(self, mark: str) -> _Seen:
         batch = read_batch(self._folder)
@@ -238,6 +180,87 @@ class SheetServer:
             data=json.dumps(data).encode(),
             files=frozenset(small.union(one.file for one in outputs)),
         )
+
+
+class SheetServer:
+    """Serves the sheet of one batch on the loopback interface.
+
+    Args:
+        folder: Of the batch.
+        port: To listen on; 0 for a free one.
+    """
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self._routes = SheetRoutes(folder)
+        self._port = port
+        self._token = secrets.token_urlsafe(24)
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the sheet is, with the token."""
+        return f"http://127.0.0.1:{self._port}/{self._token}/sheet.html"
+
+    async def start(self) -> None:
+        """Listen, once the sheet can be shown.
+
+        Raises:
+            LocalStorageError: The folder cannot be read, or thumbnails not written.
+            ConfigurationError: The port is taken.
+        """
+        from aiohttp import web
+
+        await self._routes.prepare()
+        app = web.Application(client_max_size=_LARGEST_KEEPS)
+        at = f"/{self._token}"
+        app.router.add_get(f"{at}/sheet.html", self._routes.page)
+        app.router.add_get(f"{at}/data.json", self._routes.data)
+        app.router.add_get(f"{at}/keeps.json", self._routes.keeps)
+        app.router.add_put(f"{at}/keeps.json", self._routes.keep)
+        app.router.add_get(f"{at}/{{file:.+}}", self._routes.file)
+        app.middlewares.append(self._guard())
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self.stop()
+            raise ConfigurationError(
+                f"The sheet cannot be served on port {self._port}: {error.strerror or error}.",
+                advice="Choose another port, or none for one that is free.",
+            ) from error
+        self._port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stop listening. What is being sent ends within a second."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _guard(self) -> Middleware:
+        from aiohttp import web
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self._may_ask(request):
+                raise web.HTTPForbidden(text="Open the address that the command has printed.\n")
+            return await handler(request)
+
+        return guard
+
+    def _may_ask(self, request: web.Request) -> bool:
+        own = {f"127.0.0.1:{self._port}", f"localhost:{self._port}"}
+        if request.headers.get("Host", "") not in own:  # another name that leads here
+            return False
+        token = request.path.split("/")[1]
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return False
+        origin = request.headers.get("Origin")
+        if origin is not None:
+            return origin == f"http://{request.headers['Host']}"
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        return site in ("none", "same-origin") and (request.method != "PUT" or site == "none")
 
 
 def _plain_file(path: Path, headers: dict[str, str]) -> web.StreamResponse:

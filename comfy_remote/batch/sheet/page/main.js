@@ -318,5 +318,15 @@ async function follow(sheet) {
   }
 }
 
-const sheet = new Sheet(JSON.parse(byId('data').textContent ?? ''))
-if (sheet.batch.data.served) void follow(sheet)
+async function start() {
+  /** @type {Data} */
+  const data = JSON.parse(byId('data').textContent ?? '')
+  if (data.served) {
+    const answer = await fetch('keeps.json', { cache: 'no-store' })
+    if (answer.ok) data.keeps = await answer.json()
+  }
+  const sheet = new Sheet(data)
+  if (data.served) void follow(sheet)
+}
+
+void start()
