@@ -362,6 +362,17 @@ def test_the_picture_stays_within_its_bounds(
     assert made.notes == (said if left_out else [])
 
 
+def test_the_picture_has_the_axes_that_leave_out_the_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.batch.sheet.overview.LONGEST", 4000)
+    axes = {"prompt": range(3), "cfg": range(2), "seed": range(50)}
+    batch = BatchFolder(tmp_path / "tall", axes)
+    batch.add(*(batch.line(row, state="failed") for row in range(300)))
+    # The page has 150 lines of two; beside each other, fifty seeds fit.
+    assert make_sheet(batch.path).notes == []
+
+
 def test_labels_of_every_script_and_length_are_drawn(tmp_path: Path) -> None:
     values = ["夜の灯台、雨", "a " + "very " * 300 + "long prompt", "x" * 900, "😀\n\u202e", ""]
     batch = BatchFolder(tmp_path / "texts", {"prompt": values, "seed": [1, 2]})

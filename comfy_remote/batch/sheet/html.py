@@ -26,7 +26,7 @@ __all__ = ["EMBEDDED", "SHEET", "page_policy", "page_text", "write_page"]
 
 SHEET = "sheet.html"
 EMBEDDED = 50 * 1024 * 1024
-"""Bytes of thumbnails up to which they are inside of the page."""
+"""Bytes of thumbnails, as base64, up to which they are inside of the page."""
 LARGEST_EMBEDDED = 200 * 1024 * 1024
 """Bytes of larger pictures, video and sound that are inside of one with everything inside."""
 _LARGEST_FILE = 32 * 1024 * 1024  # of those
@@ -126,7 +126,7 @@ def write_page(
         for one in shown
         if (made := thumbnails.of(one))
     }
-    inside = previews is not None or sum(map(_size, small.values())) <= EMBEDDED
+    inside = previews is not None or sum(map(_size, small.values())) * 4 // 3 <= EMBEDDED
     contents = [(name, "image/webp", path) for name, path in small.items()] if inside else []
     notes = []
     if previews is not None:

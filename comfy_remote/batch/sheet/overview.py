@@ -95,7 +95,7 @@ def write_overview(
     Raises:
         LocalStorageError: It cannot be written.
     """
-    layout = _fitted(_layout(batch), _aspect(batch, thumbnails))
+    layout = _best(batch, _aspect(batch, thumbnails))
     notes = []
     if layout.left_out:
         notes.append(
@@ -131,10 +131,22 @@ def _has_mark(path: Path, mark: str) -> bool:
 # -- What stands where -----------------------------------------------------------------------------
 
 
-def _layout(batch: Batch) -> _Layout:
+def _best(batch: Batch, aspect: float) -> _Layout:
+    """The page's own table if all of it fits; else the one that leaves out the least."""
     rows, columns = default_view(batch)
     if columns is None:
-        return _Layout([], _in_lines(len(batch.runs)), table=False)
+        return _fitted(_Layout([], _in_lines(len(batch.runs)), table=False), aspect)
+    best = _fitted(_table(batch, rows, columns), aspect)
+    varying = [n for n, axis in enumerate(batch.axes) if len(axis.values) > 1]
+    for other in reversed(varying):
+        if best.left_out and other != columns:
+            first = next(n for n in varying if n != other)
+            tried = _fitted(_table(batch, first, other), aspect)
+            best = min(best, tried, key=lambda one: one.left_out)
+    return best
+
+
+def _table(batch: Batch, rows: int | None, columns: int) -> _Layout:
     varying = [n for n, axis in enumerate(batch.axes) if len(axis.values) > 1]
     others = [n for n in varying if n not in (rows, columns)]
     used = sorted({place[columns] for place in batch.places})
