@@ -169,7 +169,8 @@ export function makeForm(kind, setup, actions, changed = null) {
           )
         )
       )
-      found.replaceChildren(...(rows.length > 0 ? rows : [note('advice', t('accountEmpty'))]))
+      const ask = element('p', {}, t('chooseOne'))
+      found.replaceChildren(...(rows.length > 0 ? [ask, ...rows] : [note('advice', t('accountEmpty'))]))
     } catch (error) {
       fail(error)
     } finally {
@@ -278,7 +279,12 @@ function makeFields(kind, changed) {
     address,
     name,
     key,
-    addressBox: labelled(t(ADDRESS_LABELS[kind]), address),
+    addressBox: element(
+      'div',
+      {},
+      labelled(t(ADDRESS_LABELS[kind]), address),
+      ADDRESS_HELP[kind] ? element('p', { class: 'comfy-remote-foot' }, t(ADDRESS_HELP[kind])) : null
+    ),
     more: [
       labelled(t('nameLabel'), name),
       ...(kind === 'gateway' ? [labelled(t('endpointLabel'), endpoint)] : []),
@@ -343,6 +349,9 @@ const ADDRESS_LABELS = {
   gateway: 'gatewayAddress',
   modal: 'modalAddress'
 }
+
+/** @type {Partial<Record<Form['kind'], WordKey>>} */
+const ADDRESS_HELP = { comfyui: 'comfyuiAddressHelp', gateway: 'gatewayAddressHelp' }
 
 /** @type {Record<Form['kind'], WordKey>} */
 const KEY_LABELS = {
