@@ -27,7 +27,8 @@ from comfy_remote.targets.comfyui.messages import (
     decode_text,
 )
 from comfy_remote.targets.comfyui.progress import ProgressTracker
-from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal
+from comfy_remote.targets.comfyui.queue import QueueItem, queue_items, refusal, skipped_nodes
+from comfy_remote.types import JsonValue
 from comfy_remote.workflow.check.structure import no_output
 from comfy_remote.workflow.files import rename_files
 from comfy_remote.workflow.graph import needed_nodes
@@ -506,6 +507,25 @@ def test_a_refusal_names_each_node_and_input() -> None:
     )
     assert len(json.dumps(error.details)) < 2000
     assert error.details["node_errors"]["2"]["errors"][0]["type"] == "value_not_in_list"  # type: ignore
+
+
+def test_an_output_is_only_said_to_wait_for_what_it_needs() -> None:
+    """ComfyUI lists under each invalid node every output that failed after it."""
+    picture: Prompt = {
+        "5": {"class_type": "Loader", "inputs": {}},
+        "6": {"class_type": "Upscale", "inputs": {"model": ["5", 0]}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0]}},
+        "3": {"class_type": "SaveFilm", "inputs": {"method": "nonsense"}},
+    }
+    wrong = [{"type": "value_not_in_list", "message": "Value not in list", "details": "it"}]
+    errors: JsonValue = {
+        "5": {"class_type": "Loader", "errors": wrong, "dependent_outputs": ["7", "3"]},
+        "3": {"class_type": "SaveFilm", "errors": wrong, "dependent_outputs": ["3", "7"]},
+    }
+    assert [problem.reason for problem in skipped_nodes(errors, picture)] == [
+        "it does not run: Value not in list: it. So there is no output of node 7",
+        "it does not run: Value not in list: it",
+    ]
 
 
 def test_a_missing_node_pack_is_advised_of() -> None:

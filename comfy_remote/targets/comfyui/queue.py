@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from ...errors import WorkflowInvalid
 from ...json_text import parse_json
 from ...outputs import OutputProblem
-from ...types import JsonValue
+from ...types import JsonValue, mapping
+from ...workflow.graph import needed_nodes
 from ...workflow.load import parse_prompt
 from ...workflow.output_nodes import ADD_AN_OUTPUT, NO_OUTPUT
 from ...workflow.prompt import Prompt
@@ -108,11 +110,16 @@ def refusal_of(answer: JsonValue, status: int = 400) -> WorkflowInvalid:
     )
 
 
-def skipped_nodes(node_errors: JsonValue) -> list[OutputProblem]:
+def skipped_nodes(node_errors: JsonValue, prompt: Prompt) -> list[OutputProblem]:
     """The nodes that ComfyUI leaves out of a prompt that it accepted, and why.
 
     From ``node_errors`` in its answer: it runs the outputs that are valid, and not the others.
     """
+
+    @cache
+    def needed_by(output: str) -> set[str]:
+        return set(needed_nodes(prompt, [output]))
+
     return [
         OutputProblem(
             node_id,
@@ -120,7 +127,7 @@ def skipped_nodes(node_errors: JsonValue) -> list[OutputProblem]:
             None,
             "it does not run: "
             + "; ".join(map(_sentence, _problems(node)))
-            + _outputs_without(node_id, node_errors),
+            + _outputs_without(node_id, mapping(mapping(node_errors).get(node_id)), needed_by),
         )
         for node_id, node in _node_errors(node_errors).items()
     ]
@@ -138,11 +145,16 @@ def skipped_in(details: Mapping[str, str]) -> list[OutputProblem]:
     return [OutputProblem(**problem) for problem in json.loads(details.get(_SKIPPED, "[]"))]
 
 
-def _outputs_without(node_id: str, node_errors: JsonValue) -> str:
-    """Which output nodes wait for this one, where that is another node."""
-    node = node_errors.get(node_id) if isinstance(node_errors, dict) else None
-    listed = node.get("dependent_outputs") if isinstance(node, dict) else None
+def _outputs_without(
+    node_id: str, node: Mapping[str, JsonValue], needed_by: Callable[[str], set[str]]
+) -> str:
+    """Which output nodes wait for this one, where that is another node.
+
+    ComfyUI lists every output that fails after it, also those that it does not feed.
+    """
+    listed = node.get("dependent_outputs")
     others = [str(one) for one in listed if one != node_id] if isinstance(listed, list) else []
+    others = [output for output in others if node_id in needed_by(output)]
     return f". So there is no output of node {', '.join(others)}" if others else ""
 
 

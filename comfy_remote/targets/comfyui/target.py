@@ -245,7 +245,7 @@ class ComfyUITarget:
             if response.status == 400:
                 raise cleaned_error(refusal(response.body, response.status))
             accepted = self._ref(request.job_id, self._accepted(response))
-            return _with_skipped(accepted, response)
+            return _with_skipped(accepted, response, prompt)
         except SubmissionUnknown as error:
             if ref := await self._search(request.job_id):
                 return ref
@@ -592,10 +592,11 @@ async def _read_file(path: Path, filename: str, offset: int) -> AsyncGenerator[b
         ) from error
 
 
-def _with_skipped(ref: RemoteRef, response: Response) -> RemoteRef:
+def _with_skipped(ref: RemoteRef, response: Response, prompt: Prompt) -> RemoteRef:
     """The reference, with the nodes that ComfyUI does not run: nothing tells of them later."""
     answer = response.json()
-    skipped = skipped_nodes(answer.get("node_errors")) if isinstance(answer, dict) else []
+    errors = answer.get("node_errors") if isinstance(answer, dict) else None
+    skipped = skipped_nodes(errors, prompt)
     return replace(ref, details={**ref.details, **skipped_note(skipped)})
 
 
