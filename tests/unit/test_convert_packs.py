@@ -168,12 +168,13 @@ def test_a_socket_of_an_older_version_says_nothing_of_todays_type() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Made", "VHS_VideoCombine"])
-def test_the_address_of_what_was_shown_is_no_value(kind: str) -> None:
+def test_the_address_of_what_was_shown_and_an_empty_text_are_no_values(kind: str) -> None:
     shown = "/view?filename=film_00010_.gif&subfolder=&type=output"
     optional = {"deprecation_warning": ["WARN", {"text": "use another"}]}
-    converted = made({"size": ["INT", {}]}, [5, shown], optional=optional, kind=kind)
-    assert inputs(converted) == {"size": 5}
-    assert converted.doubts == ()
+    for values in ([5, shown], [5, ""], [5, "", None]):
+        converted = made({"size": ["INT", {}]}, values, optional=optional, kind=kind)
+        assert inputs(converted) == {"size": 5}
+        assert converted.doubts == ()
 
 
 def test_an_optional_socket_that_an_older_file_lacks_gets_no_words_as_its_value() -> None:

@@ -98,3 +98,18 @@ def test_a_node_is_called_by_its_own_alias() -> None:
     changes = Changes(settings=["1.width=32"])
     prepared = prepare(parse_workflow(document, "it"), changes, Schemas.bundled())
     assert prefix_of(prepared.prompt) == "32"
+
+
+def test_the_value_of_a_primitive_is_that_of_the_input_it_writes_to() -> None:
+    document = workflow(
+        saved(1, "EmptyImage", [64, 48, 1, 255], widgets={"width": 5}),
+        saved(2, "SaveImage", ["%Size.value%_%Nowhere.value%"]),
+        {**saved(3, "PrimitiveNode", [80, "fixed"], outputs={"INT": [5]}), "title": "Size"},
+        {**saved(4, "PrimitiveNode", [90, "fixed"]), "title": "Nowhere"},
+        links=[[5, 3, 0, 1, 0, "INT"]],
+    )
+    loaded = parse_workflow(document, "it")
+    unchanged = prepare(loaded, Changes(), Schemas.bundled())
+    assert prefix_of(unchanged.prompt) == "80_%Nowhere.value%"
+    changed = prepare(loaded, Changes(settings=["1.width=96"]), Schemas.bundled())
+    assert prefix_of(changed.prompt) == "96_%Nowhere.value%"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from ...errors import WorkflowInvalid
 from ...types import JsonValue
@@ -79,16 +80,25 @@ def fill_in(text: str, lookup: Callable[[str, str], str | None], now: datetime) 
     return _PLACEHOLDER.sub(replace, text)
 
 
-def fill_in_prompt(prompt: Prompt, now: datetime, names: Mapping[str, str] | None = None) -> Prompt:
+def fill_in_prompt(
+    prompt: Prompt,
+    now: datetime,
+    names: Mapping[str, str] | None = None,
+    primitives: Mapping[str, Place] = MappingProxyType({}),
+) -> Prompt:
     """A copy of a prompt with the placeholders filled in where the page would have done it.
 
     Args:
         now: For dates.
         names: Node ids by their names in placeholders; by default classes, else titles.
+        primitives: Where ``%Name.value%`` stands, for nodes that are in no prompt.
     """
 
     def lookup(name: str, key: str) -> str | None:
-        if names is not None:
+        if key == "value" and name in primitives:
+            node_id, key = primitives[name]
+            nodes = [prompt[node_id]] if node_id in prompt else []
+        elif names is not None:
             nodes = [prompt[names[name]]] if names.get(name) in prompt else []
         else:
             nodes = [node for node in prompt.values() if node["class_type"] == name] or [

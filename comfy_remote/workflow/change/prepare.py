@@ -182,6 +182,7 @@ def prepare(
     notes = [loaded.describe()]
     doubts: tuple[Doubt, ...] = ()
     names: Mapping[str, str] | None = None
+    primitives: Mapping[str, Place] = {}
     if loaded.prompt is not None:
         prompt = loaded.prompt
     elif schemas is None or loaded.workflow is None:
@@ -192,7 +193,8 @@ def prepare(
         # File names may contain values that are changed below.
         at_once = fill_names and not changes
         converted = convert(loaded.workflow, schemas, keep_unknown=keep_unknown, fill_names=at_once)
-        prompt, doubts, names = converted.prompt, converted.doubts, converted.names
+        prompt, doubts = converted.prompt, converted.doubts
+        names, primitives = converted.names, converted.primitives
         if not prompt:
             raise WorkflowInvalid(
                 f"{loaded.source} is empty: it has no node that runs.",
@@ -243,7 +245,8 @@ def prepare(
     before, prompt = prompt, apply_settings(prompt, changes.settings, schemas)
     notes += _settings_made(before, prompt)
     if fill_names:
-        before, prompt = prompt, fill_in_prompt(prompt, datetime.now().astimezone(), names)
+        now = datetime.now().astimezone()
+        before, prompt = prompt, fill_in_prompt(prompt, now, names, primitives)
         if prompt is not before:
             notes.append("Dates and values are filled in where names of files ask for them.")
     if schemas is not None:

@@ -61,7 +61,7 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
     slots = {slot.name: slot for slot in saved.inputs}
     unknown, plain, most = _of_class(schema)
     values = saved.values
-    count = len(_without_previews(values) if isinstance(values, list) else values or ())
+    count = len(_that_say_something(values) if isinstance(values, list) else values or ())
     found: set[str] = set()
     for spec in unknown:
         slot = slots.get(spec.name)
@@ -165,12 +165,24 @@ def _listed(class_type: str, values: list[JsonValue]) -> _Values:
     return values
 
 
+def _that_say_something(values: list[JsonValue]) -> list[JsonValue]:
+    """The values without the last ones that no input needs: addresses of previews, and nothing."""
+    count = len(values)
+    while count and (values[count - 1] in ("", None) or _is_shown(values[count - 1])):
+        count -= 1
+    return values[:count]
+
+
 def _without_previews(values: list[JsonValue]) -> list[JsonValue]:
     """The values without the last ones, if they are addresses of what a node has shown."""
     count = len(values)
-    while count and isinstance(last := values[count - 1], str) and last.startswith("/view?"):
+    while count and _is_shown(values[count - 1]):
         count -= 1
     return values[:count]
+
+
+def _is_shown(value: JsonValue) -> bool:
+    return isinstance(value, str) and value.startswith("/view?")
 
 
 def _has_sizes(values: list[JsonValue]) -> bool:

@@ -20,7 +20,7 @@ from ..change.file_names import as_text, fill_in, has_placeholders
 from ..output_nodes import OUTPUT_NODES
 from ..packs import pack_for_people, said_pack
 from ..prompt import Node as PromptNode
-from ..prompt import Prompt
+from ..prompt import Place, Prompt
 from ..schema import Schemas
 from .document import read_document, renumber
 from .doubts import Doubt, invalid
@@ -32,7 +32,7 @@ from .pack_scripts import DRAWS_SEED
 from .primitives import apply_primitives
 from .resolve import Given, Origin, Resolver, Scope
 from .unknown_classes import LORA_LISTS, lora_list, named_values, nameless_values
-from .virtual import REFUSED
+from .virtual import PRIMITIVE, REFUSED
 from .widgets import UNSET, Unset, Widget
 
 __all__ = ["Converted", "convert", "convert_workflow"]
@@ -55,11 +55,13 @@ class Converted:
 
     Attributes:
         names: Node ids by what placeholders (``%Name.input%``) call the nodes.
+        primitives: Where the values of ``%Name.value%`` stand, for names of primitive nodes.
     """
 
     prompt: Prompt
     doubts: tuple[Doubt, ...]
     names: Mapping[str, str]
+    primitives: Mapping[str, Place]
 
 
 def convert_workflow(
@@ -114,7 +116,9 @@ def convert(
         texts = (rng or random.Random(), now or datetime.now().astimezone())
         conversion = _Conversion(root, schemas, *texts, keep_unknown=keep, fill_names=fill_names)
         prompt = conversion.prompt()
-        return Converted(prompt, tuple(conversion.doubts), conversion.names())
+        return Converted(
+            prompt, tuple(conversion.doubts), conversion.names(), conversion.primitives()
+        )
     except RecursionError:
         raise WorkflowInvalid(
             "The workflow is nested, or linked in a chain, too deeply to be converted."
@@ -271,6 +275,8 @@ class _Conversion:
     def _lookup(self, name: str, widget_name: str) -> str | None:
         """The value of a node's widget; the node is named by its alias, else by its title."""
         node = self._named().get(name)
+        if node is not None and node.type == PRIMITIVE and widget_name == "value":
+            node, widget_name = self._written().get(name, (None, ""))
         widget = node.widget(widget_name) if node is not None else None
         if node is None or widget is None:
             return None
@@ -284,6 +290,26 @@ class _Conversion:
             for name, node in self._named().items()
             if id(node) in self._ids
         }
+
+    def primitives(self) -> dict[str, Place]:
+        """The inputs that primitive nodes write to, by the node's alias or title."""
+        return {
+            name: (self._ids[id(node)], key)
+            for name, (node, key) in self._written().items()
+            if id(node) in self._ids
+        }
+
+    def _written(self) -> dict[str, tuple[Node, str]]:
+        """The node and the widget that a primitive writes to first, by the primitive's name."""
+        names = {id(n): name for name, n in self._named().items() if n.type == PRIMITIVE}
+        found: dict[str, tuple[Node, str]] = {}
+        for graph in self._graphs() if names else ():
+            for node in graph.nodes.values():
+                links = node.outputs[0].links if id(node) in names and node.outputs else []
+                for target in map(graph.target, links):
+                    if target is not None and target[1].widget is not None:
+                        found.setdefault(names[id(node)], (target[0], target[1].widget))
+        return found
 
     def _named(self) -> dict[str, Node]:
         if self._aliases is None:
