@@ -169,7 +169,7 @@ export function makeForm(kind, setup, actions, changed = null) {
           )
         )
       )
-      const ask = element('p', {}, t('chooseOne'))
+      const ask = element('p', {}, t('chooseTarget'))
       found.replaceChildren(...(rows.length > 0 ? [ask, ...rows] : [note('advice', t('accountEmpty'))]))
     } catch (error) {
       fail(error)

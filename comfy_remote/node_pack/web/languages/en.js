@@ -152,7 +152,7 @@ export const en = {
   "changeTarget": "Change {target}",
   "showAccount": "Show my endpoints and pods",
   "accountEmpty": "The account has neither an endpoint nor a running pod.",
-  "chooseOne": "Choose one. It is tested and added.",
+  "chooseTarget": "Choose one. It is tested and added.",
   "orByAddress": "Or give its id or address: what RunPod's console shows will do.",
   "moreSettings": "Name, price and more",
   "nameLabel": "Name (optional)",

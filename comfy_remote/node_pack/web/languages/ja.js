@@ -153,7 +153,7 @@ export const ja = {
   "changeTarget": "{target} を変更",
   "showAccount": "エンドポイントと Pod を表示",
   "accountEmpty": "アカウントにエンドポイントも実行中の Pod もありません。",
-  "chooseOne": "1 つ選んでください。テストして追加します。",
+  "chooseTarget": "1 つ選んでください。テストして追加します。",
   "orByAddress": "または ID かアドレスを入力してください。RunPod のコンソールに表示されるもので構いません。",
   "moreSettings": "名前、料金など",
   "nameLabel": "名前（任意）",

@@ -153,7 +153,7 @@ export const zh = {
   "changeTarget": "更改 {target}",
   "showAccount": "显示我的端点和 Pod",
   "accountEmpty": "该账户既没有端点，也没有运行中的 Pod。",
-  "chooseOne": "请选择一个，它会被测试并添加。",
+  "chooseTarget": "请选择一个，它会被测试并添加。",
   "orByAddress": "或者填写它的 ID 或地址：RunPod 控制台显示的内容即可。",
   "moreSettings": "名称、价格等",
   "nameLabel": "名称（可选）",
