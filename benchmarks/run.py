@@ -30,6 +30,7 @@ BENCHMARKS = {
     "conversion": "conversion:bench_conversion",
     "values": "values:bench_values",
     "offload": "offload:bench_offload",
+    "page-load": "page_load:bench_page_load",
     "sheet": "sheet:bench_sheet",
     "batch-rows": "batch_rows:bench_batch_rows",
 }

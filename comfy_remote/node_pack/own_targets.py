@@ -125,7 +125,7 @@ class OwnTargets:
                 )
                 async with aclosing(found):
                     async for finding in found:
-                        if finding.check in _OF_THE_TARGET:
+                        if finding.check in _OF_THE_TARGET and not _is_known_key(finding):
                             problems = problems or finding.status == "problem"
                             yield {"finding": _shown(finding)}
             if problems:
@@ -225,5 +225,13 @@ def _store(variable: str, value: str) -> str:
     return where
 
 
+def _is_known_key(finding: Finding) -> bool:
+    """Whether it only says that a variable is set, whose name nobody has chosen."""
+    return finding.check == "key" and finding.status == "ok"
+
+
 def _shown(finding: Finding) -> dict[str, JsonValue]:
-    return {**finding.to_json(), "advice": for_page(finding.advice)}
+    advice = for_page(finding.advice)
+    if finding.check == "key":
+        advice = f"Type it into the form. {advice}"
+    return {**finding.to_json(), "advice": advice}

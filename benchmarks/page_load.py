@@ -1,0 +1,86 @@
+"""How long ComfyUI's page takes to load with the pack, and without its scripts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, TINY, Skipped, report, size
+
+sys.path[:0] = [str(ROOT / name) for name in ("tools", "tests", "tests/e2e", "tests/page")]
+from page_server import start_server  # noqa: E402
+
+_LOADS = size(20, 1)
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# The workflow is put into the graph once all extensions are set up.
+_LOADED = """() => new Promise((resolve) => {
+  const look = () => {
+    const graph = window.app?.graph
+    const nodes = graph?.nodes ?? graph?._nodes ?? []
+    if (nodes.length > 0) resolve(performance.now())
+    else setTimeout(look, 5)
+  }
+  look()
+})"""
+
+
+def bench_page_load() -> None:
+    """Loads with an empty cache, in turn: on the same server, whose list of scripts differs."""
+    if TINY:
+        raise Skipped("it takes a page's load of seconds each time")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise Skipped("no playwright") from None
+    kind = "comfyui" if "COMFYUI_DIR" in os.environ else "sandbox"
+    browser_path = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        start_server(kind, Path(folder)) as server,
+        sync_playwright() as playwright,
+    ):
+        if browser_path is None and not Path(playwright.chromium.executable_path).is_file():
+            raise Skipped("no Chromium")
+        browser = playwright.chromium.launch(
+            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
+        )
+        times: dict[bool, list[float]] = {True: [], False: []}
+        work: dict[bool, list[float]] = {True: [], False: []}
+        for number in range(-1, _LOADS):
+            for with_pack in (True, False) if number % 2 else (False, True):
+                seconds, busy = _load(browser, server.url, with_pack=with_pack)
+                if number >= 0:
+                    times[with_pack].append(seconds)
+                    work[with_pack].append(busy)
+        browser.close()
+    report("page-load", times[True], times[False], "without the pack's scripts")
+    report("page-load, processor", work[True], work[False], "without the pack's scripts")
+
+
+def _load(browser: Any, url: str, *, with_pack: bool) -> tuple[float, float]:
+    """Seconds until the workflow is there, and those of processor time of the page's thread."""
+    context = browser.new_context()
+    page = context.new_page()
+    if not with_pack:
+
+        def without(route: Any) -> None:
+            scripts = route.fetch().json()
+            route.fulfill(json=[one for one in scripts if "comfy-remote" not in _words(one)])
+
+        page.route("**/extensions", without)
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto(url, wait_until="commit", timeout=120_000)
+    seconds = page.evaluate(_LOADED) / 1000
+    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    context.close()
+    return seconds, found["TaskDuration"]
+
+
+def _words(script: str) -> str:
+    return script.lower().replace("_", "-").replace("%2d", "-")
