@@ -272,9 +272,11 @@ class OneRun:
 
 def surely_not_run(entry: JobEntry) -> bool:
     """Whether a recorded job ran nowhere, so that it may be sent under the same id."""
+    if entry.did_it_run is DidItRun.NEVER_ACCEPTED:
+        return True
     if isinstance(entry.error, JobCancelled):
-        return False
-    if entry.did_it_run in (DidItRun.NEVER_ACCEPTED, DidItRun.WITHDRAWN):
+        return False  # somebody did not want it
+    if entry.did_it_run is DidItRun.WITHDRAWN:
         return True
     # The target has said, when it was asked, that it never had the job. A ComfyUI that was started
     # again since says so of every job, so what costs money elsewhere is not sent on its word.

@@ -30,7 +30,7 @@ from ..errors import (
     JobTimedOut,
     OutputLost,
 )
-from ..events import JobState
+from ..events import DidItRun, JobState
 from ..media.temporary import remove_leftovers
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
 from ..targets.kinds import Can, kinds
@@ -413,6 +413,7 @@ class Client:
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")
+            DidItRun.NEVER_ACCEPTED.noted_in(stopped)
             record.post(not_recorded, record.state, request.job_id, JobState.CANCELLED, stopped)
             raise
         _log.debug(

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from ..errors import ConfigurationError
 from .batches import PageBatches, VaryRequest
 from .host import Host
-from .json_route import body_of, check_json, json_route
+from .json_route import body_of, check_json, json_route, page_route
 from .setup_routes import check_owner
 
 __all__ = ["add_batch_routes"]
@@ -38,10 +38,32 @@ def add_batch_routes(table: web.RouteTableDef, host: Host, batches: PageBatches)
     async def listed(_request: web.Request) -> JsonValue:
         return {"batches": []} if host.several_users else await batches.list()
 
+    @table.get("/remote/batches/{batch}/runs")
+    @json_route
+    async def runs(request: web.Request) -> JsonValue:
+        return await batches.runs(request.match_info["batch"])
+
     @table.get("/remote/batches/{batch}/runs/{row}")
     @json_route
     async def values(request: web.Request) -> JsonValue:
         return await batches.values(request.match_info["batch"], _row(request))
+
+    @table.get("/remote/batches/{batch}/sheet/{file:.+}")
+    @page_route
+    async def sheet(request: web.Request) -> web.StreamResponse:
+        routes = await batches.sheet(request.match_info["batch"])
+        of_page = {
+            "sheet.html": routes.page,
+            "data.json": routes.data,
+            "keeps.json": routes.keeps,
+        }
+        return await of_page.get(request.match_info["file"], routes.file)(request)
+
+    @table.put("/remote/batches/{batch}/sheet/keeps.json")
+    @page_route
+    async def keep(request: web.Request) -> web.StreamResponse:
+        check_owner(request, host)
+        return await (await batches.sheet(request.match_info["batch"])).keep(request)
 
     @table.post("/remote/batches/{batch}/{action}")
     @json_route

@@ -20,6 +20,10 @@ from ..batch.checking import check_plan
 from ..batch.draft import BatchOptions, Draft, draft
 from ..batch.manifest import MANIFEST, read_manifest
 from ..batch.plan import Variation
+from ..batch.sheet import SheetRoutes
+from ..batch.sheet.reading import read_batch
+from ..batch.sheet.thumbnails import FOLDER as THUMBNAILS
+from ..batch.sheet.thumbnails import Thumbnails
 from ..batch.store import batch_page, is_driven, make, remove, start_background
 from ..clean import cleaned_text
 from ..config.settings import Configuration
@@ -42,6 +46,9 @@ _MOST_RUNS = 10_000
 """That are started from a page at once."""
 _MOST_SHOWN = 100
 _FIRST_VALUES = 12
+_MOST_PICTURES = 8
+_MOST_SHEETS = 4
+"""That are held in memory."""
 _MADE_BY = "page"
 
 _Text = Annotated[str, Field(min_length=1, max_length=200)]
@@ -88,6 +95,7 @@ class PageBatches:
         self._pool = pool
         self._record = pool.record
         self._own: dict[str, Client] = {}
+        self._sheets: dict[str, SheetRoutes] = {}
         self._opening = asyncio.Lock()
         pool.before_close.append(self.close)
 
@@ -218,9 +226,48 @@ class PageBatches:
         ]
         return {"inputs": inputs, "values": line.values}
 
-    async def folder_of(self, batch: str) -> Path:
-        """Where the outputs of a batch are. Raises `JobNotFound`."""
-        return (await self._record.read(self._record.batches.get, batch)).folder
+    async def runs(self, batch: str) -> JsonValue:
+        """The newest runs of a batch that have ended, with a small picture of each that made one.
+
+        Raises:
+            JobNotFound: There is no such batch.
+        """
+        entry = await self._record.read(self._record.batches.get, batch)
+
+        def newest() -> list[JsonValue]:
+            runs = [*read_batch(entry.folder).runs]
+            runs = sorted(runs, key=lambda run: run.ended or "")[-_MOST_PICTURES:]
+            pictures = {
+                run.row: next((one for one in run.outputs if one.kind == "image"), None)
+                for run in runs
+            }
+            thumbnails = Thumbnails(entry.folder)
+            thumbnails.make([one for one in pictures.values() if one is not None])
+            found: list[JsonValue] = []
+            for run in reversed(runs):
+                picture = pictures[run.row]
+                made = None if picture is None else thumbnails.of(picture)
+                address = f"/remote/batches/{entry.id}/sheet/{THUMBNAILS}/"
+                found.append(
+                    {
+                        "row": run.row,
+                        "state": run.state,
+                        "values": run.values,
+                        "thumbnail": None if made is None else f"{address}{made.name}",
+                    }
+                )
+            return found
+
+        return {"runs": await asyncio.to_thread(newest)}
+
+    async def sheet(self, batch: str) -> SheetRoutes:
+        """The sheet of a batch, as it is now. Raises `JobNotFound`."""
+        entry = await self._record.read(self._record.batches.get, batch)
+        if entry.id not in self._sheets:
+            while len(self._sheets) >= _MOST_SHEETS:
+                del self._sheets[next(iter(self._sheets))]
+            self._sheets[entry.id] = SheetRoutes(entry.folder, in_comfyui=True)
+        return self._sheets[entry.id]
 
     @property
     def _input_root(self) -> Path:

@@ -28,6 +28,7 @@ __all__ = [
     "check_json",
     "json_route",
     "lines_route",
+    "page_route",
     "program_route",
     "refused_page",
 ]
@@ -60,6 +61,22 @@ def program_route(route: _Route) -> _Handler:
     For a ``GET`` whose answer is useless to a page that pretends to be this server's own.
     """
     return _handler(route, lambda one: refusal_of_other_origin(one.headers))
+
+
+def page_route(route: _Handler) -> _Handler:
+    """A handler that answers with a page or a file, for a tab of this server's own page."""
+
+    @wraps(route)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        refused = await refusal_of_page(request.method, request.headers)
+        if refused is not None:
+            return refused_page(refused)
+        try:
+            return await route(request)
+        except ComfyRemoteError as error:
+            return _error(error)
+
+    return handler
 
 
 def lines_route(route: Callable[[web.Request], AsyncIterator[JsonValue]]) -> _Handler:

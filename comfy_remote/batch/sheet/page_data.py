@@ -55,12 +55,18 @@ _FULL_ENOUGH = 0.3  # of a table's cells, below which a grid says more
 
 
 def page_data(
-    batch: Batch, folder: Path, thumbnails: Thumbnails, *, served: bool = False
+    batch: Batch,
+    folder: Path,
+    thumbnails: Thumbnails,
+    *,
+    served: bool = False,
+    in_comfyui: bool = False,
 ) -> dict[str, JsonValue]:
     """The JSON that the page shows.
 
     Args:
         served: Whether the page may write keeps back.
+        in_comfyui: Whether ComfyUI's page is open beside it, whose graph can take a run's values.
     """
     file = batch.file
     rows, columns = default_view(batch)
@@ -89,6 +95,7 @@ def page_data(
         "keeps": batch.keeps.to_json(),
         "notes": list(batch.notes),
         "served": served,
+        "in_comfyui": in_comfyui,
     }
 
 

@@ -62,10 +62,12 @@ class SheetRoutes:
 
     Args:
         folder: Of the batch.
+        in_comfyui: Whether ComfyUI's page serves it, whose graph can take a run's values.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_comfyui: bool = False) -> None:
         self._folder = folder
+        self._in_comfyui = in_comfyui
         self._seen: _Seen | None = None
         self._making = asyncio.Lock()
         self._writing = asyncio.Lock()
@@ -172,7 +174,9 @@ class SheetRoutes:
         outputs = [one for run in batch.runs for one in run.outputs]
         thumbnails = Thumbnails(self._folder)
         thumbnails.make(outputs)
-        data: dict[str, JsonValue] = page_data(batch, self._folder, thumbnails, served=True)
+        data: dict[str, JsonValue] = page_data(
+            batch, self._folder, thumbnails, served=True, in_comfyui=self._in_comfyui
+        )
         small = {f"{FOLDER}/{made.name}" for one in outputs if (made := thumbnails.of(one))}
         return _Seen(
             mark=mark,

@@ -10,6 +10,7 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { askForNodes, mayUse } from './confirm_dialog.js'
+import { listenToSheets } from './batch_list.js'
 import { showCut } from './cut_dialog.js'
 import { addStyles, openDialog } from './dom.js'
 import { jobActions, nameJob } from './job_actions.js'
@@ -22,6 +23,8 @@ import { ServerPartMissing, getAddress } from './remote_api.js'
 import { RemoteState } from './remote_state.js'
 import { TargetLists } from './target_additions.js'
 import { addToTopBar } from './top_bar.js'
+import { Varying, addVaryBadge } from './vary.js'
+import { varyMenus } from './vary_menus.js'
 import { t } from './words.js'
 
 /** @import { Definitions } from './target_additions.js' */
@@ -42,6 +45,8 @@ const actions = {
   showCut: () => void showCut(state)
 }
 const marks = markMenus(state, actions.showCut)
+const varying = new Varying()
+const vary = varyMenus(varying, showPanel)
 const lists = new TargetLists(state)
 
 /** @returns {string | null} The target in the page's settings. */
@@ -55,7 +60,7 @@ function openPanel() {
   app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${PANEL}`)
   if (wasOpen) return
   // App mode has no sidebar in a small window.
-  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, actions)), SIDEBAR_MS)
+  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, actions, varying)), SIDEBAR_MS)
 }
 
 function panelIsOpen() {
@@ -181,7 +186,8 @@ app.registerExtension({
       icon: 'pi pi-cloud',
       function: toggle
     },
-    ...marks.commands
+    ...marks.commands,
+    ...vary.commands
   ],
   // On a Mac, Alt+R types ®.
   keybindings: ['r', '®'].map((key) => ({
@@ -191,11 +197,14 @@ app.registerExtension({
   menuCommands: [
     {
       path: ['Extensions', t('remote')],
-      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu]
+      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu, vary.commands[0].id]
     }
   ],
-  getSelectionToolboxCommands: marks.getSelectionToolboxCommands,
-  getNodeMenuItems: marks.getNodeMenuItems,
+  getSelectionToolboxCommands: (item) => [
+    ...marks.getSelectionToolboxCommands(item),
+    ...vary.getSelectionToolboxCommands(item)
+  ],
+  getNodeMenuItems: (node) => [...marks.getNodeMenuItems(node), ...vary.getNodeMenuItems(node)],
   getCanvasMenuItems: marks.getCanvasMenuItems,
   settings: [
     {
@@ -210,7 +219,7 @@ app.registerExtension({
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: [t('remote'), t('settingStatus'), 'Panel'],
       name: t('settingPanel'),
-      type: () => makePanel(state, actions),
+      type: () => makePanel(state, actions, varying),
       defaultValue: null
     }
   ],
@@ -220,6 +229,7 @@ app.registerExtension({
   addCustomNodeDefs: (definitions) => lists.addOnLoad(definitions),
   nodeCreated(node) {
     addBadge(node, () => state.usual())
+    addVaryBadge(node, varying)
     lists.label(node)
     if (node.comfyClass === REMOTE_API) makeItGrow(node)
   },
@@ -234,7 +244,7 @@ app.registerExtension({
       tooltip: t('sidebarTooltip'),
       type: 'custom',
       render: (container) => {
-        container.replaceChildren(makePanel(state, actions))
+        container.replaceChildren(makePanel(state, actions, varying))
       }
     })
     // The declared types know the page's own events only.
@@ -263,6 +273,7 @@ app.registerExtension({
       const waits = state.condition === 'asleep' || state.condition === 'waking'
       if (waits && !document.hidden) void state.askTarget()
     }, WAKING_SECONDS * 1000)
+    listenToSheets()
     void agree()
     void lists.updateIfMissing()
   }

@@ -2,17 +2,21 @@
 /** The Remote panel, in the sidebar and in the settings. */
 
 import { app } from '../../scripts/app.js'
+import { makeBatchList } from './batch_list.js'
 import { makeCondition } from './condition.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
+import { showNote } from './notices.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
 import { makeForm, makeKinds, makeRemoval, makeWelcome } from './setup.js'
 import { targetFacts } from './target_facts.js'
 import { makeUntrusted } from './untrusted.js'
+import { makeVaryPanel } from './vary_panel.js'
 import { t } from './words.js'
 
 /** @import { Details, Form, RemoteError, Target } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
+/** @import { Varying } from './vary.js' */
 
 // The jobs are asked for more often: see job_list.js.
 const STATUS_SECONDS = 6
@@ -37,9 +41,10 @@ const REPO_LIST = 'repo_list'
  *
  * @param {RemoteState} state
  * @param {Actions} actions
+ * @param {Varying} varying
  * @returns {HTMLElement}
  */
-export function makePanel(state, actions) {
+export function makePanel(state, actions, varying) {
   const toggle = button({ role: 'switch', onclick: actions.toggle })
   const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
@@ -68,6 +73,11 @@ export function makePanel(state, actions) {
   const setup = element('div', { hidden: true })
   const condition = element('div', {})
   const jobs = makeJobList(state, actions)
+  const batches = makeBatchList()
+  const vary = makeVaryPanel(state, varying, ({ count, target }) => {
+    showNote(t('batchStarted'), t('batchStartedHelp', { count, target }))
+    batches.ask()
+  })
   const skip = element('input', {
     type: 'checkbox',
     onchange: () => actions.askForModels(!skip.checked)
@@ -101,7 +111,9 @@ export function makePanel(state, actions) {
     problem,
     unused.root,
     setup,
-    usual
+    usual,
+    vary.root,
+    batches.root
   )
 
   /** @type {Details | RemoteError | null} */
@@ -245,7 +257,8 @@ export function makePanel(state, actions) {
   })
   // The graph must not take what is typed here for its own shortcuts.
   root.addEventListener('keydown', (event) => {
-    if (event.target instanceof HTMLInputElement) event.stopPropagation()
+    const typing = [HTMLInputElement, HTMLTextAreaElement, HTMLSelectElement]
+    if (typing.some((kind) => event.target instanceof kind)) event.stopPropagation()
   })
 
   state.addEventListener('changed', changed)

@@ -60,6 +60,7 @@ import { shortNames, valueText } from './words.js'
  * @property {{ keep: number[], reject: number[] }} keeps
  * @property {string[]} notes
  * @property {boolean} served
+ * @property {boolean} in_comfyui  Whether ComfyUI's page is open in another tab.
  */
 
 const MOST_MISSING = 100_000

@@ -267,6 +267,18 @@ export class Viewer {
   /** @param {Run} run */
   #use(run) {
     const section = element('section', 'use', element('h3', '', 'Use these values'))
+    const tab = new URLSearchParams(location.hash.slice(1)).get('tab')
+    if (this.batch.data.in_comfyui && tab) {
+      const button = /** @type {HTMLButtonElement} */ (element('button', 'primary', 'Put them into the graph'))
+      button.type = 'button'
+      button.id = 'use-in-graph'
+      button.addEventListener('click', () => {
+        // Heard by the tab of ComfyUI that has opened this one: see node_pack/web/batch_list.js.
+        new BroadcastChannel('comfy-remote-sheet').postMessage({ tab, batch: this.batch.data.id, row: run.row })
+        this.actions.say('Its values are in the graph, in ComfyUI\u2019s tab.')
+      })
+      section.append(element('div', 'bar', button))
+    }
     const { posix, powershell, words } = this.batch.commandLines(run)
     if (this.batch.data.command.length) {
       const shells = /** @type {HTMLSelectElement} */ (element('select'))
