@@ -35,8 +35,8 @@ def add_batch_routes(table: web.RouteTableDef, host: Host, batches: PageBatches)
 
     @table.get("/remote/batches")
     @json_route
-    async def listed(_request: web.Request) -> JsonValue:
-        return {"batches": []} if host.several_users else await batches.list()
+    async def listed(request: web.Request) -> JsonValue:
+        return {"batches": []} if host.several_users else await batches.list(_own_url(request))
 
     @table.get("/remote/batches/{batch}/runs")
     @json_route
@@ -73,7 +73,7 @@ def add_batch_routes(table: web.RouteTableDef, host: Host, batches: PageBatches)
         action = request.match_info["action"]
         if action not in get_args(_Action):
             raise ConfigurationError(f"A batch cannot {action!r}.")
-        return await batches.change(request.match_info["batch"], action)
+        return await batches.change(request.match_info["batch"], action, _own_url(request))
 
 
 def _row(request: web.Request) -> int:

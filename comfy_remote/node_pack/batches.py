@@ -167,7 +167,7 @@ class PageBatches:
         finally:
             drafted.plan.close()
         await asyncio.to_thread(start_background, entry, self._record.path.parent)
-        return await self._described(entry)
+        return await self._described(entry, own_url)
 
     async def take_up(self) -> None:
         """Have the batches of this server's page go on that nobody drives: it was started again."""
@@ -176,12 +176,12 @@ class PageBatches:
             if mine and entry.wanted is Wanted.RUN and not entry.state.final:
                 await self._drive(entry)
 
-    async def list(self) -> JsonValue:
+    async def list(self, own_url: str) -> JsonValue:
         """The newest batches, with how far each is."""
         entries = await self._record.read_at_once(self._record.batches.all)
-        return {"batches": [await self._described(one) for one in entries[:_MOST_SHOWN]]}
+        return {"batches": [await self._described(one, own_url) for one in entries[:_MOST_SHOWN]]}
 
-    async def change(self, batch: str, action: str) -> JsonValue:
+    async def change(self, batch: str, action: str, own_url: str) -> JsonValue:
         """Pause, resume, cancel, retry or remove a batch.
 
         Raises:
@@ -204,7 +204,7 @@ class PageBatches:
                     await self._record.write(batches.retry_failed, entry.id)
                 await self._record.write(batches.want, entry.id, Wanted.RUN)
                 await self._drive(entry)
-        return await self._described(await self._record.read(batches.get, entry.id))
+        return await self._described(await self._record.read(batches.get, entry.id), own_url)
 
     async def values(self, batch: str, row: int) -> JsonValue:
         """The inputs that a run was made with: ``{"inputs": [[node, input, value], …]}``.
@@ -335,7 +335,7 @@ class PageBatches:
                 self._own[own_url] = client
             return _Place(self._own[own_url], own_url)
 
-    async def _described(self, entry: BatchEntry) -> JsonValue:
+    async def _described(self, entry: BatchEntry, own_url: str) -> JsonValue:
         driven = await asyncio.to_thread(is_driven, self._record.path.parent, entry.id)
         state: str = entry.state.value
         if entry.state is BatchState.RUNNING and not driven:
@@ -343,7 +343,7 @@ class PageBatches:
         return {
             "id": entry.id,
             "name": entry.name,
-            "target": entry.target,
+            "target": None if entry.target == own_url else entry.target,
             "state": state,
             "why": None if entry.why is None else cleaned_text(entry.why),
             "wanted": entry.wanted.value,

@@ -84,17 +84,17 @@ async def test_it_runs_in_a_process_of_its_own(
     with Record() as record:
         await until(lambda: record.batches.get(started["id"]).state.final)
         await until(lambda: not is_driven(record.path.parent, started["id"]))
-    listed: Any = await batches.list()
+    listed: Any = await batches.list(sandbox_url)
     [one] = listed["batches"]
-    assert (one["succeeded"], one["target"]) == (4, sandbox_url)
+    assert (one["succeeded"], one["target"]) == (4, None)
     folder = server.folder("output") / "batches" / "cat"
     assert one["folder"] == str(folder)
     assert len(read_manifest(folder / MANIFEST)) == 4
     assert (folder / "sheet.html").is_file()
     row: Any = await batches.values(one["id"], 2)
     assert row == {"inputs": [["2", "width", 10]], "values": {"2.width": 10}}
-    assert await batches.change(one["id"], "remove") == {"removed": one["id"]}
-    assert await batches.list() == {"batches": []}
+    assert await batches.change(one["id"], "remove", sandbox_url) == {"removed": one["id"]}
+    assert await batches.list(sandbox_url) == {"batches": []}
 
 
 async def test_its_server_takes_it_up_again(
@@ -133,7 +133,7 @@ async def test_a_page_sends_no_files_but_those_of_the_input_folder(
     asked = wanted(vary={"1.image": [name] if as_list else name})
     with pytest.raises((InputFileMissing, ConfigurationError)):
         await batches.start(asked, sandbox_url)
-    assert await batches.list() == {"batches": []}
+    assert await batches.list(sandbox_url) == {"batches": []}
     assert not [*(server.root / "output").rglob("*.json")]
 
 
@@ -141,5 +141,5 @@ async def test_too_many_runs_and_unknown_batches(batches: PageBatches, sandbox_u
     with pytest.raises(ComfyRemoteError, match="20,000 runs"):
         await batches.plan(wanted(vary={"2.width": "1..20000"}), sandbox_url)
     with pytest.raises(JobNotFound):
-        await batches.change("nothing", "pause")
-    assert json.loads(json.dumps(await batches.list())) == {"batches": []}
+        await batches.change("nothing", "pause", sandbox_url)
+    assert json.loads(json.dumps(await batches.list(sandbox_url))) == {"batches": []}

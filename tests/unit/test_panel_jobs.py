@@ -186,3 +186,6 @@ async def test_a_run_of_a_batch_has_its_name(record: Record, tmp_path: Path) -> 
     record.add(run, target="gpu", source="portrait.json", folder=None, prompt=PROMPT, batch=made[0])
     jobs = await jobs_of(listing(record, tmp_path))
     assert {job["prompt_id"]: job["batch"] for job in jobs} == {run: "night", alone: None}
+    record.state(run, JobState.SUCCEEDED)
+    jobs = await jobs_of(listing(record, tmp_path))
+    assert [job["prompt_id"] for job in jobs] == [alone], "its batch has it, among the batches"

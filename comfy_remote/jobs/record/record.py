@@ -486,9 +486,11 @@ class Record:
 
         Args:
             since: Seconds since the epoch.
-            ended: Only those that have ended; otherwise only the others.
+            ended: Only those that have ended, runs of batches left out; otherwise only the others.
         """
-        wanted = f"state {'NOT ' if ended else ''}IN ('queued', 'running') AND created >= ?"
+        wanted = "state IN ('queued', 'running') AND created >= ?"
+        if ended:
+            wanted = "state NOT IN ('queued', 'running') AND batch IS NULL AND created >= ?"
         return self._lines(f"{wanted} ORDER BY created DESC LIMIT ?", since, limit)
 
     def due(self, retention: Retention) -> list[JobLine]:

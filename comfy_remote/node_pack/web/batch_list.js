@@ -248,5 +248,5 @@ function wordsOf(batch, done) {
   }
   const state = states[batch.state]
   if (state !== null) words.push(t(state))
-  return [...words, batch.target].join(' · ')
+  return [...words, batch.target ?? t('here')].join(' · ')
 }

@@ -28,7 +28,7 @@ import { ask } from './remote_api.js'
  * @typedef {object} Batch
  * @property {string} id
  * @property {string} name
- * @property {string} target
+ * @property {string | null} target  null: this ComfyUI.
  * @property {'waiting' | 'running' | 'paused' | 'ended' | 'cancelled' | 'interrupted'} state
  * @property {string | null} why
  * @property {boolean} driven

@@ -75,7 +75,7 @@ export function makePanel(state, actions, varying) {
   const jobs = makeJobList(state, actions)
   const batches = makeBatchList()
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
-    showNote(t('batchStarted'), t('batchStartedHelp', { count, target }))
+    showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
     batches.ask()
   })
   const skip = element('input', {

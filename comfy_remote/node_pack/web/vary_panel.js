@@ -154,6 +154,7 @@ export function makeVaryPanel(state, varying, started) {
       drawn = names
       rows.replaceChildren(...varied.map((one) => row(one, varied, varying, askSoon)))
       askSoon()
+      if (varied.length > 0) requestAnimationFrame(() => root.scrollIntoView({ block: 'nearest' }))
     }
   }
   varying.addEventListener('changed', show)
