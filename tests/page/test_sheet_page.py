@@ -198,6 +198,7 @@ def test_a_run_large_and_two_compared(tmp_path: Path, window: Page) -> None:
     expect(viewer.get_by_role("button", name="Keep")).to_have_attribute("aria-pressed", "true")
     window.keyboard.press("ArrowRight")
     expect(viewer.locator(".error")).to_contain_text("The GPU is full.Use less.")
+    expect(viewer.locator("#stage")).to_contain_text("Failed: The GPU is full.")
     window.keyboard.press("Escape")
     expect(viewer).to_be_hidden()
     expect(window.get_by_role("grid")).to_have_attribute("aria-activedescendant", "cell-4")

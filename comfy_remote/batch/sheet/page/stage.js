@@ -45,7 +45,7 @@ export class Stage {
   }
 
   /**
-   * @param {(Output | undefined)[]} outputs  One, or two.
+   * @param {(Output | string)[]} outputs  One, or two; a text instead of one that there is not.
    * @param {Mode} mode
    */
   show(outputs, mode) {
@@ -54,7 +54,7 @@ export class Stage {
       ...outputs.map((output) => {
         const pane = element('div', 'pane')
         const content = element('div', 'content')
-        if (output) content.append(look(output))
+        content.append(typeof output === 'string' ? element('div', 'about', element('bdi', '', output)) : look(output))
         pane.append(content)
         return pane
       })

@@ -127,7 +127,7 @@ export class Viewer {
 
   #draw() {
     const outputs = this.#both ? this.#runs.map((run) => shownOutput(run, this.grid.node)) : [this.#runs[0].outputs[this.#output]]
-    this.#stage.show(outputs, this.#both ? this.#mode : 'one')
+    this.#stage.show(outputs.map((output, index) => output ?? without(this.#runs[index])), this.#both ? this.#mode : 'one')
     this.#drawFacts()
   }
 
@@ -374,6 +374,12 @@ export class Viewer {
     event.stopPropagation()
     keys[name]()
   }
+}
+
+/** What stands instead of an output. @param {Run} run */
+function without(run) {
+  const why = run.error?.message || run.error?.code || (run.state === 'succeeded' ? 'no output' : '')
+  return [stateText(run.state), why].filter(Boolean).join(': ')
 }
 
 /** @param {string} name */
