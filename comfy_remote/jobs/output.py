@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ class Output:
     def save(self, folder: Path | str) -> Path:
         """Write it below ``folder``, in its subfolder, readable by you alone (mode 0600).
 
+        On Windows, those may read it who may read the folder.
+
         Written whole or not at all. A file of the same name is never replaced: with equal
         content it is left, with another the new one gets the time in its name.
 
@@ -73,7 +76,9 @@ class Output:
             LocalStorageError: It cannot be written (disk full, no permission, a link leads out).
         """
         relative = safe_relative_path(self.filename, self.subfolder)
-        return place_below(self._path, Path(folder), relative, self.sha256)
+        # On Windows, a link would have the access list of the temporary folder: yours alone.
+        link = os.name != "nt"
+        return place_below(self._path, Path(folder), relative, self.sha256, link=link)
 
     def bytes(self) -> bytes:
         """The content, all of it in memory."""

@@ -175,7 +175,7 @@ def folder_beside(folder: Path, name: str, *, windows: bool = os.name == "nt") -
     return made
 
 
-def place(source: Path, destination: Path, sha256: str) -> Path:
+def place(source: Path, destination: Path, sha256: str, *, link: bool = True) -> Path:
     """Give a complete file its final name, atomically, replacing nothing.
 
     The content is linked (or, across file systems, copied beside and renamed), with mode 0600. A
@@ -186,6 +186,7 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
         source: A complete file; it stays.
         destination: Where it is wanted. Parents are made when missing.
         sha256: Of the source.
+        link: Whether it may be a link. It has the source's permissions, on Windows its access list.
 
     Returns:
         Where the content is now.
@@ -198,7 +199,7 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
         source.chmod(0o600)
         for candidate in _candidates(destination):
             try:
-                link_or_copy(source, candidate)
+                link_or_copy(source, candidate, link=link)
                 return candidate
             except FileExistsError:
                 if candidate.is_file() and sha256_of(candidate) == sha256:
@@ -209,7 +210,9 @@ def place(source: Path, destination: Path, sha256: str) -> Path:
     )
 
 
-def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str) -> Path:
+def place_below(
+    source: Path, folder: Path, relative: PurePosixPath, sha256: str, *, link: bool = True
+) -> Path:
     """`place` for a name from elsewhere (`safe_relative_path`), below a folder of the user's.
 
     Raises:
@@ -222,7 +225,7 @@ def place_below(source: Path, folder: Path, relative: PurePosixPath, sha256: str
             advice=Hint.LINK_OUT_OF_FOLDER(),
             details={"path": str(destination)},
         )
-    return place(source, destination, sha256)
+    return place(source, destination, sha256, link=link)
 
 
 def fitting(
@@ -384,19 +387,21 @@ def _candidates(destination: Path) -> Iterator[Path]:
         yield destination.with_name(f"{stamped}_{count}{destination.suffix}")
 
 
-def link_or_copy(source: Path, destination: Path) -> None:
-    """Give a file a second name. Where that cannot be a hard link, it is a copy.
+def link_or_copy(source: Path, destination: Path, *, link: bool = True) -> None:
+    """Give a file a second name. Where that cannot, or must not, be a hard link, it is a copy.
 
     Raises:
         FileExistsError: The name is taken.
         OSError: It cannot be linked or copied.
     """
-    try:
-        link_file(source, destination)
-    except FileExistsError:
-        raise
-    except OSError:
-        # Another file system, or one without links (exFAT).
-        if destination.exists():
-            raise FileExistsError(destination) from None
-        copy_whole(source, destination)
+    if link:
+        try:
+            link_file(source, destination)
+            return
+        except FileExistsError:
+            raise
+        except OSError:
+            pass  # another file system, or one without links (exFAT)
+    if destination.exists():
+        raise FileExistsError(destination)
+    copy_whole(source, destination)

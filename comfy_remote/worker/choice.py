@@ -157,6 +157,11 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
     elif _DEVICE_FLAGS.isdisjoint(flags) and not has_gpu(python):
         arguments = ["--cpu", *arguments]
         notes.append("no GPU was found: --cpu was added (COMFYUI_ARGS overrides)")
+        if (folder / "zluda" / "zluda.exe").is_file():
+            notes.append(
+                "this ComfyUI computes on its GPU where its own comfyui.bat has started it with "
+                "ZLUDA: start that, and give its address as the engine"
+            )
     if not any(a.startswith("--preview-method") for a in arguments):
         arguments = ["--preview-method", "auto", *arguments]
     level = environ.get("COMFY_LOG_LEVEL", "").strip().upper()

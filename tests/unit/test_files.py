@@ -151,6 +151,18 @@ def test_the_users_own_folder_may_be_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "disk" / "b" / "x.png").read_bytes() == b"new"
 
 
+def test_a_copy_is_no_link_and_replaces_nothing(tmp_path: Path) -> None:
+    """On Windows, a link has the access list of the folder that its file was made in."""
+    source = tmp_path / "source"
+    source.write_bytes(b"new")
+    digest = sha256_of(source)
+    (tmp_path / "x.png").write_bytes(b"old")
+    path = place_below(source, tmp_path, safe_relative_path("x.png"), digest, link=False)
+    assert (path.read_bytes(), (tmp_path / "x.png").read_bytes()) == (b"new", b"old")
+    assert not path.samefile(source)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_place_copies_where_links_are_not_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,10 @@ def test_without_a_gpu_comfyui_computes_on_the_cpu(
         assert ("--cpu" in choice.command) is not gpu
         assert any("--cpu" in note for note in choice.notes) is not gpu
         assert "--cpu" not in choose_engine(str(comfyui), {"COMFYUI_ARGS": "--lowvram"}).command
+        assert not any("ZLUDA" in note for note in choice.notes)
+    (comfyui / "zluda").mkdir()
+    (comfyui / "zluda" / "zluda.exe").touch()
+    assert any("ZLUDA" in note for note in choose_engine(str(comfyui), {}).notes)
 
 
 def test_a_folder_that_is_no_comfyui_is_refused(tmp_path: Path) -> None:
