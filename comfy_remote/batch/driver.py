@@ -139,6 +139,7 @@ class Driver:
         self._stopping: tuple[BatchState, str | None] | None = None
         self._error: ComfyRemoteError | None = None
         self._blocked: str | None = None
+        self._waits_to_begin = False
         self._gone: asyncio.Task[None] | None = None
 
     async def __aiter__(self) -> AsyncGenerator[BatchEvent, None]:
@@ -172,24 +173,28 @@ class Driver:
         manifest = await in_thread(ManifestWriter, path)
         begun = await self._begun(await in_thread(read_manifest, path))
         await self._learn()
-        await self._record.write(batches.state, batch_id, BatchState.RUNNING)
+        begins = self._hours.begins(self._now())
+        now = (BatchState.RUNNING, None) if begins is None else (BatchState.WAITING, begins)
+        self._waits_to_begin = begins is not None
+        await self._record.write(batches.state, batch_id, *now)
         with suppress(ComfyRemoteError, asyncio.TimeoutError):
             await within(self._look(), self._times.health)
         looking = asyncio.create_task(self._look_at_health())
         try:
-            await self._run_all(self._left(begun), manifest)
+            try:
+                await self._run_all(self._left(begun), manifest)
+            finally:
+                looking.cancel()
+                others = [looking, *self._running, *([self._gone] if self._gone else [])]
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(*others, return_exceptions=True)
+                await in_thread(manifest.tidy)
         except BaseException as failure:
             words = str(failure) if isinstance(failure, ComfyRemoteError) else "It was stopped."
             with suppress(ComfyRemoteError):
                 await self._record.write(batches.state, batch_id, BatchState.PAUSED, words)
             raise
-        finally:
-            looking.cancel()
-            others = [looking, *self._running, *([self._gone] if self._gone else [])]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            await in_thread(manifest.tidy)
         state, why = self._stopping or (BatchState.ENDED, None)
         await self._make_sheet()
         error = self._error if state is BatchState.PAUSED else None
@@ -273,7 +278,7 @@ class Driver:
         """Seconds before the next run may begin, as far as is known; 0 if it may now."""
         now = self._now()
         if (wait := self._hours.wait(now)) > 0 and not begun:
-            self._block("It begins at the time that was set for it.")
+            self._block(self._hours.begins(now) or "")
             return wait
         if self._gone is not None or len(self._running) >= self._capacity.limit:
             return math.inf
@@ -315,6 +320,9 @@ class Driver:
         run = self._run(row, attempt)
         if not begun:
             batches = self._record.batches
+            if self._waits_to_begin:
+                self._waits_to_begin = False
+                await self._record.write(batches.state, self._entry.id, BatchState.RUNNING)
             await self._record.write(batches.run, self._entry.id, row, attempt, RunState.BEGUN)
         self._say(RunBegan(row, run.values, run.job_id, attempt, begun))
         if self._cancels:

@@ -76,6 +76,12 @@ class Hours:
         """Seconds until runs may begin; 0 if they may."""
         return max(0.0, (self.start or 0.0) - now)
 
+    def begins(self, now: float) -> str | None:
+        """When runs begin, as a sentence; ``None`` if they may now."""
+        if self.start is None or self.start <= now:
+            return None
+        return f"It begins at {datetime.fromtimestamp(self.start).astimezone():%H:%M}."
+
     def over(self, now: float, seconds: float | None) -> bool:
         """Whether a run that takes so long, as far as is known, would not end in time."""
         return self.until is not None and now + (seconds or 0.0) > self.until

@@ -66,7 +66,8 @@ async def watched(
             if not driven and (now.state in _AT_REST or alone > patience):
                 yield Stopped(now)
                 return
-            if (why := now.why if now.state is BatchState.PAUSED else None) != waits:
+            blocked = now.state in (BatchState.PAUSED, BatchState.WAITING)
+            if (why := now.why if blocked else None) != waits:
                 waits = why
                 yield GoesOn() if why is None else Waits(why)
             await asyncio.sleep(every)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_target import FakeTarget, output
+from helpers import until
 from PIL import Image
 
 import comfy_remote
@@ -23,6 +24,7 @@ from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, St
 from comfy_remote.batch.manifest import MANIFEST, RunLine, read_manifest
 from comfy_remote.batch.plan import Variation
 from comfy_remote.batch.store import driving, is_driven, make, remove
+from comfy_remote.batch.watching import watched
 from comfy_remote.errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -339,8 +341,52 @@ async def test_cancelled_it_stops_what_runs(farm: Farm, here: Path) -> None:
         await drive(client, entry, cancel)
         cancelled = now(client, entry)
     assert (cancelled.state, cancelled.begun, cancelled.succeeded) == (BatchState.CANCELLED, 0, 0)
-    assert cancelled.cancelled == len(farm.ran) == len(farm.stopped)
+    # One that had not been sent yet is not sent any more.
+    assert cancelled.cancelled >= len(farm.ran) == len(farm.stopped)
     assert {line.state for line in lines(entry).values()} == {"cancelled"}
+
+
+async def test_what_a_driver_has_left_is_paused_and_can_be_cancelled(
+    farm: Farm, here: Path
+) -> None:
+    farm.gate.clear()
+    async with opened(farm, here) as client:
+        entry = await made(client)
+        driving_it = asyncio.create_task(drive(client, entry))
+        await until(lambda: len(farm.jobs) == 3)
+        driving_it.cancel()
+        await asyncio.gather(driving_it, return_exceptions=True)
+        left = now(client, entry)
+        assert (left.state, left.why, left.begun) == (BatchState.PAUSED, "It was stopped.", 3)
+        client.record.batches.want(entry.id, Wanted.CANCEL)
+        await drive(client, entry)
+        cancelled = now(client, entry)
+    assert (cancelled.state, cancelled.begun) == (BatchState.CANCELLED, 0)
+    assert len(farm.stopped) == len(farm.ran) == 3, "they are cancelled at the target"
+    assert [line.state for line in lines(entry).values()] == ["cancelled"] * 3
+
+
+async def test_another_process_sees_what_happens_to_it(farm: Farm, here: Path) -> None:
+    farm.fails[7] = 1
+    seen: list[BatchEvent] = []
+
+    async def watch(record: Record, entry: BatchEntry) -> None:
+        async for event in watched(entry, record, every=0.01, patience=5.0):
+            seen.append(event)
+            if len(seen) == 1:
+                farm.gate.set()
+
+    farm.gate.clear()
+    async with opened(farm, here) as client:
+        entry = await made(client)
+        watching = asyncio.create_task(watch(client.record, entry))
+        await drive(client, entry)
+        await asyncio.wait_for(watching, 20)
+        assert seen[-1] == Stopped(now(client, entry))
+        again = [event async for event in watched(entry, client.record, every=0.01)]
+    assert isinstance(seen[0], RunBegan)
+    assert {e.line.row: e.line for e in seen if isinstance(e, RunEnded)} == lines(entry)
+    assert [type(event) for event in again] == [Stopped], "what is over is not told again"
 
 
 async def test_a_target_that_goes_for_a_while_is_waited_for(farm: Farm, here: Path) -> None:
