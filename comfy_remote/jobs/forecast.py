@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import WorkflowInvalid
 from ..schemas.finding import Found, from_registry, target_schemas
-from ..targets.base import LimitsSizes, Target, not_returned
+from ..targets.base import DescribesByJob, LimitsSizes, Target, not_returned
 from ..wire.repo_list import parse_repo_list
 from ..workflow.change.prepare import Changes, PreparedWorkflow, prepare
 from ..workflow.change.settings import find_node
@@ -64,6 +64,8 @@ async def ask_target(
     search: FileSearch,
     given: Schemas | None = None,
     folder: Path | None = None,
+    *,
+    again: bool = True,
 ) -> Known:
     """Prepare a workflow by what its target has.
 
@@ -72,6 +74,7 @@ async def ask_target(
         address: As for `target_schemas`, like ``folder``.
         search: Where files are on this machine: the target is asked about the others only.
         given: Schemas to use instead of the target's.
+        again: Whether a target that is described by a job is asked again if there are errors.
     """
     classes = None
     if loaded.prompt is not None:
@@ -87,7 +90,13 @@ async def ask_target(
     there = frozenset([name for name in elsewhere if await target.has_input(name)])
     lost = not_returned(target, prepared.prompt)
     limits, models = limits_of(target), repo_list_of(loaded)
-    return Known(prepared, found.schemas, there, limits, lost, found.notes, models)
+    known = Known(prepared, found.schemas, there, limits, lost, found.notes, models)
+    if again and isinstance(target, DescribesByJob) and report_on(known, search).errors:
+        await target.describe_again()  # what was missing some time ago may be there by now
+        return await ask_target(
+            target, address, loaded, changes, search, given, folder, again=False
+        )
+    return known
 
 
 def prepared_for_check(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..schemas.memory import Memory
-from ..targets.base import Capabilities
+from ..targets.base import Capabilities, DescribesByJob
 from ..targets.kinds import typed_target
 from ..types import JsonValue
 from ..workflow.schema import Schemas
@@ -106,7 +106,11 @@ class TargetPool:
         async with entry.lock:
             fresh = time.monotonic() - entry.asked < _CAPABILITIES_AGE
             if entry.capabilities is None or renew or not fresh:
-                found = await entry.client.target.describe()
+                target = entry.client.target
+                if renew and isinstance(target, DescribesByJob):
+                    found = await target.describe_again()
+                else:
+                    found = await target.describe()
                 entry.capabilities = found
                 if found.nodes is not None:
                     memory = Memory(self.record.path.parent)

@@ -249,6 +249,9 @@ class DescribesByJob(Protocol):
     async def described_before(self) -> Capabilities:
         """What its workers said the last time; all unknown if they have not. Runs no job."""
 
+    async def describe_again(self) -> Capabilities:
+        """What a worker says now, if one is awake: a model may have been added since."""
+
 
 @runtime_checkable
 class OneEngine(Protocol):

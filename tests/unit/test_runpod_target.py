@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue, SecretStr, ValidationError
 from scripted_server import Answer, Asked, ScriptedServer, drop
 
+from comfy_remote import Client
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import (
@@ -51,6 +52,7 @@ from comfy_remote.events import (
     Shown,
     Started,
 )
+from comfy_remote.jobs.record import Record
 from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
@@ -490,6 +492,30 @@ async def test_what_is_known_stays_known_when_a_worker_does_not_get_to_answer(
     for _ in range(2):
         assert await _describe(server, tmp_path, replace(TIMES, fresh=0.0)) == nodes
     assert server.count(RUN) == 2
+
+
+async def test_a_model_that_was_added_since_is_found_by_a_check(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    def listing(*names: str) -> dict[str, Any]:
+        info = {"input": {"required": {"model_name": [[*names], {}]}}, "output_node": True}
+        packed = pack_nodes(json.dumps({"UpscaleModelLoader": info}).encode())
+        return _status("COMPLETED", output={"nodes_hash": str(len(names)), "nodes": packed})
+
+    prompt: Any = {"1": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "b.pth"}}}
+    server.on(RUN, ACCEPTED)
+    server.on(STATUS, Answer(listing("a.pth")), Answer(listing("a.pth", "b.pth")))
+    server.on("GET /v2/ep/health", Answer({"workers": {"idle": 1, "running": 0}}))
+    times, options = replace(TIMES, recent=0.0), EndpointOptions(memory=tmp_path / "told")
+    target = RunPodTarget(
+        "ep", SecretStr(KEY), base_url=f"{server.url}/v2", options=options, times=times
+    )
+    with Record(tmp_path) as record:
+        async with Client(target, record=record) as client:
+            assert (await client.check(prompt)).errors == ()
+            assert server.count(RUN) == 2
+            assert (await client.check(prompt)).errors == ()
+            assert server.count(RUN) == 2, "nothing is missing, and nobody is asked"
 
 
 async def test_a_silent_endpoint_keeps_nobody_from_leaving(

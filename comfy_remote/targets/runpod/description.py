@@ -92,7 +92,7 @@ class Descriptions:
     Args:
         is_awake: Whether a worker is up, so that asking it starts none.
         patience: Seconds that a call waits.
-        fresh: Seconds before it asks again.
+        fresh: Seconds before it asks again; ``recent`` where the answer is doubted.
     """
 
     cache: DescriptionCache
@@ -101,15 +101,23 @@ class Descriptions:
     is_awake: Callable[[], Awaitable[bool]]
     patience: float
     fresh: float
+    recent: float
     _asking: asyncio.Task[DescribeAnswer | None] | None = field(default=None, init=False)
 
-    async def describe(self) -> Capabilities:
-        """What is remembered, if that is fresh or nobody is awake; else what a worker says."""
+    async def describe(self, *, again: bool = False) -> Capabilities:
+        """What is remembered, if that is fresh or nobody is awake; else what a worker says.
+
+        Args:
+            again: Whether only a recent answer is fresh. Workers that are not ours are not asked
+                again.
+        """
         known = self.cache.read()
         _log.debug(
             "What %s has installed is %s.", self.name, "remembered" if known else "not known yet"
         )
-        if known is not None and (known.fresh(self.fresh) or not await self.is_awake()):
+        again = again and known is not None and known.answer is not None
+        fresh = self.recent if again else self.fresh
+        if known is not None and (known.fresh(fresh) or not await self.is_awake()):
             return _capabilities(known.answer)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(known))

@@ -96,6 +96,7 @@ class EndpointTimes:
         describe: For a worker to say what it has; an answer to ComfyUI's page must begin in 60 s.
         leave: For an endpoint to take back a question that nobody waits for any more.
         fresh: Before it asks again what its workers have.
+        recent: The same, where a workflow does not fit what they had.
         wait_noted: For a worker to take the job, before it is said why that may take longer.
     """
 
@@ -109,6 +110,7 @@ class EndpointTimes:
     describe: float = 45.0
     leave: float = 3.0
     fresh: float = 3600.0
+    recent: float = 30.0
     wait_noted: float = 5.0
 
 
@@ -172,6 +174,7 @@ class RunPodTarget:
             self._is_awake,
             patience=self._times.describe,
             fresh=self._times.fresh,
+            recent=self._times.recent,
         )
         self._http = HttpClient(
             address,
@@ -604,6 +607,11 @@ class RunPodTarget:
         """What its workers said the last time; see `DescribesByJob`."""
         await self._own_gateway()  # for `body_limit`
         return await asyncio.to_thread(self._descriptions.remembered)
+
+    async def describe_again(self) -> Capabilities:
+        """See `DescribesByJob`."""
+        await self._own_gateway()  # for `body_limit`
+        return await self._descriptions.describe(again=True)
 
     async def wake(self) -> None:
         """See `base.WakesWorkers`: any worker answers a job that asks what it has."""
