@@ -282,6 +282,11 @@ class AxisReader:
                 ]
 
         stored = self._stored((), cells(), what)
+        if not inputs:
+            raise ConfigurationError(
+                f"{what}: no row names anything.",
+                advice='Write what it sets: {"seed": 7, "prompt": "a cat"}.',
+            )
         return Axis((Part(tuple(inputs.values()), stored.values),))
 
     def _stored(

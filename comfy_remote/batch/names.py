@@ -170,7 +170,7 @@ class Names:
             WorkflowInvalid: It does not fit.
         """
         if not text.isascii():
-            _refuse_half_characters(text)
+            _refuse_what_cannot_travel(text)
         match varied.word:
             case "prompt" | "negative":
                 return text
@@ -194,7 +194,7 @@ class Names:
         Raises:
             WorkflowInvalid: It does not fit.
         """
-        _refuse_half_characters(value)
+        _refuse_what_cannot_travel(value)
         if isinstance(value, str):
             return value if self.kind(varied) in ("text", "file") else self.typed(varied, value)
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -258,14 +258,16 @@ class Names:
         )
 
 
-def _refuse_half_characters(value: JsonValue) -> None:
-    """JSON may escape half of an emoji, which no file and no node accepts."""
+def _refuse_what_cannot_travel(value: JsonValue) -> None:
+    """Half of an emoji, which JSON may escape, and numbers without end: no prompt has them."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise WorkflowInvalid(
             "half a character is in it.", advice="An emoji may have been cut in two: type it again."
         ) from None
+    except ValueError:
+        raise WorkflowInvalid(f"{quoted(value)} is no number that a prompt can have.") from None
 
 
 def _no(name: str, value: JsonValue, wanted: str) -> WorkflowInvalid:

@@ -131,6 +131,8 @@ def test_json_lines_have_values_with_types(tmp_path: Path) -> None:
         ("r.jsonl", '{"seed": 1}\n{"seed"\n', "r.jsonl, line 2: it is not JSON"),
         ("r.jsonl", '{"seed": -1}\n', "r.jsonl, line 1: -1 does not fit seed"),
         ("r.jsonl", '{"seed": NaN}\n', "r.jsonl, line 1: it is not JSON"),
+        ("r.jsonl", '{"KSampler.cfg": 1e999}\n', "r.jsonl, line 1: inf is no number"),
+        ("r.jsonl", "{}\n{}\n", "r.jsonl: no row names anything"),
         ("r.jsonl", "[1]\n", "r.jsonl, line 1: it is not an object"),
         ("r.jsonl", '{"prompt": "\\ud83d"}\n', "r.jsonl, line 1: half a character"),
         ("r.json", "[]", "neither .csv nor .jsonl"),
