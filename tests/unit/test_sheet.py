@@ -16,7 +16,7 @@ from comfy_remote.batch.sheet import make_sheet
 from comfy_remote.batch.sheet.html import page_policy
 from comfy_remote.batch.sheet.keeps import Keeps, read_keeps, write_keeps
 from comfy_remote.batch.sheet.reading import read_batch
-from comfy_remote.errors import LocalStorageError, OutputCorrupt
+from comfy_remote.errors import LocalStorageError
 
 EVIL = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(1)>"
 
@@ -228,7 +228,7 @@ def test_thumbnails_that_would_lead_out_of_the_folder_are_not_written(
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     (batch.path / "thumbnails").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OutputCorrupt, match="link that leads out"):
+    with pytest.raises(LocalStorageError, match="link that leads out"):
         make_sheet(batch.path)
     assert [*(tmp_path / "elsewhere").iterdir()] == []
 
@@ -375,8 +375,10 @@ def test_the_picture_has_the_axes_that_leave_out_the_least(
 
 def test_labels_of_every_script_and_length_are_drawn(tmp_path: Path) -> None:
     values = ["夜の灯台、雨", "a " + "very " * 300 + "long prompt", "x" * 900, "😀\n\u202e", ""]
-    batch = BatchFolder(tmp_path / "texts", {"prompt": values, "seed": [1, 2]})
-    batch.add(*(batch.line(row) for row in range(10)))
+    axes = {"pro\nmpt": values, "Sampler.\u202eseed": [1, 2]}
+    batch = BatchFolder(tmp_path / "texts", axes, name="a\nb\0", workflow="é\n")
+    error = {"code": "x\ny", "message": ""}
+    batch.add(*(batch.line(row, state="st\nate", error=error) for row in range(10)))
     made = make_sheet(batch.path)
     assert made.png is not None
     assert made.png.is_file()

@@ -95,6 +95,10 @@ def write_overview(
     Raises:
         LocalStorageError: It cannot be written.
     """
+    from PIL import features
+
+    if not features.check("freetype2"):
+        return [f"{OVERVIEW} was not made: this Pillow draws no text (it lacks FreeType)."]
     layout = _best(batch, _aspect(batch, thumbnails))
     notes = []
     if layout.left_out:
@@ -224,7 +228,7 @@ def _value(batch: Batch, axis: int, index: int) -> str:
 def _text(value: JsonValue) -> str:
     if isinstance(value, float):
         return f"{value:.8g}"
-    return one_line(value if isinstance(value, str) else str(value))
+    return value if isinstance(value, str) else str(value)
 
 
 # -- Drawing ---------------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ def _drawn(batch: Batch, layout: _Layout, thumbnails: Thumbnails) -> Image:
 
     picture = Image.new("RGB", layout.size, _GROUND)
     draw = ImageDraw.Draw(picture)
-    name = one_line(batch.file.name or "Batch")
+    name = batch.file.name or "Batch"
     _write(draw, (_MARGIN, 14), name, 22, _TEXT, layout.size[0] - 2 * _MARGIN)
     _write(draw, (_MARGIN, 40), _summary(batch), 13, _QUIET, layout.size[0] - 2 * _MARGIN)
     step = layout.cell + _GAP
@@ -288,7 +292,7 @@ def _cell(
         draw.rectangle((x, y, x + wide - 1, y + high - 1), _CARD, _BAD if failed else _LINE)
         words = [(_suffix(output) if output is not None else run.state, _BAD if failed else _QUIET)]
         if run.error is not None:
-            words.append((one_line(run.error.message or run.error.code), _BAD))
+            words.append((run.error.message or run.error.code, _BAD))
         _lines(draw, (x + 8, y + 8), words, high - 12, width=wide - 16)
     if run.row in batch.keeps.keep:
         draw.rectangle((x - 3, y - 3, x + wide + 2, y + high + 2), outline=_GOOD, width=3)
@@ -332,8 +336,8 @@ def _lines(
     step = size + 3
     end = y + high
     for text, colour in words:
-        font = _font(size, text)
-        left = text
+        left = one_line(text)
+        font = _font(size, left)
         while left and y + step <= end:
             line, left = _broken(font.getlength, left, width)
             if left and y + 2 * step > end:
@@ -377,6 +381,7 @@ def _write(
     *,
     centred: bool = False,
 ) -> None:
+    text = one_line(text)
     font = _font(size, text)
     draw.text(
         at,
@@ -389,20 +394,19 @@ def _write(
 
 def _font(size: int, text: str) -> FreeTypeFont:
     """The first font that has all of a text's characters; else Pillow's own, with boxes."""
-    from PIL import ImageFont
-
-    for name in (None, *_FONTS):
+    for name in _FONTS:
         font = _loaded(name, size)
         if font is not None and not _lacks(font, text):
             return font
-    own = _loaded(None, size)
-    if own is None:  # a Pillow without FreeType
-        raise ImportError(f"{ImageFont.__name__} has no scalable font")
+    own = _loaded(_OWN, size)
+    assert own is not None  # noqa: S101 (FreeType is there)
     return own
 
 
 # What systems bring: many scripts; then Chinese, Japanese and Korean on Linux, Windows and macOS.
+_OWN = ""
 _FONTS = (
+    _OWN,
     "DejaVuSans.ttf",
     "NotoSansCJK-Regular.ttc",
     "NotoSansJP-Regular.otf",
@@ -418,11 +422,11 @@ _FONTS = (
 
 
 @lru_cache(maxsize=128)
-def _loaded(name: str | None, size: int) -> FreeTypeFont | None:
+def _loaded(name: str, size: int) -> FreeTypeFont | None:
     from PIL import ImageFont
 
     try:
-        font = ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
+        font = ImageFont.load_default(size) if name == _OWN else ImageFont.truetype(name, size)
     except OSError:
         return None
     return font if isinstance(font, ImageFont.FreeTypeFont) else None

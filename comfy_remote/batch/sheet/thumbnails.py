@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import OutputCorrupt
+from ...errors import LocalStorageError, OutputCorrupt
 from ...media.file_changes import discard
 from ...media.files import leads_out, storage_errors, written_whole
 from ...media.images import decoding_errors
@@ -73,7 +73,7 @@ class Thumbnails:
         large: Whether they are the larger kind, `PREVIEW_EDGE`.
 
     Raises:
-        LocalStorageError: They cannot be listed.
+        LocalStorageError: They cannot be listed, or a link leads to them.
     """
 
     def __init__(self, folder: Path, *, large: bool = False) -> None:
@@ -83,9 +83,9 @@ class Thumbnails:
         self._known: dict[str, Thumbnail] = {}
         self._refused: dict[str, str] = {}
         if leads_out(self.folder, folder):
-            raise OutputCorrupt(
+            raise LocalStorageError(
                 f"{self.folder} is a link that leads out of the batch's folder.",
-                advice="Remove the link, and run the command again.",
+                advice="Remove the link, and make the sheet again.",
             )
         with storage_errors(self.folder):
             entries = [*self.folder.iterdir()] if self.folder.is_dir() else []
