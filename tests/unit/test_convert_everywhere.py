@@ -8,6 +8,7 @@ import pytest
 from saved_workflow import saved, subgraph, workflow
 
 from comfy_remote.errors import WorkflowInvalid
+from comfy_remote.workflow.convert import convert as convert_with_doubts
 from comfy_remote.workflow.convert import convert_workflow
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
@@ -55,6 +56,24 @@ def test_links_that_the_file_notes_are_made() -> None:
     )
     assert prompt["3"]["inputs"]["images"] == ["1", 0]
     assert "2" not in prompt, "it does nothing where it runs"
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "width", "doubts"),
+    [(0, "INT", ["4", 0], 0), (0, "FLOAT", 64, 1), (9, "INT", 64, 1)],
+)
+def test_a_noted_place_may_be_that_of_a_widget_the_file_does_not_list(
+    place: int, kind: str, width: Any, doubts: int
+) -> None:
+    noted = {"downstream": 1, "downstream_slot": place, "upstream": "4", "upstream_slot": 0}
+    document = workflow(
+        saved(1, "EmptyImage", [64, 64, 1, 0]), saved(4, "PrimitiveInt", [96, "fixed"])
+    )
+    document["extra"] = {"ue_links": [{**noted, "controller": 2, "type": kind}]}
+    converted = convert_with_doubts(document, Schemas.bundled())
+    assert converted.prompt["1"]["inputs"]["width"] == width
+    assert len(converted.doubts) == doubts
+    assert all("Use Everywhere" in doubt.message for doubt in converted.doubts)
 
 
 def test_a_server_with_the_pack_gets_its_nodes_as_the_page_sends_them() -> None:

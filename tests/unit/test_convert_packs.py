@@ -324,6 +324,14 @@ def test_a_menu_goes_back_to_its_first_line() -> None:
     assert inputs(made(lines, ["t", "Photo of"]))["prefix"] == "Photo of"
 
 
+def test_a_choice_that_was_saved_with_its_picture_is_the_choice() -> None:
+    required = {"lora_name": [["a.safetensors"], {}], "strength": ["FLOAT", {}]}
+    values = [{"content": "a.safetensors", "image": "loras/a.png"}, 0.5]
+    converted = made(required, values, kind="LoraLoader|pysssss")
+    assert inputs(converted) == {"lora_name": "a.safetensors", "strength": 0.5}
+    assert converted.doubts == ()
+
+
 def test_a_seed_that_is_drawn_is_drawn() -> None:
     required = {"seed": ["INT", {"min": 0}]}
     drawn = inputs(made(required, [-1, None], kind="KSampler (Efficient)"))["seed"]

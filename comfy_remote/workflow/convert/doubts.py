@@ -97,6 +97,14 @@ class NodeDoubts:
             "stored there); here they are those of the file",
         )
 
+    def lost_link(self, origin: str) -> None:
+        """Note a link of Use Everywhere whose input is not known."""
+        self._add(
+            None,
+            f"the file notes a link from node {origin} to it (Use Everywhere), and it is not clear "
+            "to which input; it is not made",
+        )
+
     def group_node(self) -> None:
         """Note that newer editors read group nodes differently."""
         self._add(

@@ -102,12 +102,22 @@ def _draw_recorded(graph: Graph, recorded: dict[str, JsonValue]) -> None:
         _draw_to_output(graph, origin, origin_slot, place)
         return
     node = graph.nodes.get(target)
-    if node is None or not 0 <= place < len(node.saved.inputs):
+    if node is None:
         return
-    name = node.saved.inputs[place].name
-    slot = next((slot for slot in node.inputs if slot.name == name), None)
-    if slot is not None and slot.link not in graph.links:
+    slot = _recorded_slot(node, place, recorded.get("type"))
+    if slot is None:
+        node.doubts.lost_link(origin)
+    elif slot.link not in graph.links:
         _draw(graph, origin, origin_slot, node, slot)
+
+
+def _recorded_slot(node: Node, place: int, kind: JsonValue) -> Slot | None:
+    """The input at a place; some files count widgets there, and do not list them."""
+    listed = node.saved.inputs
+    if 0 <= place < len(listed):
+        return next((slot for slot in node.inputs if slot.name == listed[place].name), None)
+    slot = node.inputs[place] if 0 <= place < len(node.inputs) else None
+    return slot if slot is not None and slot.type == kind else None
 
 
 def _draw(graph: Graph, origin: str, origin_slot: int, node: Node, slot: Slot) -> None:

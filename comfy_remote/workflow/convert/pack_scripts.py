@@ -4,8 +4,9 @@ Widgets: an input of a type that the editor itself has no widget for, and inputs
 value of a list brings along (``formats`` among the options of the list). Values: most scripts
 bring those of older versions into the shape of today's when the editor loads a node.
 
-Source of facts: VideoHelperSuite, mtb, KJNodes, RMBG, Impact Pack and Easy Use: their schemas, what
-the editor makes of their example workflows, and how they restore their nodes.
+Source of facts: VideoHelperSuite, mtb, KJNodes, RMBG, Impact Pack, Easy Use, Custom Scripts and
+others: their schemas, what the editor makes of workflows with their nodes, and how they restore
+their nodes.
 """
 
 from __future__ import annotations
@@ -131,6 +132,8 @@ def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
         # What goes by today's name counts more.
         renamed = {old_names[k]: v for k, v in values.items() if k in old_names}
         values = {**renamed, **{k: v for k, v in values.items() if k not in old_names}}
+    if class_type.endswith("|pysssss") and isinstance(values, list):
+        return [_content(value) for value in values]
     if class_type.startswith("VHS_"):
         return _video_helper(class_type, values)
     if class_type in _BRIDGES and isinstance(values, list) and values:
@@ -138,6 +141,11 @@ def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     if class_type.startswith("easy ") and isinstance(values, list):
         return [_RENAMED_CHOICES.get(v, v) if isinstance(v, str) else v for v in values]
     return values
+
+
+def _content(value: JsonValue) -> JsonValue:
+    """A choice that was once saved with its picture: ``{"content", "image"}``."""
+    return value["content"] if isinstance(value, dict) and "content" in value else value
 
 
 def is_menu(class_type: str, widget: str) -> bool:
