@@ -24,7 +24,7 @@ class Endpoint:
     def __init__(self, idle: float) -> None:
         self.idle, self.set_to = idle, list[float]()
         self.wakes, self.running, self.broken = 0, 0, False
-        self.woken = asyncio.Event()
+        self.woken, self.asked = asyncio.Event(), asyncio.Event()
 
     async def wake(self) -> None:
         self.woken.set()
@@ -33,6 +33,7 @@ class Endpoint:
         self.wakes += 1
 
     async def health(self) -> Health:
+        self.asked.set()
         return Health(0, self.running, 0)
 
     async def idle_time(self) -> float:
@@ -50,6 +51,11 @@ def keeping(
     return asyncio.ensure_future(keep_warm(endpoint, lambda: until[0], folder=folder, times=times))
 
 
+async def again(happens: asyncio.Event) -> None:
+    happens.clear()
+    await asyncio.wait_for(happens.wait(), 30)
+
+
 @pytest.fixture(autouse=True)
 def it_is_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("HoldsWorkers", "WakesWorkers"):
@@ -60,17 +66,17 @@ async def test_a_worker_is_asked_before_it_stops_and_not_while_it_works(tmp_path
     endpoint, until = Endpoint(0.02), [time.time() + 60]
     task = keeping(endpoint, tmp_path, until, WarmTimes(shortest=0.0))
     while endpoint.wakes < 3:
-        endpoint.woken.clear()
-        await asyncio.wait_for(endpoint.woken.wait(), 10)
+        await again(endpoint.woken)
     endpoint.broken = True  # a network that is away for a moment ends nothing
-    endpoint.woken.clear()
-    await asyncio.wait_for(endpoint.woken.wait(), 10)
+    await again(endpoint.woken)
     endpoint.broken, endpoint.running = False, 1
+    await again(endpoint.asked)  # a small job that was under way has ended by now
     before = endpoint.wakes
-    await asyncio.sleep(0.1)
+    for _ in range(3):
+        await again(endpoint.asked)
     assert endpoint.wakes == before
     until[0] = time.time()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert endpoint.set_to == []
 
 
