@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import compileall
 import os
 import statistics
 import subprocess
@@ -96,12 +95,24 @@ def script(name: str, folder: Path = Path(sys.executable).parent) -> str:
 
 
 def our_command(name: str) -> str:
-    """A command of ours, its modules compiled, as pip does with what it installs.
+    """A command of ours, as pip installs it: without what only workers and tests need.
 
-    A checkout's are compiled at their first import, and never under ``PYTHONDONTWRITEBYTECODE``.
+    In the checkout's own environment, the RunPod SDK brings a resolver of names that aiohttp then
+    imports (aiodns), which no user of the command has.
     """
-    compileall.compile_dir(ROOT / "comfy_remote", quiet=1)
-    return script(name)
+    if TINY:
+        return script(name)
+    folder = BENCH / "comfy-remote"
+    binaries = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    python = script("python", binaries)
+    if not Path(python).exists():
+        print("installing comfy-remote …")
+        venv.create(folder, with_pip=True)
+        command(python, "-m", "pip", "install", "--quiet", str(ROOT))
+    command(
+        *(python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(ROOT))
+    )  # as it is now
+    return script(name, binaries)
 
 
 class Skipped(Exception):
