@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,12 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 
 from comfy_page import ARTEFACTS, BROWSERS, ComfyPage, OpenPage
 from page_server import PackServer, start_server
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-__all__ = ["browser", "home", "open_page", "page", "server", "there"]
+__all__ = ["browser", "home", "open_page", "page", "port", "server", "there", "warm"]
 
 HERE = Path(__file__).resolve().parent
+SIZE = {"width": 1400, "height": 900}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,62 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of a module's sandboxes, one after another: to the browser they are one server."""
+    with socket.socket() as held:
+        # The port is given to nobody, and can be had by servers, which ask with the same option.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+class WarmWindow:
+    """A window that tests use one after another.
+
+    The page's scripts are loaded and compiled already, which is more than half of what it takes
+    to open the page. Nothing else of one test is there in the next.
+    """
+
+    def __init__(self, browser: Browser, port: int) -> None:
+        self._browser = browser
+        self._origin = f"http://127.0.0.1:{port}"
+        self._window: Page | None = None
+
+    def fits(self, url: str) -> bool:
+        """Whether a page at that URL is one of the servers that it is for."""
+        return url.startswith(self._origin)
+
+    def take(self) -> Page:
+        """The window, with nothing in it."""
+        window, self._window = self._window, None
+        return window or self._browser.new_context(viewport=SIZE).new_page()
+
+    def give_back(self, window: Page) -> None:
+        """Remove what a test has left; a window that does not allow that is not used again."""
+        try:
+            window.unroute_all()
+            window.set_viewport_size(SIZE)
+            window.evaluate("() => sessionStorage.clear()")
+            window.goto("about:blank")
+            session = window.context.new_cdp_session(window)
+            stores = "cookies,local_storage,indexeddb,cache_storage,service_workers"
+            session.send(
+                "Storage.clearDataForOrigin", {"origin": self._origin, "storageTypes": stores}
+            )
+            session.detach()
+        except Error:
+            window.context.close()
+        else:
+            self._window = window
+
+
+@pytest.fixture(scope="module")
+def warm(browser: Browser, port: int) -> WarmWindow:
+    """The window for the first page that a test opens."""
+    return WarmWindow(browser, port)
 
 
 @pytest.fixture(scope="module")
@@ -69,28 +127,39 @@ def home(tmp_path: Path, there: str, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.param("comfyui", marks=[pytest.mark.comfyui, pytest.mark.timeout(240)]),
     ]
 )
-def server(request: pytest.FixtureRequest, tmp_path: Path, home: Path) -> Iterator[PackServer]:
+def server(
+    request: pytest.FixtureRequest, tmp_path: Path, home: Path, port: int
+) -> Iterator[PackServer]:
     """The server whose page is looked at."""
-    with start_server(request.param, tmp_path) as server:
+    shared = port if request.param == "sandbox" else None
+    with start_server(request.param, tmp_path, shared) as server:
         yield server
 
 
 @pytest.fixture
-def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[OpenPage]:
+def open_page(
+    browser: Browser, warm: WarmWindow, request: pytest.FixtureRequest
+) -> Iterator[OpenPage]:
     """``open_page(url)``: another browser window on the server's page."""
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
     pages: list[ComfyPage] = []
 
     def open_one(url: str) -> ComfyPage:
-        window: Page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+        if not pages and warm.fits(url):
+            window = warm.take()
+        else:
+            window = browser.new_context(viewport=SIZE).new_page()
         pages.append(ComfyPage(window, url, ARTEFACTS, f"{name}-{len(pages)}" if pages else name))
         pages[-1].open()
         return pages[-1]
 
     yield open_one
     for page in pages:
-        page.picture("end")
-        page.window.context.close()
+        page.end()
+        if page is pages[0] and warm.fits(page.url):
+            warm.give_back(page.window)
+        else:
+            page.window.context.close()
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 
 from comfy_page import ARTEFACTS
 from gateway_in_thread import Gateway, gateway_in_thread
-from page_fixtures import browser
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.wire.joined import Hello, Report
 
-__all__ = ["browser"]
+pytest_plugins = ["page_fixtures"]
 
 TOKEN = "a-token-for-this-test"
 DESK = {"width": 1400, "height": 900}

@@ -87,7 +87,7 @@ def test_a_batch_is_listed_and_what_has_ended_is_opened_and_run_again(
     assert one[3]["extra_pnginfo"] == two[3]["extra_pnginfo"]
     assert len(list((server.directory / "output").glob("night_*.png"))) == 2
 
-    page.load(SLOW, {2: [150, 0.2, False, 0, "randomize"]})
+    page.load(SLOW, {2: [3000, 0.2, False, 0, "randomize"]})
     page.run(batch=9)
     # One runs and eight wait: the five that are next are shown.
     expect(running(page)).to_have_count(6)

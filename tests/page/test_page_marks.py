@@ -62,11 +62,6 @@ def badges(page: ComfyPage, node_id: int) -> list[str]:
     return found
 
 
-def version_of(page: ComfyPage) -> tuple[int, ...]:
-    version = page.window.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
-    return tuple(int(part) for part in version.split(".")[:2])
-
-
 def toolbox_button(page: ComfyPage) -> Locator:
     """The cloud in the toolbox over what is selected."""
     return page.window.locator("button:has(.pi-cloud):not(.comfy-remote-toggle):visible").last
@@ -98,7 +93,7 @@ def test_a_node_is_marked_by_the_toolbox_and_looks_it(page: ComfyPage) -> None:
 
 
 def test_a_node_is_marked_by_its_menu(page: ComfyPage) -> None:
-    if version_of(page) < WITH_MENUS:
+    if page.version < WITH_MENUS:
         pytest.skip("this version of the page lets nobody add to the menu of a node")
     page.load(INVERT)
     for label, marked in (("Run remotely", {"3": ""}), ("Run here again", {})):
@@ -141,7 +136,7 @@ def test_a_group_marks_what_is_in_it_but_not_what_shall_stay(page: ComfyPage) ->
         }"""
     )
     group = point_at(page, "[graph.groups[0].pos[0] + 150, graph.groups[0].pos[1] + 12]")
-    if version_of(page) < WITH_MENUS:
+    if page.version < WITH_MENUS:
         page.window.mouse.click(*group)
         run_command(page, "MarkSelection")
     else:

@@ -36,7 +36,7 @@ def wait_for_states(page: ComfyPage, wanted: tuple[int, int]) -> None:
 
 def test_waiting_jobs_can_be_cleared_while_one_runs(page: ComfyPage) -> None:
     page.switch_on()
-    page.load(SLOW, {2: [150, 0.2, False, 0, "randomize"]})
+    page.load(SLOW, {2: [3000, 0.2, False, 0, "randomize"]})
     page.run(batch=3)
     wait_for_states(page, (1, 2))
     page.window.evaluate("() => app.extensionManager.command.execute('Comfy.ClearPendingTasks')")
@@ -52,7 +52,7 @@ def test_waiting_jobs_can_be_cleared_while_one_runs(page: ComfyPage) -> None:
 
 def test_the_run_that_goes_on_can_be_cancelled(page: ComfyPage) -> None:
     page.switch_on()
-    page.load(SLOW, {2: [250, 0.2, False, 0, "fixed"]})
+    page.load(SLOW, {2: [3000, 0.2, False, 0, "fixed"]})
     page.run()
     wait_for_states(page, (1, 0))
     page.open_panel()

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ComfyPage
+from comfy_page import WITH_ERRORS_TAB, ComfyPage
 from page_server import PackServer
 from playwright.sync_api import expect
 from richer_sandbox import MODEL_ONLY_THERE, NOT_THERE
@@ -26,14 +26,6 @@ SCALE = HERE / "scale_and_invert.json"
 """LoadImage 1 → ImageScale 2 → InvertOnlyThere 3 → SaveImage 4."""
 
 HAS_ERRORS = "(node.has_errors || app.lastNodeErrors?.[node.id])"
-
-WITH_ERRORS_TAB = (1, 40)
-"""Newer pages show errors at the side, and have words of their own for many."""
-
-
-def version_of(page: ComfyPage) -> tuple[int, ...]:
-    version = page.window.evaluate("() => window.__COMFYUI_FRONTEND_VERSION__")
-    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def changed(tmp_path: Path, source: Path, change: dict[int, dict[str, Any]]) -> Path:
@@ -134,7 +126,7 @@ def test_a_target_that_does_not_answer_is_named_and_shown(page: ComfyPage) -> No
 
 
 def test_missing_models_follow_the_switch(page: ComfyPage) -> None:
-    if version_of(page) < WITH_ERRORS_TAB:
+    if page.version < WITH_ERRORS_TAB:
         pytest.skip("this version of the page looks for missing models at the start only")
     page.load(SCALE, {2: [MODEL_ONLY_THERE, 96, 64, "disabled"]})
     overlay = page.window.locator("[data-testid=error-overlay]")

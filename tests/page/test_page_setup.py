@@ -252,10 +252,10 @@ def test_a_gateway_of_ones_own(page: ComfyPage, home: Path, box: str) -> None:
 
 
 def test_what_a_folder_brings_is_shown_before_it_is_trusted(
-    open_page: OpenPage, tmp_path: Path, home: Path, lan: str
+    open_page: OpenPage, tmp_path: Path, home: Path, port: int, lan: str
 ) -> None:
     (tmp_path / "comfy-remote.toml").write_text(f'[targets.theirs]\ntarget = "{lan}"\n')
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         page.open_panel()
         page.panel.get_by_role("button", name="Review comfy-remote.toml").click()
@@ -272,7 +272,7 @@ def test_what_a_folder_brings_is_shown_before_it_is_trusted(
 
 
 def test_ready_asleep_waking_and_unusable_look_different(
-    open_page: OpenPage, tmp_path: Path, home: Path, lan: str
+    open_page: OpenPage, tmp_path: Path, home: Path, port: int, lan: str
 ) -> None:
     (home / "comfy-remote.toml").write_text(f'default = "gpu"\n[targets.gpu]\ntarget = "{lan}"\n')
     said: dict[str, object] = {"state": "ready"}
@@ -290,7 +290,7 @@ def test_ready_asleep_waking_and_unusable_look_different(
         said.update(state="ready" if keeps else "waking", warm_up={**warm_up, "until": until})
         route.fulfill(json={})
 
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         page.window.route("**/remote/targets/gpu", answer)
         page.window.route("**/remote/warm", warm)
@@ -340,14 +340,19 @@ def test_ready_asleep_waking_and_unusable_look_different(
 
 
 def test_a_missing_key_is_given_where_it_is_missed(
-    open_page: OpenPage, tmp_path: Path, home: Path, runpod: None, monkeypatch: pytest.MonkeyPatch
+    open_page: OpenPage,
+    tmp_path: Path,
+    home: Path,
+    port: int,
+    runpod: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # RunPod's own server needs a key; the gateway that stands for it is on this machine.
     monkeypatch.setattr(RunPodKind, "needs_key", lambda *_: True)
     (home / "comfy-remote.toml").write_text(
         'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc123"\n'
     )
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         page.switch.click()
         give = page.panel.get_by_role("button", name="Give the key")
@@ -366,9 +371,9 @@ def test_a_missing_key_is_given_where_it_is_missed(
 
 
 def test_a_page_by_http_from_elsewhere_takes_no_key(
-    open_page: OpenPage, tmp_path: Path, home: Path
+    open_page: OpenPage, tmp_path: Path, home: Path, port: int
 ) -> None:
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         # As the browser says it there; the server checks for itself.
         page.window.evaluate(
@@ -383,9 +388,9 @@ def test_a_page_by_http_from_elsewhere_takes_no_key(
 
 @pytest.mark.parametrize("language", ["ja", "zh"])
 def test_the_welcome_in_other_languages(
-    open_page: OpenPage, tmp_path: Path, home: Path, language: str
+    open_page: OpenPage, tmp_path: Path, home: Path, port: int, language: str
 ) -> None:
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         page.window.evaluate(
             "(language) => window.app.extensionManager.setting.set('Comfy.Locale', language)",
@@ -401,11 +406,11 @@ def test_the_welcome_in_other_languages(
 
 
 def test_without_a_default_the_switch_takes_the_only_target_and_asks_among_several(
-    open_page: OpenPage, tmp_path: Path, home: Path, lan: str
+    open_page: OpenPage, tmp_path: Path, home: Path, port: int, lan: str
 ) -> None:
     file = home / "comfy-remote.toml"
     file.write_text(f'[targets.gpu]\ntarget = "{lan}"\n')
-    with start_server("sandbox", tmp_path) as server:
+    with start_server("sandbox", tmp_path, port) as server:
         page = open_page(server.url)
         page.switch_on("Remote: gpu")
         page.switch.click()

@@ -18,13 +18,12 @@ import pytest
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
 from comfy_page import ARTEFACTS
-from page_fixtures import browser
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from sheet_kit import PROMPT, BatchFolder
 
 from comfy_remote.batch.sheet import SheetServer, make_sheet
 
-__all__ = ["browser"]
+pytest_plugins = ["page_fixtures"]
 
 expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
