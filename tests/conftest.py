@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,11 @@ settings.register_profile("by hand", deadline=None, suppress_health_check=[Healt
 settings.register_profile("ci", settings.get_profile("by hand"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "by hand")
 
+
+# Some images turn this off: then each of the test processes would compile every test and module
+# again, which takes longer than to run most of them.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
