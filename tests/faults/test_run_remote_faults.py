@@ -143,7 +143,7 @@ async def test_killed_in_mid_download_it_goes_on_where_it_was(
     pod.plan("^/view", Stall())
     process = await start(pod, workflow)
     try:
-        await pod.saw("^/view", times=2)
+        await pod.saw("^/view", times=2, timeout=60)
     finally:
         process.kill()
         _, err = await process.communicate()

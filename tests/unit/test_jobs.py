@@ -280,8 +280,9 @@ async def test_each_state_is_recorded_as_it_comes(record: Record) -> None:
 async def test_after_the_timeout_the_job_goes_on(record: Record) -> None:
     target = FakeTarget([Started()])
     async with Client(target, record=record) as client:
-        job = await client.submit(PROMPT, timeout=0.05)
-        with pytest.raises(JobTimedOut, match=r"within 0\.05 s") as caught:
+        # Within that, a busy machine follows it and is told that it runs.
+        job = await client.submit(PROMPT, timeout=2.0)
+        with pytest.raises(JobTimedOut, match=r"within 2 s") as caught:
             await job.outputs()
         assert f"jobs resume {job.id}" in for_terminal(caught.value.advice)
     assert "cancel" not in target.log

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from helpers import until
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer
 
@@ -68,6 +69,8 @@ class Gateway:
     heads: list[int] = field(default_factory=list)
     slow: float = 0.02
     """Seconds that an upload takes."""
+    together: int = 0
+    """So many uploads wait for each other first."""
     forgets: str = ""
     """This file goes when the second one has come."""
     at_once: int = 0
@@ -102,6 +105,8 @@ class Gateway:
             if status != 201:
                 return web.Response(status=status)
             content = await request.read()
+            if self.together:
+                await until(lambda: self.most_at_once >= self.together)
             await asyncio.sleep(self.slow)
         finally:
             self.at_once -= 1
@@ -177,6 +182,7 @@ async def test_what_the_gateway_has_is_not_sent(gateway: Gateway, tmp_path: Path
 
 async def test_four_files_go_side_by_side(gateway: Gateway, tmp_path: Path) -> None:
     files = [a_file(tmp_path, f"{number}.bin", LARGE + number) for number in range(9)]
+    gateway.together = 4
     async with target_at(gateway) as target:
         await target.submit(RunRequest(JOB, PROMPT, files))
     assert len(gateway.has) == 9

@@ -489,11 +489,12 @@ def test_a_crash_ends_the_process(tmp_path: Path) -> None:
 
 
 def test_idle_exit_waits_for_the_prompt() -> None:
-    process, engine = start("--idle-exit", "0.5")
+    # Long enough for a busy machine to send the prompt, and shorter than it runs.
+    process, engine = start("--idle-exit", "3")
     began = time.monotonic()
-    engine.submit(slow(1, 1.5))
-    assert process.wait(15) == 0
-    assert time.monotonic() - began > 1.5
+    engine.submit(slow(1, 4.0))
+    assert process.wait(60) == 0
+    assert time.monotonic() - began > 4.0
 
 
 async def test_the_temporary_folder_is_removed_and_the_thread_ends() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 
 import pytest
 from pydantic import JsonValue
@@ -35,11 +36,13 @@ class Sink:
 
 async def test_the_newest_wins_and_the_last_one_lands() -> None:
     sink = Sink()
+    began = time.monotonic()
     async with ProgressReporter(sink, interval=0.05) as reporter:
         for done in range(100):
             reporter.progress(Progress(nodes_done=done, nodes_total=100))
             await asyncio.sleep(0.002)
-    assert 2 <= len(sink.got) <= 15
+    # One each interval, the first at once and the last at the end.
+    assert 2 <= len(sink.got) <= (time.monotonic() - began) / 0.05 + 2
     assert [s["sequence"] for s in sink.got] == list(range(1, len(sink.got) + 1))
     assert sink.got[-1]["nodes_done"] == 99
     done = [s["nodes_done"] for s in sink.got]
