@@ -25,6 +25,9 @@ def size(full: int, tiny: int) -> int:
     return tiny if TINY else full
 
 
+WARM_UPS = size(1, 0)
+
+
 def prompt(color: int, prefix: str = "benchmark") -> dict[str, object]:
     """EmptyImage → SaveImage; another colour is another picture, so nothing is cached."""
     return {
@@ -45,13 +48,13 @@ def in_turn(
     runs: int,
     after_ours: Callable[[int], object] = lambda _index: None,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each, run in turn so that a busy moment hits both; one warm-up each.
+    """Seconds of each, run in turn so that a busy moment hits both; one warm-up each, if not tiny.
 
     Args:
         after_ours: Not part of the time.
     """
     times: tuple[list[float], list[float]] = ([], [])
-    for index in range(-1, runs):
+    for index in range(-WARM_UPS, runs):
         for which, action in enumerate((ours, theirs)):
             began = time.perf_counter()
             action(index)

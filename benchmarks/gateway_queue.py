@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from common import BENCH, ROOT, Skipped, prompt, size
+from common import BENCH, ROOT, WARM_UPS, Skipped, prompt, size
 from http_load import Endpoint, cancel, percentile, polling, rate, sdk_workers, submit
 from measured_gateway import MeasuredGateway, measured_gateway
 
@@ -108,7 +108,7 @@ async def _rates(
     late: tuple[list[float], list[float]] = ([], [])
     work: tuple[list[float], list[float]] = ([], [])
     jobs = size(1500, 50)
-    for turn in range(-1, size(12, 1)):
+    for turn in range(-WARM_UPS, size(12, 1)):
         for index, gateway in enumerate((ours, theirs)):
             async with _workers(gateway.endpoint, http):
                 gateway.numbers()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, comfyui_folder, report, size
+from common import ROOT, WARM_UPS, comfyui_folder, report, size
 
 sys.path[:0] = [
     str(ROOT / name) for name in ("tools", "tests", "tests/e2e")
@@ -44,7 +44,7 @@ async def _bench(here: str, there: str) -> None:
         for batch, runs in _BATCHES:
             remote: list[float] = []
             local: list[float] = []
-            for index in range(-1, runs):
+            for index in range(-WARM_UPS, runs):
                 for marks, times in (({"2": there}, remote), ({}, local)):
                     seconds = await _run(shown, _prompt(batch, next(colors)), marks)
                     if index >= 0:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common import Skipped, comfy_cli, comfyui, command, our_command, prompt, size
+from common import WARM_UPS, Skipped, comfy_cli, comfyui, command, our_command, prompt, size
 
 from comfy_remote.worker.engine import Engine
 
@@ -67,7 +67,7 @@ def _compare(url: str, folder: Path) -> None:
     except Skipped as why:
         print(f"terminal: comfy run --wait is skipped, {why}")
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for index in range(-1, RUNS):
+    for index in range(-WARM_UPS, RUNS):
         for number, (name, run) in enumerate(ways.items()):
             path = workflow(len(ways) * index + number)
             began = time.perf_counter()

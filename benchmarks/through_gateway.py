@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
-from common import Skipped, comfyui, prompt, size
+from common import WARM_UPS, Skipped, comfyui, prompt, size
 
 from comfy_remote import Client
 from comfy_remote.gateway import GatewayServer
@@ -60,7 +60,7 @@ async def _measure(engine_url: str, runs: int, folder: Path) -> None:
                 target_session = target._http.session
                 target_session._trace_configs.append(trace)
                 trace.freeze()
-                for index in range(-1, runs):
+                for index in range(-WARM_UPS, runs):
                     requests.clear()
                     job = await client.submit(prompt(color + index))
                     await job.save_outputs(folder)

@@ -28,12 +28,12 @@ def run_all(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedPro
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
 
-@pytest.mark.timeout(310)
+@pytest.mark.timeout(620)
 def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
     assert run_all.returncode == 0, run_all.stdout + run_all.stderr
     assert "Traceback" not in run_all.stderr
