@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import urllib.request
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -29,6 +29,9 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Azure's own services for a machine (keys among them) have a public address.
 _AZURE_HOST = IPv4Address("168.63.129.16")
+# IETF protocol assignments, and Oracle's own services for a machine (192.0.0.192). Python before
+# 3.12.4 takes most of them for public ones.
+_PROTOCOLS = IPv4Network("192.0.0.0/24")
 
 
 def is_public(ip: IPv4Address | IPv6Address) -> bool:
@@ -42,7 +45,9 @@ def is_public(ip: IPv4Address | IPv6Address) -> bool:
         if (inner := ip.ipv4_mapped or ip.sixtofour) is not None:
             return is_public(inner)
         return ip in _GLOBAL_UNICAST and ip.is_global
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip != _AZURE_HOST
+    if ip == _AZURE_HOST or ip in _PROTOCOLS:
+        return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def proxy_for(url: URL) -> str | None:

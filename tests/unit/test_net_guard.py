@@ -39,6 +39,8 @@ PRIVATE = [
     "https://100.64.0.1/a.png",
     "https://169.254.169.254/latest/meta-data",
     "https://168.63.129.16/metadata",
+    "https://192.0.0.192/latest",
+    "https://[::ffff:192.0.0.192]/latest",
     "https://224.0.0.1/a.png",
     "https://0.0.0.0/a.png",
     "https://[::]/a.png",
