@@ -113,9 +113,10 @@ def import_ahead() -> None:
 
 def _is_cancelled(error: BaseException) -> bool:
     """Whether it is what a command raises that was interrupted while it waited."""
-    # Not imported for this: it takes longer than what small commands do.
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+    # Not imported for this: it takes longer than what small commands do. And `import_ahead` may be
+    # about to import it: then there is the module, and nothing in it yet.
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", None)
+    return cancelled is not None and isinstance(error, cancelled)
 
 
 def _failure(error: BaseException) -> ComfyRemoteError | None:

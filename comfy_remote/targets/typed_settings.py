@@ -30,10 +30,13 @@ def settings_of_address(typed: str) -> TargetSettings:
         ConfigurationError: It is no address.
     """
     address = typed_target(typed)
-    if kind_of(address) is None:
+    kind = kind_of(address)
+    if kind is None:
         raise ConfigurationError(
             f"{address!r} is no target's address.", advice=f"Use one of: {forms()}."
         )
+    if (url := kind.public_url(address)) is not None:
+        base_address(url)  # one whose host or port cannot be is no address either
     return TargetSettings(address)
 
 

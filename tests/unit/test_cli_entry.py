@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import click
 import pytest
@@ -119,6 +120,23 @@ enter(fault, "fault")
     assert "RuntimeError: \ufffd[2J [STUDIO_PASS]" in done.stderr
     assert "planted" not in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_an_error_while_asyncio_is_being_imported_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`import_ahead` does so in a thread: the module is there before what is in it."""
+
+    @click.command()
+    def broken() -> None:
+        monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+        raise OSError(errno.ENAMETOOLONG, "File name too long", "a" * 5000)
+
+    monkeypatch.setattr("sys.argv", ["broken"])
+    with pytest.raises(SystemExit) as ended:
+        enter(broken, "broken")
+    assert ended.value.code == 2
+    assert "is too long for a file name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

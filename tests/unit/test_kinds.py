@@ -30,6 +30,7 @@ from comfy_remote.targets.kinds import (
     whose_secret,
 )
 from comfy_remote.targets.opening import open_target
+from comfy_remote.targets.typed_settings import settings_of_address
 
 ROOT = Path(__file__).parents[2]
 KEYS = {
@@ -147,6 +148,22 @@ def test_all_ways_to_write_an_address_are_said() -> None:
     with pytest.raises(ConfigurationError) as refused:
         open_target("gpu", Configuration(None, {}), {})
     assert forms() in refused.value.advice
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:99999",
+        "box:99999999999999999999",
+        "http://127.1:8188",
+        f"https://{'a' * 64}.example",
+        f"http://{'a' * 5000}:8188",
+        "https://ann:word@example.org",
+    ],
+)
+def test_what_can_be_no_servers_address_is_not_written_down(address: str) -> None:
+    with pytest.raises(ConfigurationError):
+        settings_of_address(address)
 
 
 def test_what_an_address_means_is_known_without_an_http_stack() -> None:
