@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .dry_run import DryRun
 
-__all__ = ["LiveReporter"]
+__all__ = ["LiveReporter", "choose_beside"]
 
 _REFRESHES_PER_SECOND = 8
 _PREVIEW_SIZE = {"columns": 36, "rows": 12}
@@ -187,17 +187,7 @@ class LiveReporter(PlainReporter):
         )
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:
-        if not sys.stdin.isatty():
-            return None
-        from rich.prompt import IntPrompt
-
-        self._live.stop()
-        for number, option in enumerate(options, 1):
-            self._console.print(Text(f"  {number}  {printable_line(option)}"))
-        numbers = [str(number) for number in range(1, len(options) + 1)]
-        chosen = IntPrompt.ask(Text(question), console=self._console, choices=numbers)
-        self._live.start()
-        return chosen - 1
+        return choose_beside(self._live, question, options)
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         self._stop()
@@ -287,3 +277,18 @@ class LiveReporter(PlainReporter):
             picture = load_picture(paths[0], self._graphics, columns=columns, rows=max(4, rows))
             if picture is not None:
                 self._console.print(picture)
+
+
+def choose_beside(live: Live, question: str, options: Sequence[str]) -> int | None:
+    """Ask the person at the terminal, with a display stopped for that; see `Reporter.choose`."""
+    if not sys.stdin.isatty():
+        return None
+    from rich.prompt import IntPrompt
+
+    live.stop()
+    for number, option in enumerate(options, 1):
+        live.console.print(Text(f"  {number}  {printable_line(option)}"))
+    numbers = [str(number) for number in range(1, len(options) + 1)]
+    chosen = IntPrompt.ask(Text(question), console=live.console, choices=numbers)
+    live.start()
+    return chosen - 1

@@ -235,7 +235,7 @@ def test_the_live_display_fits_in_eighty_columns(encoding: str, tmp_path: Path) 
         assert "0 of 4" in lines[0] and "30 under way" in lines[0]
         assert "step 5/20" in lines[1] and "KSampler.seed" not in lines[1][80:]
         assert "sending, 500 kB of 2.0 MB" in lines[2]
-        reporter.happened(Waits("It begins at the time that was set for it."))
+        reporter.happened(Waits("It begins at 23:00."))
         assert "Waiting" in shown()[0]
         reporter.happened(RunEnded(FAILED))
         reporter.stopped(Stopped(entry(tmp_path, BatchState.ENDED, succeeded=4)), [], tmp_path)

@@ -16,6 +16,7 @@ from rich.text import Text
 from ...batch.events import BatchEvent, GoesOn, Noted, RunEnded, Stopped, Waits
 from ...units import size_text
 from ..console import printable_line
+from ..live import choose_beside
 from .reporter import PlainBatchReporter, Planned
 from .tally import Running, values_text
 
@@ -116,6 +117,9 @@ class LiveBatchReporter(PlainBatchReporter):
         self._stop()
         for line in self._closing(stopped, failed, folder):
             self._print(line, "")
+
+    def choose(self, question: str, options: Sequence[str]) -> int | None:
+        return choose_beside(self._live, question, options)
 
     def failed(self, error: ComfyRemoteError, job_id: str | None, *, resumable: bool) -> None:
         self._stop()
