@@ -20,7 +20,7 @@ from ...errors import ConfigurationError, WorkflowInvalid
 from ...events import Log
 from ...jobs.client import Client
 from ...targets.opening import open_target
-from ...units import dollars
+from ...units import counted, dollars
 from ...workflow.change.prepare import Changes
 from ...workflow.files import FileSearch
 from ..advice import for_terminal
@@ -197,20 +197,11 @@ async def _check(
         reporter.event(Log(_sentence(one), one.problem.severity))
     if len(problems) > _MOST_PROBLEMS:
         reporter.note(f"… and {len(problems) - _MOST_PROBLEMS} more.")
-    if any(not one.name for one in errors):
-        raise WorkflowInvalid(
-            f"{target} would refuse all {plan.count:,} runs. Nothing was sent."
-            if plan.count > 1
-            else f"{target} would refuse the run. Nothing was sent.",
-            details={"problems": [one.to_json() for one in errors]},
-        )
     if errors:
-        runs = max(one.runs for one in errors)
+        which = "all of these runs" if any(not one.name for one in errors) else "some of these runs"
         raise WorkflowInvalid(
-            f"{target} would refuse {len(errors)} of the values, and {runs} of the runs with the "
-            "first of them. Nothing was sent."
-            if len(errors) > 1
-            else f"{target} would refuse a value, and the {runs} runs with it. Nothing was sent.",
+            f"{target} would refuse {which}: {counted(len(errors), 'problem')}, see above. "
+            "Nothing was sent.",
             details={"problems": [one.to_json() for one in errors]},
         )
 
