@@ -366,7 +366,9 @@ def test_a_served_sheet_writes_keeps_and_shows_what_comes(tmp_path: Path, window
 
 @pytest.mark.parametrize("context", [(PHONE, "light")], indirect=True, ids=["phone"])
 def test_ten_thousand_runs_on_a_phone(tmp_path: Path, window: Page) -> None:
-    batch = BatchFolder(tmp_path / "many", {"seed": range(10_000)})
+    # Of a damaged batch.json there may be neither a command nor a prompt.
+    axes = {"seed": range(10_000)}
+    batch = BatchFolder(tmp_path / "many", axes, command=[], prompt={}, sets={})
     one = batch.output("p.png")
     batch.add(*(batch.line(row, outputs=[one]) for row in range(10_000)))
     window.goto(make_sheet(batch.path, png=False).html.as_uri())
@@ -377,6 +379,9 @@ def test_ten_thousand_runs_on_a_phone(tmp_path: Path, window: Page) -> None:
     window.wait_for_function("() => document.querySelector('#cell-9999 img').naturalWidth === 60")
     assert window.evaluate("() => document.querySelectorAll('*').length") < 1500
     assert window.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
+    window.keyboard.press("u")
+    expect(window.get_by_role("dialog")).to_contain_text("seed 9999")
+    window.keyboard.press("Escape")
     cell(window, 9999).click()
     window.get_by_role("dialog").get_by_role("button", name="Reject").click()
     expect(window.get_by_role("dialog").get_by_role("button", name="Reject")).to_be_focused()

@@ -150,7 +150,7 @@ export class Batch {
     if (run.seed !== null && !values.has('seed')) values.set('seed', run.seed)
     for (const [name, value] of values) {
       for (const [node, input] of this.#places(name)) {
-        if (!Object.hasOwn(prompt, node)) continue
+        if (!Object.hasOwn(prompt, node) || typeof prompt[node] !== 'object' || prompt[node] === null) continue
         const inputs = (prompt[node].inputs ??= {})
         Object.defineProperty(inputs, input, { value, enumerable: true, writable: true, configurable: true })
       }

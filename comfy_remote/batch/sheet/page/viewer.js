@@ -60,7 +60,7 @@ export class Viewer {
     this.#stage.fit()
     this.#draw()
     this.#opened()
-    if (use) byId('copy').focus()
+    if (use) document.getElementById('copy')?.focus()
   }
 
   /**
