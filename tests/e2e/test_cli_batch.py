@@ -109,11 +109,17 @@ def test_a_batch_is_killed_resumed_and_retried_and_no_run_happens_twice(
     assert cli("batch", "resume", "portrait").returncode == 5, "nothing is left but what failed"
 
     (cli.folder / "b.png").write_bytes(before)
-    retried = cli("batch", "retry", "portrait", "--json")
+    told = cli.folder / "told.py"
+    told.write_text("import sys; open('told.json', 'w').write(sys.stdin.read())")
+    notify = ("--notify", f"{Path(sys.executable).as_posix()} told.py")
+    retried = cli("batch", "retry", "portrait", "--json", *notify)
     assert retried.returncode == 0, retried.stderr
     said = check_lines(retried.stdout.splitlines())
     assert sum(one["event"] == "run_ended" for one in said) == 6
     assert said[-1]["event"] == "batch_ended" and said[-1]["succeeded"] == 12
+
+    [ending] = check_lines((cli.folder / "told.json").read_text().splitlines())
+    assert (ending["event"], ending["state"], ending["succeeded"]) == ("batch_ended", "ended", 12)
 
     assert runs_on(engine) == 12
     folder = cli.folder / "outputs" / "portrait"
@@ -127,6 +133,12 @@ def test_a_batch_is_killed_resumed_and_retried_and_no_run_happens_twice(
     again = cli("batch", "resume", "portrait")
     assert again.returncode == 0 and "12 of 12 runs succeeded" in again.stderr
     assert "nothing to run again" in cli("batch", "retry", "portrait").stderr
+    sheet = folder / "sheet.html"
+    assert said[-1]["sheet"] == str(sheet) and sheet.is_file(), "made by itself at the end"
+    sheet.unlink()
+    made_again = cli("batch", "sheet", "portrait")
+    assert made_again.returncode == 0, made_again.stderr
+    assert made_again.stdout == f"{Path('outputs/portrait/sheet.html')}\n" and sheet.is_file()
     shown = cli("batch", "show", "portrait", "--runs").stdout
     assert "12 of 12" in shown and shown.count("succeeded") == 12
     assert runs_on(engine) == 12
