@@ -79,7 +79,7 @@ async def _until_shown(shown: Page, what: dict[str, object], target: str | None)
 
 
 @asynccontextmanager
-async def _endpoint() -> AsyncIterator[str]:
+async def endpoint() -> AsyncIterator[str]:
     """A gateway whose workers have an engine each."""
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(GatewayServer(endpoint_id="lane"))
@@ -93,7 +93,7 @@ async def _endpoint() -> AsyncIterator[str]:
 
 
 @contextmanager
-def _gateway_address(url: str) -> Any:
+def gateway_address(url: str) -> Any:
     before = os.environ.get("RUNPOD_ENDPOINT_BASE_URL")
     os.environ["RUNPOD_ENDPOINT_BASE_URL"] = url
     try:
@@ -107,13 +107,13 @@ def _gateway_address(url: str) -> Any:
 
 async def _batch(url: str) -> None:
     took = []
-    async with _endpoint() as gateway, page(url) as shown:
-        with _gateway_address(gateway):
-            await _until_shown(shown, _slow(0.1), "runpod:lane")
+    async with endpoint() as gateway, page(url) as shown:
+        with gateway_address(gateway):
+            await _until_shown(shown, slow_prompt(0.1), "runpod:lane")
             for _ in range(size(3, 1)):
                 began = time.perf_counter()
                 ids = [
-                    (await shown.queue(_slow(_SECONDS), "runpod:lane")).body["prompt_id"]
+                    (await shown.queue(slow_prompt(_SECONDS), "runpod:lane")).body["prompt_id"]
                     for _ in range(_JOBS)
                 ]
                 for prompt_id in ids:
@@ -127,7 +127,7 @@ async def _batch(url: str) -> None:
     )
 
 
-def _slow(seconds: float) -> dict[str, object]:
+def slow_prompt(seconds: float) -> dict[str, object]:
     graph: dict[str, Any] = dict(prompt(random.randrange(1 << 20), "lane"))
     graph["3"] = {
         "class_type": "SandboxSlow",

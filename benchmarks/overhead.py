@@ -17,7 +17,7 @@ from comfy_remote import Client
 from comfy_remote.jobs.record import Record
 
 
-async def _bare(session: aiohttp.ClientSession, url: str, color: int, folder: Path) -> None:
+async def bare(session: aiohttp.ClientSession, url: str, color: int, folder: Path) -> None:
     body = {"prompt": prompt(color, "bare"), "client_id": uuid.uuid4().hex}
     async with session.post(f"{url}/prompt", json=body) as response:
         prompt_id = (await response.json())["prompt_id"]
@@ -46,7 +46,7 @@ async def _compare(url: str, runs: int, folder: Path) -> None:
                 job = await client.submit(prompt(color + 2 * index, "ours"))
                 await job.save_outputs(folder)
                 middle = time.perf_counter()
-                await _bare(session, url, color + 2 * index + 1, folder)
+                await bare(session, url, color + 2 * index + 1, folder)
                 end = time.perf_counter()
                 if index >= 0:
                     ours.append(middle - began)

@@ -31,6 +31,7 @@ BENCHMARKS = {
     "values": "values:bench_values",
     "offload": "offload:bench_offload",
     "page-load": "page_load:bench_page_load",
+    "batch": "batch:bench_batch",
     "sheet": "sheet:bench_sheet",
     "batch-rows": "batch_rows:bench_batch_rows",
 }
