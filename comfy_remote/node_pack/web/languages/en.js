@@ -281,7 +281,7 @@ export const en = {
   "onAndOff": "on and off",
   "aTextALine": "a text a line",
   "repeat": "Runs of each, with new seeds",
-  "varyOrder": "Order: {axes}, the last one first.",
+  "varyOrder": "Order: {axes}; the last changes most often.",
   "oneRun": "1 run",
   "runCount": "{count} runs",
   "about": "about {time}",

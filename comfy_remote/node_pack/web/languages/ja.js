@@ -282,7 +282,7 @@ export const ja = {
   "onAndOff": "オンとオフ",
   "aTextALine": "1 行に 1 つのテキスト",
   "repeat": "それぞれの実行回数（新しいシードで）",
-  "varyOrder": "順序：{axes}（最後のものから変わります）",
+  "varyOrder": "順序：{axes}（最後のものが最もよく変わります）",
   "oneRun": "1 回",
   "runCount": "{count} 回",
   "about": "約 {time}",

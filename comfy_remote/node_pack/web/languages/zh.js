@@ -282,7 +282,7 @@ export const zh = {
   "onAndOff": "开和关",
   "aTextALine": "每行一个文本",
   "repeat": "每组运行次数（使用新种子）",
-  "varyOrder": "顺序：{axes}，最后一项最先变化。",
+  "varyOrder": "顺序：{axes}；最后一项变化最频繁。",
   "oneRun": "1 次运行",
   "runCount": "{count} 次运行",
   "about": "约 {time}",
