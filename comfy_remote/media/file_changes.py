@@ -27,6 +27,7 @@ __all__ = [
     "discard",
     "link_file",
     "patiently",
+    "remove_empty_folder",
     "remove_file",
     "rename_path",
     "replace_file",
@@ -107,6 +108,11 @@ def remove_file(path: Path, *, missing_ok: bool = False, seconds: float = PATIEN
     except FileNotFoundError:
         if not missing_ok:
             raise
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Remove a folder that has nothing in it. See `patiently`."""
+    patiently(os.rmdir, path)
 
 
 def discard(path: Path, *, seconds: float = PATIENCE) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -197,11 +198,18 @@ def test_in_the_background_it_is_watched_joined_and_paused(cli: Cli, engine: str
     # What the manifest names is removed, and nothing else.
     folder = cli.folder / "outputs" / "night"
     (folder / "mine.txt").write_text("mine")
+    (folder.parent / "other.txt").write_text("another's")
     assert len(states(folder)) == ran
+    with (folder / "manifest.jsonl").open("r+", encoding="utf-8") as manifest:
+        first = json.loads(manifest.readline())
+        first["outputs"] += [{**first["outputs"][0], "file": "../other.txt"}]
+        manifest.seek(0, os.SEEK_END)
+        manifest.write(json.dumps(first) + "\n")
     assert cli("batch", "rm", "night", "--files").returncode == 2, "nobody can be asked"
     removed = cli("batch", "rm", "night", "--files", "--yes")
     assert removed.returncode == 0, removed.stderr
     assert [one.name for one in folder.iterdir()] == ["mine.txt"]
+    assert (folder.parent / "other.txt").is_file()
     assert "No batches yet" in cli("batch", "list").stderr
     assert runs_on(engine) == ran
 

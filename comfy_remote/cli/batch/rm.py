@@ -66,28 +66,29 @@ def rm(batch: str, files: bool, yes: bool, force: bool) -> None:
 def _files_of(entry: BatchEntry) -> list[Path]:
     """What it has made that is still there: its outputs, and what describes them."""
     from ...batch.manifest import MANIFEST, read_manifest
+    from ...workflow.files import file_below
 
     folder = entry.folder
     lines = read_manifest(folder / MANIFEST).values()
-    named = [folder / output["file"] for line in lines for output in line.outputs]
-    made = [*named, *(folder / name for name in _DESCRIBE), *folder.glob("thumbnails/*")]
-    # The manifest is a file like others: it must not name what is elsewhere.
-    whole = folder.resolve()
-    return [path for path in made if path.is_file() and whole in path.resolve().parents]
+    names = [output["file"] for line in lines for output in line.outputs]
+    names += [*_DESCRIBE, *(f"thumbnails/{one.name}" for one in folder.glob("thumbnails/*"))]
+    # The manifest is a file like others: what it names elsewhere is not even looked up.
+    return [folder / name for name in names if file_below(folder, name) is not None]
 
 
 def _remove(paths: list[Path], folder: Path) -> int:
     """Remove files, and the folders that are empty then; how many files."""
+    from ...media.file_changes import remove_empty_folder, remove_file
     from ...media.files import storage_errors
 
     for path in paths:
         with storage_errors(path):
-            path.unlink(missing_ok=True)
+            remove_file(path, missing_ok=True)
     parents = {
         parent for path in paths for parent in path.parents if folder in (parent, *parent.parents)
     }
     for parent in sorted(parents, key=lambda one: len(one.parts), reverse=True):
         if parent.is_dir() and not any(parent.iterdir()):
             with storage_errors(parent):
-                parent.rmdir()
+                remove_empty_folder(parent)
     return len(paths)
