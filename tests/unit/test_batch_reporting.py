@@ -116,7 +116,7 @@ def report(reporter: BatchReporter, folder: Path, tally: Tally, clock: Clock) ->
             clock.now += 10
             tally.note(event)
             if isinstance(event, Stopped):
-                reporter.stopped(event, [FAILED], folder)
+                reporter.stopped(event, [FAILED])
             else:
                 reporter.happened(event)
                 clock.now += 20
@@ -238,7 +238,7 @@ def test_the_live_display_fits_in_eighty_columns(encoding: str, tmp_path: Path) 
         reporter.happened(Waits("It begins at 23:00."))
         assert "Waiting" in shown()[0]
         reporter.happened(RunEnded(FAILED))
-        reporter.stopped(Stopped(entry(tmp_path, BatchState.ENDED, succeeded=4)), [], tmp_path)
+        reporter.stopped(Stopped(entry(tmp_path, BatchState.ENDED, succeeded=4)), [])
     end = written.getvalue().decode(encoding)
     assert "0001_seed=1 failed: No memory." in end and "Done: 4 of 4 runs succeeded" in end
 

@@ -155,7 +155,7 @@ async def report_end(entry: BatchEntry, reporter: BatchReporter) -> Stopped:
     """Report a batch that had ended before."""
     async with _reporting(entry, reporter, None):
         stopped = Stopped(entry)
-        reporter.stopped(stopped, await asyncio.to_thread(failed_of, entry), entry.folder)
+        reporter.stopped(stopped, await asyncio.to_thread(failed_of, entry))
         return stopped
 
 
@@ -177,6 +177,6 @@ async def _to_its_end(
         reporter.happened(event)
         if isinstance(event, Stopped):
             failed = await asyncio.to_thread(failed_of, event.entry)
-            reporter.stopped(event, failed, event.entry.folder)
+            reporter.stopped(event, failed)
             return event
     raise AssertionError("unreachable: a batch's last event is Stopped")

@@ -21,8 +21,6 @@ from .reporter import PlainBatchReporter, Planned
 from .tally import Running, values_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from typing_extensions import Self
 
     from ...batch.manifest import RunLine
@@ -113,9 +111,9 @@ class LiveBatchReporter(PlainBatchReporter):
             case Noted(message, warning):
                 self._print(message, "yellow" if warning else "dim")
 
-    def stopped(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> None:
+    def stopped(self, stopped: Stopped, failed: Sequence[RunLine]) -> None:
         self._stop()
-        for line in self._closing(stopped, failed, folder):
+        for line in self._closing(stopped, failed):
             self._print(line, "")
 
     def choose(self, question: str, options: Sequence[str]) -> int | None:

@@ -29,8 +29,6 @@ from ..reporter import LINES_VERSION, JsonReporter, Pace, PlainReporter, Reporte
 from .words import batch_command, ending, failure_of, sheet_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ...batch.manifest import RunLine
     from ...jobs.record import BatchEntry
     from ...types import JsonValue
@@ -84,7 +82,7 @@ class BatchReporter(Reporter):
     def happened(self, event: BatchEvent) -> None:
         """Something did, and is counted already."""
 
-    def stopped(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> None:
+    def stopped(self, stopped: Stopped, failed: Sequence[RunLine]) -> None:
         """The last: it has ended, was cancelled, or is paused."""
 
 
@@ -152,14 +150,14 @@ class PlainBatchReporter(PlainReporter, BatchReporter):
         elif self._clock() - self._said >= _SILENCE:
             self._say(self._tally.sentence())
 
-    def stopped(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> None:
-        for line in self._closing(stopped, failed, folder):
+    def stopped(self, stopped: Stopped, failed: Sequence[RunLine]) -> None:
+        for line in self._closing(stopped, failed):
             say(line)
 
-    def _closing(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> list[str]:
+    def _closing(self, stopped: Stopped, failed: Sequence[RunLine]) -> list[str]:
         # What has failed since the command began has been said.
         earlier = [line for line in failed if line.row not in self._failures]
-        return closing_lines(stopped, earlier, folder, self._tally)
+        return closing_lines(stopped, earlier, self._tally)
 
     def _failure(self, line: RunLine) -> str:
         self._failures.add(line.row)
@@ -195,9 +193,9 @@ class QuietBatchReporter(PlainBatchReporter):
             case Noted(message, True):
                 say(f"Warning: {message}")
 
-    def stopped(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> None:
+    def stopped(self, stopped: Stopped, failed: Sequence[RunLine]) -> None:
         if stopped.entry.state is not BatchState.ENDED or stopped.entry.failed:
-            super().stopped(stopped, failed, folder)
+            super().stopped(stopped, failed)
 
 
 class JsonBatchReporter(JsonReporter, BatchReporter):
@@ -279,7 +277,7 @@ class JsonBatchReporter(JsonReporter, BatchReporter):
         if self._tally is not None and not self._quiet and self._clock() - self._said >= _SILENCE:
             self._print({"event": "batch_progress", **self._tally.to_json()})
 
-    def stopped(self, stopped: Stopped, failed: Sequence[RunLine], folder: Path) -> None:
+    def stopped(self, stopped: Stopped, failed: Sequence[RunLine]) -> None:
         """``{"event": "batch_ended", …}``, the last."""
         self._print(ended_json(stopped, failed, self._tally))
 
@@ -333,9 +331,7 @@ def _next_command(entry: BatchEntry) -> str | None:
     return batch_command("retry", entry) if entry.failed or entry.cancelled else None
 
 
-def closing_lines(
-    stopped: Stopped, failed: Sequence[RunLine], folder: Path, tally: Tally | None
-) -> list[str]:
+def closing_lines(stopped: Stopped, failed: Sequence[RunLine], tally: Tally | None) -> list[str]:
     """What people read at the end: how it stands, what failed, and what to do next."""
     entry = stopped.entry
     lines = [failure_of(line) for line in failed[:_MOST_FAILURES]]
@@ -345,7 +341,7 @@ def closing_lines(
         lines.append(ending(stopped, tally))
     if stopped.error is not None and (advice := explain(stopped.error)[1:]):
         lines += advice
-    lines.append(f"Outputs: {relative(folder)}")
+    lines.append(f"Outputs: {relative(entry.folder)}")
     if (sheet := sheet_of(entry)) is not None:
         lines.append(f"Sheet: {relative(sheet)}")
     if (command := _next_command(entry)) is not None:

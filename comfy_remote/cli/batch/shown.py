@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Column
     from rich.text import Text
 
-    from ...jobs.record import BatchEntry, Record
+    from ...jobs.record import BatchEntry
 
-__all__ = ["all_of", "named", "state_of", "table_of", "to_json"]
+__all__ = ["state_of", "table_of", "to_json"]
 
 _STYLES = {
     "ended": "green",
@@ -29,16 +29,6 @@ _STYLES = {
     "cancelled": "yellow",
     "running": "cyan",
 }
-
-
-def named(record: Record, batch: str) -> BatchEntry:
-    """The batch of that name, or whose id begins so; raises `JobNotFound`."""
-    return record.batches.get(batch)
-
-
-def all_of(record: Record) -> list[BatchEntry]:
-    """Every batch, the newest first."""
-    return record.batches.all()
 
 
 def state_of(entry: BatchEntry, record_folder: Path) -> str:
