@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from ..batch.checking import check_plan
 from ..batch.draft import BatchOptions, Draft, draft
+from ..batch.forecast import forecast
 from ..batch.manifest import MANIFEST, read_manifest
 from ..batch.plan import Variation
 from ..batch.sheet import SheetRoutes
@@ -27,9 +28,8 @@ from ..batch.sheet.thumbnails import Thumbnails
 from ..batch.store import batch_page, is_driven, make, remove, start_background
 from ..clean import cleaned_text
 from ..config.settings import Configuration
-from ..errors import ComfyRemoteError, ConfigurationError, InputFileMissing
+from ..errors import ConfigurationError, InputFileMissing
 from ..jobs.client import Client
-from ..jobs.estimate import estimate_on
 from ..jobs.record import BatchEntry, BatchState, Wanted
 from ..media.files import leads_out
 from ..targets.kinds import typed_target
@@ -123,19 +123,9 @@ class PageBatches:
                 drafted.plan, prompt, place.client, search=search, schemas=schemas
             )
             configuration = await asyncio.to_thread(Configuration.load)
-            estimate = await estimate_on(
-                place.client.target, self._record, prompt, configuration, name=place.name
-            )
-            workers = 1
-            try:
-                health = await place.client.target.health()
-                workers = max(1, health.ready + health.running)
-            except ComfyRemoteError:
-                pass  # it is asleep, or off: said elsewhere
-            count, seconds = drafted.plan.count, estimate.seconds
-            price = None if estimate.price is None else estimate.price * count
+            known = await forecast(drafted, place.client, configuration)
             return {
-                "count": count,
+                "count": drafted.plan.count,
                 "axes": [
                     {
                         "names": [*axis.names],
@@ -146,8 +136,8 @@ class PageBatches:
                     }
                     for axis in drafted.plan.axes
                 ],
-                "seconds": None if seconds is None else seconds * count / min(workers, count),
-                "price": price,
+                "seconds": known.seconds,
+                "price": known.price,
                 "problems": [
                     {**one.to_json(), "message": cleaned_text(one.message)} for one in problems
                 ],
