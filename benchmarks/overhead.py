@@ -34,7 +34,7 @@ async def bare(session: aiohttp.ClientSession, url: str, color: int, folder: Pat
 
 async def _compare(url: str, runs: int, folder: Path) -> None:
     ours: list[float] = []
-    bare: list[float] = []
+    theirs: list[float] = []
     color = random.randrange(1 << 20)
     with Record(folder) as record:
         async with (
@@ -50,9 +50,9 @@ async def _compare(url: str, runs: int, folder: Path) -> None:
                 end = time.perf_counter()
                 if index >= 0:
                     ours.append(middle - began)
-                    bare.append(end - middle)
+                    theirs.append(end - middle)
                 await asyncio.sleep(0.02)
-    report("overhead", ours, bare, "bare POST-and-poll loop at 5 ms")
+    report("overhead", ours, theirs, "bare POST-and-poll loop at 5 ms")
 
 
 def bench_overhead() -> None:
