@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
+from ..json_text import parse_json
 from ..media.file_changes import patiently, replace_file
 from ..media.files import storage_errors, sync_file
-from ..types import JsonValue
+from ..types import JsonValue, as_list, mapping
 
 __all__ = [
     "MANIFEST",
@@ -31,6 +32,22 @@ __all__ = [
 MANIFEST = "manifest.jsonl"
 
 _LONGEST_LINE = 16 * 1024 * 1024
+_STATES = ("succeeded", "failed", "cancelled")
+_TYPES = {
+    "run": str,
+    "attempt": int,
+    "values": dict,
+    "target": str,
+    "job": str | None,
+    "seed": int | None,
+    "started": str | None,
+    "ended": str | None,
+    "seconds": int | float | None,
+    "cost": int | float | None,
+    "outputs": list,
+    "problems": list,
+    "error": dict | None,
+}
 
 
 class ManifestOutput(TypedDict):
@@ -93,6 +110,14 @@ class RunLine:
         row = line.get("row")
         if not isinstance(row, int) or isinstance(row, bool) or row < 0:
             raise ValueError(f"{row!r} is no row")
+        if line.get("state") not in _STATES:
+            raise ValueError("it has no state")
+        for name, wanted in _TYPES.items():
+            if name in line and not isinstance(line[name], wanted):
+                raise TypeError(f"{name} has another type")
+        for output in as_list(line.get("outputs", [])):
+            if not isinstance(output, dict) or not isinstance(output.get("file"), str):
+                raise TypeError("an output is no file")
         return cls(**{name: line[name] for name in cls.__slots__ if name in line})  # type: ignore[arg-type]
 
 
@@ -117,7 +142,7 @@ def _lines(path: Path) -> Iterator[RunLine | None]:
 
 def _line_of(raw: bytes) -> RunLine | None:
     try:
-        return RunLine.from_json(json.loads(raw))
+        return RunLine.from_json(mapping(parse_json(raw)))
     except (ValueError, TypeError, AttributeError):
         return None
 
@@ -178,12 +203,14 @@ class ManifestWriter:
         with (
             self._writing,
             storage_errors(self._path),
-            patiently(lambda: self._path.open("r+b")) as file,
+            # Unbuffered: what a full disk has not taken must not be written once more at `close`.
+            patiently(lambda: self._path.open("r+b", buffering=0)) as file,
         ):
             end = file.seek(0, os.SEEK_END)
             try:
-                file.write(content)
-                file.flush()
+                left = memoryview(content)
+                while left:
+                    left = left[file.write(left) :]
                 sync_file(file.fileno())
             except OSError:
                 file.truncate(end)  # a full disk took a part of it
