@@ -6,10 +6,17 @@ from ..targets.base import Health
 
 __all__ = ["Capacity", "workers_of"]
 
+_MOST_WORKERS = 200
+"""A target says how many it has, whatever that is; each run is a connection or two here."""
+
 
 def workers_of(health: Health) -> int:
-    """How many workers a target has, at least one: those that are free and those that run a job."""
-    return max(1, health.ready + health.running)
+    """How many workers a target has: those that are free and those that run a job.
+
+    Returns:
+        At least 1, and 200 at most.
+    """
+    return min(max(1, health.ready + health.running), _MOST_WORKERS)
 
 
 class Capacity:

@@ -44,6 +44,8 @@ _LOCK = "driver.lock"
 _LOG = "driver.log"
 _DESCRIPTION = "batch.json"
 _PATIENCE = 2.0
+_TRIES = 50
+"""For a name that no other batch takes at the same time."""
 _MOST_SHOWN = 200
 """Values of an axis that ``batch.json`` has."""
 
@@ -67,44 +69,91 @@ async def make(
         InputFileMissing: A file is not here.
         LocalStorageError: It cannot be written.
     """
-    record, options = client.record, draft.options
+    record = client.record
     files = await _described(draft, client, on_file)
     frozen = draft.frozen.model_copy(update={"files": files})
-    names = {entry.name for entry in await record.read(record.batches.all)}
-    below = options.below or Path("outputs")
-    free = await asyncio.to_thread(_free_name, frozen.source, names, below)
-    name = options.name or free
-    batch_id, now = str(uuid.uuid4()), time.time()
-    folder = options.folder or below / safe_relative_path(name).name
-    folder = folder.expanduser().absolute()
-    entry = BatchEntry(
-        *(batch_id, name, now, now, frozen.target or client.target.name, frozen.source),
-        *(folder, draft.plan.count, BatchState.WAITING, None, Wanted.RUN, made_by),
-    )
+    batch_id = str(uuid.uuid4())
     kept = batch_folder(record.path.parent, batch_id)
 
-    def write() -> None:
+    def keep() -> None:
         with storage_errors(kept):
             kept.mkdir(parents=True, mode=0o700)
         draft.plan.save(kept)
         frozen.save(kept)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / _DESCRIPTION).exists():
-                raise ConfigurationError(
-                    f"{folder} has the outputs of another batch.",
-                    advice=Hint.OTHER_FOLDER(),
-                )
-        described = json.dumps(_description(entry, frozen, draft.plan), ensure_ascii=False)
-        write_whole(folder / _DESCRIPTION, described.encode("utf-8", errors="replace"))
 
     try:
-        await asyncio.to_thread(write)
-        await record.write(record.batches.add, entry)
+        await asyncio.to_thread(keep)
+        return await _recorded(batch_id, draft, frozen, client, made_by)
     except BaseException:
         await asyncio.to_thread(discard, kept)
         raise
-    return entry
+
+
+async def _recorded(
+    batch_id: str, draft: Draft, frozen: Frozen, client: Client, made_by: str
+) -> BatchEntry:
+    """Take a folder and a name that are free, also while others take theirs."""
+    options = draft.options
+    for left in reversed(range(_TRIES)):
+        entry = await _named(batch_id, draft, client, made_by)
+        try:
+            if await asyncio.to_thread(_claim, entry, frozen, draft.plan):
+                await _add(entry, client.record)
+                return entry
+        except ConfigurationError:  # another has its name
+            if options.name is not None or not left:
+                raise
+        else:
+            if options.name is not None or options.folder is not None:
+                break
+    raise ConfigurationError(
+        f"{entry.folder} has the outputs of another batch.", advice=Hint.OTHER_FOLDER()
+    )
+
+
+async def _named(batch_id: str, draft: Draft, client: Client, made_by: str) -> BatchEntry:
+    """A batch as it will be recorded, with a name and a folder that are free now."""
+    record, options, frozen = client.record, draft.options, draft.frozen
+    names = {entry.name for entry in await record.read(record.batches.all)}
+    below = options.below or Path("outputs")
+    name = options.name or await asyncio.to_thread(_free_name, frozen.source, names, below)
+    folder = options.folder or below / safe_relative_path(name).name
+    now = time.time()
+    return BatchEntry(
+        *(batch_id, name, now, now, frozen.target or client.target.name, frozen.source),
+        *(folder.expanduser().absolute(), draft.plan.count, BatchState.WAITING, None, Wanted.RUN),
+        made_by,
+    )
+
+
+def _claim(entry: BatchEntry, frozen: Frozen, plan: Plan) -> bool:
+    """Make a batch's folder, and describe it there; whether no other batch has that. Blocking."""
+    path = entry.folder / _DESCRIPTION
+    described = json.dumps(_description(entry, frozen, plan), ensure_ascii=False)
+    with storage_errors(entry.folder):
+        entry.folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path):
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        try:
+            write_whole(path, described.encode("utf-8", errors="replace"))
+        except BaseException:
+            discard(path)
+            raise
+    return True
+
+
+async def _add(entry: BatchEntry, record: Record) -> None:
+    """Record a batch, or leave its folder to others."""
+    try:
+        await record.write(record.batches.add, entry)
+    except BaseException:
+        await asyncio.to_thread(discard, entry.folder / _DESCRIPTION)
+        with contextlib.suppress(OSError):  # others' files are in it
+            entry.folder.rmdir()
+        raise
 
 
 async def _described(

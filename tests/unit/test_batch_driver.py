@@ -18,6 +18,7 @@ from helpers import until
 from PIL import Image
 
 import comfy_remote
+from comfy_remote.batch.capacity import Capacity
 from comfy_remote.batch.draft import BatchOptions, draft
 from comfy_remote.batch.driver import DriverTimes
 from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, Stopped, Waits
@@ -238,6 +239,14 @@ async def test_as_many_at_a_time_as_there_are_workers_and_one(farm: Farm, here: 
         farm.most = 0
         await drive(client, one)
         assert farm.most == 1
+
+
+def test_a_target_that_boasts_gets_no_flood() -> None:
+    capacity = Capacity()
+    capacity.seen(Health(ready=10**12, running=-5, queued=0))
+    assert capacity.limit == 201
+    capacity.seen(Health(ready=-(10**12), running=3, queued=0))
+    assert capacity.limit == 2
 
 
 async def test_what_fails_is_a_line_and_is_run_again_alone(farm: Farm, here: Path) -> None:
@@ -611,8 +620,31 @@ async def test_two_batches_have_two_names_and_folders(farm: Farm, here: Path) ->
             await made(client, options=BatchOptions(name="w", folder=here / "other"))
         with pytest.raises(ConfigurationError, match="another batch"):
             await made(client, options=BatchOptions(folder=here / "outputs" / "w"))
+        other = await made(client, options=BatchOptions(name="free", folder=here / "other"))
+        assert json.loads((other.folder / "batch.json").read_text())["id"] == other.id
+        await remove(other, client.record)
         assert client.record.batches.get("w-2").name == "w-2"
         assert [entry.name for entry in client.record.batches.all()] == ["w-3", "w-2", "w"]
+
+
+async def test_many_made_at_once_have_names_and_folders_of_their_own(
+    farm: Farm, here: Path
+) -> None:
+    async with opened(farm, here) as client:
+        entries = await asyncio.gather(*(made(client, "1.color=1,2") for _ in range(6)))
+        assert {entry.name for entry in entries} == {"w", "w-2", "w-3", "w-4", "w-5", "w-6"}
+        same = BatchOptions(name="same", folder=here / "same")
+        ends = await asyncio.gather(
+            *(made(client, options=same) for _ in range(4)), return_exceptions=True
+        )
+        [one] = [end for end in ends if isinstance(end, BatchEntry)]
+        assert all(isinstance(end, BatchEntry | ConfigurationError) for end in ends)
+        entries = [*entries, one]
+    for entry in entries:
+        assert json.loads((entry.folder / "batch.json").read_text())["id"] == entry.id
+    assert {path.name for path in (here / "home" / "batches").iterdir()} == {
+        entry.id for entry in entries
+    }
 
 
 async def test_a_program_makes_one_goes_on_with_it_and_reads_it(farm: Farm, here: Path) -> None:
