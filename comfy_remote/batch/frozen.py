@@ -96,6 +96,7 @@ class Frozen(BaseModel):
         source: The workflow's file, or a word for it.
         target: Its name or address, as the user gave it.
         config: The ``comfy-remote.toml`` that the user named; ``None`` for the usual ones.
+        server: What the target's name meant then: see `targets.base.server_of`.
         folder: The current folder when it was made: names of targets mean what they mean there.
         text: The workflow's file, if it has variables (``${PROMPT}``) that are filled in for each
             run; else the prompt is.
@@ -118,6 +119,7 @@ class Frozen(BaseModel):
     source: str
     target: str | None
     config: Path | None = None
+    server: dict[str, str] = {}
     folder: Path
     text: str | None = None
     prompt: dict[str, JsonValue]

@@ -15,14 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, JobTimedOut, OutputLost
+from ..errors import (
+    ComfyRemoteError,
+    JobCancelled,
+    JobNotFound,
+    JobTimedOut,
+    OutputLost,
+    SubmissionUnknown,
+)
 from ..events import DidItRun, Progress
-from ..jobs.client import Client, resume
+from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, SavedOutput
 from ..media.file_changes import discard
 from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
 from ..outputs import media_type_of
+from ..targets.base import server_of
+from ..targets.opening import reopen
 from ..workflow.paid_nodes import any_paid_known
 from .manifest import ManifestOutput, RunLine
 from .run_names import flat_name, run_name
@@ -159,15 +168,30 @@ class OneRun:
         )
 
     async def _found(self, entry: JobEntry, stack: AsyncExitStack) -> Job:
-        """The job where it was sent, which may be elsewhere than where jobs are sent now."""
-        client = self._kind.client
-        timeout = self._kind.frozen.timeout
-        if not self._kind.named_target:
-            return await client.resume(entry, timeout=timeout)
-        there = resume(
-            self.job_id, record=client.record, timeout=timeout, config=self._kind.frozen.config
-        )
-        return await stack.enter_async_context(there)
+        """The job where it was sent, which may be elsewhere than where jobs are sent now.
+
+        Raises:
+            SubmissionUnknown: Its target's name means another one now, and where it was sent, it
+                may run.
+        """
+        client, frozen = self._kind.client, self._kind.frozen
+        here = server_of(client.target)
+        if entry.ref is None:
+            if frozen.server and here and here != frozen.server:
+                raise SubmissionUnknown(
+                    f"Run {self.row} was being sent when its program ended, and "
+                    f"{client.target.name} means another target now, so it cannot be asked "
+                    "whether it has it.",
+                    advice="If it has not run there, retry the failed runs.",
+                )
+            return await client.resume(entry, timeout=frozen.timeout)
+        is_here = here.items() <= entry.ref.details.items()
+        if not self._kind.named_target or (here and is_here):
+            return await client.resume(entry, timeout=frozen.timeout)
+        # By what names mean where the batch was made, wherever it is resumed.
+        target = reopen(entry.target, entry.ref, config=frozen.config, folder=frozen.folder)
+        there = Client(target, record=client.record, on_interrupt=None)
+        return await (await stack.enter_async_context(there)).resume(entry, timeout=frozen.timeout)
 
     async def _followed(
         self,

@@ -26,6 +26,7 @@ from ..jobs.record import BatchEntry, BatchState, Record, Wanted
 from ..media.file_changes import discard
 from ..media.files import safe_relative_path, storage_errors, write_whole
 from ..media.temporary import ProcessLock
+from ..targets.base import server_of
 from ..targets.launch import PACKAGE_PARENT, detached, own_program
 from ..targets.opening import open_target
 from ..types import mapping
@@ -71,7 +72,8 @@ async def make(
     """
     record = client.record
     files = await _described(draft, client, on_file)
-    frozen = draft.frozen.model_copy(update={"files": files})
+    server = dict(server_of(client.target))
+    frozen = draft.frozen.model_copy(update={"files": files, "server": server})
     batch_id = str(uuid.uuid4())
     kept = batch_folder(record.path.parent, batch_id)
 
@@ -116,7 +118,9 @@ async def _named(batch_id: str, draft: Draft, client: Client, made_by: str) -> B
     record, options, frozen = client.record, draft.options, draft.frozen
     names = {entry.name for entry in await record.read(record.batches.all)}
     below = options.below or Path("outputs")
-    name = options.name or await asyncio.to_thread(_free_name, frozen.source, names, below)
+    name = options.name
+    if not name:
+        name = await asyncio.to_thread(_free_name, frozen.source, names, below)
     folder = options.folder or below / safe_relative_path(name).name
     now = time.time()
     return BatchEntry(

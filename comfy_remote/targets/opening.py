@@ -81,6 +81,7 @@ def reopen(
     environment: Mapping[str, str] = os.environ,
     *,
     config: Path | str | None = None,
+    folder: Path | None = None,
     look: bool = False,
 ) -> Target:
     """The target of a job in the record: where it was sent, whatever the name means today.
@@ -89,13 +90,14 @@ def reopen(
 
     Args:
         ref: What the target said of it; ``None`` if it said nothing.
+        config, folder: Where names are looked up: see `Configuration.load`.
         look: Only to see how the job stands: closing the target ends nothing.
     """
     details = ref.details if ref is not None else {}
     kind = kind_of(wanted)
     if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
         return target
-    today = Configuration.load(file=config).settings_of(wanted) or TargetSettings(wanted)
+    today = Configuration.load(folder, file=config).settings_of(wanted) or TargetSettings(wanted)
     sent = sent_to(details) or today
     kind = kind_of(sent.target)
     if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:

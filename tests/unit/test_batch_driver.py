@@ -23,6 +23,7 @@ from comfy_remote.batch.draft import BatchOptions, draft
 from comfy_remote.batch.driver import DriverTimes
 from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, Stopped, Waits
 from comfy_remote.batch.manifest import MANIFEST, RunLine, read_manifest
+from comfy_remote.batch.one_run import job_id_of
 from comfy_remote.batch.plan import Variation
 from comfy_remote.batch.store import driving, is_driven, make, remove
 from comfy_remote.batch.watching import watched
@@ -592,6 +593,63 @@ async def test_no_run_is_begun_that_would_not_end_in_time(farm: Farm, here: Path
     assert paused.state is BatchState.PAUSED
     assert paused.succeeded in (2, 3)
     assert "would not end" in str(paused.why)
+
+
+class Named(Farm):
+    """A farm that a name leads to, and may later lead elsewhere than.
+
+    Attributes:
+        mute: Whether it takes jobs, and never says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = "there"
+        self.mute = False
+
+    @property
+    def server(self) -> dict[str, str]:
+        return {"where": self.where}
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        ref = await super().submit(request)
+        if self.mute:
+            await asyncio.Event().wait()
+        return ref
+
+
+@pytest.mark.parametrize(("mute", "moved"), [(False, False), (True, False), (True, True)])
+async def test_runs_are_found_where_the_batch_was_made_or_not_sent_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch, mute: bool, moved: bool
+) -> None:
+    farm = Named()
+    farm.gate.clear()
+    farm.mute = mute
+    async with opened(farm, here) as client:
+        variation = Variation(vary=["1.color=0,1"])
+        entry = await make(await draft(client, Path("w.json"), variation, target="gpu"), client)
+        killed = asyncio.create_task(drive(client, entry))
+        jobs = [job_id_of(entry.id, row, 1) for row in (0, 1)]
+        await until(lambda: farm.running == 2)
+        await until(lambda: mute or all(client.record.get(job).ref for job in jobs))
+        killed.cancel()
+        await asyncio.gather(killed, return_exceptions=True)
+        # In another folder the name may mean another target, or nothing.
+        (here / "elsewhere").mkdir()
+        monkeypatch.chdir(here / "elsewhere")
+        farm.gate.set()
+        farm.mute = False
+        if moved:
+            farm.where = "elsewhere"
+            farm.jobs.clear()
+        await drive(client, entry)
+        ended = now(client, entry)
+    assert (ended.state, ended.left) == (BatchState.ENDED, 0)
+    assert ended.failed == (2 if moved else 0)
+    assert farm.ran == {0: 1, 1: 1}
+    if moved:
+        codes = {(line.error or {})["code"] for line in lines(entry).values()}
+        assert codes == {SubmissionUnknown.code}
 
 
 async def test_one_driver_at_a_time(farm: Farm, here: Path) -> None:
