@@ -174,6 +174,17 @@ def no_secrets_of_other_tests() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _environment_is_put_back() -> Iterator[None]:
+    """What a command sets in its own process, as ``--config`` does, ends with its test."""
+    before = dict(os.environ)
+    yield
+    before["PYTEST_CURRENT_TEST"] = os.environ.get("PYTEST_CURRENT_TEST", "")  # pytest's own
+    for name in {*os.environ} - {*before}:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _no_log_thread_is_left() -> Iterator[None]:
     """A server that a test ran in its own process does not log the next tests' records."""
     yield

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from helpers import until
 from pydantic import JsonValue
 
 from comfy_remote.errors import ComfyRemoteError, ConfigurationError, EngineCrashed, OutOfMemory
@@ -136,15 +137,17 @@ async def test_stopping_the_server_cancels_the_handler() -> None:
 
 
 class Unready:
-    """A handler whose engine cannot be started so many times, and then can."""
+    """A handler whose engine cannot be started until there are no errors left."""
 
     def __init__(self, *errors: ComfyRemoteError) -> None:
         self.errors = list(errors)
+        self.tried = 0
         self.jobs: list[object] = []
 
     async def ready(self) -> None:
+        self.tried += 1
         if self.errors:
-            raise self.errors.pop(0)
+            raise self.errors[0]
 
     async def __call__(self, job_id: str, payload: object, report: object) -> dict[str, object]:
         self.jobs.append(payload)
@@ -154,13 +157,15 @@ class Unready:
 async def test_no_job_is_taken_while_the_engine_cannot_start(
     gateway: GatewayServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.1)
-    handler = Unready(*(EngineCrashed("It ended.") for _ in range(3)))
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.01)
+    handler = Unready(EngineCrashed("It ended."))
     gateway.add_local_worker(handler)
     jobs = [await submit(gateway, n) for n in range(6)]
-    await asyncio.sleep(0.15)
+    tried = handler.tried
+    await until(lambda: handler.tried > tried + 3)
     assert {job.state for job in jobs} == {RunPodState.IN_QUEUE}
     assert not gateway.queue.health().workers.idle
+    handler.errors.clear()
     for job in jobs:
         await gateway.queue.wait_until_final(job.id, 5)
     assert {job.state for job in jobs} == {RunPodState.COMPLETED}

@@ -520,7 +520,8 @@ async def test_health_counts(queue: JobQueue) -> None:
     assert running.state is RunPodState.IN_PROGRESS
     assert queue.health().model_dump(by_alias=True) == {
         "jobs": {"completed": 1, "failed": 1, "inProgress": 1, "inQueue": 1, "retried": 0},
-        "workers": {"idle": 1, "running": 1},
+        "workers": {"idle": 1, "running": 1, "initializing": 0, "throttled": 0},
+        "idleTimeout": None,
     }
 
 
