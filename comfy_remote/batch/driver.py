@@ -137,6 +137,7 @@ class Driver:
         self._took: deque[float] = deque(maxlen=_MOST_TIMES)
         self._failures = 0
         self._stopping: tuple[BatchState, str | None] | None = None
+        self._paused = False  # by its user
         self._error: ComfyRemoteError | None = None
         self._blocked: str | None = None
         self._waits_to_begin = False
@@ -435,7 +436,8 @@ class Driver:
 
     def _stop(self, state: BatchState, why: str | None) -> None:
         """Begin no more runs; what runs may end. The first reason counts, but for a cancel."""
-        if self._stopping is None or state is BatchState.CANCELLED:
+        if self._stopping is None or self._paused or state is BatchState.CANCELLED:
+            self._paused = False
             self._stopping = state, why
 
     @property
@@ -444,8 +446,11 @@ class Driver:
 
     async def _do_as_wanted(self) -> None:
         wanted = await self._record.read_at_once(self._record.batches.wanted, self._entry.id)
-        if wanted is Wanted.PAUSE:
+        if wanted is Wanted.PAUSE and self._stopping is None:
             self._stop(BatchState.PAUSED, "It was paused.")
+            self._paused = True
+        elif wanted is Wanted.RUN and self._paused and not self._cancels:
+            self._stopping, self._paused = None, False  # resumed before its last run had ended
         elif wanted is Wanted.CANCEL and not self._cancels:
             self._stop(BatchState.CANCELLED, None)
             await asyncio.gather(*(run.cancel() for run in self._running.values()))

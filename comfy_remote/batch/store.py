@@ -19,13 +19,14 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from ..advice import Hint
+from ..aio import Deadline
 from ..config.settings import Configuration
 from ..errors import ConfigurationError
 from ..jobs.client import Client
 from ..jobs.record import BatchEntry, BatchState, Record, Wanted
 from ..media.file_changes import discard
 from ..media.files import safe_relative_path, storage_errors, write_whole
-from ..media.temporary import ProcessLock
+from ..media.temporary import ProcessLock, is_locked
 from ..targets.base import server_of
 from ..targets.launch import PACKAGE_PARENT, detached, own_program
 from ..targets.opening import open_target
@@ -39,12 +40,23 @@ from .plan import Plan
 if TYPE_CHECKING:
     from ..types import JsonValue
 
-__all__ = ["batch_page", "driving", "is_driven", "lease", "make", "remove", "start_background"]
+__all__ = [
+    "batch_page",
+    "driving",
+    "is_driven",
+    "lease",
+    "make",
+    "remove",
+    "retry_failed",
+    "start_background",
+]
 
 _LOCK = "driver.lock"
 _LOG = "driver.log"
 _DESCRIPTION = "batch.json"
 _PATIENCE = 2.0
+_ENDS_WITHIN = 5.0
+"""Seconds that the process of a batch that is over may still take to end."""
 _TRIES = 50
 """For a name that no other batch takes at the same time."""
 _MOST_SHOWN = 200
@@ -260,14 +272,27 @@ def lease(record_folder: Path, batch_id: str) -> Iterator[None]:
 
 def is_driven(record_folder: Path, batch_id: str) -> bool:
     """Whether a program that is alive drives a batch. Blocking."""
-    folder = batch_folder(record_folder, batch_id)
-    if not (folder / _LOCK).is_file():
-        return False
-    try:
-        ProcessLock(folder / _LOCK).close()
-    except sqlite3.Error:
-        return True
-    return False
+    lock = batch_folder(record_folder, batch_id) / _LOCK
+    return lock.is_file() and is_locked(lock)
+
+
+async def retry_failed(entry: BatchEntry, record: Record) -> int:
+    """Let its failed and cancelled runs begin once more, when it is driven next; how many.
+
+    Raises:
+        ConfigurationError: A program drives it, which knows by now what is left.
+    """
+    over = entry.state not in (BatchState.RUNNING, BatchState.WAITING)
+    deadline = Deadline(_ENDS_WITHIN if over else 0.0)
+    while await asyncio.to_thread(is_driven, record.path.parent, entry.id):
+        if deadline.left:
+            await asyncio.sleep(0.1)
+            continue
+        raise ConfigurationError(
+            f"{entry.name} is running. What has failed can be run again when it is over.",
+            advice=Hint.WATCH_BATCH(batch=entry.id[:8]),
+        )
+    return await record.write(record.batches.retry_failed, entry.id)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..batch.events import BatchEvent, Stopped
 from ..batch.manifest import MANIFEST, RunLine, read_manifest
-from ..batch.store import driving, remove
+from ..batch.store import driving, remove, retry_failed
 from ..jobs.record import BatchEntry, Wanted
 
 if TYPE_CHECKING:
@@ -98,9 +98,12 @@ class Batch:
         await self._want(Wanted.CANCEL)
 
     async def retry(self) -> int:
-        """Let its failed and cancelled runs begin once more, when it is run again; how many."""
-        record = self._client.record
-        return await record.write(record.batches.retry_failed, self.id)
+        """Let its failed and cancelled runs begin once more, when it is run again; how many.
+
+        Raises:
+            ConfigurationError: A program runs it.
+        """
+        return await retry_failed(await self.entry(), self._client.record)
 
     async def remove(self) -> None:
         """Forget it. The files in its folder stay.

@@ -10,12 +10,13 @@ import os
 import sqlite3
 import stat
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from .file_changes import discard
 from .files import storage_errors
 
-__all__ = ["ProcessLock", "TemporaryFolder", "remove_leftovers"]
+__all__ = ["ProcessLock", "TemporaryFolder", "is_locked", "remove_leftovers"]
 
 _PREFIX = "comfy-remote-"
 _LOCK = ".lock"
@@ -54,6 +55,20 @@ class ProcessLock:
         # Since Python 3.13, SQLite warns if the connection is not closed.
         if hasattr(self, "_connection"):
             self._connection.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process that is alive holds the `ProcessLock` of a file that exists.
+
+    Several may ask at a time, and keep nobody from taking it for longer than that. Blocking.
+    """
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=0.0)) as connection:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+    except sqlite3.Error:
+        return True
+    return False
 
 
 class TemporaryFolder(tempfile.TemporaryDirectory[str]):

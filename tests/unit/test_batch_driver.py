@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, St
 from comfy_remote.batch.manifest import MANIFEST, RunLine, read_manifest
 from comfy_remote.batch.one_run import job_id_of
 from comfy_remote.batch.plan import Variation
-from comfy_remote.batch.store import driving, is_driven, make, remove
+from comfy_remote.batch.store import driving, is_driven, make, remove, retry_failed
 from comfy_remote.batch.watching import watched
 from comfy_remote.errors import (
     AuthenticationError,
@@ -332,6 +333,25 @@ async def test_paused_it_lets_running_ones_end_and_goes_on_later(farm: Farm, her
         await drive(client, entry)
         assert now(client, entry).succeeded == 10
     assert farm.ran == dict.fromkeys(range(10), 1)
+
+
+async def test_resumed_before_its_last_run_has_ended_it_goes_on(farm: Farm, here: Path) -> None:
+    farm.gate.clear()
+    async with opened(farm, here) as client:
+        entry = await made(client)
+        driven = asyncio.create_task(drive(client, entry))
+        await until(lambda: farm.running == 3)
+        client.record.batches.want(entry.id, Wanted.PAUSE)
+        farm.stopped.add(next(iter(farm.jobs)))  # no other takes its place
+        await until(lambda: now(client, entry).cancelled == 1)
+        await asyncio.sleep(0.1)
+        assert farm.running == 2
+        client.record.batches.want(entry.id, Wanted.RUN)
+        await until(lambda: farm.running == 3)
+        farm.gate.set()
+        await driven
+        ended = now(client, entry)
+    assert (ended.state, ended.succeeded, ended.cancelled) == (BatchState.ENDED, 9, 1)
 
 
 async def test_cancelled_it_stops_what_runs(farm: Farm, here: Path) -> None:
@@ -668,6 +688,25 @@ async def test_one_driver_at_a_time(farm: Farm, here: Path) -> None:
             now(client, entry)
         assert not (here / "home" / "batches" / entry.id).exists()
         assert entry.folder.is_dir()
+
+
+async def test_who_looks_whether_it_is_driven_is_not_taken_for_its_driver(
+    farm: Farm, here: Path
+) -> None:
+    farm.fails[1] = 1
+    async with opened(farm, here) as client:
+        entry = await made(client, "1.color=1,2")
+        await drive(client, entry)
+        lock = here / "home" / "batches" / entry.id / "driver.lock"
+        with closing(sqlite3.connect(lock, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM sqlite_master").fetchall()
+            assert not is_driven(here / "home", entry.id)
+        async with driving(entry, client.record, client=client):
+            assert is_driven(here / "home", entry.id)
+            with pytest.raises(ConfigurationError, match="is running"):
+                await retry_failed(entry, client.record)
+        assert await retry_failed(entry, client.record) == 1
 
 
 async def test_two_batches_have_two_names_and_folders(farm: Farm, here: Path) -> None:
