@@ -25,10 +25,10 @@ from ..batch.sheet import SheetRoutes
 from ..batch.sheet.reading import read_batch
 from ..batch.sheet.thumbnails import FOLDER as THUMBNAILS
 from ..batch.sheet.thumbnails import Thumbnails
-from ..batch.store import batch_page, is_driven, make, remove, start_background
+from ..batch.store import batch_page, is_driven, make, remove, retry_failed, start_background
 from ..clean import cleaned_text
 from ..config.settings import Configuration
-from ..errors import ConfigurationError, InputFileMissing
+from ..errors import ConfigurationError, InputFileMissing, JobNotFound
 from ..jobs.client import Client
 from ..jobs.record import BatchEntry, BatchState, Wanted
 from ..media.files import leads_out
@@ -191,7 +191,7 @@ class PageBatches:
                 return {"removed": entry.id}
             case _:
                 if action == "retry":
-                    await self._record.write(batches.retry_failed, entry.id)
+                    await retry_failed(entry, self._record)
                 await self._record.write(batches.want, entry.id, Wanted.RUN)
                 await self._drive(entry)
         return await self._described(await self._record.read(batches.get, entry.id), own_url)
@@ -202,7 +202,7 @@ class PageBatches:
         Raises:
             JobNotFound: There is no such batch.
         """
-        entry = await self._record.read(self._record.batches.get, batch)
+        entry = await self._shown(batch)
         lines = await asyncio.to_thread(read_manifest, entry.folder / MANIFEST)
         described = await asyncio.to_thread(batch_page, entry.folder)
         line = lines.get(row)
@@ -222,7 +222,7 @@ class PageBatches:
         Raises:
             JobNotFound: There is no such batch.
         """
-        entry = await self._record.read(self._record.batches.get, batch)
+        entry = await self._shown(batch)
 
         def newest() -> list[JsonValue]:
             runs = [*read_batch(entry.folder).runs]
@@ -252,12 +252,17 @@ class PageBatches:
 
     async def sheet(self, batch: str) -> SheetRoutes:
         """The sheet of a batch, as it is now. Raises `JobNotFound`."""
-        entry = await self._record.read(self._record.batches.get, batch)
+        entry = await self._shown(batch)
         if entry.id not in self._sheets:
             while len(self._sheets) >= _MOST_SHEETS:
                 del self._sheets[next(iter(self._sheets))]
             self._sheets[entry.id] = SheetRoutes(entry.folder, in_comfyui=True)
         return self._sheets[entry.id]
+
+    async def _shown(self, batch: str) -> BatchEntry:
+        if self._host.several_users:
+            raise JobNotFound("Where several people share a ComfyUI, its batches are not shown.")
+        return await self._record.read(self._record.batches.get, batch)
 
     @property
     def _input_root(self) -> Path:
@@ -265,11 +270,15 @@ class PageBatches:
 
     async def _drive(self, entry: BatchEntry) -> None:
         home = self._record.path.parent
-        if not await asyncio.to_thread(is_driven, home, entry.id):
+        # The process of one that is over may not have ended yet: the new one waits for that.
+        going_on = entry.state in (BatchState.RUNNING, BatchState.WAITING)
+        if not (going_on and await asyncio.to_thread(is_driven, home, entry.id)):
             await asyncio.to_thread(start_background, entry, home)
 
     async def _draft(self, wanted: VaryRequest, own_url: str) -> tuple[_Place, Draft]:
         for varied, values in wanted.vary.items():
+            if varied.startswith("@") or "=" in varied:  # with its values, it would name a file
+                raise ConfigurationError(f"{varied!r} is not the name of an input.")
             if isinstance(values, str) and values.lstrip().startswith("@"):
                 raise ConfigurationError(
                     f"{varied}: values are not read from a file here.",

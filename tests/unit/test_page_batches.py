@@ -122,6 +122,28 @@ async def test_values_are_not_read_from_a_file(
         await batches.plan(wanted(vary={"3.filename_prefix": values}), sandbox_url)
 
 
+@pytest.mark.parametrize("name", ["@{root}/secret", "1.image=@{root}/secret"])
+async def test_a_name_is_not_a_file(
+    batches: PageBatches, server: Server, sandbox_url: str, name: str
+) -> None:
+    (server.root / "secret=.csv").write_text("2.width\n8\n9\n")
+    asked = wanted(vary={name.format(root=server.root): ".csv"})
+    with pytest.raises(ConfigurationError, match="not the name of an input"):
+        await batches.plan(asked, sandbox_url)
+
+
+async def test_where_several_people_share_a_server_no_batch_is_shown(
+    batches: PageBatches, server: Server, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.node_pack.batches.start_background", lambda *_: None)
+    await batches.start(wanted(vary={"2.width": "8,9"}), sandbox_url)
+    assert await batches.runs("cat") == {"runs": []}
+    server.several_users = True
+    for asked in (batches.runs("cat"), batches.values("cat", 0), batches.sheet("cat")):
+        with pytest.raises(JobNotFound, match="several people"):
+            await asked
+
+
 @pytest.mark.parametrize("name", ["../secret.png", "{root}/secret.png", "link.png", "../*.png"])
 @pytest.mark.parametrize("as_list", [True, False])
 async def test_a_page_sends_no_files_but_those_of_the_input_folder(
