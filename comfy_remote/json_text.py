@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ _MOST_VALUES = 5_000_000
 def parse_json(text: str | bytes) -> JsonValue:
     """The value of a JSON text.
 
-    ``NaN`` and ``Infinity``, which ComfyUI writes though JSON has no such thing, become null.
+    ``NaN`` and ``Infinity``, which ComfyUI writes though JSON has no such thing, become null, and
+    so does a number that is too large for a float (``1e999``).
     Half a surrogate pair, which can be neither printed nor saved, becomes ``?``, and what is
     not UTF-8 becomes U+FFFD.
 
@@ -38,13 +40,18 @@ def parse_json(text: str | bytes) -> JsonValue:
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", "replace")
     try:
-        value: JsonValue = json.loads(text, parse_constant=lambda _: None)
+        value: JsonValue = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
         if _SURROGATE.search(text):
             clean = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
             value = json.loads(clean)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def check_json_values(text: bytes, most: int) -> None:

@@ -252,6 +252,23 @@ def test_what_strangers_wrote_is_data(tmp_path: Path) -> None:
     assert run["error"]["code"] == EVIL
 
 
+def test_numbers_beyond_all_bounds_are_shown_as_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    many = {f"k{number}": 0 for number in range(2000)}
+    lines = [
+        '{"row": 0, "state": "succeeded", "seconds": 1e999, "values": {"cfg": 1e999}}',
+        json.dumps({"row": 10**400, "state": "succeeded", "values": many}),
+        json.dumps({"row": 2, "state": "succeeded", "values": dict.fromkeys(many, 1)}),
+    ]
+    (folder / "manifest.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "batch.json").write_text('{"count": 2, "prompt": {"1": {"inputs": {"a": -1e999}}}}')
+    make_sheet(folder)
+    first: dict[str, object] = shown_data(folder)["runs"][0]  # type: ignore[index]
+    assert first["values"] == {"cfg": None}
+    assert first["seconds"] is None
+
+
 def test_the_page_allows_its_own_script_and_nothing_else(batch: BatchFolder) -> None:
     make_sheet(batch.path)
     page = (batch.path / "sheet.html").read_text("utf-8")

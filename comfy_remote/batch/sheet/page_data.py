@@ -51,7 +51,7 @@ OPENED = {
 
 _SHOWN_TEXT = 4000  # bytes of a text file
 _MOST_COLUMNS = 40
-_FULL_ENOUGH = 0.3  # of a table's cells, below which a grid says more
+_FULL_ENOUGH = 30  # percent of a table's cells, below which a grid says more
 
 
 def page_data(
@@ -112,7 +112,7 @@ def default_view(batch: Batch) -> tuple[int | None, int | None]:
         columns = min(varying, key=lambda n: len(batch.axes[n].values))
     rows = next(n for n in varying if n != columns)
     cells = math.prod(len(batch.axes[n].values) for n in varying)
-    if not batch.product and batch.count < _FULL_ENOUGH * cells:
+    if not batch.product and batch.count * 100 < _FULL_ENOUGH * cells:
         return None, None
     return rows, columns
 
