@@ -104,5 +104,6 @@ def test_a_front_that_cannot_start_says_why_at_once(
 
     monkeypatch.setattr(front_module, "service_routes", broken)
     thing: Any = Anything()
+    (tmp_path / "modal_config.json").write_text("{}")
     with pytest.raises(RuntimeError, match="no disk"):
         serve_front(1, "app", None, project=tmp_path, notes=thing, outputs=thing)
