@@ -63,6 +63,7 @@ class Hint(Enum):
         "If that is right, set {variable} (for example 200GB), and resume the job to fetch it."
     )
     OTHER_FOLDER = "Choose another folder."
+    BATCH_FOLDER = "Choose another name or another folder."
     WRITABLE_FOLDER = "Choose another folder, or correct its permissions."
     LINK_OUT_OF_FOLDER = "Remove that link, or choose another folder."
     FIND_JOB = "Resume job {job_id} to see whether the target has it."

@@ -28,13 +28,13 @@ def next_time(text: str, after: float, *, option: str = "--start") -> float:
         option: Named in the error.
 
     Raises:
-        ConfigurationError: It is no time of day.
+        ConfigurationError: It is not a time of day.
     """
     matched = _TIME.fullmatch(text)
     hour, minute = (int(matched[1]), int(matched[2])) if matched else (24, 0)
     if hour > 23 or minute > 59:
         raise ConfigurationError(
-            f"{option} {text!r} is no time of day.", advice="Write it like 23:00 or 7:30."
+            f"{option} {text!r} is not a time of day.", advice="Write it like 23:00 or 7:30."
         )
     day = datetime.fromtimestamp(after).astimezone().date()
     moment = _at(day, hour, minute)
@@ -58,7 +58,7 @@ class Hours:
         """From times of day: the next such start, and the first such end after it.
 
         Raises:
-            ConfigurationError: One is no time of day.
+            ConfigurationError: One is not a time of day.
         """
         begins = None if start is None else next_time(start, now, option="--start")
         ends = None if until is None else next_time(until, begins or now, option="--until")

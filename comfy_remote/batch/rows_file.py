@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import ConfigurationError, InputFileMissing
 from ..text_file import SAVE_AS_UTF8, NotText, lines_of
 from ..types import JsonValue
-from ..units import size_text
+from ..units import counted, size_text
 from ..workflow.json_document import refuse_constant
 
 __all__ = ["cells_of", "is_json_lines", "is_table", "json_values", "texts_of", "unquoted"]
@@ -89,8 +89,8 @@ def cells_of(path: Path) -> Iterator[tuple[int, list[str]]]:
             header = cells = _header(path, cells)
         elif len(cells) != len(header):
             raise ConfigurationError(
-                f"{path}, line {reader.line_num}: {len(cells)} cells, and the header has "
-                f"{len(header)}.",
+                f"{path}, line {reader.line_num}: {counted(len(cells), 'cell')}, and the header "
+                f"has {len(header)}.",
                 advice=f"Put a cell with {separator!r} in it in double quotes.",
             )
         yield reader.line_num, cells

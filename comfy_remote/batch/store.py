@@ -121,7 +121,7 @@ async def _recorded(
             if options.name is not None or options.folder is not None:
                 break
     raise ConfigurationError(
-        f"{entry.folder} has the outputs of another batch.", advice=Hint.OTHER_FOLDER()
+        f"{entry.folder} has the outputs of another batch.", advice=Hint.BATCH_FOLDER()
     )
 
 

@@ -117,7 +117,7 @@ json_schema_option = click.option(
 quiet_option = click.option(
     *("-q", "--quiet"),
     is_flag=True,
-    help="Print the outputs' places, warnings and errors, and nothing else.",
+    help="Print the outputs' paths, warnings and errors, and nothing else.",
 )
 dry_run_option = click.option(
     "--dry-run",

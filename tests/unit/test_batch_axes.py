@@ -120,7 +120,7 @@ def test_json_lines_have_values_with_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("r.csv", "prompt,seed\na\n", "r.csv, line 2: 1 cells, and the header has 2"),
+        ("r.csv", "prompt,seed\na\n", "r.csv, line 2: 1 cell, and the header has 2"),
         ("r.csv", "prompt,seed\na, b,1\n", "r.csv, line 2: 3 cells"),
         ("r.csv", "prompt,prompt\na,b\n", "'prompt' is there twice"),
         ("r.csv", "prompt,\na,b\n", "column 2 has no name"),

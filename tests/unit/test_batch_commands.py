@@ -72,6 +72,13 @@ def test_the_first_word_decides(record: Record, tmp_path: Path) -> None:
     assert unknown.exit_code == 2 and "There are: example:collage" in unknown.output
 
 
+def test_a_misspelt_command_is_not_taken_for_a_workflow(record: Record, tmp_path: Path) -> None:
+    refused = invoked("resum", "portrait")
+    assert refused.exit_code == 2 and "Did you mean 'resume'?" in refused.stderr
+    (tmp_path / "resum").write_text("{}")
+    assert "Nothing varies" in invoked("resum").stderr, "a file may be called so"
+
+
 def test_help_shows_both_ways() -> None:
     for words in ([], ["--help"]):
         shown = invoked(*words).output

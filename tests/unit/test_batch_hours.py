@@ -30,5 +30,5 @@ def test_who_resumes_it_begins_at_once_and_keeps_to_its_end() -> None:
 
 @pytest.mark.parametrize("text", ["24:00", "7", "7:60", "noon", ""])
 def test_what_is_no_time_of_day_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no time of day"):
+    with pytest.raises(ConfigurationError, match="is not a time of day"):
         Hours.of(text, None, NOON)

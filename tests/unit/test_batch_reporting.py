@@ -190,7 +190,18 @@ def test_plain_lines_come_every_twenty_seconds(
     assert len(said) >= 13, "a silence of twenty seconds ends with a line"
 
 
-def test_quietly_only_places_and_what_is_wrong(
+def test_a_batch_that_was_over_has_no_run_to_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = entry(tmp_path, BatchState.ENDED, succeeded=4)
+    reporter = PlainBatchReporter(Clock())
+    reporter.begins(Tally(over, clock=Clock()))
+    reporter.stopped(Stopped(over), [])
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["Done: 4 of 4 runs succeeded.", f"Outputs: {tmp_path}"]
+
+
+def test_quietly_only_paths_and_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -19,8 +21,20 @@ class BatchGroup(click.Group):
         """See `click.Command`."""
         place = self._first_word(args)
         if place is not None and args[place] not in self.commands:
+            self._check_spelling(args[place], ctx)
             args = [*args[:place], _RUN, *args[place:]]
         return super().parse_args(ctx, args)
+
+    def _check_spelling(self, word: str, ctx: click.Context) -> None:
+        """Refuse what is no file and reads like a command: ``resum``."""
+        if not word.isalpha() or Path(word).exists():
+            return
+        from difflib import get_close_matches
+
+        if close := get_close_matches(word, self.commands, n=1, cutoff=0.75):
+            raise click.UsageError(
+                f"There is neither a command nor a file '{word}'. Did you mean '{close[0]}'?", ctx
+            )
 
     def _first_word(self, args: list[str]) -> int | None:
         """Where the command, or the workflow and its options, begin; ``None`` for help alone."""

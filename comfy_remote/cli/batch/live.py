@@ -99,7 +99,7 @@ class LiveBatchReporter(PlainBatchReporter):
         match event:
             case RunEnded(line):
                 if not sys.stdout.isatty():
-                    self._print_places(line)
+                    self._print_paths(line)
                 if line.state != "succeeded":
                     self._print(self._failure(line), "red" if line.state == "failed" else "yellow")
                 for problem in line.problems:

@@ -108,6 +108,8 @@ class PlainBatchReporter(PlainReporter, BatchReporter):
     def begins(self, tally: Tally) -> None:
         self._tally = tally
         entry = tally.entry
+        if not tally.to_do:
+            return  # it was over before; how it ended follows
         self.note(
             f"Batch {entry.name} ({entry.id[:8]}) on {entry.target}: "
             f"{counted(tally.left, 'run')} to go, into {relative(entry.folder)}."
@@ -124,7 +126,7 @@ class PlainBatchReporter(PlainReporter, BatchReporter):
     def happened(self, event: BatchEvent) -> None:
         match event:
             case RunEnded(line):
-                self._print_places(line)
+                self._print_paths(line)
                 if line.state == "succeeded":
                     took = "" if line.seconds is None else f" in {seconds_text(line.seconds)}"
                     files = counted(len(line.outputs), "file")
@@ -167,14 +169,14 @@ class PlainBatchReporter(PlainReporter, BatchReporter):
         tally = self._tally
         return "" if tally is None else f"[{tally.count - tally.left}/{tally.count}]"
 
-    def _print_places(self, line: RunLine) -> None:
+    def _print_paths(self, line: RunLine) -> None:
         if self._tally is not None:
             for output in line.outputs:
                 print(relative(self._tally.entry.folder / output["file"]), flush=True)
 
 
 class QuietBatchReporter(PlainBatchReporter):
-    """Where nobody wants to know: the outputs' places, and what is wrong."""
+    """Where nobody wants to know: the outputs' paths, and what is wrong."""
 
     def note(self, message: str) -> None:
         pass
@@ -185,7 +187,7 @@ class QuietBatchReporter(PlainBatchReporter):
     def happened(self, event: BatchEvent) -> None:
         match event:
             case RunEnded(line):
-                self._print_places(line)
+                self._print_paths(line)
                 if line.state != "succeeded":
                     say(self._failure(line))
                 for problem in line.problems:

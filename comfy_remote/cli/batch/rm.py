@@ -21,8 +21,8 @@ _DESCRIBE = ("manifest.jsonl", "batch.json", "sheet.html", "sheet.png", "keeps.j
 @click.command(short_help="Forget a batch; its files stay.")
 @batch_argument
 @click.option("--files", is_flag=True, help="Remove the files that it has made, too, after a yes.")
-@click.option("-y", "--yes", is_flag=True, help="Without asking.")
-@click.option("--force", is_flag=True, help="Also one with runs under way: they go on.")
+@click.option("-y", "--yes", is_flag=True, help="Remove them without asking.")
+@click.option("--force", is_flag=True, help="Even if runs are under way: they go on.")
 def rm(batch: str, files: bool, yes: bool, force: bool) -> None:
     """Forget a batch. The files in its folder stay, unless --files says otherwise.
 

@@ -26,7 +26,7 @@ __all__ = ["sheet"]
 @click.option("--embed", is_flag=True, help="Put everything into sheet.html itself.")
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
 def sheet(batch: str, serve: bool, port: int, embed: bool, open_it: bool) -> None:
-    """Make the sheet of a batch anew, with what has come so far, and print its place.
+    """Make the sheet of a batch again, with what has come so far, and print its path.
 
     It is a page that opens offline, with the axes as rows and columns, and a picture, sheet.png,
     in the batch's folder. It is made by itself when a batch ends. BATCH may also be such a folder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -62,6 +63,9 @@ class Tally:
         lines: Of its manifest, from before.
         expected: Seconds that its runs take together, as far as that was known before.
         clock: Gives seconds, as `time.monotonic` does.
+
+    Attributes:
+        to_do: Runs that had not ended when the command began.
     """
 
     entry: BatchEntry
@@ -81,6 +85,7 @@ class Tally:
         }
         costs = [line.cost for line in self.lines if line.cost is not None]
         self.cost: float | None = sum(costs) if costs else None
+        self.to_do = self.left
         self._began = self.clock()
         self._took: deque[float] = deque(maxlen=_LAST)
         self._at_a_time: deque[int] = deque(maxlen=_LAST)
@@ -176,5 +181,5 @@ def values_text(values: Mapping[str, JsonValue]) -> str:
 
 
 def _short(value: JsonValue) -> str:
-    text = str(value)
+    text = json.dumps(value) if isinstance(value, bool) else str(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"

@@ -100,7 +100,8 @@ def ending(stopped: Stopped, tally: Tally) -> str:
         if number
     )
     cost = "" if tally.cost is None else f", {dollars(tally.cost)}"
-    counts = f"{good}{bad} in {seconds_text(tally.seconds)}{cost}."
+    took = f" in {seconds_text(tally.seconds)}" if tally.to_do else ""
+    counts = f"{good}{bad}{took}{cost}."
     match entry.state:
         case BatchState.ENDED:
             return f"Done: {counts}"
