@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ..advice import Hint
 from ..aio import Deadline
 from ..config.settings import Configuration
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LocalStorageError
 from ..jobs.client import Client
 from ..jobs.record import BatchEntry, BatchState, Record, Wanted
 from ..media.file_changes import discard
@@ -255,11 +255,18 @@ def lease(record_folder: Path, batch_id: str) -> Iterator[None]:
 
     Raises:
         ConfigurationError: Another program drives it.
+        LocalStorageError: What was kept of it is gone, or cannot be written.
     """
     path = batch_folder(record_folder, batch_id) / _LOCK
     try:
         lock = ProcessLock(path, patience=_PATIENCE)
     except sqlite3.Error as error:
+        if "locked" not in str(error):
+            raise LocalStorageError(
+                f"{path} could not be opened ({error}), so this batch cannot go on.",
+                advice="What it has made is still in its folder. Make a new batch for the rest.",
+                details={"path": str(path)},
+            ) from error
         raise ConfigurationError(
             "Another program runs this batch already.",
             advice=Hint.WATCH_BATCH(batch=batch_id[:8]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import shutil
 import sqlite3
 import time
 from collections import Counter
@@ -26,7 +27,14 @@ from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, St
 from comfy_remote.batch.manifest import MANIFEST, RunLine, read_manifest
 from comfy_remote.batch.one_run import job_id_of
 from comfy_remote.batch.plan import Variation
-from comfy_remote.batch.store import driving, is_driven, make, remove, retry_failed
+from comfy_remote.batch.store import (
+    driving,
+    is_driven,
+    make,
+    remove,
+    retry_failed,
+    start_background,
+)
 from comfy_remote.batch.watching import watched
 from comfy_remote.errors import (
     AuthenticationError,
@@ -707,6 +715,21 @@ async def test_who_looks_whether_it_is_driven_is_not_taken_for_its_driver(
             with pytest.raises(ConfigurationError, match="is running"):
                 await retry_failed(entry, client.record)
         assert await retry_failed(entry, client.record) == 1
+
+
+async def test_a_process_of_its_own_that_cannot_begin_says_why_in_the_record(
+    farm: Farm, here: Path
+) -> None:
+    async with opened(farm, here) as client:
+        variation = Variation(vary=["1.color=0,1"])
+        entry = await make(await draft(client, Path("w.json"), variation, target="gpu"), client)
+        start_background(entry, here / "home")
+        await until(lambda: now(client, entry).state is BatchState.PAUSED, 60)
+        assert "no target 'gpu'" in (now(client, entry).why or "")
+        await until(lambda: not is_driven(here / "home", entry.id))
+        shutil.rmtree(here / "home" / "batches" / entry.id)
+        with pytest.raises(LocalStorageError, match="cannot go on"):
+            await drive(client, entry)
 
 
 async def test_two_batches_have_two_names_and_folders(farm: Farm, here: Path) -> None:
