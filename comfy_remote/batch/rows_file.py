@@ -36,11 +36,11 @@ def is_json_lines(path: Path) -> bool:
 def texts_of(path: Path) -> Iterator[tuple[int, str]]:
     """The texts of a file, each with the number of its line.
 
-    Lines that are empty or begin with ``#`` are none. A text in quotes may begin with ``#`` or
+    Lines that are empty or begin with ``#`` are left out. A text in quotes may begin with ``#`` or
     with a space.
 
     Raises:
-        ConfigurationError: It is too large, or no text.
+        ConfigurationError: It is too large, or not text.
         InputFileMissing: It is not there.
     """
     for number, line in _lines(path):
@@ -65,7 +65,7 @@ def cells_of(path: Path) -> Iterator[tuple[int, list[str]]]:
     rows are left out.
 
     Raises:
-        ConfigurationError: It is too large, no text, or a row has other columns than the header.
+        ConfigurationError: It is too large, not text, or a row has other columns than the header.
         InputFileMissing: It is not there.
     """
     lines = _lines(path)

@@ -80,8 +80,8 @@ class VaryRequest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a batch runs: an open client, and what its target is called."""
+class _OpenTarget:
+    """Where a batch runs: a client of its target, and what that is called."""
 
     client: Client
     name: str
@@ -114,16 +114,16 @@ class PageBatches:
         Raises:
             ComfyRemoteError: What varies cannot be read, or the target cannot be used.
         """
-        place, drafted = await self._draft(wanted, own_url)
+        opened, drafted = await self._draft(wanted, own_url)
         try:
             prompt = parse_prompt(drafted.frozen.prompt, "The prompt")
             schemas = drafted.frozen.known_schemas()
             search = FileSearch.beside(self._input_root)
             problems = await check_plan(
-                drafted.plan, prompt, place.client, search=search, schemas=schemas
+                drafted.plan, prompt, opened.client, search=search, schemas=schemas
             )
             configuration = await asyncio.to_thread(Configuration.load)
-            known = await forecast(drafted, place.client, configuration)
+            known = await forecast(drafted, opened.client, configuration)
             return {
                 "count": drafted.plan.count,
                 "axes": [
@@ -151,9 +151,9 @@ class PageBatches:
         Raises:
             ComfyRemoteError: As `plan`, or it cannot be written.
         """
-        place, drafted = await self._draft(wanted, own_url)
+        opened, drafted = await self._draft(wanted, own_url)
         try:
-            entry = await make(drafted, place.client, made_by=f"{_MADE_BY} {self._host.identity}")
+            entry = await make(drafted, opened.client, made_by=f"{_MADE_BY} {self._host.identity}")
         finally:
             drafted.plan.close()
         await asyncio.to_thread(start_background, entry, self._record.path.parent)
@@ -275,7 +275,7 @@ class PageBatches:
         if not (going_on and await asyncio.to_thread(is_driven, home, entry.id)):
             await asyncio.to_thread(start_background, entry, home)
 
-    async def _draft(self, wanted: VaryRequest, own_url: str) -> tuple[_Place, Draft]:
+    async def _draft(self, wanted: VaryRequest, own_url: str) -> tuple[_OpenTarget, Draft]:
         for varied, values in wanted.vary.items():
             if varied.startswith("@") or "=" in varied:  # with its values, it would name a file
                 raise ConfigurationError(f"{varied!r} is not the name of an input.")
@@ -284,7 +284,7 @@ class PageBatches:
                     f"{varied}: values are not read from a file here.",
                     advice="Paste them, a value a line; or use comfy-remote batch in a terminal.",
                 )
-        place = await self._place(wanted.target, own_url)
+        opened = await self._open(wanted.target, own_url)
         prompt = parse_prompt(wanted.prompt, "The prompt")
         loaded = LoadedWorkflow(
             cleaned_text(wanted.source or "workflow"),
@@ -295,10 +295,10 @@ class PageBatches:
         name = None if wanted.name is None else cleaned_text(wanted.name)
         folder = self._host.folder("output") / "batches"
         drafted = await draft(
-            place.client,
+            opened.client,
             loaded,
             Variation(vary=wanted.vary, zipped=wanted.zipped, repeat=wanted.repeat),
-            target=place.name,
+            target=opened.name,
             options=BatchOptions(name=name, below=folder, at_most=wanted.at_most),
             folder=self._host.folder("input"),
         )
@@ -307,7 +307,7 @@ class PageBatches:
         except BaseException:
             drafted.plan.close()
             raise
-        return place, drafted
+        return opened, drafted
 
     def _check(self, drafted: Draft) -> None:
         if drafted.plan.count > _MOST_RUNS:
@@ -324,15 +324,15 @@ class PageBatches:
                     advice="Upload it with a Load node, and vary that node's list.",
                 )
 
-    async def _place(self, target: str | None, own_url: str) -> _Place:
+    async def _open(self, target: str | None, own_url: str) -> _OpenTarget:
         if target is not None:
-            return _Place(await self._pool.client(target), target)
+            return _OpenTarget(await self._pool.client(target), target)
         async with self._opening:
             if own_url not in self._own:
                 client = Client(own_url, record=self._record, on_interrupt=None)
                 await client.__aenter__()
                 self._own[own_url] = client
-            return _Place(self._own[own_url], own_url)
+            return _OpenTarget(self._own[own_url], own_url)
 
     async def _described(self, entry: BatchEntry, own_url: str) -> JsonValue:
         driven = await asyncio.to_thread(is_driven, self._record.path.parent, entry.id)

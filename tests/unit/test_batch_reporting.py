@@ -10,6 +10,7 @@ import pytest
 from json_lines import check_lines, events_of_schema
 from rich.console import Console
 
+from comfy_remote.batch.axes import Axis, Part
 from comfy_remote.batch.events import (
     BatchEvent,
     GoesOn,
@@ -23,7 +24,10 @@ from comfy_remote.batch.events import (
     Waits,
 )
 from comfy_remote.batch.forecast import BatchForecast
+from comfy_remote.batch.frozen_rows import FrozenRows
 from comfy_remote.batch.manifest import ManifestOutput, RunLine
+from comfy_remote.batch.names import VariedInput
+from comfy_remote.batch.values import Stored
 from comfy_remote.cli.batch.live import LiveBatchReporter
 from comfy_remote.cli.batch.reporter import (
     BatchReporter,
@@ -33,7 +37,7 @@ from comfy_remote.cli.batch.reporter import (
     QuietBatchReporter,
 )
 from comfy_remote.cli.batch.tally import Tally
-from comfy_remote.cli.batch.words import exit_status
+from comfy_remote.cli.batch.words import axes_lines, exit_status
 from comfy_remote.errors import LocalStorageError, TargetUnreachable
 from comfy_remote.events import Progress
 from comfy_remote.jobs.record import BatchEntry, BatchState, Wanted
@@ -284,3 +288,14 @@ def test_the_exit_status(
     tmp_path: Path, state: BatchState, counts: dict[str, int], error: Any, status: int
 ) -> None:
     assert exit_status(Stopped(entry(tmp_path, state, **counts), error)) == status
+
+
+def test_texts_with_commas_do_not_run_into_each_other() -> None:
+    prompt = VariedInput("prompt", (("6", "text"),), file=False)
+    preview = VariedInput("2.preview", (("2", "preview"),), file=False)
+    rows = FrozenRows()
+    for value in ("a cat, asleep", "a dog", True, False):
+        rows.add([value])
+    texts, switches = Stored(rows, 0, 2), Stored(rows, 2, 2)
+    axes = [Axis((Part((prompt,), texts),)), Axis((Part((preview,), switches),))]
+    assert axes_lines(axes) == ["  prompt: a cat, asleep; a dog", "  2.preview: true, false"]

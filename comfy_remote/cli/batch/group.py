@@ -19,10 +19,10 @@ class BatchGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See `click.Command`."""
-        place = self._first_word(args)
-        if place is not None and args[place] not in self.commands:
-            self._check_spelling(args[place], ctx)
-            args = [*args[:place], _RUN, *args[place:]]
+        index = self._first_word(args)
+        if index is not None and args[index] not in self.commands:
+            self._check_spelling(args[index], ctx)
+            args = [*args[:index], _RUN, *args[index:]]
         return super().parse_args(ctx, args)
 
     def _check_spelling(self, word: str, ctx: click.Context) -> None:
@@ -38,19 +38,19 @@ class BatchGroup(click.Group):
 
     def _first_word(self, args: list[str]) -> int | None:
         """Where the command, or the workflow and its options, begin; ``None`` for help alone."""
-        place = 0
-        while place < len(args):
-            word = args[place]
+        index = 0
+        while index < len(args):
+            word = args[index]
             if word in ("-h", "--help"):
                 return None
             if word in _VALUE_OPTIONS:
-                place += 2
+                index += 2
             elif word in ("-v", "--verbose") or word.startswith(
                 tuple(f"{o}=" for o in _VALUE_OPTIONS)
             ):
-                place += 1
+                index += 1
             else:
-                return place
+                return index
         return None
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:

@@ -65,7 +65,8 @@ def axes_lines(axes: Sequence[Axis]) -> list[str]:
         if len(axis.names) == 1:
             shown = [text.partition("=")[2] for text in shown]
         more = ", …" if axis.count > len(shown) else ""
-        separator = "; " if len(axis.names) > 1 else ", "
+        # Texts with commas in them would run into each other.
+        separator = "; " if len(axis.names) > 1 or "," in "".join(shown) else ", "
         lines.append(f"  {', '.join(axis.names)}: {separator.join(shown)}{more}")
     if len(axes) > _MOST_AXES:
         lines.append(f"  and {len(axes) - _MOST_AXES} more")
