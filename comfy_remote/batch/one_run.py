@@ -205,7 +205,8 @@ class OneRun:
             async for event in job:
                 if isinstance(event, Progress):
                     on_progress(event)
-            saved = await job.save_outputs(self.folder, on_received, even_if_failed=True)
+            with storage_errors(self.folder):  # it is removed while files are written into it
+                saved = await job.save_outputs(self.folder, on_received, even_if_failed=True)
         except JobTimedOut as error:
             await self.cancel()
             return self.failed(error)

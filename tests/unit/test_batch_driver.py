@@ -522,6 +522,24 @@ async def test_a_full_disk_pauses_it_and_loses_nothing(
     assert len([*entry.folder.glob("*/a.png")]) == 10
 
 
+async def test_a_folder_that_is_removed_meanwhile_pauses_it(
+    farm: Farm, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def removed(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "0000/a.png")
+
+    async with opened(farm, here) as client:
+        entry = await made(client, "1.color=1,2")
+        with monkeypatch.context() as patched:
+            patched.setattr("comfy_remote.jobs.job.Job.save_outputs", removed)
+            [*_, last] = await drive(client, entry)
+        assert isinstance(last, Stopped) and isinstance(last.error, LocalStorageError)
+        assert "No such file" in (now(client, entry).why or "")
+        await drive(client, entry)
+        assert now(client, entry).succeeded == 2
+    assert farm.ran == {1: 1, 2: 1}
+
+
 async def test_it_is_paused_after_so_many_failures(farm: Farm, here: Path) -> None:
     farm.fails.update(dict.fromkeys(range(10), 1))
     async with opened(farm, here) as client:
