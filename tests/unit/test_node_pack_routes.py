@@ -410,7 +410,8 @@ async def test_workers_are_kept_until_then_and_their_idle_timeout_is_put_back(
         if request.path.endswith("/health"):
             return web.json_response({"workers": {"idle": 1}})
         failed = {"status": "FAILED", "error": "Missing 'workflow' parameter"}
-        return web.json_response({"id": "e1", **(failed if "status" in request.path else {})})
+        waits = {"status": "IN_QUEUE"}
+        return web.json_response({"id": "e1", **(failed if "status" in request.path else waits)})
 
     app = web.Application()
     app.router.add_route("*", "/v2/serverless/gpu", endpoint)
