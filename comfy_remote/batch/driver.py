@@ -211,6 +211,10 @@ class Driver:
         except LocalStorageError as error:
             self._say(Noted(f"The sheet could not be made. {error}", warning=True))
             return
+        except Exception:  # noqa: BLE001  a picture that breaks what draws it costs no batch its end
+            _log.exception("The sheet of %s could not be made.", folder)
+            self._say(Noted("The sheet could not be made: see the log.", warning=True))
+            return
         for note in made.notes:
             self._say(Noted(note))
 

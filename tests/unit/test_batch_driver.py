@@ -23,7 +23,7 @@ import comfy_remote
 from comfy_remote.batch.capacity import Capacity
 from comfy_remote.batch.draft import BatchOptions, draft
 from comfy_remote.batch.driver import DriverTimes
-from comfy_remote.batch.events import BatchEvent, GoesOn, RunBegan, RunEnded, Stopped, Waits
+from comfy_remote.batch.events import BatchEvent, GoesOn, Noted, RunBegan, RunEnded, Stopped, Waits
 from comfy_remote.batch.manifest import MANIFEST, RunLine, read_manifest
 from comfy_remote.batch.one_run import job_id_of
 from comfy_remote.batch.plan import Variation
@@ -538,6 +538,20 @@ async def test_a_folder_that_is_removed_meanwhile_pauses_it(
         await drive(client, entry)
         assert now(client, entry).succeeded == 2
     assert farm.ran == {1: 1, 2: 1}
+
+
+async def test_a_sheet_that_cannot_be_drawn_costs_no_batch_its_end(
+    farm: Farm, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("comfy_remote.batch.sheet.make_sheet", broken)
+    async with opened(farm, here) as client:
+        entry = await made(client, "1.color=0..2")
+        events = await drive(client, entry)
+        assert now(client, entry).state is BatchState.ENDED
+    assert any(isinstance(event, Noted) and event.warning for event in events)
 
 
 async def test_it_is_paused_after_so_many_failures(farm: Farm, here: Path) -> None:
