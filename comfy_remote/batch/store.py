@@ -24,7 +24,7 @@ from ..config.settings import Configuration
 from ..errors import ConfigurationError, LocalStorageError
 from ..jobs.client import Client
 from ..jobs.record import BatchEntry, BatchState, Record, Wanted
-from ..media.file_changes import discard
+from ..media.file_changes import discard, remove_empty_folder
 from ..media.files import safe_relative_path, storage_errors, write_whole
 from ..media.temporary import ProcessLock, is_locked
 from ..targets.base import server_of
@@ -168,7 +168,7 @@ async def _add(entry: BatchEntry, record: Record) -> None:
     except BaseException:
         await asyncio.to_thread(discard, entry.folder / _DESCRIPTION)
         with contextlib.suppress(OSError):  # others' files are in it
-            entry.folder.rmdir()
+            await asyncio.to_thread(remove_empty_folder, entry.folder)
         raise
 
 

@@ -72,11 +72,19 @@ async def test_a_gateway_that_stands_still_gets_no_more_connections_than_it_take
                 writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"id":"1"}')
         writer.close()
 
+    async def answer_once_all_have_come() -> None:
+        before = -1
+        while opened != before or not opened:
+            before = opened
+            await asyncio.sleep(0.5)
+        answers.set()
+
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         endpoint = load.Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "")
-        asyncio.get_running_loop().call_later(0.5, answers.set)
+        answering = asyncio.create_task(answer_once_all_have_come())
         ids, took = await load.submit(endpoint, 400, every=0.0, given={})
+        await answering
     assert len(ids) == len(took) == 400
     assert opened <= 200
     assert min(took) > 0.1  # what waits for a connection waits for its answer

@@ -343,13 +343,24 @@ async def test_paused_it_lets_running_ones_end_and_goes_on_later(farm: Farm, her
     assert farm.ran == dict.fromkeys(range(10), 1)
 
 
-async def test_resumed_before_its_last_run_has_ended_it_goes_on(farm: Farm, here: Path) -> None:
+async def test_resumed_before_its_last_run_has_ended_it_goes_on(
+    farm: Farm, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     farm.gate.clear()
     async with opened(farm, here) as client:
         entry = await made(client)
+        looks: list[Wanted] = []
+        look = client.record.batches.wanted
+
+        def seen(batch_id: str) -> Wanted:
+            looks.append(look(batch_id))
+            return looks[-1]
+
+        monkeypatch.setattr(client.record.batches, "wanted", seen)
         driven = asyncio.create_task(drive(client, entry))
         await until(lambda: farm.running == 3)
         client.record.batches.want(entry.id, Wanted.PAUSE)
+        await until(lambda: looks.count(Wanted.PAUSE) > 1)  # the first is acted upon
         farm.stopped.add(next(iter(farm.jobs)))  # no other takes its place
         await until(lambda: now(client, entry).cancelled == 1)
         await asyncio.sleep(0.1)
