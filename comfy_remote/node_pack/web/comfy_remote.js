@@ -68,7 +68,11 @@ function panelIsOpen() {
   return [...document.querySelectorAll('.comfy-remote-panel')].some((one) => one.checkVisibility())
 }
 
+/** Until it is done, the switch waits: it would go on with the target that was chosen before. */
+let choosing = Promise.resolve()
+
 async function toggle() {
+  await choosing
   if (state.target !== null) return switchTo(null)
   // What was added elsewhere, in a terminal or another tab, counts.
   if (state.targets.length === 0 || state.empty) await state.refresh().catch(() => null)
@@ -113,7 +117,12 @@ async function removed(name) {
 }
 
 /** @param {string} typed */
-async function choose(typed) {
+function choose(typed) {
+  choosing = use(typed).catch((error) => showError(t('remote'), error))
+}
+
+/** @param {string} typed */
+async function use(typed) {
   if (!(await isUsable(typed))) return
   // As the server spells it: the URL that RunPod's console shows is runpod:ID.
   const { target } = await getAddress(typed).catch(() => ({ target: typed }))
