@@ -95,3 +95,23 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def in_comfyui_python(script: Path, folder: Path) -> str:
+    """What a script prints that a real ComfyUI's Python runs, with this package and ComfyUI's own.
+
+    Args:
+        folder: The current one, for the script.
+    """
+    paths = [str(Path(__file__).resolve().parents[1]), str(find_comfyui() or "")]
+    done = subprocess.run(
+        [COMFYUI_PYTHON, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

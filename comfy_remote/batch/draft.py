@@ -16,9 +16,7 @@ from ..jobs.submission import Workflow, read
 from ..media.files import storage_errors
 from ..text_file import text_of
 from ..workflow.change.prepare import Changes, prepare
-from ..workflow.change.variables import fill_in
-from ..workflow.json_document import parse_json
-from ..workflow.load import parse_workflow
+from ..workflow.load import filled_workflow
 from .frozen import Frozen, frozen_changes, schemas_of
 from .hours import Hours
 from .plan import Plan, Variation, plan_of
@@ -198,8 +196,8 @@ def _filled_places(
     """
 
     def inputs(changes: Changes) -> dict[Place, JsonValue]:
-        document = parse_json(fill_in(text, changes.variables(), loaded.source), loaded.source)
-        ready = prepare(parse_workflow(document, loaded.source), Changes(), schemas)
+        filled = filled_workflow(text, changes.variables(), loaded.source)
+        ready = prepare(filled, Changes(), schemas)
         return {
             (node_id, name): value
             for node_id, node in ready.prompt.items()

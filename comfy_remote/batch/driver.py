@@ -128,8 +128,7 @@ class Driver:
         self._hours = hours or Hours(frozen.start, frozen.until)
         self._stop_after = frozen.stop_after
         rows = Rows(frozen, plan, client.target)
-        named = frozen.target is not None
-        self._kind = RunKind(client, entry.id, frozen, rows, entry.folder, price_per_hour, named)
+        self._kind = RunKind(client, entry.id, frozen, rows, entry.folder, price_per_hour)
         self._capacity = Capacity(frozen.at_most)
         self._running: dict[asyncio.Task[None], OneRun] = {}
         self._events: deque[BatchEvent] = deque()
@@ -317,9 +316,7 @@ class Driver:
             task.result()
 
     def _run(self, row: int, attempt: int) -> OneRun:
-        values = self._plan.row(row)
-        seed = values.get("seed")
-        return OneRun(self._kind, row, attempt, values, seed if isinstance(seed, int) else None)
+        return OneRun(self._kind, row, attempt, self._plan.row(row))
 
     async def _begin(self, row: int, attempt: int, begun: bool, manifest: ManifestWriter) -> None:
         run = self._run(row, attempt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -15,9 +15,7 @@ from ..errors import InputFileMissing, LocalStorageError
 from ..media.files import sha256_of, storage_errors, write_whole
 from ..targets.base import input_errors
 from ..workflow.change.prepare import Changes
-from ..workflow.change.variables import fill_in, variables_in
-from ..workflow.json_document import parse_json
-from ..workflow.load import LoadedWorkflow, parse_workflow
+from ..workflow.load import LoadedWorkflow, filled_workflow
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 
@@ -150,9 +148,7 @@ class Frozen(BaseModel):
         if self.text is None:
             prompt = cast("Prompt", self.prompt)
             return LoadedWorkflow(self.source, "workflow in API format", prompt, self.workflow)
-        text = fill_in(self.text, changes.variables(), self.source)
-        loaded = parse_workflow(parse_json(text, self.source), self.source)
-        return replace(loaded, variables=frozenset(variables_in(self.text)))
+        return filled_workflow(self.text, changes.variables(), self.source)
 
     def known_schemas(self) -> Schemas:
         """The schemas that its values were checked by."""

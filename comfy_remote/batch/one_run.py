@@ -56,7 +56,6 @@ class RunKind:
     Attributes:
         folder: Of the batch's outputs.
         price_per_hour: US dollars, as configured.
-        named_target: Whether the target has a name, by which a job is found again.
     """
 
     client: Client
@@ -65,7 +64,6 @@ class RunKind:
     rows: Rows
     folder: Path
     price_per_hour: float | None
-    named_target: bool
 
 
 class OneRun:
@@ -76,14 +74,11 @@ class OneRun:
         job: The job itself, while it is followed.
     """
 
-    def __init__(
-        self, kind: RunKind, row: int, attempt: int, values: dict[str, JsonValue], seed: int | None
-    ) -> None:
+    def __init__(self, kind: RunKind, row: int, attempt: int, values: dict[str, JsonValue]) -> None:
         self._kind = kind
         self.row = row
         self.attempt = attempt
         self.values = values
-        self._seed = seed
         self.name = run_name(row, values)
         self.job_id = job_id_of(kind.batch_id, row, attempt)
         self.job: Job | None = None
@@ -186,7 +181,7 @@ class OneRun:
                 )
             return await client.resume(entry, timeout=frozen.timeout)
         is_here = here.items() <= entry.ref.details.items()
-        if not self._kind.named_target or (here and is_here):
+        if frozen.target is None or (here and is_here):
             return await client.resume(entry, timeout=frozen.timeout)
         # By what names mean where the batch was made, wherever it is resumed.
         target = reopen(entry.target, entry.ref, config=frozen.config, folder=frozen.folder)
@@ -281,13 +276,14 @@ class OneRun:
         return replace(line, error=shown, seconds=None if job is None else job.run_seconds)
 
     def _as(self, state: str) -> RunLine:
+        seed = self.values.get("seed")
         return RunLine(
             row=self.row,
             run=self.name,
             state=state,
             attempt=self.attempt,
             values=self.values,
-            seed=self._seed,
+            seed=seed if isinstance(seed, int) else None,
             target=self._kind.client.target.name,
             job=self.job_id,
             started=_utc(self._started),

@@ -128,7 +128,7 @@ async def _recorded(
 async def _named(batch_id: str, draft: Draft, client: Client, made_by: str) -> BatchEntry:
     """A batch as it will be recorded, with a name and a folder that are free now."""
     record, options, frozen = client.record, draft.options, draft.frozen
-    names = {entry.name for entry in await record.read(record.batches.all)}
+    names = await record.read(record.batches.names)
     below = options.below or Path("outputs")
     name = options.name
     if not name:

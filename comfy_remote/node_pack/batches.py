@@ -157,7 +157,7 @@ class PageBatches:
         finally:
             drafted.plan.close()
         await asyncio.to_thread(start_background, entry, self._record.path.parent)
-        return await self._described(entry, own_url)
+        return await self._one(entry, own_url)
 
     async def take_up(self) -> None:
         """Have the batches of this server's page go on that nobody drives: it was started again."""
@@ -168,8 +168,8 @@ class PageBatches:
 
     async def list(self, own_url: str) -> JsonValue:
         """The newest batches, with how far each is."""
-        entries = await self._record.read_at_once(self._record.batches.all)
-        return {"batches": [await self._described(one, own_url) for one in entries[:_MOST_SHOWN]]}
+        entries = await self._record.read_at_once(self._record.batches.all, _MOST_SHOWN)
+        return {"batches": [*await self._described(entries, own_url)]}
 
     async def change(self, batch: str, action: str, own_url: str) -> JsonValue:
         """Pause, resume, cancel, retry or remove a batch.
@@ -194,7 +194,7 @@ class PageBatches:
                     await retry_failed(entry, self._record)
                 await self._record.write(batches.want, entry.id, Wanted.RUN)
                 await self._drive(entry)
-        return await self._described(await self._record.read(batches.get, entry.id), own_url)
+        return await self._one(await self._record.read(batches.get, entry.id), own_url)
 
     async def values(self, batch: str, row: int) -> JsonValue:
         """The inputs that a run was made with: ``{"inputs": [[node, input, value], …]}``.
@@ -334,25 +334,38 @@ class PageBatches:
                 self._own[own_url] = client
             return _OpenTarget(self._own[own_url], own_url)
 
-    async def _described(self, entry: BatchEntry, own_url: str) -> JsonValue:
-        driven = await asyncio.to_thread(is_driven, self._record.path.parent, entry.id)
-        state: str = entry.state.value
-        if entry.state is BatchState.RUNNING and not driven:
-            state = "interrupted"  # its process was killed: it can be resumed
-        return {
-            "id": entry.id,
-            "name": entry.name,
-            "target": None if entry.target == own_url else entry.target,
-            "state": state,
-            "why": None if entry.why is None else cleaned_text(entry.why),
-            "wanted": entry.wanted.value,
-            "driven": driven,
-            "count": entry.count,
-            "begun": entry.begun,
-            "succeeded": entry.succeeded,
-            "failed": entry.failed,
-            "cancelled": entry.cancelled,
-            "created": entry.created,
-            "updated": entry.updated,
-            "folder": str(entry.folder),
-        }
+    async def _one(self, entry: BatchEntry, own_url: str) -> JsonValue:
+        [described] = await self._described([entry], own_url)
+        return described
+
+    async def _described(self, entries: Sequence[BatchEntry], own_url: str) -> Sequence[JsonValue]:
+        """Batches as the page gets them; whether each is driven is looked up in one thread."""
+        home = self._record.path.parent
+
+        def described() -> Sequence[JsonValue]:
+            return [_description(one, own_url, is_driven(home, one.id)) for one in entries]
+
+        return await asyncio.to_thread(described)
+
+
+def _description(entry: BatchEntry, own_url: str, driven: bool) -> JsonValue:
+    state: str = entry.state.value
+    if entry.state is BatchState.RUNNING and not driven:
+        state = "interrupted"  # its process was killed: it can be resumed
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "target": None if entry.target == own_url else entry.target,
+        "state": state,
+        "why": None if entry.why is None else cleaned_text(entry.why),
+        "wanted": entry.wanted.value,
+        "driven": driven,
+        "count": entry.count,
+        "begun": entry.begun,
+        "succeeded": entry.succeeded,
+        "failed": entry.failed,
+        "cancelled": entry.cancelled,
+        "created": entry.created,
+        "updated": entry.updated,
+        "folder": str(entry.folder),
+    }

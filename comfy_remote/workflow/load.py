@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadedWorkflow",
+    "filled_workflow",
     "load_workflow",
     "parse_prompt",
     "parse_workflow",
@@ -142,6 +143,15 @@ def read_workflow(
     text = decode(data, name)
     if variables is None:
         return parse_workflow(parse_json(text, name), name)
+    return filled_workflow(text, variables, name)
+
+
+def filled_workflow(text: str, variables: Mapping[str, str], name: str) -> LoadedWorkflow:
+    """The workflow in a JSON text, with what ``${NAME}`` in it stands for.
+
+    Raises:
+        WorkflowInvalid: A variable has no value, or there is no workflow in it.
+    """
     loaded = parse_workflow(parse_json(fill_in(text, variables, name), name), name)
     return replace(loaded, variables=frozenset(variables_in(text)))
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import COMFYUI_PYTHON, find_comfyui
-
-ROOT = Path(__file__).resolve().parents[2]
+from helpers import in_comfyui_python
 
 pytestmark = [
     pytest.mark.comfyui,
@@ -19,18 +16,8 @@ pytestmark = [
 
 
 def test_the_frames_of_any_film_are_given_or_said_why_not(tmp_path: Path) -> None:
-    paths = [str(ROOT), str(find_comfyui() or "")]
-    done = subprocess.run(
-        [COMFYUI_PYTHON, str(Path(__file__).with_name("film_frames.py"))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    printed = in_comfyui_python(Path(__file__).with_name("film_frames.py"), tmp_path)
+    found = json.loads(printed.splitlines()[-1])
     unreadable = "The frames of the video cannot be read: Invalid data found"
     assert found["whole"] == found["without a length in its head"] == [5, 48, 64, 3]
     assert found["without pictures"] == "The video has no frames."

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import COMFYUI_PYTHON, find_comfyui
+from helpers import COMFYUI_PYTHON, find_comfyui, in_comfyui_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,18 +19,8 @@ pytestmark = [
 
 
 def test_every_kind_of_tensor_arrives_bit_for_bit(tmp_path: Path) -> None:
-    paths = [str(ROOT), str(find_comfyui() or "")]
-    done = subprocess.run(
-        [COMFYUI_PYTHON, str(Path(__file__).with_name("values_torch.py"))],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    printed = in_comfyui_python(Path(__file__).with_name("values_torch.py"), tmp_path)
+    found = json.loads(printed)
     assert {"bfloat16", "float8_e4m3fn", "conditioning"} <= found.keys()
     # ComfyUI 0.3.64 has no such class.
     has_nested = (Path(find_comfyui() or "") / "comfy/nested_tensor.py").is_file()

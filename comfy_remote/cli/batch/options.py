@@ -7,7 +7,13 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["batch_argument", "complete_batch", "reporting_options"]
+__all__ = [
+    "batch_argument",
+    "check_notify",
+    "complete_batch",
+    "hand_over_option",
+    "reporting_options",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -35,3 +41,26 @@ def reporting_options(command: _Command) -> _Command:
     from ..options import json_option, json_schema_option, notify_option, quiet_option
 
     return json_option(json_schema_option(quiet_option(notify_option(command))))
+
+
+def hand_over_option(more: str = "") -> Callable[[_Command], _Command]:
+    """``--no-wait``.
+
+    Args:
+        more: A sentence for its help.
+    """
+    words = "Hand it to a process of its own, print its id alone, and end."
+    return click.option(
+        "--no-wait",
+        "wait",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help=f"{words} {more}".rstrip(),
+    )
+
+
+def check_notify(notify: tuple[str, ...], *, wait: bool) -> None:
+    """Refuse ``--notify`` where nobody waits for the end."""
+    if notify and not wait:
+        raise click.UsageError("--notify needs the end, which --no-wait does not wait for.")

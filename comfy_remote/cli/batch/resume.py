@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import click
 
-from .options import batch_argument, reporting_options
+from .options import batch_argument, check_notify, hand_over_option, reporting_options
 
 __all__ = ["resume"]
 
 
 @click.command(short_help="Go on with a batch, whatever stopped it.")
 @batch_argument
-@click.option(
-    "--no-wait",
-    "wait",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Hand it to a process of its own, print its id alone, and end.",
-)
+@hand_over_option()
 @reporting_options
 def resume(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[str, ...]) -> None:
     """Go on with a batch that is paused, was interrupted, or whose process is gone.
@@ -39,8 +32,7 @@ def resume(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[
     from .reporter import make_reporter
     from .words import batch_command
 
-    if notify and not wait:
-        raise click.UsageError("--notify needs the end, which --no-wait does not wait for.")
+    check_notify(notify, wait=wait)
     notified = Notified(notify)
     reporter = make_reporter(json_lines=json_lines, quiet=quiet)
     with Record() as record:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import click
 
-from .options import batch_argument, reporting_options
+from .options import batch_argument, check_notify, hand_over_option, reporting_options
 
 __all__ = ["retry"]
 
 
 @click.command(short_help="Run what failed of a batch once more.")
 @batch_argument
-@click.option(
-    "--no-wait",
-    "wait",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Hand it to a process of its own, print its id alone, and end.",
-)
+@hand_over_option()
 @reporting_options
 def retry(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[str, ...]) -> None:
     """Run the failed and cancelled runs of a batch once more, and what has not begun.
@@ -38,8 +31,7 @@ def retry(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[s
     from .reporter import make_reporter
     from .words import batch_command
 
-    if notify and not wait:
-        raise click.UsageError("--notify needs the end, which --no-wait does not wait for.")
+    check_notify(notify, wait=wait)
     notified = Notified(notify)
     with Record() as record:
         entry, folder = record.batches.get(batch), record.path.parent

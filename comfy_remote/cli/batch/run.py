@@ -17,7 +17,7 @@ from ..options import (
     workflow_argument,
 )
 from ..schemas import schemas_option
-from .options import reporting_options
+from .options import check_notify, hand_over_option, reporting_options
 
 if TYPE_CHECKING:
     from ...workflow.change.prepare import Changes
@@ -145,14 +145,7 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="Send nothing. Say how many runs, what varies, about how long and how much, and what "
     "would be refused.",
 )
-@click.option(
-    "--no-wait",
-    "wait",
-    is_flag=True,
-    flag_value=False,
-    default=True,
-    help="Hand it to a process of its own, print its id alone, and end. `batch watch` shows it.",
-)
+@hand_over_option("`batch watch` shows it.")
 @click.option("-y", "--yes", is_flag=True, help="Start it without asking, however large it is.")
 @reporting_options
 def run(
@@ -212,8 +205,7 @@ def run(
         raise click.UsageError(
             "Nothing varies: give --vary NAME=VALUES, --rows FILE, or --repeat N for fresh seeds."
         )
-    if notify and not wait:
-        raise click.UsageError("--notify needs the end, which --no-wait does not wait for.")
+    check_notify(notify, wait=wait)
     if output is None:
         own_folder(Path("outputs"), "If that is meant, name a folder in it with -o.")
     options = BatchOptions(

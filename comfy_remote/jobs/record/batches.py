@@ -208,9 +208,21 @@ class Batches:
 
     # Reading
 
-    def all(self) -> list[BatchEntry]:
-        """Every batch, the newest first."""
-        rows = self._read(f"{_COUNTED} GROUP BY batches.id ORDER BY created DESC")
+    def names(self) -> set[str]:
+        """What the batches are called."""
+        return {row["name"] for row in self._read("SELECT name FROM batches")}
+
+    def all(self, newest: int = -1) -> list[BatchEntry]:
+        """Every batch, the newest first.
+
+        Args:
+            newest: At most so many; all if it is negative.
+        """
+        wanted = "SELECT id FROM batches ORDER BY created DESC LIMIT ?"
+        rows = self._read(
+            f"{_COUNTED} WHERE batches.id IN ({wanted}) GROUP BY batches.id ORDER BY created DESC",
+            newest,
+        )
         return [_entry_of(row) for row in rows]
 
     def get(self, batch: str) -> BatchEntry:
