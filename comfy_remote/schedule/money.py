@@ -1,0 +1,61 @@
+"""Prices, and what a run costs by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Caps", "Charge", "Price"]
+
+_HOUR = 3600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a target costs while a job runs there.
+
+    Attributes:
+        per_hour: US dollars.
+        source: Who says so, for people: ``your settings``, ``RunPod``, ``Modal's list of prices``.
+        at: When that was, in seconds since the epoch; ``None`` for what the user has set.
+    """
+
+    per_hour: float
+    source: str
+    at: float | None = None
+
+    def of(self, seconds: float) -> float:
+        """US dollars for so much time."""
+        return seconds * self.per_hour / _HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most that may be spent, in US dollars; ``None`` where there is no limit."""
+
+    per_job: float | None = None
+    per_day: float | None = None
+    per_month: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a job may cost on one target, before it is sent there.
+
+    Attributes:
+        target: The target's name, as the configuration has it; of a route, its member's.
+        price: ``None`` where it is not known.
+        bound: Seconds that it is reserved for: the longest that it can run, and a start.
+        expected: Seconds that it probably takes; ``None`` if nothing is known of it.
+        why: Where the bound comes from, for people.
+    """
+
+    target: str
+    price: Price | None
+    bound: float
+    expected: float | None = None
+    why: str = ""
+
+    @property
+    def reserved(self) -> float | None:
+        """US dollars to reserve; ``None`` where the price is not known."""
+        return None if self.price is None else self.price.of(self.bound)
