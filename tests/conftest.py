@@ -138,6 +138,16 @@ def sandbox_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def gated_url() -> Iterator[str]:
+    """A sandbox for jobs that end when a test wants it: see ``gated_sandbox.Gate``."""
+    url, process = start_sandbox(program=[str(Path(__file__).with_name("gated_sandbox.py"))])
+    try:
+        yield url
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="session")
 def comfyui_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real ComfyUI on the CPU, with empty folders of its own."""
     directory = real_comfyui()

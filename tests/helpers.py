@@ -20,12 +20,20 @@ COMFYUI_PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 COMFYUI_START_SECONDS = 110
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Return once the condition holds; looks at it every 20 ms."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """As `until`, where there is no event loop; looks at it every 50 ms."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
 
 
 def find_comfyui() -> Path | None:

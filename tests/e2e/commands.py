@@ -6,8 +6,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
-__all__ = ["Cli", "Commands"]
+from helpers import wait_until
+
+from comfy_remote.events import JobState
+from comfy_remote.jobs.record import Record
+
+__all__ = ["Cli", "Commands", "line_with"]
+
+
+def line_with(stream: IO[str] | None, text: str) -> str:
+    """The first line that a process writes with this in it; it fails if the process ends first."""
+    assert stream is not None
+    seen = []
+    for line in stream:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"no line with {text!r}:\n{''.join(seen)}")
 
 
 class Commands:
@@ -48,8 +65,13 @@ class Commands:
     ) -> subprocess.CompletedProcess[str]:
         """The same, to its end."""
         process = self.start(module, *arguments, **environment)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def until_recorded(self, job_id: str, state: JobState) -> None:
+        """Return once the record has the job in that state."""
+        with Record(self.folder / "home") as record:
+            wait_until(lambda: record.get(job_id).state is state)
 
     def close(self) -> None:
         """End what still runs."""

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Cli
+from commands import Cli, line_with
+from gated_sandbox import Gate
 from PIL import Image
 
 from comfy_remote.events import JobState
@@ -47,38 +47,24 @@ def inverted(folder: Path, color: int = 0x336699) -> Path:
     return path
 
 
-def slow(folder: Path, steps: int, name: str = "slow") -> Path:
-    """Steps of a tenth of a second."""
-    empty = {"width": 16, "height": 16, "batch_size": 1, "color": 0}
-    inputs = {
-        "image": ["1", 0],
-        "steps": steps,
-        "seconds_per_step": 0.1,
-        "preview": False,
-        "seed": time.time_ns(),
-    }
-    prompt = {
-        "1": {"class_type": "EmptyImage", "inputs": empty},
-        "2": {"class_type": "SandboxSlow", "inputs": inputs},
-        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": name}},
-    }
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(prompt))
-    return path
+def left_running(cli: Cli, gate: Gate, target: str, state: JobState = JobState.RUNNING) -> str:
+    """The id of a job whose client was killed once it was recorded in that state."""
+    process = cli.start("main", "run", gate.path, "--on", target, "--json")
+    job_id: str = json.loads(line_with(process.stdout, '"submitted"'))["job_id"]
+    cli.until_recorded(job_id, state)
+    process.kill()
+    process.wait()
+    return job_id
 
 
-def left_running(cli: Cli, path: Path, target: str, at: str = "progress") -> str:
-    """The id of a job whose client was killed while it ran, at an event of it."""
-    process = cli.start("main", "run", path, "--on", target, "--json")
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == at:
-            process.kill()
-            process.wait()
-            with Record(cli.folder / "home") as record:
-                return record.newest(1)[0].id
-    raise AssertionError("it never ran")
+def left_owed(cli: Cli, target: str) -> str:
+    """The id of a job that has succeeded there, whose outputs nobody has fetched."""
+    gate = Gate(cli.folder, "owed")
+    owed = left_running(cli, gate, target)
+    gate.open()
+    waited = cli("jobs", "wait", owed)
+    assert waited.returncode == 0, waited.stderr
+    return owed
 
 
 def test_a_job_is_run_again_with_its_files_and_numbered(cli: Cli, sandbox_url: str) -> None:
@@ -114,12 +100,14 @@ def test_a_job_whose_file_has_changed_is_not_run_again(cli: Cli, sandbox_url: st
     assert len(lines_of(cli("jobs", "list", "--json"))) == 1
 
 
-def test_a_job_that_runs_is_waited_for_and_not_run_again(cli: Cli, sandbox_url: str) -> None:
-    job_id = left_running(cli, slow(cli.folder, 25), sandbox_url)
+def test_a_job_that_runs_is_waited_for_and_not_run_again(cli: Cli, gated_url: str) -> None:
+    gate = Gate(cli.folder)
+    job_id = left_running(cli, gate, gated_url)
     refused = cli("jobs", "retry", job_id)
     assert refused.returncode == 2 and "has not ended" in refused.stderr
     late = cli("jobs", "wait", job_id, "--timeout", "0.3")
     assert late.returncode == 6 and "They continue." in late.stderr
+    gate.open()
     waited = cli("jobs", "wait", job_id[:8])
     assert waited.returncode == 0, waited.stderr
     assert waited.stdout.split()[:2] == [job_id, "succeeded"]
@@ -130,7 +118,7 @@ def test_a_job_that_runs_is_waited_for_and_not_run_again(cli: Cli, sandbox_url: 
 
 def test_the_first_bad_end_is_the_exit_status_of_wait(cli: Cli, sandbox_url: str) -> None:
     good = cli("run", inverted(cli.folder), "--on", sandbox_url, "--json")
-    bad = cli("run", slow(cli.folder, 1), "--on", "http://127.0.0.1:9", "--json")
+    bad = cli("run", Gate(cli.folder).path, "--on", "http://127.0.0.1:9", "--json")
     ids = [lines_of(one)[-1]["job_id"] for one in (good, bad)]
     waited = cli("jobs", "wait", *ids, "--json")
     assert waited.returncode == bad.returncode != 0
@@ -140,9 +128,9 @@ def test_the_first_bad_end_is_the_exit_status_of_wait(cli: Cli, sandbox_url: str
     }
 
 
-def test_all_that_runs_is_stopped_at_once(cli: Cli, sandbox_url: str) -> None:
-    ids = {left_running(cli, slow(cli.folder, 300, "runs"), sandbox_url)}
-    ids.add(left_running(cli, slow(cli.folder, 300, "waits"), sandbox_url, at="queued"))
+def test_all_that_runs_is_stopped_at_once(cli: Cli, gated_url: str) -> None:
+    ids = {left_running(cli, Gate(cli.folder, "runs"), gated_url)}
+    ids.add(left_running(cli, Gate(cli.folder, "waits"), gated_url, JobState.QUEUED))
     for words in ((), ("--all", "3f2a"), ("3f2a", "--on", "gpu")):
         assert cli("jobs", "cancel", *words).returncode == 2
     none = cli("jobs", "cancel", "--all", "--on", "another")
@@ -153,26 +141,41 @@ def test_all_that_runs_is_stopped_at_once(cli: Cli, sandbox_url: str) -> None:
         assert {one.id for one in record.newest() if one.state is JobState.CANCELLED} == ids
 
 
-def test_a_pipe_gets_a_line_for_each_change(cli: Cli, sandbox_url: str) -> None:
-    job_id = left_running(cli, slow(cli.folder, 30), sandbox_url)
-    watched = cli("jobs", "watch")
-    assert watched.returncode == 0, watched.stderr
+def test_a_pipe_gets_a_line_for_each_change(cli: Cli, gated_url: str) -> None:
+    gate = Gate(cli.folder)
+    job_id = left_running(cli, gate, gated_url)
+    process = cli.start("main", "jobs", "watch")
+    first = line_with(process.stdout, " running ")
+    gate.open()
+    rest, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
     # A target that is slow to answer, as on a busy machine, is "unknown" in between.
-    states = dict.fromkeys(line.split()[1] for line in watched.stdout.splitlines())
+    words = [line.split() for line in (first + rest).splitlines()]
+    states = dict.fromkeys(state for _, state, *_ in words)
     assert [state for state in states if state != "unknown"] == ["running", "succeeded"]
-    assert {line.split()[0] for line in watched.stdout.splitlines()} == {job_id}
+    assert {word[0] for word in words} == {job_id}
+
+
+def begun(cli: Cli, command: str, *job_ids: str) -> subprocess.Popen[str]:
+    """``jobs wait`` or ``jobs watch`` in a process of its own, which is following its jobs."""
+    process = cli.start("main", "-v", "jobs", command, *job_ids)
+    if command == "wait":
+        # It prints nothing before a job has ended; by then, it has asked the target.
+        for job_id in job_ids:
+            line_with(process.stderr, f"/history/{job_id}: 200")
+    else:
+        line_with(process.stdout, " running ")
+    return process
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGTERM")
 @pytest.mark.parametrize("command", ["wait", "watch"])
-def test_sigterm_ends_it_and_stops_no_job(cli: Cli, sandbox_url: str, command: str) -> None:
-    job_id = left_running(cli, slow(cli.folder, 60), sandbox_url)
-    words = (job_id,) if command == "wait" else ()
-    process = cli.start("main", "jobs", command, *words)
-    time.sleep(2.0)
-    assert process.poll() is None
+def test_sigterm_ends_it_and_stops_no_job(cli: Cli, gated_url: str, command: str) -> None:
+    job_id = left_running(cli, Gate(cli.folder), gated_url)
+    process = begun(cli, command, *([job_id] if command == "wait" else []))
     os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(20) == 130
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 130, err
     with Record(cli.folder / "home") as record:
         assert not record.get(job_id).state.final
     assert cli("jobs", "cancel", job_id).returncode == 0
@@ -180,23 +183,23 @@ def test_sigterm_ends_it_and_stops_no_job(cli: Cli, sandbox_url: str, command: s
 
 @pytest.mark.parametrize("command", ["wait", "watch"])
 def test_a_job_that_is_forgotten_meanwhile_ends_nothing(
-    cli: Cli, sandbox_url: str, command: str
+    cli: Cli, gated_url: str, command: str
 ) -> None:
-    stays = left_running(cli, slow(cli.folder, 40, "stays"), sandbox_url)
-    goes = left_running(cli, slow(cli.folder, 1, "goes"), sandbox_url, at="queued")
-    words = (goes, stays) if command == "wait" else ()
-    process = cli.start("main", "jobs", command, *words)
-    time.sleep(1.5)
+    gate = Gate(cli.folder, "stays")
+    stays = left_running(cli, gate, gated_url)
+    goes = left_running(cli, Gate(cli.folder, "goes"), gated_url, JobState.QUEUED)
+    process = begun(cli, command, *([goes, stays] if command == "wait" else []))
     assert cli("jobs", "rm", goes, "--force").returncode == 0
-    said, _ = process.communicate(timeout=60)
+    gate.open()
+    Gate(cli.folder, "goes").open()
+    said, _ = process.communicate(timeout=180)
     last = [line.split()[:2] for line in said.splitlines() if stays in line][-1]
     assert last == [stays, "succeeded"], said
 
 
-def test_what_is_owed_is_not_forgotten(cli: Cli, sandbox_url: str) -> None:
-    cli("run", inverted(cli.folder), "--on", sandbox_url, "-o", "out")
-    owed = left_running(cli, slow(cli.folder, 5), sandbox_url)
-    assert cli("jobs", "wait", owed).returncode == 0
+def test_what_is_owed_is_not_forgotten(cli: Cli, gated_url: str) -> None:
+    cli("run", inverted(cli.folder), "--on", gated_url, "-o", "out")
+    owed = left_owed(cli, gated_url)
     kept = cli("jobs", "rm", owed)
     assert kept.returncode == 2 and "has outputs to be fetched" in kept.stderr
     assert "1 job would be removed" in cli("jobs", "prune", "--keep", "0", "--dry-run").stderr
@@ -210,20 +213,20 @@ def test_what_is_owed_is_not_forgotten(cli: Cli, sandbox_url: str) -> None:
 
 def test_only_some_are_listed(cli: Cli, sandbox_url: str) -> None:
     cli("run", inverted(cli.folder), "--on", sandbox_url)
-    cli("run", slow(cli.folder, 1), "--on", "http://127.0.0.1:9")
+    cli("run", Gate(cli.folder).path, "--on", "http://127.0.0.1:9")
 
     def listed(*words: str) -> list[str]:
         found = lines_of(cli("jobs", "list", "--json", "--offline", *words))
         return [Path(one["source"]).name for one in found]
 
-    assert listed() == ["slow.json", "inverted.json"]
-    assert listed("--state", "failed") == ["slow.json"]
-    assert listed("--state", "failed", "--state", "succeeded", "--limit", "1") == ["slow.json"]
+    assert listed() == ["gated.json", "inverted.json"]
+    assert listed("--state", "failed") == ["gated.json"]
+    assert listed("--state", "failed", "--state", "succeeded", "--limit", "1") == ["gated.json"]
     assert listed("--on", sandbox_url) == ["inverted.json"]
     assert listed("--on", f"{sandbox_url}/?a=b#c") == ["inverted.json"]
     assert listed("--text", "INVERTED") == ["inverted.json"]
-    assert listed("--text", "Could Not Be Reached") == ["slow.json"]
-    assert listed("--since", "1h") == ["slow.json", "inverted.json"]
+    assert listed("--text", "Could Not Be Reached") == ["gated.json"]
+    assert listed("--since", "1h") == ["gated.json", "inverted.json"]
     assert listed("--since", "today", "--text", "%") == []
     for wrong in ("yesterday", "3x", "2026-13-01"):
         done = cli("jobs", "list", "--since", wrong)
@@ -241,8 +244,8 @@ def test_outputs_that_are_gone_are_not_opened(cli: Cli, sandbox_url: str) -> Non
     assert gone.returncode == 7 and "no longer where they were saved" in gone.stderr
 
 
-def test_a_cancelled_job_has_nothing_to_open(cli: Cli, sandbox_url: str) -> None:
-    job_id = left_running(cli, slow(cli.folder, 300), sandbox_url)
+def test_a_cancelled_job_has_nothing_to_open(cli: Cli, gated_url: str) -> None:
+    job_id = left_running(cli, Gate(cli.folder), gated_url)
     assert cli("jobs", "cancel", job_id).returncode == 0
     done = cli("jobs", "open", job_id)
     assert done.returncode == 7 and "was cancelled: it has no outputs." in done.stderr
