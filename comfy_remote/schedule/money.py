@@ -17,11 +17,16 @@ class Price:
         per_hour: US dollars.
         source: Who says so, for people: ``your settings``, ``RunPod``, ``Modal's list of prices``.
         at: When that was, in seconds since the epoch; ``None`` for what the user has set.
+        lowest: What an hour may cost as well, where a job may get one of several GPUs;
+            ``per_hour`` is that of the dearest. ``None`` where there is one price.
+        standing: US dollars an hour that it costs even if nothing runs: its active workers.
     """
 
     per_hour: float
     source: str
     at: float | None = None
+    lowest: float | None = None
+    standing: float = 0.0
 
     def of(self, seconds: float) -> float:
         """US dollars for so much time."""

@@ -24,6 +24,7 @@ from ..secrets import secret
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..schedule.money import Price
     from .base import Target
 
 __all__ = [
@@ -157,6 +158,23 @@ class Kind:
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """How the target costs money; ``None`` for one that is owned."""
+        return None
+
+    def priced_as(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """What a target's provider knows it by; ``None`` where no provider can be asked for prices.
+
+        The same text for the same thing only, since prices are stored by it; never a secret.
+        """
+        return None
+
+    async def price(self, settings: TargetSettings, environment: Mapping[str, str]) -> Price | None:
+        """What an hour costs there, as its provider says; ``None`` where it does not say it.
+
+        It is asked, each time: use `jobs.prices`, which remembers.
+
+        Raises:
+            ComfyRemoteError: The provider cannot be asked.
+        """
         return None
 
     # Secrets

@@ -1,0 +1,291 @@
+"""What an hour costs on a target: what the user has set, else what its provider says.
+
+A provider's answer is stored, with its date, and used for a day. After that it is still used, and
+asked for again beside the run; a month later it counts as unknown. What a provider did not say is
+not asked for again at once, so no run waits for it twice.
+
+Nothing here guesses: a price that nobody has set or said is unknown, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from ..aio import in_thread, within
+from ..clean import one_line
+from ..config.folders import home
+from ..config.target_settings import TargetSettings
+from ..errors import ComfyRemoteError
+from ..media.files import write_whole
+from ..schedule.money import Price
+from ..targets.kinds import kind_of
+
+if TYPE_CHECKING:
+    from ..aio import Background
+    from ..config.settings import Configuration
+    from ..targets.kinds import Kind
+
+__all__ = ["PRICE_TIMES", "PriceTimes", "Quote", "asked_price", "known_price", "remembered_price"]
+
+_UNSET = "no price_per_hour is set for it"
+_LARGEST = 16 * 1024  # bytes of a file
+_MOST_FILES = 500
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTimes:
+    """For how long prices are used, and providers waited for; all in seconds.
+
+    Attributes:
+        fresh: Before a provider is asked again.
+        usable: Before a price that could not be renewed is unknown.
+        again: After a question that brought no price, before it is repeated.
+        patience: Of a run that needs a price which nobody has asked for yet.
+        thorough: Of a command that is about prices.
+    """
+
+    fresh: float = 24 * 3600.0
+    usable: float = 30 * 24 * 3600.0
+    again: float = 600.0
+    patience: float = 3.0
+    thorough: float = 20.0
+
+
+PRICE_TIMES = PriceTimes()
+
+
+class Quote(NamedTuple):
+    """A price; where it is not known, why, as a part of a sentence for people."""
+
+    price: Price | None
+    why: str = ""
+
+
+_Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Stored(BaseModel):
+    """A file: what was said last, and when it was asked.
+
+    Attributes:
+        of: `Kind.priced_as`.
+        per_hour: ``None`` if no price has been said; else it and the next ones are a `Price`.
+        tried: When it was asked last, in seconds since the epoch.
+        asking: Whether that question may still be under way.
+        why: Why the one before brought no price; empty if it did.
+    """
+
+    of: str
+    tried: float
+    asking: bool = False
+    per_hour: _Dollars | None = None
+    lowest: _Dollars | None = None
+    standing: _Dollars = 0.0
+    source: str = ""
+    at: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """A target, and where its price is stored."""
+
+    name: str
+    settings: TargetSettings
+    environment: Mapping[str, str]
+    kind: Kind | None
+    of: str | None
+    times: PriceTimes
+    now: float
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        configuration: Configuration,
+        environment: Mapping[str, str],
+        times: PriceTimes,
+        now: float | None,
+    ) -> _Priced:
+        settings = configuration.targets.get(name) or TargetSettings(name)
+        kind = kind_of(settings.target)
+        of = None
+        if kind is not None and settings.price_per_hour is None:
+            of = kind.priced_as(settings, environment)
+        now = time.time() if now is None else now
+        return cls(name, settings, environment, kind, of, times, now)
+
+    @property
+    def set_price(self) -> Price | None:
+        """What the user has set."""
+        set_price = self.settings.price_per_hour
+        return None if set_price is None else Price(set_price, "your settings")
+
+    @property
+    def _path(self) -> Path:
+        digest = hashlib.sha256((self.of or "").encode()).hexdigest()[:32]
+        return _folder(self.environment) / f"{digest}.json"
+
+    def read(self) -> _Stored | None:
+        """What is stored; ``None`` if nothing is, or nothing that can be used. Blocking."""
+        if self.of is None:
+            return None
+        try:
+            with self._path.open("rb") as file:
+                stored = _Stored.model_validate_json(file.read(_LARGEST))
+        except (OSError, ValidationError):
+            return None
+        return stored if stored.of == self.of else None
+
+    def write(self, stored: _Stored) -> None:
+        """Store it, and remove what nobody has asked for in months. Blocking."""
+        folder = _folder(self.environment)
+        try:
+            write_whole(self._path, stored.model_dump_json().encode())
+            _tidy(folder, self.now - 2 * self.times.usable)
+        except OSError as error:
+            _log.warning("The price of %s could not be stored: %s", self.name, error)
+
+    def quote(self, stored: _Stored | None) -> Quote:
+        """What is known by what is stored."""
+        if self.set_price is not None:
+            return Quote(self.set_price)
+        if self.of is None:
+            return Quote(None, _UNSET)
+        if stored is None:
+            return Quote(None, f"{_UNSET}, and its provider has not been asked")
+        if stored.per_hour is not None and 0 <= self.now - stored.at < self.times.usable:
+            known = stored.per_hour, stored.source, stored.at, stored.lowest, stored.standing
+            return Quote(Price(*known))
+        return Quote(None, stored.why or _UNSET)
+
+    def is_due(self, stored: _Stored | None) -> bool:
+        """Whether the provider is to be asked (again)."""
+        if self.of is None:
+            return False
+        if stored is None:
+            return True
+        said = stored.per_hour is not None and not stored.why and not stored.asking
+        return not 0 <= self.now - stored.tried < (self.times.fresh if said else self.times.again)
+
+    async def ask(self, stored: _Stored | None, patience: float) -> Quote:
+        """Ask the provider, store what it says, and return what is known then."""
+        assert self.kind is not None and self.of is not None  # noqa: S101 - see `is_due`
+        price, why = None, f"{_UNSET}, and its provider does not say what it costs"
+        try:
+            price = await within(self.kind.price(self.settings, self.environment), patience)
+        except asyncio.TimeoutError:
+            why = f"{_UNSET}, and its provider did not answer within {patience:g} s"
+        except ComfyRemoteError as error:
+            why = f"{_UNSET}, and its provider could not be asked: {one_line(error.message)}"
+        if price is not None:
+            stored = _Stored(
+                of=self.of,
+                tried=self.now,
+                per_hour=price.per_hour,
+                lowest=price.lowest,
+                standing=price.standing,
+                source=price.source,
+                at=self.now,
+            )
+        else:
+            before = stored or _Stored(of=self.of, tried=self.now)
+            level = logging.INFO if before.why == why or before.per_hour else logging.WARNING
+            _log.log(level, "What %s costs: %s.", self.name, why.rstrip("."))
+            update = {"tried": self.now, "asking": False, "why": why}
+            stored = before.model_copy(update=update)
+        await in_thread(self.write, stored)
+        return self.quote(stored)
+
+
+async def known_price(
+    name: str,
+    configuration: Configuration,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    needed: bool = False,
+    background: Background | None = None,
+    times: PriceTimes = PRICE_TIMES,
+    now: float | None = None,
+) -> Price | None:
+    """What an hour costs on a target; ``None`` where it is not known, or where it is owned.
+
+    Its provider is waited for once, `PriceTimes.patience` at the most, if it was never asked.
+
+    Args:
+        name: Its name, or its address.
+        needed: Whether nothing can go on without the price: then a provider that did not say it
+            the last time is asked again, and waited for.
+        background: Where an old price is renewed. Without it, it stays until a `needed` one.
+        now: Seconds since the epoch.
+    """
+    priced = _Priced.named(name, configuration, environment, times, now)
+    if priced.set_price is not None or priced.of is None:
+        return priced.set_price
+    stored = await in_thread(priced.read)
+    known = priced.quote(stored).price
+    if stored is None or (known is None and needed):
+        return (await priced.ask(stored, times.patience)).price
+    if background is not None and priced.is_due(stored):
+        asking = stored.model_copy(update={"tried": priced.now, "asking": True})
+        await in_thread(priced.write, asking)  # so that no other run asks as well
+        background.start(priced.ask(asking, times.thorough))
+    return known
+
+
+def remembered_price(
+    name: str,
+    configuration: Configuration,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    times: PriceTimes = PRICE_TIMES,
+    now: float | None = None,
+) -> Quote:
+    """What is known of a target's price. Nobody is asked: one small file is read."""
+    priced = _Priced.named(name, configuration, environment, times, now)
+    return priced.quote(priced.read())
+
+
+async def asked_price(
+    name: str,
+    configuration: Configuration,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    times: PriceTimes = PRICE_TIMES,
+    now: float | None = None,
+) -> Quote:
+    """What a target's provider says now, for commands that are about it."""
+    priced = _Priced.named(name, configuration, environment, times, now)
+    if priced.set_price is not None or priced.of is None:
+        return priced.quote(None)
+    return await priced.ask(await in_thread(priced.read), times.thorough)
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    return home(environment) / "prices"
+
+
+def _tidy(folder: Path, before: float) -> None:
+    """Remove what is older than that, and what is above the largest number of files."""
+    found = []
+    for path in folder.glob("*.json"):
+        with suppress(OSError):
+            found.append((path.stat().st_mtime, path))
+    found.sort(reverse=True)
+    for number, (written, path) in enumerate(found):
+        if written < before or number >= _MOST_FILES:
+            with suppress(OSError):
+                path.unlink()
