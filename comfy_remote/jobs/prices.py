@@ -81,7 +81,7 @@ class _Stored(BaseModel):
     """A file: what was said last, and when it was asked.
 
     Attributes:
-        of: `Kind.priced_as`.
+        of: SHA-256 of `Kind.priced_as`.
         per_hour: ``None`` if no price has been said; else it and the next ones are a `Price`.
         tried: When it was asked last, in seconds since the epoch.
         asking: Whether that question may still be under way.
@@ -101,7 +101,11 @@ class _Stored(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """A target, and where its price is stored."""
+    """A target, and where its price is stored.
+
+    Attributes:
+        of: SHA-256 of `Kind.priced_as`; ``None`` where no provider is asked.
+    """
 
     name: str
     settings: TargetSettings
@@ -125,6 +129,7 @@ class _Priced:
         of = None
         if kind is not None and settings.price_per_hour is None:
             of = kind.priced_as(settings, environment)
+            of = of and hashlib.sha256(of.encode()).hexdigest()
         now = time.time() if now is None else now
         return cls(name, settings, environment, kind, of, times, now)
 
@@ -136,8 +141,7 @@ class _Priced:
 
     @property
     def _path(self) -> Path:
-        digest = hashlib.sha256((self.of or "").encode()).hexdigest()[:32]
-        return _folder(self.environment) / f"{digest}.json"
+        return _folder(self.environment) / f"{(self.of or '')[:32]}.json"
 
     def read(self) -> _Stored | None:
         """What is stored; ``None`` if nothing is, or nothing that can be used. Blocking."""
@@ -203,8 +207,9 @@ class _Priced:
             )
         else:
             before = stored or _Stored(of=self.of, tried=self.now)
-            level = logging.INFO if before.why == why or before.per_hour else logging.WARNING
-            _log.log(level, "What %s costs: %s.", self.name, why.rstrip("."))
+            again = before.why == why or before.per_hour is not None
+            level = logging.INFO if again else logging.WARNING
+            _log.log(level, "What %s costs now is not known: %s.", self.name, why.rstrip("."))
             update = {"tried": self.now, "asking": False, "why": why}
             stored = before.model_copy(update=update)
         await in_thread(self.write, stored)

@@ -18,10 +18,12 @@ from ..errors import (
     ConfigurationError,
 )
 from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, pod_proxy_url
+from ..secrets import secret
 from .comfyui.kind import ComfyUIKind
 from .kinds import Billing, Choose, ProviderSays, kind_of
 
 if TYPE_CHECKING:
+    from ..schedule.money import Price
     from .base import Target
     from .runpod.pods import Pod
 
@@ -79,6 +81,22 @@ class PodKind(ComfyUIKind):
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """By the hour, whether it is used or not."""
         return "by hour"
+
+    def priced_as(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """Its address in RunPod's REST API; ``pod:auto`` may be another one tomorrow."""
+        from .runpod.kind import account_url
+
+        pod = _pod_of(settings.target)
+        return f"{account_url(environment)}/v2/pods/{pod}" if pod is not None else None
+
+    async def price(self, settings: TargetSettings, environment: Mapping[str, str]) -> Price | None:
+        """What the pod is billed at, whether it is used or not; ``None`` without a key."""
+        from .runpod.kind import API_KEY_VARIABLE
+        from .runpod.prices import pod_price
+
+        pod = _pod_of(settings.target)
+        key = secret(API_KEY_VARIABLE, environment)
+        return None if pod is None or key is None else await pod_price(key, environment, pod)
 
     def same_server(
         self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]

@@ -14,7 +14,18 @@ __all__ = ["RestEndpoint", "RestEndpointList", "RestWorkers"]
 
 
 class _Gpu(BaseModel):
+    """The GPUs of an endpoint's workers.
+
+    Attributes:
+        pools: A worker gets a GPU of any of them.
+        excluded: GPU types of these pools that it does not get.
+        count: GPUs a worker.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
     pools: list[str] = []
+    excluded: list[str] = Field(default=[], alias="excludedTypes")
     count: int = 1
 
 

@@ -18,19 +18,17 @@ from ...net.address import base_address, check_key_is_safe
 from ...net.http import HttpClient, HttpLimits
 from ...types import JsonValue
 from ...wire.runpod_endpoints import RestEndpoint, RestEndpointList, RestWorkers
+from .kind import API_URL, API_VARIABLE, account_url
 
 __all__ = [
-    "API_URL",
-    "API_VARIABLE",
     "account_endpoints",
     "ask_account",
     "idle_timeout",
     "set_idle_timeout",
 ]
 
-API_URL = "https://api.runpod.io"
-API_VARIABLE = "RUNPOD_API_BASE_URL"
-"""The name that RunPod's own SDK knows."""
+# An account's endpoints, or all GPUs that RunPod has, are some hundred kilobytes.
+_LIMITS = HttpLimits(patience=20.0, answer=8 * 1024 * 1024)
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -52,7 +50,7 @@ async def ask_account(
     key: SecretStr, environment: Mapping[str, str], path: str, model: type[_Answer]
 ) -> _Answer:
     """The answer to one question about an account. Raises as `account_endpoints`."""
-    url = environment.get(API_VARIABLE) or API_URL
+    url = account_url(environment)
     async with _account(key, url) as http:
         return _parsed(await http.get_json(path), model, url)
 
@@ -102,7 +100,7 @@ def _path(endpoint: str) -> str:
 def _account(key: SecretStr, url: str) -> HttpClient:
     check_key_is_safe(base_address(url))
     bearer = {"Authorization": SecretStr(f"Bearer {key.get_secret_value()}")}
-    return HttpClient(url, name="RunPod", headers=bearer, limits=HttpLimits(patience=20.0))
+    return HttpClient(url, name="RunPod", headers=bearer, limits=_LIMITS)
 
 
 def _parsed(answer: JsonValue, model: type[_Answer], url: str) -> _Answer:

@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...net.bucket import BucketSettings
+    from ...schedule.money import Price
     from ..base import Target
 
 __all__ = [
     "API_KEY_VARIABLE",
+    "API_URL",
+    "API_VARIABLE",
     "DEFAULT_BASE_URL",
     "ENDPOINT_VARIABLE",
     "RESULTS_KEPT",
     "EndpointKind",
     "EndpointOptions",
     "RunPodKind",
+    "account_url",
 ]
 
 DEFAULT_BASE_URL = "https://api.runpod.ai/v2"
@@ -42,6 +46,11 @@ ENDPOINT_VARIABLE = "RUNPOD_ENDPOINT_ID"
 RESULTS_KEPT = "RunPod keeps results for 30 minutes after a job has ended."
 
 API_KEY_VARIABLE = "RUNPOD_API_KEY"
+API_URL = "https://api.runpod.io"
+"""Of RunPod's REST API, which is asked about the account."""
+API_VARIABLE = "RUNPOD_API_BASE_URL"
+"""Where that API is instead: the name that RunPod's own SDK knows."""
+
 # What RunPod shows: the URL of a request (…/v2/ID/run), and the console's page of the endpoint.
 _COPIED = re.compile(
     r"runpod:(?P<id>[^/?#]+)"
@@ -271,6 +280,22 @@ class RunPodKind(EndpointKind):
         own = self.is_own_server(self.server(settings, environment), {})
         return "by run" if own and not _here(settings, environment) else None
 
+    def priced_as(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """Its address in RunPod's REST API; a gateway has no prices."""
+        endpoint = self._endpoint(settings, environment)
+        if not endpoint or self.billing(settings, environment) != "by run":
+            return None
+        return f"{account_url(environment)}/v2/serverless/{endpoint}"
+
+    async def price(self, settings: TargetSettings, environment: Mapping[str, str]) -> Price | None:
+        """By the GPUs that its workers may get; ``None`` without a key."""
+        from .prices import endpoint_price
+
+        key = secret(self.key_variable(settings) or "", environment)
+        if key is None or self.priced_as(settings, environment) is None:
+            return None
+        return await endpoint_price(key, environment, self._endpoint(settings, environment))
+
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Unless it is a gateway on this machine, which may take none."""
         return not _here(settings, environment)
@@ -325,16 +350,14 @@ class RunPodKind(EndpointKind):
         environment: Mapping[str, str],
         choose: Choose | None = None,
     ) -> Target:
-        from .account import API_URL, API_VARIABLE
         from .target import RunPodTarget
 
-        endpoint = settings.target.removeprefix(self.prefix)
-        endpoint = endpoint or _endpoint_in(environment)
+        endpoint = self._endpoint(settings, environment)
         self.check(endpoint)
         options = EndpointOptions.of(name, settings, environment)
-        account = environment.get(API_VARIABLE)
-        if account or not self.may_be_own_gateway(_base_url(settings, environment)):
-            options = replace(options, account_url=account or API_URL)
+        own = self.may_be_own_gateway(_base_url(settings, environment))
+        if environment.get(API_VARIABLE) or not own:
+            options = replace(options, account_url=account_url(environment))
         return RunPodTarget(
             endpoint,
             base_url=_base_url(settings, environment),
@@ -342,6 +365,14 @@ class RunPodKind(EndpointKind):
             headers=self.login(name, settings, environment),
             options=options,
         )
+
+    def _endpoint(self, settings: TargetSettings, environment: Mapping[str, str]) -> str:
+        return settings.target.removeprefix(self.prefix) or _endpoint_in(environment)
+
+
+def account_url(environment: Mapping[str, str]) -> str:
+    """Where RunPod's REST API is."""
+    return (environment.get(API_VARIABLE) or API_URL).rstrip("/")
 
 
 def _endpoint_in(environment: Mapping[str, str]) -> str:

@@ -26,8 +26,8 @@ from ...net.address import COMFYUI_PORT, pod_proxy_url
 from ...secrets import secret
 from ...units import dollars
 from ...wire.runpod_pods import CtlPod, RestPod, RestPodList, ctl_pods, pods_in_table
-from .account import API_VARIABLE, ask_account
-from .kind import API_KEY_VARIABLE
+from .account import ask_account
+from .kind import API_KEY_VARIABLE, API_VARIABLE
 
 __all__ = ["Pod", "account_pods"]
 
