@@ -188,6 +188,11 @@ class Hint(Enum):
     BATCH_NAME = "Give this one another name, or remove that one."
     WHICH_BATCH = "Check its name or its id."
     DOWNLOAD_WORKFLOW = "Download it first."
+    RAISE_CAP = "Raise {where}, or let this run go over the cap (over_cap=True)."
+    SET_PRICE = (
+        "Set price_per_hour for {target} in comfy-remote.toml, or let this run go over the cap "
+        "(over_cap=True)."
+    )
 
     def __call__(self, **facts: Fact) -> Advice:
         """The advice, in everybody's words."""

@@ -4,6 +4,7 @@
 ComfyRemoteError
 ├── ConfigurationError      a setting here is wrong or missing
 │   └── NotTrusted          … or named by a file that the owner has not trusted
+├── SpendingCap             it might cost more than its user allows
 ├── AuthenticationError     the target refused the key (401, 403)
 ├── TargetError             the target and this machine did not understand each other
 │   ├── TargetUnreachable   no answer: refused, timed out, dropped, 5xx
@@ -73,6 +74,7 @@ __all__ = [
     "OutputTooLarge",
     "RateLimited",
     "RequestTooLarge",
+    "SpendingCap",
     "SubmissionUnknown",
     "TargetError",
     "TargetNotFound",
@@ -156,6 +158,14 @@ class NotTrusted(ConfigurationError, code="not_trusted", http_status=403):
     page_asks: dict[str, JsonValue] | None = None
     """Where it is an address: what ComfyUI's page asks about, ``address`` and ``nodes``. Not from
     JSON, either."""
+
+
+class SpendingCap(ComfyRemoteError, code="spending_cap", exit_status=2, http_status=402):
+    """A job might cost more than its user allows, or its price is not known. Nothing was sent.
+
+    ``details`` may hold, in US dollars, ``cap``, ``spent`` and ``reserved``, and ``target`` and
+    ``span`` (``job``, ``day``, ``month``, ``batch``).
+    """
 
 
 class AuthenticationError(ComfyRemoteError, code="authentication", exit_status=3, http_status=401):

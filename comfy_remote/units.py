@@ -11,13 +11,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """US dollars: ``$12.30``, ``$0.05``, ``less than $0.01``, ``$0``.
+    """US dollars: ``$12.30``, ``$0.05``, ``< $0.01``, ``$0``.
 
     For people. Programs get the number.
     """
     if amount <= 0:
         return "$0"
-    return f"${amount:,.2f}" if amount >= 0.01 else "less than $0.01"
+    return f"${amount:,.2f}" if amount >= 0.01 else "< $0.01"
 
 
 def size_text(size: float) -> str:

@@ -21,6 +21,11 @@ WORDS: dict[Hint, str] = {
     "fetch the outputs with `comfy-remote jobs resume`. {variable} says how much stays free.",
     Hint.OUTPUT_SIZE_LIMIT: "If that is right, set {variable} (for example 200GB) and fetch it "
     "with `comfy-remote jobs resume`.",
+    Hint.RAISE_CAP: "Raise {where}, or give --over-cap to go over the cap this once.",
+    Hint.SET_PRICE: (
+        "Set price_per_hour for {target} in comfy-remote.toml, or give --over-cap to run it this "
+        "once without a price."
+    ),
     Hint.BATCH_FOLDER: "Choose another name with --name, or another folder with -o.",
     Hint.OTHER_FOLDER: "Choose another folder with -o (comfy-run-remote: --local-output).",
     Hint.WRITABLE_FOLDER: "Choose another folder with -o (comfy-run-remote: --local-output), or "

@@ -33,6 +33,8 @@ WORDS: dict[Hint, str] = {
         "If that is right, set {variable} (for example 200GB) in the environment that ComfyUI "
         "starts in, restart ComfyUI, and run the workflow again."
     ),
+    Hint.RAISE_CAP: "Raise {where}.",
+    Hint.SET_PRICE: "Set the price of {target} an hour: price_per_hour in comfy-remote.toml.",
     Hint.OTHER_FOLDER: "Check ComfyUI's output folder.",
     Hint.FIND_JOB: (
         "To see whether the target has it, in a terminal: comfy-remote jobs resume {job_id}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Caps", "Charge", "Price"]
+__all__ = ["Charge", "Price"]
 
 _HOUR = 3600.0  # seconds
 
@@ -34,15 +34,6 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
-    """The most that may be spent, in US dollars; ``None`` where there is no limit."""
-
-    per_job: float | None = None
-    per_day: float | None = None
-    per_month: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Charge:
     """What a job may cost on one target, before it is sent there.
 
@@ -52,6 +43,8 @@ class Charge:
         bound: Seconds that it is reserved for: the longest that it can run, and a start.
         expected: Seconds that it probably takes; ``None`` if nothing is known of it.
         why: Where the bound comes from, for people.
+        by_hour: Whether the target costs money while it exists, whether it runs anything or not:
+            then no cap covers the job, and what it costs stands apart.
     """
 
     target: str
@@ -59,8 +52,16 @@ class Charge:
     bound: float
     expected: float | None = None
     why: str = ""
+    by_hour: bool = False
 
     @property
     def reserved(self) -> float | None:
         """US dollars to reserve; ``None`` where the price is not known."""
         return None if self.price is None else self.price.of(self.bound)
+
+    @property
+    def estimated(self) -> float | None:
+        """US dollars that it probably costs; ``None`` where time or price are not known."""
+        if self.price is None or self.expected is None:
+            return None
+        return self.price.of(self.expected)

@@ -234,7 +234,7 @@ def test_a_run_on_a_silent_worker_is_estimated_and_its_price_told(
     assert all(guess["fraction"] < 1 for guess in guesses)
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
-    assert "About 7.0 s and less than $0.01 on gpu, from 1 run of this workflow." in again.stderr
+    assert "About 7.0 s and < $0.01 on gpu, from 1 run of this workflow." in again.stderr
     with urllib.request.urlopen(f"{silent_worker}/last", timeout=10) as answer:
         sent = json.load(answer)["input"]
     assert sent["repo_list"] == "ckpt https://example.com/a.safetensors"

@@ -31,6 +31,7 @@ STATUSES = {
     "error": (1, 500),
     "configuration": (2, 400),
     "not_trusted": (2, 403),
+    "spending_cap": (2, 402),
     "authentication": (3, 401),
     "target": (3, 502),
     "target_unreachable": (3, 502),

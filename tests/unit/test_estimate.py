@@ -125,8 +125,8 @@ async def test_a_workflow_without_a_sampler_scales_too(record: Record) -> None:
     ("amount", "shown"),
     [
         (0.0, "$0"),
-        (6e-05, "less than $0.01"),
-        (0.0099, "less than $0.01"),
+        (6e-05, "< $0.01"),
+        (0.0099, "< $0.01"),
         (0.01, "$0.01"),
         (0.042, "$0.04"),
         (12.3, "$12.30"),
@@ -141,8 +141,8 @@ def test_money_reads_like_money(amount: float, shown: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "price", "said"),
     [
-        (0.004, 3.6, "About 0.1 s and less than $0.01 on gpu"),
-        (4.24, 3.6, "About 4.2 s and less than $0.01 on gpu"),
+        (0.004, 3.6, "About 0.1 s and < $0.01 on gpu"),
+        (4.24, 3.6, "About 4.2 s and < $0.01 on gpu"),
         (35, 3.6, "About 35 s and $0.04 on gpu"),
         (90, 4.0, "About 90 s and $0.10 on gpu"),
         (600, 0.0, "About 10 min and $0 on gpu"),

@@ -118,7 +118,7 @@ async def test_all_is_told(record: Record, tmp_path: Path) -> None:
     assert page.previews == [b"preview"]
     assert "warning: a notice" in page.logs
     assert page.texts[0].startswith("Sending to gpu")
-    assert page.texts[-1] == "Done on gpu in 0 s, 9.5 s of it on the GPU: less than $0.01"
+    assert page.texts[-1] == "Done on gpu in 0 s, 9.5 s of it on the GPU: < $0.01"
     assert record.get(REQUEST.job_id).source == "RunPod Remote Execute"
 
 

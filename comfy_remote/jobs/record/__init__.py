@@ -3,6 +3,7 @@
 ```
 entries   what is read: one job, its outputs, how long past runs took
 batches   many runs of one workflow: what is known of each batch, and which of its runs have begun
+ledger    what jobs cost: reserved before they are sent, settled when they have ended
 choosing  which jobs are listed, and which are forgotten
 schema    the tables, how each version of the file becomes the next, and prompts stored once
 record    reading and writing, from this thread or from an event loop
@@ -12,6 +13,7 @@ record    reading and writing, from this thread or from an event loop
 from .batches import BatchEntry, Batches, BatchState, RunState, Wanted
 from .choosing import JobFilter, Retention
 from .entries import SAVED_BEFORE, JobEntry, JobLine, PastRun, Said, SavedOutput
+from .ledger import Booked, Booking, By, Ledger, LedgerRetention, Spent
 from .record import Record
 
 __all__ = [
@@ -19,14 +21,20 @@ __all__ = [
     "BatchEntry",
     "BatchState",
     "Batches",
+    "Booked",
+    "Booking",
+    "By",
     "JobEntry",
     "JobFilter",
     "JobLine",
+    "Ledger",
+    "LedgerRetention",
     "PastRun",
     "Record",
     "Retention",
     "RunState",
     "Said",
     "SavedOutput",
+    "Spent",
     "Wanted",
 ]

@@ -87,7 +87,6 @@ class JobEntry:
         page: For a job of a page that has not ended there: see `Record.add`.
         started: Seconds since the epoch when it was first seen to run; ``None`` before.
         run_seconds: How long it ran; ``None`` when that was not seen.
-        charge: What it may cost, or did; nothing writes this yet.
         batch: The id of the batch that it belongs to.
         attempt: Which run of the same prompt it is, from 1: a job that is run again is a job of
             its own.
@@ -110,7 +109,6 @@ class JobEntry:
     page: dict[str, JsonValue] | None = None
     started: float | None = None
     run_seconds: float | None = None
-    charge: dict[str, JsonValue] | None = None
     batch: str | None = None
     attempt: int = 1
     first: str = ""
@@ -202,7 +200,6 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         page=json.loads(row["page"]) if row["page"] else None,
         started=row["started"],
         run_seconds=row["run_seconds"],
-        charge=json.loads(row["charge"]) if row["charge"] else None,
         batch=row["batch"],
         attempt=row["attempt"],
         first=row["first"] or row["id"],

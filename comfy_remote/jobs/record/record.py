@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import tzinfo
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -24,6 +25,8 @@ from ...config.folders import home
 from ...database import transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
+from ...schedule.caps import Cap
+from ...schedule.money import Charge
 from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
 from ...types import JsonValue
@@ -32,6 +35,7 @@ from ...workflow.workload import workload_of
 from .batches import Batches
 from .choosing import JobFilter, Retention
 from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
+from .ledger import Ledger
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 __all__ = ["Record"]
@@ -76,9 +80,12 @@ class Record:
         folder: Where ``jobs.sqlite3`` is or will be; made when missing. The user's own by default.
         lock_patience: Seconds to wait for another process that is writing.
         retention: Which jobs are forgotten, now and then, when others are added.
+        now: Seconds since the epoch, for the ledger.
+        zone: In which the ledger's days begin; the local one by default.
 
     Attributes:
         batches: The batches that are known, and how far each is.
+        ledger: What jobs cost.
 
     Raises:
         LocalStorageError: The folder or the file cannot be used.
@@ -90,6 +97,8 @@ class Record:
         *,
         lock_patience: float = _LOCK_PATIENCE,
         retention: Retention = Retention(),  # noqa: B008 - frozen
+        now: Callable[[], float] = time.time,
+        zone: tzinfo | None = None,
     ) -> None:
         folder = folder or home()
         self.path = folder / "jobs.sqlite3"
@@ -99,6 +108,7 @@ class Record:
         self._reader = _Thread("comfy-remote-record-reader")
         self._reading = threading.Lock()
         self.batches = Batches(self._write, self._read)
+        self.ledger = Ledger(self._write, self._read, now=now, zone=zone)
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
@@ -245,7 +255,8 @@ class Record:
         prompt: Prompt,
         page: Mapping[str, JsonValue] | None = None,
         request: str | None = None,
-        charge: Mapping[str, JsonValue] | None = None,
+        charge: Charge | None = None,
+        caps: Iterable[Cap] = (),
         batch: str | None = None,
         sent: str | None = None,
         again: str | None = None,
@@ -255,10 +266,14 @@ class Record:
         Args:
             page: For a job of a page: what its server needs to show it again after a restart.
             request: What `claim_request` is to give.
-            charge: For the ledger of a later version.
+            charge: What it may cost, which is reserved; ``None`` for one that costs nothing.
+            caps: Those that apply to it.
             batch: The id of its batch.
             sent: What `sent` is to give.
             again: The id of a job of which this is a further attempt.
+
+        Raises:
+            SpendingCap: It does not fit under a cap; nothing is recorded.
         """
         now = time.time()
         workload = workload_of(prompt)
@@ -271,16 +286,19 @@ class Record:
                     attempt, first = connection.execute(_NEXT_ATTEMPT, {"id": again}).fetchone()
                 row = connection.execute(
                     "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
-                    "shape, work, request, prompt_number, prompt_values, charge, batch, sent, "
-                    "attempt, first) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "shape, work, request, prompt_number, prompt_values, batch, sent, "
+                    "attempt, first) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(job_id, now, now, target, source, str(folder) if folder else None),
                         *(JobState.QUEUED.value, None if page is None else json.dumps(dict(page))),
                         *(workload.shape, workload.work, request, number, values),
-                        *(None if charge is None else json.dumps(dict(charge)), batch),
-                        *(sent, attempt, first),
+                        *(batch, sent, attempt, first),
                     ),
                 ).lastrowid
+                if charge is not None:
+                    self.ledger.reserve(
+                        connection, job_id, charge, caps, workflow=source, batch=batch
+                    )
                 if row is not None and row % _FORGET_EVERY == 0:
                     _forget(connection, self.retention, now)
 
@@ -303,29 +321,38 @@ class Record:
         error: ComfyRemoteError | None = None,
         *,
         run_seconds: float | None = None,
+        billed: float | None = None,
         at: float | None = None,
     ) -> None:
-        """Note that the job has reached another state.
+        """Note that the job has reached another state, and settle what it costs if it has ended.
 
         A success stays one, even if the target has forgotten the job since.
 
         Args:
-            run_seconds: How long it has run, where that is known at its end.
+            run_seconds: How long it has run, where that is known at its end and says how long the
+                next one takes.
+            billed: Seconds that are billed, where they are known at its end.
             at: When, in seconds since the epoch; now by default.
         """
         now = time.time() if at is None else at
-        self._execute(
-            "UPDATE jobs SET updated = ?, state = ?, error = ?, started = COALESCE(started, ?), "
-            "run_seconds = COALESCE(?, run_seconds) "
-            "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
-            now,
-            state.value,
-            json.dumps(redact_json(error.to_json())) if error else None,
-            now if state is JobState.RUNNING else None,
-            run_seconds,
-            job_id,
-            state.value,
-        )
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                changed = connection.execute(
+                    "UPDATE jobs SET updated = ?, state = ?, error = ?, "
+                    "started = COALESCE(started, ?), run_seconds = COALESCE(?, run_seconds) "
+                    "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
+                    (
+                        *(now, state.value),
+                        json.dumps(redact_json(error.to_json())) if error else None,
+                        now if state is JobState.RUNNING else None,
+                        *(run_seconds, job_id, state.value),
+                    ),
+                ).rowcount
+                if changed:
+                    self.ledger.settle(connection, job_id, state, error, billed)
+
+        self._write(write)
 
     def progress(self, job_id: str, progress: dict[str, JsonValue]) -> None:
         """Note the newest snapshot."""
@@ -378,9 +405,16 @@ class Record:
 
     def named(self, job_id: str, name: str, *, instead_of: str) -> None:
         """Note what its workflow is called, for a job with that word as its source."""
-        self._execute(
-            "UPDATE jobs SET source = ? WHERE id = ? AND source = ?", name, job_id, instead_of
-        )
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                values = (name, job_id, instead_of)
+                connection.execute("UPDATE jobs SET source = ? WHERE id = ? AND source = ?", values)
+                connection.execute(
+                    "UPDATE charges SET workflow = ? WHERE job = ? AND workflow = ?", values
+                )
+
+        self._write(write)
 
     def page_served(self, job_id: str) -> None:
         """Note that the page's server has shown how the job ended, and need not show it again."""

@@ -245,5 +245,34 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        # Nothing writes the column `charge` of `jobs`: it stays for programs of earlier versions
+        # that have the file open, which name it when they add a job.
+        """
+        CREATE TABLE charges (
+            number       INTEGER PRIMARY KEY,
+            job          TEXT NOT NULL,
+            at           REAL NOT NULL,
+            target       TEXT NOT NULL,
+            workflow     TEXT NOT NULL,
+            batch        TEXT,
+            price        REAL,
+            price_source TEXT,
+            price_at     REAL,
+            bound        REAL NOT NULL,
+            why          TEXT NOT NULL,
+            estimated    REAL,
+            reserved     REAL,
+            amount       REAL,
+            seconds      REAL,
+            booked       TEXT NOT NULL,
+            by_hour      INTEGER NOT NULL
+        )
+        """,
+        "CREATE INDEX charges_by_job ON charges (job)",
+        # All that a cap asks for: then the table itself is not read.
+        "CREATE INDEX charges_by_time ON charges (at, by_hour, target, amount)",
+        "CREATE INDEX charges_by_batch ON charges (batch, by_hour, amount) WHERE batch IS NOT NULL",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

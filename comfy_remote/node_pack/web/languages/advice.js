@@ -29,7 +29,9 @@ export const advice = {
     "deploy_app": "デプロイ済みのアプリは `modal app list` で確認できます。ワークフローをアプリ {app} としてデプロイしてください。",
     "which_pod": "いずれかを選択してください: pod:{pod}",
     "trust_config": "内容を確認し、ターミナルで信頼してください: comfy-remote trust {path}。または {own} に記述してください。",
-    "trust_env": "内容を確認し、ターミナルで信頼してください: comfy-remote trust {path}。または変数を {own} に記述してください。"
+    "trust_env": "内容を確認し、ターミナルで信頼してください: comfy-remote trust {path}。または変数を {own} に記述してください。",
+    "raise_cap": "上限を引き上げてください: {where}",
+    "set_price": "{target} の 1 時間あたりの料金を設定してください: comfy-remote.toml の price_per_hour"
   },
   "zh": {
     "resume_for_outputs": "请在终端中重新获取：comfy-remote jobs resume",
@@ -54,6 +56,8 @@ export const advice = {
     "deploy_app": "`modal app list` 可列出已部署的应用。请将工作流部署为应用 {app}。",
     "which_pod": "请选择其中之一：pod:{pod}",
     "trust_config": "请检查其内容，并在终端中信任：comfy-remote trust {path}。也可将其写入 {own}。",
-    "trust_env": "请检查其内容，并在终端中信任：comfy-remote trust {path}。也可将变量写入 {own}。"
+    "trust_env": "请检查其内容，并在终端中信任：comfy-remote trust {path}。也可将变量写入 {own}。",
+    "raise_cap": "请提高上限：{where}",
+    "set_price": "请设置 {target} 的每小时价格：comfy-remote.toml 中的 price_per_hour"
   }
 }

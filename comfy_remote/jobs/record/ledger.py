@@ -1,0 +1,464 @@
+"""What jobs cost, in the record: reserved before a job is sent, settled when it has ended.
+
+A reservation is made in the transaction that records the job, so of two programs that start jobs at
+once, the second sees what the first has reserved, and no cap is exceeded by both together. It
+belongs to the day on which the job was sent. All amounts are estimates: they follow from a price
+and from the seconds that a target tells.
+
+```
+held       reserved; a day later without an end, it counts as uncertain
+settled    the job has ended, and how long it ran is known
+uncertain  how long it ran, or whether, is not known: what was reserved counts
+released   it certainly did not run: nothing counts
+```
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import tzinfo
+from enum import Enum
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+from ...database import transaction
+from ...errors import ComfyRemoteError, JobNotFound
+from ...events import DidItRun, JobState
+from ...schedule.caps import Cap, check
+from ...schedule.days import day_of, day_start, month_start
+from ...schedule.money import Charge, Price
+
+__all__ = ["Booked", "Booking", "By", "Ledger", "LedgerRetention", "Spent"]
+
+_T = TypeVar("_T")
+
+By: TypeAlias = Literal["target", "day", "workflow", "batch"]
+
+UNKNOWN_FOR = 24 * 3600.0
+"""Seconds, after the longest that it was to run, for which a job's end may still become known."""
+_FORGET_EVERY = 64  # charges that are added
+_LONGER = "it runs longer than was thought"
+_NEWEST = "SELECT * FROM charges WHERE job = ? ORDER BY number DESC"
+
+
+class Booked(str, Enum):
+    """What is known of a charge; see the module."""
+
+    HELD = "held"
+    SETTLED = "settled"
+    UNCERTAIN = "uncertain"
+    RELEASED = "released"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRetention:
+    """Which charges are forgotten. They outlive their jobs.
+
+    Attributes:
+        seconds: How long after its job was sent a charge stays.
+        charges: How many of the newest stay.
+    """
+
+    seconds: float = 400 * 86400.0
+    charges: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What one job costs.
+
+    Attributes:
+        at: When it was reserved, in seconds since the epoch.
+        workflow: The workflow's file, or a word for where it came from.
+        batch: The id of its batch.
+        price: ``None`` where it was not known.
+        bound: Seconds that it was reserved for.
+        why: Where the bound comes from, for people.
+        estimated: US dollars, by what was known before; ``None`` where nothing was.
+        reserved: US dollars; ``None`` without a price, like ``amount``.
+        amount: US dollars that count: what is reserved while it is held, then what it cost.
+        seconds: That were billed, as far as is known; ``None`` before its end.
+        by_hour: See `Charge`.
+    """
+
+    job: str
+    at: float
+    target: str
+    workflow: str
+    batch: str | None
+    price: Price | None
+    bound: float
+    why: str
+    estimated: float | None
+    reserved: float | None
+    amount: float | None
+    seconds: float | None
+    booked: Booked
+    by_hour: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some jobs cost together.
+
+    Attributes:
+        name: Of the target, day, workflow or batch; ``""`` for all, or for those of no batch.
+        runs: All that count, without those that certainly did not run.
+        amount: US dollars, settled, reserved and uncertain together.
+        reserved: Of that, for jobs that have not ended.
+        uncertain: Of that, for jobs whose end is not known.
+        estimated: US dollars that were estimated before, for the runs of ``compared``.
+        compared: What those runs cost that were estimated before and are settled.
+        seconds: That were billed, as far as is known.
+        unpriced: Runs whose price was not known; their costs are in no amount.
+    """
+
+    name: str
+    runs: int
+    amount: float
+    reserved: float
+    uncertain: float
+    estimated: float
+    compared: float
+    seconds: float
+    unpriced: int
+
+
+class _Write(Protocol):
+    def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
+
+
+class Ledger:
+    """What jobs cost: part of a `Record`, whose `write` and `read` take these methods.
+
+    Args:
+        write: Runs something in the record's writing thread.
+        read: Gives the rows of a query.
+        now: Seconds since the epoch.
+        zone: In which days and months begin; the local one by default.
+    """
+
+    def __init__(
+        self,
+        write: _Write,
+        read: Callable[..., list[sqlite3.Row]],
+        *,
+        retention: LedgerRetention = LedgerRetention(),
+        now: Callable[[], float] = time.time,
+        zone: tzinfo | None = None,
+    ) -> None:
+        self._write = write
+        self._read = read
+        self._now = now
+        self._zone = zone
+        self.retention = retention
+
+    # In the record's own transactions
+
+    def reserve(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        charge: Charge,
+        caps: Iterable[Cap],
+        *,
+        workflow: str,
+        batch: str | None,
+    ) -> None:
+        """Reserve what a job may cost, in a transaction that writes.
+
+        Raises:
+            SpendingCap: It does not fit under a cap.
+        """
+        now, price = self._now(), charge.price
+        check(charge, caps, lambda cap: self._used(_rows_of(connection), cap, batch))
+        said = (None,) * 3 if price is None else (price.per_hour, price.source, price.at)
+        number = connection.execute(
+            "INSERT INTO charges (job, at, target, workflow, batch, price, price_source, price_at, "
+            "bound, why, estimated, reserved, amount, booked, by_hour) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)",
+            (
+                *(job_id, now, charge.target, workflow, batch, *said, charge.bound, charge.why),
+                *(charge.estimated, charge.reserved, charge.reserved, charge.by_hour),
+            ),
+        ).lastrowid
+        if number is not None and number % _FORGET_EVERY == 0:
+            self._forget(connection, now)
+
+    def settle(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        state: JobState,
+        error: ComfyRemoteError | None,
+        seconds: float | None,
+    ) -> None:
+        """Book how a job has ended, in the transaction that records its state.
+
+        What certainly did not run is released. Where it may still run, its reservation is held.
+
+        Args:
+            seconds: That are billed; ``None`` where that is not known.
+        """
+        grade = DidItRun.of(error)
+        if not state.final or (grade is DidItRun.UNKNOWN and seconds is None):
+            return
+        row = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
+        if row is None:
+            return
+        price, number = _price_of(row), row["number"]
+        if grade is not None and grade.surely_not:
+            _release(connection, number)
+        elif seconds is not None:
+            connection.execute(
+                "UPDATE charges SET booked = 'settled', amount = ?, seconds = ? WHERE number = ?",
+                (None if price is None else price.of(seconds), seconds, number),
+            )
+        elif row["booked"] == Booked.HELD.value:
+            connection.execute(
+                "UPDATE charges SET booked = 'uncertain' WHERE number = ?", (number,)
+            )
+
+    # Writing
+
+    def move(self, job_id: str, charge: Charge | None, caps: Iterable[Cap] = ()) -> None:
+        """Give back what a job holds, and reserve for it on another target: both, or neither.
+
+        Args:
+            charge: ``None`` for a target that costs nothing.
+
+        Raises:
+            SpendingCap: It does not fit under a cap there; what it holds stays reserved.
+            JobNotFound: The record has no such job.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                job = connection.execute(
+                    "SELECT source, batch FROM jobs WHERE id = ?", (job_id,)
+                ).fetchone()
+                if job is None:
+                    raise JobNotFound(f"The record has no job {job_id!r}.")
+                held = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
+                if held is not None and held["booked"] == Booked.HELD.value:
+                    _release(connection, held["number"])
+                if charge is not None:
+                    self.reserve(
+                        *(connection, job_id, charge, caps),
+                        workflow=job["source"],
+                        batch=job["batch"],
+                    )
+
+        self._write(write)
+
+    def top_up(self, job_id: str, bound: float, caps: Iterable[Cap] = ()) -> None:
+        """Reserve more for a job that runs longer than was thought.
+
+        Args:
+            bound: Seconds that it is reserved for now.
+
+        Raises:
+            SpendingCap: It does not fit under a cap; nothing is changed.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                row = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
+                if row is None or row["booked"] != Booked.HELD.value or row["bound"] >= bound:
+                    return
+                charge = Charge(
+                    row["target"], _price_of(row), bound, why=_LONGER, by_hour=bool(row["by_hour"])
+                )
+                rows, batch = _rows_of(connection), row["batch"]
+                check(charge, caps, lambda cap: self._used(rows, cap, batch, but=row["number"]))
+                connection.execute(
+                    "UPDATE charges SET bound = ?, why = ?, reserved = ?, amount = ? "
+                    "WHERE number = ?",
+                    (bound, charge.why, charge.reserved, charge.reserved, row["number"]),
+                )
+
+        self._write(write)
+
+    def forget(self) -> None:
+        """Forget what the retention no longer covers."""
+        self._write(lambda connection: self._forget(connection, self._now()))
+
+    # Reading
+
+    def check(self, charge: Charge, caps: Iterable[Cap], batch: str | None = None) -> None:
+        """See whether a job would fit now. Only `reserve` makes sure of it.
+
+        Raises:
+            SpendingCap: It would not.
+        """
+        check(charge, caps, lambda cap: self._used(self._read, cap, batch))
+
+    def used(self, cap: Cap, batch: str | None = None) -> float:
+        """US dollars that are spent or reserved under a cap on a day, a month or a batch."""
+        return self._used(self._read, cap, batch)
+
+    def of(self, job_id: str) -> Booking | None:
+        """What a job costs; ``None`` for one that costs nothing, or is not known."""
+        rows = self._read(f"{_NEWEST} LIMIT 1", job_id)
+        return self._booking(rows[0]) if rows else None
+
+    def bookings(
+        self, since: float, until: float | None = None, *, target: str | None = None
+    ) -> list[Booking]:
+        """What was reserved between two moments, the newest first.
+
+        Args:
+            since: Seconds since the epoch, like ``until``.
+        """
+        rows = self._read(
+            "SELECT * FROM charges WHERE at >= ? AND (? IS NULL OR at < ?) "
+            "AND (? IS NULL OR target = ?) ORDER BY at DESC, number DESC",
+            *(since, until, until, target, target),
+        )
+        return [self._booking(row) for row in rows]
+
+    def today(self) -> float:
+        """When the day began, in seconds since the epoch."""
+        return day_start(self._now(), self._zone)
+
+    def this_month(self) -> float:
+        """When the month began."""
+        return month_start(self._now(), self._zone)
+
+    def spent(self, since: float, by: By | None = None, *, by_hour: bool = False) -> list[Spent]:
+        """What jobs cost that were sent since then, by what they have in common.
+
+        Args:
+            since: Seconds since the epoch.
+            by: The most expensive first; days in their order. Without it, all jobs together: one,
+                or none where there are no jobs.
+            by_hour: Of targets that cost money by the hour, instead of by what runs.
+        """
+        rows = self._read(
+            "SELECT at, target, workflow, bound, estimated, amount, seconds, booked, COALESCE(("
+            "SELECT name FROM batches WHERE batches.id = charges.batch), batch, '') AS batch "
+            "FROM charges WHERE at >= ? AND by_hour = ? AND booked <> 'released' ORDER BY at",
+            *(since, by_hour),
+        )
+        sums: dict[str, _Sum] = {}
+        stale = self._now() - UNKNOWN_FOR
+        for row in rows:
+            name = ""
+            if by == "day":
+                name = day_of(row["at"], self._zone)
+            elif by is not None:
+                name = row[by]
+            (sums.get(name) or sums.setdefault(name, _Sum())).add(row, stale)
+        found = [one.spent(name) for name, one in sums.items()]
+        return found if by == "day" else sorted(found, key=lambda one: -one.amount)
+
+    def _used(
+        self,
+        read: Callable[..., list[sqlite3.Row]],
+        cap: Cap,
+        batch: str | None,
+        but: int = 0,
+    ) -> float:
+        """What is spent and reserved under a cap, without one charge."""
+        began = self.today() if cap.span == "day" else self.this_month()
+        where, values = "at >= ?", list[str | float | None]([began])
+        if cap.span == "batch":
+            where, values = "batch = ?", [batch]
+        if cap.target is not None:
+            where, values = f"{where} AND target = ?", [*values, cap.target]
+        rows = read(
+            f"SELECT SUM(amount) AS used FROM charges WHERE {where} AND by_hour = 0 "  # noqa: S608
+            "AND number <> ?",
+            *(*values, but),
+        )
+        return float(rows[0]["used"] or 0.0)
+
+    def _booking(self, row: sqlite3.Row) -> Booking:
+        stale = _is_stale(row, self._now() - UNKNOWN_FOR)
+        return Booking(
+            job=row["job"],
+            at=row["at"],
+            target=row["target"],
+            workflow=row["workflow"],
+            batch=row["batch"],
+            price=_price_of(row),
+            bound=row["bound"],
+            why=row["why"],
+            estimated=row["estimated"],
+            reserved=row["reserved"],
+            amount=row["amount"],
+            seconds=row["seconds"],
+            booked=Booked.UNCERTAIN if stale else Booked(row["booked"]),
+            by_hour=bool(row["by_hour"]),
+        )
+
+    def _forget(self, connection: sqlite3.Connection, now: float) -> None:
+        connection.execute(
+            "DELETE FROM charges WHERE at < ? OR number <= "
+            "(SELECT number FROM charges ORDER BY number DESC LIMIT 1 OFFSET ?)",
+            (now - self.retention.seconds, self.retention.charges),
+        )
+
+
+class _Sum:
+    """Adds up charges."""
+
+    __slots__ = (
+        *("runs", "amount", "reserved", "uncertain", "estimated", "compared", "seconds"),
+        "unpriced",
+    )
+
+    def __init__(self) -> None:
+        self.runs = self.unpriced = 0
+        self.amount = self.reserved = self.uncertain = 0.0
+        self.estimated = self.compared = self.seconds = 0.0
+
+    def add(self, row: sqlite3.Row, stale: float) -> None:
+        """One more; ``stale`` is as in `_is_stale`."""
+        self.runs += 1
+        self.seconds += row["seconds"] or 0.0
+        amount = row["amount"]
+        if amount is None:
+            self.unpriced += 1
+            return
+        self.amount += amount
+        if row["booked"] == "uncertain" or _is_stale(row, stale):
+            self.uncertain += amount
+        elif row["booked"] == "held":
+            self.reserved += amount
+        elif row["estimated"] is not None:
+            self.estimated += row["estimated"]
+            self.compared += amount
+
+    def spent(self, name: str) -> Spent:
+        """What has been added."""
+        return Spent(
+            *(name, self.runs, self.amount, self.reserved, self.uncertain, self.estimated),
+            *(self.compared, self.seconds, self.unpriced),
+        )
+
+
+def _is_stale(row: sqlite3.Row, stale: float) -> bool:
+    """Whether a charge is held for a job of which nothing more will be known."""
+    return bool(row["booked"] == "held" and row["at"] + row["bound"] < stale)
+
+
+def _release(connection: sqlite3.Connection, number: int) -> None:
+    connection.execute(
+        "UPDATE charges SET booked = 'released', amount = 0, seconds = NULL WHERE number = ?",
+        (number,),
+    )
+
+
+def _price_of(row: sqlite3.Row) -> Price | None:
+    if row["price"] is None:
+        return None
+    return Price(row["price"], row["price_source"], row["price_at"])
+
+
+def _rows_of(connection: sqlite3.Connection) -> Callable[..., list[sqlite3.Row]]:
+    return lambda sql, *values: connection.execute(sql, values).fetchall()

@@ -1,0 +1,93 @@
+"""What a cap on spending allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..advice import Hint
+from ..errors import SpendingCap
+from ..units import dollars
+from .money import Charge
+
+__all__ = ["Cap", "Span", "check"]
+
+Span: TypeAlias = Literal["job", "day", "month", "batch"]
+"""What a cap is on: each job, all of a day or of a month (by the local calendar), a batch."""
+
+_ROUNDING = 1e-9
+_SPENT = {"day": "today", "month": "this month", "batch": "for this batch"}
+_SPANS = {"job": "a run", "day": "a day", "month": "a month", "batch": "for the batch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The most that may be spent.
+
+    Attributes:
+        dollars: US dollars.
+        target: The target whose jobs it is for; ``None`` for those of all targets together.
+        where: Where it is set, for people: ``cap_per_day in /home/ann/…/comfy-remote.toml``.
+    """
+
+    dollars: float
+    span: Span
+    target: str | None = None
+    where: str = "the cap of this run"
+
+    def __str__(self) -> str:
+        """``$1.00 a day``, ``$1.00 a day on gpu``."""
+        on = "" if self.target is None else f" on {self.target}"
+        return f"{dollars(self.dollars)} {_SPANS[self.span]}{on}"
+
+
+def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) -> None:
+    """See that a job fits under every cap that applies to it.
+
+    Args:
+        spent: US dollars that are spent or reserved already under a cap; not asked of one on each
+            job.
+
+    Raises:
+        SpendingCap: It does not, or its price is not known. ``details`` say which cap, in US
+            dollars, and what is spent and would be reserved.
+    """
+    for cap in () if charge.by_hour else caps:
+        if charge.reserved is None:
+            raise SpendingCap(
+                f"There is a cap of {cap}, and what an hour of {charge.target} costs is not known.",
+                advice=Hint.SET_PRICE(target=charge.target),
+                details={"target": charge.target, "cap": cap.dollars, "span": cap.span},
+            )
+        used = 0.0 if cap.span == "job" else spent(cap)
+        if charge.reserved <= 0 or charge.reserved + used <= cap.dollars + _ROUNDING:
+            continue
+        raise SpendingCap(
+            f"This run may cost {_up(charge.reserved)} on {charge.target}{_because(charge)}"
+            f"{_with(cap, used)}, which is over the cap of {cap}.",
+            advice=Hint.RAISE_CAP(where=cap.where),
+            details={
+                "target": charge.target,
+                "cap": cap.dollars,
+                "span": cap.span,
+                "spent": round(used, 6),
+                "reserved": round(charge.reserved, 6),
+            },
+        )
+
+
+def _because(charge: Charge) -> str:
+    return f" ({charge.why})" if charge.why else ""
+
+
+def _with(cap: Cap, used: float) -> str:
+    if cap.span == "job":
+        return ""
+    return f", and {dollars(used)} is spent or reserved {_SPENT[cap.span]}"
+
+
+def _up(amount: float) -> str:
+    """Rounded up to a cent: ``$1.00`` is not over a cap of $1.00."""
+    return dollars(math.ceil(amount * 100 - _ROUNDING) / 100)
