@@ -496,18 +496,15 @@ class Job:
                     self._record.state,
                     *(self.id, event.state, event.error),
                     run_seconds=self.run_seconds,
+                    # Most of it was cached: what it cost is known, and not what the next one takes.
+                    typical=not _mostly_cached(self._prompt, event.details.get("cached_nodes")),
                     at=time.time(),
                 )
                 if self._sent.remembered:
                     self._write(self._sent.ended, self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
-        """How long it ran: as the target says, else as seen, if it was seen from the start.
-
-        A job most of which was cached says nothing of how long the next one takes.
-        """
-        if _mostly_cached(self._prompt, finished.details.get("cached_nodes")):
-            return None
+        """How long it ran: as the target says, else as seen, if it was seen from the start."""
         said = finished.details.get("run_seconds")
         if isinstance(said, int | float) and said > 0:
             return float(said)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -10,6 +16,7 @@ import pytest
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
 from comfy_page import ComfyPage
+from PIL import Image
 from playwright.sync_api import Locator, expect
 
 pytest_plugins = ["page_fixtures"]
@@ -105,4 +112,69 @@ def test_what_varies_together_and_on_a_target(page: ComfyPage, tmp_path: Path) -
     expect(page.panel.locator("[data-batch-id]")).to_have_count(0)
     panel.get_by_role("button", name="Vary nothing").click()
     expect(panel).to_contain_text("Select a node")
+    assert not page.complaints
+
+
+def command(*words: str) -> tuple[int, str]:
+    """``comfy-remote batch``, in a process of its own; its exit status, and what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "comfy_remote", "batch", *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="finds the driver by its arguments in /proc")
+def test_three_axes_are_killed_resumed_retried_and_looked_through(
+    page: ComfyPage, there: str, tmp_path: Path
+) -> None:
+    """Begun in the page, finished in the terminal, and nothing lost or run twice in between."""
+    if not page.window.evaluate("() => 'SandboxSlow' in window.LiteGraph.registered_node_types"):
+        pytest.skip("only the sandbox has a node that takes its time")
+    document = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    document["nodes"][2] |= {"type": "SandboxSlow", "widgets_values": [4, 0.1, False, 1, "fixed"]}
+    (tmp_path / "w.json").write_text(json.dumps(document), encoding="utf-8")
+    page.load(tmp_path / "w.json")
+    page.switch_on()
+    vary(page, 2, "width", "upscale_method", "crop")
+    varied(page, "2.width").get_by_role("textbox").fill("16..18")
+    varied(page, "2.upscale_method").locator("select[multiple]").select_option(["area", "bilinear"])
+    varied(page, "2.crop").locator("select[multiple]").select_option(["disabled", "center"])
+    page.panel.locator(".comfy-remote-vary").get_by_role("button", name="Run 12").click()
+    batch = page.panel.locator("[data-batch-id]").first
+    expect(batch).to_contain_text(re.compile(r"\b[1-9] of 12 done"), timeout=60_000)
+    batch_id = batch.get_attribute("data-batch-id") or ""
+    drivers = subprocess.run(["pgrep", "-f", batch_id], capture_output=True, text=True, check=True)
+    for process in drivers.stdout.split():
+        os.kill(int(process), signal.SIGKILL)
+    expect(batch).to_contain_text("interrupted", timeout=30_000)
+
+    picture = next(tmp_path.rglob("input/lighthouse.png"))
+    as_it_was = picture.read_bytes()
+    Image.new("RGB", (8, 8)).save(picture)  # by somebody else, under the same name
+    status, said = command("resume", batch_id)
+    assert status != 0 and "lighthouse.png" in said and "changed" in said
+    picture.write_bytes(as_it_was)
+    status, said = command("retry", batch_id)
+    assert status == 0, said
+    expect(batch).to_contain_text("12 of 12 done", timeout=30_000)
+    with urllib.request.urlopen(f"{there}/history", timeout=30) as answer:
+        prompts = [json.dumps(one["prompt"][2]) for one in json.load(answer).values()]
+    slow = [one for one in prompts if "SandboxSlow" in one]
+    assert len(slow) == len(set(slow)) == 12, "each once"
+    [manifest] = tmp_path.rglob("manifest.jsonl")
+    runs = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    assert [one["row"] for one in runs] == list(range(12))
+    # How long it ran is not known of the few that ran while nobody followed them.
+    assert len([one for one in runs if one["seconds"] and one["seconds"] >= 0.4]) >= 9
+    with page.window.expect_popup() as opened:
+        batch.get_by_role("link", name="Sheet").click()
+    sheet = opened.value
+    expect(sheet.locator("body")).to_contain_text("12 runs")
+    expect(sheet.locator("img").first).to_be_visible()
+    sheet.screenshot(path=page.artefacts / f"{page.name}-sheet.png")
     assert not page.complaints

@@ -239,11 +239,12 @@ async def test_a_run_that_was_mostly_cached_is_no_measure(record: Record) -> Non
         details = {"run_seconds": 0.2, "cached_nodes": list(cached)}
         return Finished(JobState.SUCCEEDED, details=details)  # type: ignore[arg-type]
 
-    for cached, seconds in ((("1", "2"), None), (("1",), 0.2), ((), 0.2)):
+    for cached, measures in ((("1", "2"), 0), (("1",), 1), ((), 2)):
         async with Client(FakeTarget([Started(), ended(*cached)]), record=record) as client:
             job = await client.submit(picture())
             await job.wait()
-        assert record.get(job.id).run_seconds == seconds
+        assert record.get(job.id).run_seconds == 0.2, "it cost that much all the same"
+        assert len(record.past_runs("fake")) == measures
 
 
 async def test_a_failed_run_is_no_measure(record: Record) -> None:

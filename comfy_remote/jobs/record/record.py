@@ -321,6 +321,7 @@ class Record:
         error: ComfyRemoteError | None = None,
         *,
         run_seconds: float | None = None,
+        typical: bool = True,
         billed: float | None = None,
         at: float | None = None,
     ) -> None:
@@ -329,8 +330,8 @@ class Record:
         A success stays one, even if the target has forgotten the job since.
 
         Args:
-            run_seconds: How long it has run, where that is known at its end and says how long the
-                next one takes.
+            run_seconds: How long it has run, where that is known at its end.
+            typical: Whether that says how long such a prompt takes; else `past_runs` leaves it out.
             billed: Seconds that are billed, where they are known at its end.
             at: When, in seconds since the epoch; now by default.
         """
@@ -340,13 +341,14 @@ class Record:
             with transaction(connection):
                 changed = connection.execute(
                     "UPDATE jobs SET updated = ?, state = ?, error = ?, "
-                    "started = COALESCE(started, ?), run_seconds = COALESCE(?, run_seconds) "
+                    "started = COALESCE(started, ?), run_seconds = COALESCE(?, run_seconds), "
+                    "work = CASE WHEN ? THEN work ELSE 0 END "
                     "WHERE id = ? AND NOT (state = 'succeeded' AND ? = 'expired')",
                     (
                         *(now, state.value),
                         json.dumps(redact_json(error.to_json())) if error else None,
                         now if state is JobState.RUNNING else None,
-                        *(run_seconds, job_id, state.value),
+                        *(run_seconds, typical, job_id, state.value),
                     ),
                 ).rowcount
                 if changed:

@@ -61,7 +61,9 @@ export function makeBatchList() {
       return
     }
     waited += POLL_MS
-    const slow = !batches.some((batch) => batch.driven) && waited % SLOW_POLL_MS !== 0
+    // One that waits is about to be driven: its process is starting.
+    const busy = batches.some((batch) => batch.driven || batch.state === 'waiting')
+    const slow = !busy && waited % SLOW_POLL_MS !== 0
     if (!document.hidden && !slow) void ask()
   }, POLL_MS)
   return { root, ask: () => void ask() }
