@@ -28,6 +28,15 @@ async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
         await asyncio.sleep(0.02)
 
 
+async def settled(turns: int = 200) -> None:
+    """Let everything run that is ready to, in this event loop: for what no thread or socket does.
+
+    Unlike a sleep, it gives others as many turns on a slow machine as on a quick one.
+    """
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """As `until`, where there is no event loop; looks at it every 50 ms."""
     deadline = time.monotonic() + seconds
@@ -63,11 +72,23 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+_PORTS = iter(sorted(range(20_000, 32_000), key=lambda port: (port - os.getpid() * 97) % 12_000))
+
+
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, for a program that cannot take one by itself (port 0).
+
+    It is none of those that the system gives out, so nobody gets it by chance before it is used;
+    and another test process begins to look elsewhere.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -99,7 +120,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process politely, then firmly."""
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(30)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

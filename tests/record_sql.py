@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = ["locked", "sql"]
@@ -20,22 +20,21 @@ def sql(path: Path, statement: str, *values: str | float) -> list[sqlite3.Row]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Another process writes to the file, and takes its time."""
+def locked(path: Path) -> Iterator[Callable[[], None]]:
+    """Another process writes to the file until this is left, or what it gives is called."""
     script = (
-        "import sqlite3, sys, time\n"
+        "import sqlite3, sys\n"
         "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "database.execute('BEGIN IMMEDIATE')\n"
         "print('locked', flush=True)\n"
-        "time.sleep(float(sys.argv[2]))\n"
+        "sys.stdin.read()\n"
         "database.execute('COMMIT')\n"
     )
-    command = [sys.executable, "-c", script, str(path), str(seconds)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
-        yield
-    finally:
-        process.kill()
-        process.communicate()
+        yield process.stdin.close

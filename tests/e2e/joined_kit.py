@@ -39,7 +39,7 @@ class Cluster:
     def run(self, *arguments: str) -> str:
         """A command that ends, where the gateway is; what it wrote."""
         command = self.command(*arguments)
-        assert command.ended(60) == 0, command.text
+        assert command.ended() == 0, command.text
         return command.text
 
     def serve(self, *arguments: str) -> Command:

@@ -32,7 +32,7 @@ def ask(path: str, body: object = None) -> bytes:
     request = urllib.request.Request(
         f"{ENGINE}{path}", data, {"Content-Type": "application/json"} if data else {}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return bytes(answer.read())
 
 
@@ -48,7 +48,7 @@ def upload(image: dict[str, str]) -> None:
     body += f"\r\n--{boundary}--\r\n".encode()
     kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     request = urllib.request.Request(f"{ENGINE}/upload/image", body, kind)
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def as_text(refusal: str) -> str:

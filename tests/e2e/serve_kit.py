@@ -64,10 +64,10 @@ class Command:
         except AssertionError:
             raise AssertionError(f"{words!r} is not in:\n{self.text}") from None
 
-    def ended(self, seconds: float = 30.0) -> int:
+    def ended(self, seconds: float = 120.0) -> int:
         """Its exit status, once it has ended."""
         status = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(60)
         return status
 
     def kill(self) -> None:
@@ -76,7 +76,7 @@ class Command:
 
     def stop(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.ended(20)
+        return self.ended()
 
     def interrupt(self) -> None:
         """As Ctrl-C does."""
@@ -119,7 +119,7 @@ def refusal(*arguments: str, status: int = 2, cwd: Path | None = None, **environ
         env={**os.environ, "COMFY_REMOTE_TOKEN": "", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == status, done.stderr

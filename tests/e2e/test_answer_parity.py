@@ -43,7 +43,7 @@ def upload(engine: EngineClient, path: str, **fields: str | tuple[str, bytes]) -
         f"{engine.url}{path}", body + f"--{boundary}--\r\n".encode(), kind
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, None
@@ -83,7 +83,7 @@ TROUBLE = b"500 Internal Server Error\n\nServer got itself in trouble"
 def post(engine: EngineClient, path: str, body: bytes) -> tuple[int, bytes]:
     request = urllib.request.Request(f"{engine.url}{path}", body, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

@@ -265,7 +265,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_target(client: Client) -> No
             on_event=lambda event: started.set() if isinstance(event, Started) else None,
         )
     )
-    await asyncio.wait_for(started.wait(), 20)
+    await asyncio.wait_for(started.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -286,7 +286,7 @@ async def test_so_is_one_whose_submission_has_not_been_answered(
 
     monkeypatch.setattr(client.target, "submit", answered_late)
     task = asyncio.create_task(call(client, slow(), {"image": picture(1)}))
-    await asyncio.wait_for(arrived.wait(), 20)
+    await asyncio.wait_for(arrived.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

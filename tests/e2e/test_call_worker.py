@@ -148,7 +148,7 @@ async def test_a_cancelled_call_stops_on_the_worker(tmp_path: Path) -> None:
         prompt: Prompt = {
             "1": node("ComfyRemoteInput", key="image"),
             "2": node(
-                "SandboxSlow", image=["1", 0], steps=300, seconds_per_step=0.2, preview=False
+                "SandboxSlow", image=["1", 0], steps=3000, seconds_per_step=0.2, preview=False
             ),
             "3": node("ComfyRemoteOutput", value=["2", 0], key="result"),
         }
@@ -161,9 +161,9 @@ async def test_a_cancelled_call_stops_on_the_worker(tmp_path: Path) -> None:
                 on_event=lambda event: started.set() if isinstance(event, Started) else None,
             )
         )
-        await asyncio.wait_for(started.wait(), 30)
+        await asyncio.wait_for(started.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         # The worker is free for the next one, long before the slow one would have ended.
-        await asyncio.wait_for(inverted(there.client, picture(2)), 25)
+        await asyncio.wait_for(inverted(there.client, picture(2)), 60)

@@ -39,7 +39,7 @@ def engine() -> Iterator[str]:
 
 def runs_on(engine: str) -> int:
     """How many runs an engine has had."""
-    with urllib.request.urlopen(f"{engine}/history", timeout=10) as answer:
+    with urllib.request.urlopen(f"{engine}/history", timeout=60) as answer:
         return len(json.load(answer))
 
 

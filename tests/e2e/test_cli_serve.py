@@ -56,14 +56,14 @@ def test_serves_a_client_and_ends_with_its_engine(
     assert done.returncode == 0, done.stderr + server.text
     assert (tmp_path / done.stdout.splitlines()[0]).read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{url}/desk/health", timeout=5)
+        urllib.request.urlopen(f"{url}/desk/health", timeout=60)
     assert refused.value.code == 401
 
     started = children_of(server.process.pid)
     assert started
     number = signal.SIGINT if worker == "local" else signal.SIGTERM
     assert server.stop(number) == 0
-    wait_for(lambda: not alive(started), 5)
+    wait_for(lambda: not alive(started), 60)
     assert "Traceback" not in server.text
     assert TOKEN not in server.text + done.stdout + done.stderr
     assert "runpod:desk" in server.text

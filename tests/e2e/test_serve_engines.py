@@ -118,7 +118,7 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
 
         # One is killed under its job: that job is run again, and the other engine works meanwhile.
         jobs = [threads.submit(run, url, where(4.0, seed)) for seed in range(10, 14)]
-        wait_for(lambda: server.text.count("got prompt") >= 8, 30)
+        wait_for(lambda: server.text.count("got prompt") >= 8, 60)
         os.kill(pids["gpu1"], signal.SIGKILL)
         after = [job.result() for job in jobs]
         lost = [done for done in after if "run again" in " ".join(done["output"]["warnings"])]
@@ -137,7 +137,7 @@ def test_a_comfyui_for_each_gpu(servers: list[Serve], tmp_path: Path) -> None:
     started = children_of(server.process.pid)
     assert len(started) >= 2
     assert server.stop(signal.SIGINT) == 0
-    wait_for(lambda: not alive(started), 30)
+    wait_for(lambda: not alive(started), 60)
     assert "Traceback" not in server.text
 
 
@@ -147,7 +147,7 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         server = Serve("--engine", "sandbox", "--engine", url, "--engine", "sandbox")
         servers.append(server)
         address = server.url()
-        wait_for(lambda: idle_workers(address) == 3, 30)
+        wait_for(lambda: idle_workers(address) == 3, 60)
         with ThreadPoolExecutor(3) as threads:
             results = list(threads.map(lambda _: run(address, slow(1.0)), range(3)))
         assert {done["workerId"] for done in results} == {"engine1", "engine2", "engine3"}
@@ -165,17 +165,17 @@ def test_a_serve_that_is_killed_goes_on_with_the_jobs_of_all_its_engines(
         server = Serve(*engines, COMFY_REMOTE_HOME=str(tmp_path))
         servers.append(server)
         url = server.url()
-        wait_for(lambda: idle_workers(url) == 2, 30)
+        wait_for(lambda: idle_workers(url) == 2, 60)
         return server, url
 
     server, url = start()
     jobs = [submit(url, slow(2.0)) for _ in range(3)]
-    wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, 30)
+    wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, 60)
     engines = children_of(server.process.pid)
     server.kill()
     server, url = start()
     assert not alive(engines)
-    wait_for(lambda: all(status(url, job)["status"] == "COMPLETED" for job in jobs), 30)
+    wait_for(lambda: all(status(url, job)["status"] == "COMPLETED" for job in jobs), 60)
     assert [status(url, job).get("attempt") for job in jobs] == [2, 2, None]
 
 
@@ -223,11 +223,11 @@ def test_one_that_does_not_start_is_tried_again_while_the_others_work(
     )
     servers.append(server)
     url = server.url()
-    wait_for(lambda: server.text.count("gpu1 | GPU is lost") >= 2, 30)
+    wait_for(lambda: server.text.count("gpu1 | GPU is lost") >= 2, 60)
     assert idle_workers(url) == 1
     assert run(url, slow(0.1))["workerId"] == "gpu0"
     broken.unlink()
-    wait_for(lambda: idle_workers(url) == 2, 30)
+    wait_for(lambda: idle_workers(url) == 2, 60)
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda _: run(url, slow(1.0)), range(2)))
     assert {done["workerId"] for done in results} == {"gpu0", "gpu1"}

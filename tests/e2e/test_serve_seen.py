@@ -50,7 +50,7 @@ def metrics(url: str, token: str) -> dict[str, float]:
     request = urllib.request.Request(
         url.removesuffix("v2") + "metrics", headers={"Authorization": f"Bearer {token}"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in pairs}

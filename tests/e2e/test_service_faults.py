@@ -164,7 +164,7 @@ async def test_a_service_refuses_keys_that_are_none(service: Service, key: str) 
         head = b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n"
         sent = key.encode("utf-8", "surrogateescape")
         writer.write(head + b"Idempotency-Key: " + sent + b"\r\n\r\n{}")
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert b" 400 " in answer.splitlines()[0]
         assert b"printable" in answer

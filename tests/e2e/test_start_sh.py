@@ -85,7 +85,7 @@ def started(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -94,7 +94,7 @@ def started(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 def ask(url: str, body: object = None) -> dict:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -152,7 +152,7 @@ def test_an_endpoint_on_this_machine_until_it_is_told_to_end(tmp_path: Path) -> 
         below = descendants(process.pid)
         assert len(below) >= 2, "the worker and its engine"
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
@@ -374,6 +374,6 @@ def test_models_and_nodes_on_the_volume_are_comfyuis(tmp_path: Path, volume: Pat
         of_node = nodes["OnTheVolume"]["input"]["required"]["model"][0]
         assert of_node == ["of_a_custom_node.safetensors"]
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     with pytest.raises(urllib.error.URLError):
         ask(f"{comfyui}/system_stats")

@@ -116,7 +116,7 @@ async def test_a_cancel_on_one_leaves_the_others_job_alone(workers: list[Worker]
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
     assert cancelled.cancelled()
-    await asyncio.wait_for(first.handler.ready(), 20)
+    await asyncio.wait_for(first.handler.ready(), 60)
     answer = await running
     assert "error" not in answer
     assert answer["warnings"] == []

@@ -70,7 +70,7 @@ class EngineCounter:
     def _get(self, path: str) -> Any:
         import urllib.request
 
-        with urllib.request.urlopen(f"{self.url}/{path}", timeout=20) as response:
+        with urllib.request.urlopen(f"{self.url}/{path}", timeout=60) as response:
             return json.load(response)
 
     def _post(self, path: str, body: Any) -> None:
@@ -79,7 +79,7 @@ class EngineCounter:
         request = urllib.request.Request(
             f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
 
 @dataclass
@@ -375,7 +375,7 @@ def post_as_worker(lane: Lane, job_id: str, body: Any) -> None:
         json.dumps(body).encode(),
         {"Authorization": lane.gateway.worker_token.get_secret_value()},
     )
-    urllib.request.urlopen(request, timeout=10).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def processes_with(words: str) -> list[int]:

@@ -34,7 +34,7 @@ async def ask(gateway: GatewayServer, head: bytes, body: bytes = b"") -> tuple[i
         + b"\r\n"
         + body
     )
-    answer = await asyncio.wait_for(reader.read(), 20)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     first, _, rest = answer.partition(b"\r\n")
     return int(first.split()[1]), rest.partition(b"\r\n\r\n")[2]

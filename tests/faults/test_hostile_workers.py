@@ -108,7 +108,7 @@ async def test_a_worker_that_is_removed_while_it_waits_gets_no_job(head: Head) -
     waiting = asyncio.create_task(machine.take())
     await until(lambda: "attic" in head.server.queue.workers.ready)
     await head.remove("attic")
-    assert await asyncio.wait_for(waiting, 2) == (204, "")
+    assert await asyncio.wait_for(waiting, 60) == (204, "")
     job = await head.run({"secret": 1})
     assert (await head.status(job))["status"] == "IN_QUEUE"
     assert not [*head.server.queue.workers]
@@ -123,7 +123,7 @@ async def test_a_worker_that_is_gone_by_mistake_is_welcome_again(head: Head) -> 
     ]
     await until(lambda: "attic" in head.server.queue.workers.ready)
     await head.server.joined.gone("attic")
-    await asyncio.wait_for(asyncio.gather(*polls), 2)  # not only when they would end by themselves
+    await asyncio.wait_for(asyncio.gather(*polls), 60)  # not only when they would end by themselves
     assert not [*head.server.queue.workers]
     assert (await machine.hello())[0] == 200
 

@@ -244,11 +244,9 @@ async def test_a_record_that_breaks_in_mid_job_does_not_lose_the_job(
 async def test_a_record_that_another_program_locks_stalls_no_job(lane: Lane, home: Path) -> None:
     async with Client(lane.target()) as client:
         job = await client.submit(slow_picture(new_mark(), steps=10), timeout=60)
-        began = time.monotonic()
-        with locked(home / "jobs.sqlite3", 4.0):
+        with locked(home / "jobs.sqlite3"):
             assert (await job.wait()).state is JobState.SUCCEEDED
             outputs = await job.outputs()
-            assert time.monotonic() - began < 3.5
     assert [output.image().size for output in outputs] == [(64, 48)]
     with Record(home) as record:
         assert record.get(job.id).state is JobState.SUCCEEDED
@@ -314,7 +312,7 @@ async def test_a_ctrl_c_while_the_prompt_is_on_its_way_cancels_the_job(
     process = await start_command(lane, "run", prompt, "--on", lane.address, "--json", cwd=here)
     await lane.proxy.saw(r"^/prompt$")
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130, err
     error = json.loads(out.splitlines()[-1])
     assert (error["code"], error["message"]) == ("cancelled", "Stopped. The job was cancelled.")
@@ -329,9 +327,9 @@ async def test_a_job_that_was_stopped_while_it_was_recorded_is_not_sent(
 ) -> None:
     mark = new_mark()
     async with Client(lane.target()) as client:
-        with locked(home / "jobs.sqlite3", 1.0):
+        with locked(home / "jobs.sqlite3"):
             submitting = asyncio.ensure_future(client.submit(picture(mark)))
-            await asyncio.sleep(0.5)
+            await until(lambda: client.record.waiting)
             submitting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await submitting
@@ -353,7 +351,7 @@ async def test_a_sigterm_in_each_phase(lane: Lane, here: Path, phase: str) -> No
     await lane.proxy.saw(watched)
     await asyncio.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130, err
     error = json.loads(out.splitlines()[-1])
     assert (error["event"], error["code"]) == ("error", "cancelled")

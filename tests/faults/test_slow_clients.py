@@ -47,7 +47,7 @@ async def connect(
 async def closed(reader: asyncio.StreamReader) -> bytes:
     """What came until the connection ended; an error if it does not end."""
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     except ConnectionError:
         return b""
 
@@ -74,7 +74,7 @@ async def test_a_request_that_came_while_the_server_stood_still_is_answered(
     await asyncio.sleep(0.1)  # accepted: its time has begun
     writer.write(b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     time.sleep(0.5)  # the loop stands still, as when the machine sleeps
-    assert b"200" in await asyncio.wait_for(reader.readline(), 10)
+    assert b"200" in await asyncio.wait_for(reader.readline(), 60)
     writer.close()
 
 
@@ -95,7 +95,7 @@ async def test_a_head_that_drips_ends(gateway: GatewayServer) -> None:
 async def test_a_body_that_does_not_come_is_refused(gateway: GatewayServer) -> None:
     head = b"POST /v2/desk/run HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
     reader, writer = await connect(port_of(gateway), head)
-    answer = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    answer = await asyncio.wait_for(reader.readuntil(b"}}"), 60)
     assert b"400" in answer.splitlines()[0]
     assert b"too slowly" in answer
     writer.close()
@@ -111,7 +111,7 @@ async def test_a_body_that_drips_is_refused(gateway: GatewayServer) -> None:
             await asyncio.sleep(0.05)
 
     dripping = asyncio.create_task(drip())
-    assert b"too slowly" in await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    assert b"too slowly" in await asyncio.wait_for(reader.readuntil(b"}}"), 60)
     dripping.cancel()
     writer.close()
 

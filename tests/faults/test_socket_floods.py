@@ -47,7 +47,7 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size() -> None:
         socket = ComfyUISocket(http, "c", Backoff(), most_bytes=10 * MIB)
         await socket.start()
         try:
-            await asyncio.wait_for(sent.wait(), 20)
+            await asyncio.wait_for(sent.wait(), 60)
             messages = []
             while (message := await socket.next(0.3)) is not None:
                 messages.append(message)
@@ -106,5 +106,5 @@ async def test_the_sandbox_leaves_out_previews_for_a_client_that_does_not_read()
             assert hub.waiting <= 5 * MIB
             async with session.ws_connect(url % {"clientId": "quick"}) as quick:
                 # Its own messages do not wait for the other for ever.
-                found = await asyncio.wait_for(quick.receive(), 10)
+                found = await asyncio.wait_for(quick.receive(), 60)
                 assert "status" in found.data

@@ -79,7 +79,7 @@ async def test_what_is_no_tls_is_closed(certificate: Path, said: bytes) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(gateway))
         writer.write(said)
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(reader.read(), 5)
+            await asyncio.wait_for(reader.read(), 60)
         await until(lambda: not gateway.connections)
         writer.close()
 
@@ -106,7 +106,7 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake(certificate: P
                 "127.0.0.1", port_of(gateway), ssl=context
             )
             writer.write(b"GET /v2/local/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert (await asyncio.wait_for(reader.readline(), 5)).split()[1] == b"401"
+            assert (await asyncio.wait_for(reader.readline(), 60)).split()[1] == b"401"
             writer.close()
 
 

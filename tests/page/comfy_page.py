@@ -165,7 +165,7 @@ class ComfyPage:
 
     def history(self) -> list[dict[str, Any]]:
         """All that has run, as the page's own history reads it."""
-        with urllib.request.urlopen(f"{self.url}/history", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/history", timeout=60) as answer:
             return list(json.load(answer).values())
 
     def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Gateway:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """What a coroutine gives, in the gateway's own loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def submit(self, **policy: object) -> str:
         """Put a job into the line; its id."""
@@ -79,7 +79,7 @@ class Gateway:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {bearer}"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -103,11 +103,11 @@ def gateway_in_thread(
         await server.start()
         return server
 
-    server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(60)
     try:
         yield Gateway(server, loop, token)
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(30)
+        thread.join(60)
         loop.close()

@@ -73,7 +73,7 @@ def box(tmp_path: Path) -> Iterator[str]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url}/", timeout=2):
+            with urllib.request.urlopen(f"{url}/", timeout=5):
                 break
         except OSError:
             time.sleep(0.2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from virtual_time import in_virtual_time
 
 from comfy_remote.aio import Background, concurrent_map, first_of, within
 
 
+@in_virtual_time
 async def test_results_and_errors() -> None:
     async def give(value: int) -> int:
         await asyncio.sleep(0)
@@ -23,6 +25,7 @@ async def test_results_and_errors() -> None:
         await within(fail(), 5)
 
 
+@in_virtual_time
 async def test_out_of_time() -> None:
     ended = []
 
@@ -37,6 +40,7 @@ async def test_out_of_time() -> None:
     assert ended == [True]
 
 
+@in_virtual_time
 async def test_a_cancel_at_the_very_moment_it_is_done() -> None:
     done = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(within(done, 30))
@@ -47,6 +51,7 @@ async def test_a_cancel_at_the_very_moment_it_is_done() -> None:
         await waiting
 
 
+@in_virtual_time
 async def test_a_cancel_ends_the_work() -> None:
     ended = asyncio.Event()
 
@@ -64,6 +69,7 @@ async def test_a_cancel_ends_the_work() -> None:
     assert ended.is_set()
 
 
+@in_virtual_time
 async def test_results_keep_their_order_and_four_run_at_a_time() -> None:
     running = most = 0
 
@@ -79,6 +85,7 @@ async def test_results_keep_their_order_and_four_run_at_a_time() -> None:
     assert most == 4
 
 
+@in_virtual_time
 async def test_when_one_fails_the_others_have_ended() -> None:
     ended: list[int] = []
 
@@ -96,6 +103,7 @@ async def test_when_one_fails_the_others_have_ended() -> None:
     assert sorted(ended) == [0, 2]
 
 
+@in_virtual_time
 async def test_what_runs_in_the_background_is_held_until_it_ends() -> None:
     background, ended = Background(), asyncio.Event()
 
@@ -114,6 +122,7 @@ async def test_what_runs_in_the_background_is_held_until_it_ends() -> None:
     await background.wait(1)
 
 
+@in_virtual_time
 async def test_when_the_first_has_ended_the_others_end_with_the_context() -> None:
     async def give(value: int) -> int:
         return value

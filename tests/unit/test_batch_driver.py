@@ -426,7 +426,7 @@ async def test_another_process_sees_what_happens_to_it(farm: Farm, here: Path) -
         entry = await made(client)
         watching = asyncio.create_task(watch(client.record, entry))
         await drive(client, entry)
-        await asyncio.wait_for(watching, 20)
+        await asyncio.wait_for(watching, 60)
         assert seen[-1] == Stopped(now(client, entry))
         again = [event async for event in watched(entry, client.record, every=0.01)]
     assert isinstance(seen[0], RunBegan)

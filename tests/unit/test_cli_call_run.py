@@ -37,17 +37,20 @@ async def test_one_that_was_not_answered_yet_is_cancelled(
     server: ScriptedServer, taken: bool, tmp_path: Path
 ) -> None:
     async def answered_late(_request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.5 if taken else 30)
+        await (interrupted if taken else asyncio.Event()).wait()
         return Answer({"status": "running", "poll_url": "/7"}).response()
 
+    interrupted = asyncio.Event()
     server.on("POST /", answered_late)
+    patience = Patience(submit=60.0 if taken else 0.5)
     async with RestClient(server.url) as client:
-        call = ServiceCall(client, {"prompt": "a cat"}, patience=Patience(submit=2.0))
+        call = ServiceCall(client, {"prompt": "a cat"}, patience=patience)
         following = follow_service(call, server.url, JsonReporter(), tmp_path)
         task = asyncio.create_task(following)
         while not server.asked:
             await asyncio.sleep(0.02)
         task.cancel()
+        interrupted.set()
         with pytest.raises(JobCancelled, match="was cancelled" if taken else "may have it"):
             await task
     assert server.count("DELETE /7") == taken
@@ -64,7 +67,7 @@ async def test_a_workflow_that_is_interrupted_while_it_is_submitted_is_cancelled
         async with Client(target, record=record, on_interrupt=None) as client:
             call = TargetCall(client, workflow, {})
             task = asyncio.create_task(start_job(call))
-            await asyncio.sleep(0.2)
+            await target.submitting.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

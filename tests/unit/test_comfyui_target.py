@@ -266,7 +266,7 @@ async def test_a_long_silence_is_told_once(server: FakeComfyUI) -> None:
     await asyncio.sleep(1.0)
     assert ["No message has arrived" in log.message for log in told] == [True]
     server.finish("job")
-    await asyncio.wait_for(following, 5)
+    await asyncio.wait_for(following, 60)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def test_a_value_that_is_there_is_not_sent_to_its_end() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with HttpClient(f"http://127.0.0.1:{runner.addresses[0][1]}", name="the test") as http:
         assert await Uploads("the test").send_value(http, value, at_once=0.01) == name
-        await asyncio.wait_for(broken_off.wait(), 10)
+        await asyncio.wait_for(broken_off.wait(), 60)
     await runner.cleanup()
 
 

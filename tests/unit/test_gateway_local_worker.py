@@ -112,7 +112,7 @@ async def test_cancel_cancels_the_handler_and_the_next_job_runs(gateway: Gateway
 
     gateway.add_local_worker(handler)
     job = await submit(gateway, "slow")
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 60)
     await gateway.queue.cancel(job.id)
     assert job.state is RunPodState.CANCELLED
     assert (await run(gateway, "quick"))["output"] == {"after": True}
@@ -132,7 +132,7 @@ async def test_stopping_the_server_cancels_the_handler() -> None:
     async with GatewayServer() as gateway:
         gateway.add_local_worker(handler)
         await submit(gateway, 1)
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 60)
     assert cancelled.is_set()
 
 
@@ -176,7 +176,7 @@ async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway: GatewayServe
     gateway.add_local_worker(Unready(ConfigurationError("COMFYUI_DIR is no folder.")))
     job = await submit(gateway, 1)
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
-        await asyncio.wait_for(gateway.wait_until_failed(), 5)
+        await asyncio.wait_for(gateway.wait_until_failed(), 60)
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
         await gateway.wait_until_ready(5)
     assert job.state is RunPodState.IN_QUEUE
@@ -232,7 +232,7 @@ async def test_a_job_whose_input_is_being_read_when_the_gateway_stops_was_not_st
     monkeypatch.setattr(gateway.files, "read", slow)
     job = await submit(gateway, "large")
     gateway.add_local_worker(handler)
-    await asyncio.wait_for(reading.wait(), 5)
+    await asyncio.wait_for(reading.wait(), 60)
     await gateway.queue.committed()  # its start, too
     await asyncio.sleep(0)
     await gateway.stop()

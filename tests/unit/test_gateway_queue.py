@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from gateway_kit import Clock
+from helpers import settled
 from memory_journal import MemoryJournal
 
 from comfy_remote.errors import (
@@ -104,19 +105,21 @@ async def test_first_come_first_served_and_low_priority_last(queue: JobQueue) ->
 
 
 async def test_take_waits_for_a_job_and_gives_it_to_one_worker_only(queue: JobQueue) -> None:
-    takers = [asyncio.create_task(queue.take(f"w{n}", wait=0.3)) for n in range(3)]
-    await asyncio.sleep(0.02)
+    takers = [asyncio.create_task(queue.take(f"w{n}", wait=60)) for n in range(3)]
+    await settled()
     job = await queue.add(submission())
-    taken = await asyncio.gather(*takers)
-    assert sorted(map(len, taken)) == [0, 0, 1]
+    await settled()
+    assert [len(taker.result()) for taker in takers if taker.done()] == [1]
+    queue.close()
+    assert sorted(map(len, await asyncio.gather(*takers))) == [0, 0, 1]
     assert job.state is RunPodState.IN_PROGRESS
 
 
 async def test_a_taker_that_is_cancelled_takes_no_job_along(queue: JobQueue) -> None:
     job = await queue.add(submission())
     leases = await queue.take("first", wait=0)
-    taker = asyncio.create_task(queue.take("gone", wait=5))
-    await asyncio.sleep(0.01)
+    taker = asyncio.create_task(queue.take("gone", wait=60))
+    await settled()
     queue.put_back(leases, "It hung up.")
     taker.cancel()  # the wake-up is on its way already
     with pytest.raises(asyncio.CancelledError):
@@ -129,8 +132,8 @@ async def test_a_taker_that_is_cancelled_before_its_lease_is_on_disk_does_not_ha
 ) -> None:
     job = await queue.add(submission())
     journal.slow = True
-    taker = asyncio.create_task(queue.take("gone", wait=5))
-    await asyncio.sleep(0.01)
+    taker = asyncio.create_task(queue.take("gone", wait=60))
+    await settled()
     assert job.worker_id == "gone"
     taker.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -145,10 +148,10 @@ async def test_a_job_that_is_cancelled_before_its_lease_is_on_disk_is_not_given(
 ) -> None:
     job = await queue.add(submission())
     journal.slow = True
-    taker = asyncio.create_task(queue.take("w", wait=5))
-    await asyncio.sleep(0.01)
+    taker = asyncio.create_task(queue.take("w", wait=60))
+    await settled()
     cancelling = asyncio.create_task(queue.cancel(job.id))
-    await asyncio.sleep(0.01)
+    await settled()
     journal.commit()
     assert await taker == []
     assert (await cancelling).state is RunPodState.CANCELLED
@@ -159,19 +162,19 @@ async def test_nothing_is_promised_before_it_is_on_disk(
 ) -> None:
     journal.slow = True
     adding = asyncio.create_task(queue.add(submission()))
-    await asyncio.sleep(0.01)
+    await settled()
     assert not adding.done()
     assert await queue.take("w", wait=0) == []
     journal.commit()
     job = await adding
     taking = asyncio.create_task(queue.take("w", wait=0))
-    await asyncio.sleep(0.01)
+    await settled()
     assert not taking.done()
     journal.commit()
     await taking
     queue.finish(job.id, "w", result="here")
     asking = asyncio.create_task(queue.get(job.id))
-    await asyncio.sleep(0.01)
+    await settled()
     assert not asking.done(), "a client that is told of an end must not see another one later"
     journal.commit()
     assert (await asking).state is RunPodState.COMPLETED
@@ -182,12 +185,12 @@ async def test_a_job_whose_submitter_hangs_up_is_in_the_line_or_not_there(
 ) -> None:
     journal.slow = True
     adding = asyncio.create_task(queue.add(submission()))
-    await asyncio.sleep(0.01)
+    await settled()
     adding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await adding
     journal.commit()
-    await asyncio.sleep(0)
+    await settled()
     journal.slow = False
     (job,) = await take(queue)
     assert journal.rows[job.id].state is RunPodState.IN_PROGRESS
@@ -240,8 +243,8 @@ async def test_cancelling_a_running_job_tells_its_worker_once_and_drops_the_resu
 ) -> None:
     job = await queue.add(submission())
     await take_one(queue)
-    waiting = asyncio.create_task(queue.workers.take_stops("w", wait=5))
-    await asyncio.sleep(0.01)
+    waiting = asyncio.create_task(queue.workers.take_stops("w", wait=60))
+    await settled()
     await queue.cancel(job.id)
     assert await waiting == [job.id]
     assert await queue.workers.take_stops("w", wait=0) == []
@@ -533,9 +536,9 @@ async def test_closing_answers_everybody_and_has_jobs_stopped(queue: JobQueue) -
         asyncio.create_task(queue.workers.take_stops("w", wait=60)),
         asyncio.create_task(queue.wait_until_final(job.id, 60)),
     ]
-    await asyncio.sleep(0.01)
+    await settled()
     queue.close()
-    assert await asyncio.wait_for(asyncio.gather(*waiters), 1) == [[], [job.id], None]
+    assert await asyncio.wait_for(asyncio.gather(*waiters), 60) == [[], [job.id], None]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from gateway_kit import Clock
 from memory_journal import MemoryJournal
 from pydantic import JsonValue
+from virtual_time import in_virtual_time
 
 from comfy_remote.gateway import GatewayServer
 from comfy_remote.gateway.job import Job, Policy, Submission
@@ -65,8 +67,9 @@ async def test_what_a_worker_says_is_paid_is_not_started_once_more(queue: JobQue
     assert (await add(queue, A)).repeat_lost
 
 
-async def test_who_waits_for_a_warm_worker_is_woken_when_that_ends(clock: Clock) -> None:
-    queue = JobQueue(GatewayLimits(warm_patience=0.05), MemoryJournal())
+@in_virtual_time
+async def test_who_waits_for_a_warm_worker_is_woken_when_that_ends() -> None:
+    queue = JobQueue(GatewayLimits(warm_patience=0.05), MemoryJournal(), clock=time.monotonic)
     await queue.hello("one", BOOT, [], offer=Offer())
     await queue.hello("two", BOOT, [], offer=Offer())
     first = await add(queue, A)
@@ -74,7 +77,7 @@ async def test_who_waits_for_a_warm_worker_is_woken_when_that_ends(clock: Clock)
     queue.finish(first.id, "one", result=b"{}")
     second = await add(queue, A)
     assert await take(queue, "two") is None
-    (lease,) = await asyncio.wait_for(queue.take("two", wait=30), 5)
+    (lease,) = await asyncio.wait_for(queue.take("two", wait=30), 60)
     assert lease.job is second
 
 

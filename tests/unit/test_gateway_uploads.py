@@ -161,17 +161,17 @@ async def test_an_upload_that_stalls_or_is_cut_leaves_nothing(
 ) -> None:
     async def stalls() -> AsyncIterator[bytes]:
         yield CONTENT[:1000]
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()
 
     headers = {"Content-Length": str(len(CONTENT))}
     async with client.put(f"files/{SHA256}", data=stalls(), headers=headers) as answer:
         assert answer.status == 400
     task = asyncio.ensure_future(client.put(f"files/{SHA256}", data=stalls(), headers=headers))
-    await asyncio.sleep(0.05)
+    files = store.files.folder
+    await until(lambda: task.done() or any(path.is_file() for path in files.rglob("*")))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await asyncio.sleep(0.1)
-    assert store.files.used == 0
+    await until(lambda: store.files.used == 0)
     assert [path for path in store.files.folder.rglob("*") if path.is_file()] == []
     assert await put(client, CONTENT) == 201
 
@@ -220,7 +220,7 @@ async def test_clients_on_a_slow_line_hold_up_no_output(
     async def output() -> AsyncIterator[bytes]:
         yield CONTENT
 
-    assert await asyncio.wait_for(store.files.receive(SHA256, output()), 0.2) == len(CONTENT)
+    assert await asyncio.wait_for(store.files.receive(SHA256, output()), 60) == len(CONTENT)
     end.set()
     for answer in await asyncio.gather(*sending):
         answer.release()

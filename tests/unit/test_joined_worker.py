@@ -256,7 +256,7 @@ async def test_a_stop_ends_the_job_and_leaves_nothing(head: FakeHead, tmp_path: 
         head.jobs.put_nowait(("a", 1, 0))
         await until(head.runs_one)
         head.stop("a")
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
         head.jobs.put_nowait(("b", 1, "next"))
         await until(lambda: head.results)
     assert [job for job, *_ in head.results] == ["b"]
@@ -282,12 +282,12 @@ async def test_what_a_hello_says_is_dropped(head: FakeHead, tmp_path: Path) -> N
 
     async with joined(head, tmp_path, work):
         head.jobs.put_nowait(("a", 1, 0))
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 60)
         head.drop = [{"job": "a", "attempt": 1, "state": "running"}]
         head.forget()
         started.clear()
         head.jobs.put_nowait(("b", 1, 0))
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 60)
     assert "b" in head.backs
     assert head.results == []
 
@@ -328,7 +328,7 @@ async def test_drained_it_ends_when_its_job_is_delivered(head: FakeHead, tmp_pat
         await asyncio.sleep(0.1)
         assert not running.task.done()
         go_on.set()
-        await asyncio.wait_for(running.task, 5)
+        await asyncio.wait_for(running.task, 60)
     assert [job for job, *_ in head.results] == ["a"]
     assert head.jobs.qsize() == 1
     assert head.hellos[-1] | {"report": None} == {
@@ -348,7 +348,7 @@ async def test_drained_while_it_waits_for_a_job_it_ends_at_once(
     async with joined(head, tmp_path) as running:
         await until(lambda: "take" in head.asked)
         running.worker.drain()
-        await asyncio.wait_for(running.task, 5)
+        await asyncio.wait_for(running.task, 60)
     assert head.hellos[-1]["draining"]
 
 
@@ -377,7 +377,7 @@ async def test_a_token_that_is_not_taken_any_more_ends_it(head: FakeHead, tmp_pa
         for name in ("ping", "back", "hello", "take"):
             head.instead[name] = answers(401)
         with pytest.raises(AuthenticationError) as caught:
-            await asyncio.wait_for(running.task, 5)
+            await asyncio.wait_for(running.task, 60)
     assert stopped.is_set()
     assert TOKEN not in str(caught.value)
 
@@ -412,7 +412,7 @@ async def test_a_name_that_another_has_is_waited_for_and_then_an_error(
     head.instead["hello"] = answers(409, "desk is taken.", "worker_name_taken")
     async with joined(head, tmp_path) as running:
         with pytest.raises(TargetError, match="desk is taken"):
-            await asyncio.wait_for(running.task, 5)
+            await asyncio.wait_for(running.task, 60)
     assert head.asked.count("hello") > 1
     async with joined(head, tmp_path) as running:
         await until(lambda: "hello" in head.asked)

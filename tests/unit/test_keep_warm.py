@@ -53,7 +53,7 @@ def keeping(
 
 async def again(happens: asyncio.Event) -> None:
     happens.clear()
-    await asyncio.wait_for(happens.wait(), 30)
+    await asyncio.wait_for(happens.wait(), 60)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ async def test_a_worker_is_asked_before_it_stops_and_not_while_it_works(tmp_path
         await again(endpoint.asked)
     assert endpoint.wakes == before
     until[0] = time.time()
-    await asyncio.wait_for(task, 30)
+    await asyncio.wait_for(task, 60)
     assert endpoint.set_to == []
 
 

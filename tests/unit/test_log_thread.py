@@ -25,7 +25,7 @@ class Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.paused.set()
-        self.goes_on.wait(20)
+        self.goes_on.wait(200)
         self.lines.append(self.format(record))
 
 
@@ -54,13 +54,13 @@ def test_whoever_logs_does_not_wait_and_what_is_lost_is_said(terminal: Terminal)
     thread = LogThread(terminal, most=10)
     logger = logger_of(thread)
     logger.info("first")
-    assert terminal.paused.wait(20)
+    assert terminal.paused.wait(60)
     began = time.monotonic()
     for number in range(1000):
         logger.info("line %d", number)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     terminal.goes_on.set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(terminal.lines) < 11 and time.monotonic() < deadline:
         time.sleep(0.01)
     logger.info("last")
@@ -78,7 +78,7 @@ def test_a_terminal_that_is_paused_for_ever_does_not_keep_the_program(terminal: 
         logger.info("line %d", number)
     began = time.monotonic()
     thread.close()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     terminal.goes_on.set()
 
 

@@ -751,7 +751,7 @@ async def test_cancelling_ends_the_process(workflow: Path, tmp_path: Path) -> No
         await asyncio.sleep(0.05)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(work, 20)
+        await asyncio.wait_for(work, 60)
     if Path("/proc").is_dir():
         assert not Path(f"/proc/{lines[0].split()[1]}").exists()
 

@@ -296,7 +296,7 @@ async def test_what_a_killed_worker_of_this_host_held_is_free_at_once(tmp_path: 
         async with alive.alone():
             pass
 
-    await asyncio.wait_for(use_and_claim(), 5)
+    await asyncio.wait_for(use_and_claim(), 60)
 
 
 def test_a_process_is_only_gone_where_it_can_be_looked_at() -> None:

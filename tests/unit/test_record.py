@@ -12,7 +12,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,7 +121,7 @@ def test_processes_write_side_by_side(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "new")]
     running = [subprocess.Popen([*command, name]) for name in ("one", "two")]
-    assert [process.wait(30) for process in running] == [0, 0]
+    assert [process.wait(60) for process in running] == [0, 0]
     with Record(tmp_path / "new") as record:
         assert len(record.newest(100)) == 40
 
@@ -298,7 +297,7 @@ def test_several_programs_take_an_old_record_over_at_once(old_folder: Path) -> N
     with ThreadPoolExecutor(4) as threads:
         for opened in [threads.submit(Record, old_folder) for _ in range(4)]:
             opened.result().close()
-    assert [process.wait(30) for process in running] == [0, 0, 0]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
     with Record(old_folder) as record:
         assert len(record.newest(100)) == 8 + 3
 
@@ -422,37 +421,22 @@ def test_a_job_belongs_to_a_batch(record: Record) -> None:
 # While another process holds the lock
 
 
-async def _longest_pause(until: asyncio.Future[object]) -> float:
-    """The longest that the loop was kept from running."""
-    longest, last = 0.0, time.monotonic()
-    while not until.done():
-        await asyncio.sleep(0.01)
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
-    return longest
-
-
 async def test_a_lock_that_another_process_holds_does_not_stall_the_loop(record: Record) -> None:
     _add(record, "job-1")
-    began = time.monotonic()
-    with locked(record.path, 2.0):
+    with locked(record.path) as unlock:
         adding = asyncio.ensure_future(
-            asyncio.wait_for(
-                record.write(
-                    record.add, "job-2", target="t", source="s", folder=None, prompt=PROMPT
-                ),
-                20,
-            )
+            record.write(record.add, "job-2", target="t", source="s", folder=None, prompt=PROMPT)
         )
-        pause = asyncio.ensure_future(_longest_pause(adding))
         record.post(lambda error: None, record.state, "job-1", JobState.RUNNING)
         # Past runs are read beside it; what reads what was written waits its turn.
         assert await record.read_at_once(record.past_runs, "gpu") == []
-        assert time.monotonic() - began < 1.5
         assert record.waiting == 2
-        entry = await record.read(record.get, "job-1")
+        reading = asyncio.ensure_future(record.read(record.get, "job-1"))
+        await asyncio.sleep(0.2)
+        assert not (adding.done() or reading.done())
+        unlock()
+        entry = await reading
         await adding
-    assert time.monotonic() - began >= 1.5
-    assert await pause < 0.5
     assert entry.state is JobState.RUNNING
     assert (await record.read(record.get, "job-2")).prompt == PROMPT
 
@@ -460,7 +444,7 @@ async def test_a_lock_that_another_process_holds_does_not_stall_the_loop(record:
 async def test_what_is_given_to_the_writer_is_written_also_where_the_await_is_cancelled(
     record: Record,
 ) -> None:
-    with locked(record.path, 0.5):
+    with locked(record.path):
         adding = record.write(
             record.add, "job-1", target="t", source="s", folder=None, prompt=PROMPT
         )
@@ -471,7 +455,7 @@ async def test_what_is_given_to_the_writer_is_written_also_where_the_await_is_ca
 async def test_a_lock_that_is_held_for_too_long_is_an_error_of_ours(tmp_path: Path) -> None:
     with Record(tmp_path, lock_patience=0.2) as record:
         failed: list[LocalStorageError] = []
-        with locked(record.path, 10):
+        with locked(record.path):
             record.post(failed.append, record.state, "job-1", JobState.RUNNING)
             with pytest.raises(LocalStorageError, match="locked"):
                 await record.write(record.page_served, "job-1")

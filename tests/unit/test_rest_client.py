@@ -347,7 +347,7 @@ async def test_a_slow_drip_ends(server: ScriptedServer, method: str) -> None:
     begun = time.monotonic()
     with pytest.raises(JobTimedOut, match=r"within 0\.5 s"):
         await _call(_client(server, request_timeout=0.5))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 async def test_an_endless_answer_ends(server: ScriptedServer) -> None:

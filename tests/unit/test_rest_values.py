@@ -166,7 +166,7 @@ async def test_a_hostile_value_is_an_error_and_nothing_else(
         assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     assert not (tmp_path / "boom").exists()
 
 

@@ -424,7 +424,7 @@ async def test_a_gateway_holds_the_question_until_the_job_has_ended(
 
     async def held(request: web.Request) -> web.StreamResponse:
         waits.append(int(request.query["wait"]))
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 60)
         return web.json_response(status("COMPLETED"))
 
     server.on("GET /v2/ep/status-sync/abc-e1", Answer(status("IN_PROGRESS")), held)
@@ -436,7 +436,7 @@ async def test_a_gateway_holds_the_question_until_the_job_has_ended(
             await asyncio.sleep(0.01)
         assert not following.done()
         ended.set()
-        finished = await asyncio.wait_for(following, 10)
+        finished = await asyncio.wait_for(following, 60)
     assert isinstance(finished, Finished)
     assert waits == [250]
     assert server.count("GET /v2/ep/status/abc-e1") == 0
@@ -459,7 +459,7 @@ async def test_only_some_questions_are_held_so_that_there_is_a_connection_for_a_
     ended = asyncio.Event()
 
     async def held(_: web.Request) -> web.StreamResponse:
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 60)
         return web.json_response(status("CANCELLED"))
 
     server.on("GET /v2/ep/status-sync/abc-e1", held)
@@ -470,11 +470,11 @@ async def test_only_some_questions_are_held_so_that_there_is_a_connection_for_a_
         jobs = [asyncio.ensure_future(_last(target.follow(ref, PROMPT))) for _ in range(40)]
         while not server.count("GET /v2/ep/status/abc-e1"):
             await asyncio.sleep(0.01)
-        await asyncio.wait_for(target.cancel(ref), 10)
+        await asyncio.wait_for(target.cancel(ref), 60)
         assert server.count("GET /v2/ep/status-sync/abc-e1") == 8
         server.on("GET /v2/ep/status/abc-e1", Answer(status("CANCELLED")))
         ended.set()
-        await asyncio.wait_for(asyncio.gather(*jobs), 10)
+        await asyncio.wait_for(asyncio.gather(*jobs), 60)
 
 
 async def _last(events: AsyncIterator[Event]) -> Event:

@@ -127,7 +127,7 @@ async def test_a_crash_is_noticed_told_and_mended(engine: Engine) -> None:
     await asyncio.sleep(0)
     with contextlib.suppress(aiohttp.ClientError):
         await ask(url, "/exit")
-    error = await asyncio.wait_for(death, 5.0)
+    error = await asyncio.wait_for(death, 60)
     assert not engine.alive
     assert "exit status 7" in error.message
     assert "last words" in error.message
@@ -161,7 +161,7 @@ async def test_a_killed_engine_is_explained(engine: Engine) -> None:
     await asyncio.sleep(0)
     assert engine.pid is not None
     os.kill(engine.pid, 9)
-    assert "out of memory" in (await asyncio.wait_for(death, 5.0)).advice
+    assert "out of memory" in (await asyncio.wait_for(death, 60)).advice
 
 
 async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ async def test_an_engine_that_does_not_start_says_why(tmp_path: Path) -> None:
     engine = Engine(lambda: choice(tmp_path, programs.pop(0)))
     try:
         with pytest.raises(EngineCrashed) as caught:
-            await asyncio.wait_for(engine.ready(), 10.0)
+            await asyncio.wait_for(engine.ready(), 60)
         assert "exit status 3" in caught.value.message
         assert "no module named torch" in str(caught.value.details["engine_log"])
         assert await ask(await engine.ready())  # the next job tries again
@@ -181,7 +181,7 @@ async def test_a_comfyui_in_the_wrong_python_is_explained(tmp_path: Path) -> Non
     engine = Engine(lambda: choice(tmp_path, "import no_module_of_that_name"))
     try:
         with pytest.raises(EngineCrashed) as caught:
-            await asyncio.wait_for(engine.ready(), 10.0)
+            await asyncio.wait_for(engine.ready(), 60)
     finally:
         engine.stop()
     assert "COMFYUI_PYTHON" in caught.value.advice
@@ -251,7 +251,7 @@ async def test_an_engine_without_its_thread_for_prompts_is_ended(tmp_path: Path)
     engine = Engine(lambda: choice(tmp_path, NO_PROMPT_THREAD))
     try:
         engine.start()
-        error = await asyncio.wait_for(engine.died(), 10.0)
+        error = await asyncio.wait_for(engine.died(), 60)
     finally:
         engine.stop()
     assert "lost the thread that runs prompts" in error.message

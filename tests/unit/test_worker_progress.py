@@ -8,6 +8,7 @@ import time
 
 import pytest
 from pydantic import JsonValue
+from virtual_time import in_virtual_time
 
 from comfy_remote.events import NodeText, Preview, Progress
 from comfy_remote.worker.progress import ProgressReporter
@@ -34,6 +35,7 @@ class Sink:
             self.under_way -= 1
 
 
+@in_virtual_time
 async def test_the_newest_wins_and_the_last_one_lands() -> None:
     sink = Sink()
     began = time.monotonic()
@@ -49,6 +51,7 @@ async def test_the_newest_wins_and_the_last_one_lands() -> None:
     assert done == sorted(done, key=lambda n: int(str(n)))
 
 
+@in_virtual_time
 async def test_reports_never_overlap() -> None:
     sink = Sink(delay=0.03)
     async with ProgressReporter(sink, interval=0.0) as reporter:
@@ -60,6 +63,7 @@ async def test_reports_never_overlap() -> None:
     assert sink.got[-1]["nodes_done"] == 19
 
 
+@in_virtual_time
 async def test_texts_of_nodes_are_sent_the_newest_of_each_within_bounds() -> None:
     sink = Sink()
     async with ProgressReporter(sink, interval=0.01) as reporter:
@@ -75,6 +79,7 @@ async def test_texts_of_nodes_are_sent_the_newest_of_each_within_bounds() -> Non
     assert len(sink.got) <= 4
 
 
+@in_virtual_time
 async def test_nothing_new_is_nothing_sent() -> None:
     sink = Sink()
     async with ProgressReporter(sink, interval=0.01) as reporter:
@@ -84,6 +89,7 @@ async def test_nothing_new_is_nothing_sent() -> None:
     assert len(sink.got) == 1
 
 
+@in_virtual_time
 async def test_a_report_that_fails_costs_nothing() -> None:
     calls = 0
 
@@ -99,6 +105,7 @@ async def test_a_report_that_fails_costs_nothing() -> None:
     assert calls == 2
 
 
+@in_virtual_time
 async def test_a_report_that_hangs_is_given_up() -> None:
     sink = Sink(delay=60.0)
     async with ProgressReporter(sink, interval=0.01, patience=0.1) as reporter:
@@ -107,6 +114,7 @@ async def test_a_report_that_hangs_is_given_up() -> None:
     assert sink.got == []
 
 
+@in_virtual_time
 async def test_a_stopped_job_says_nothing_more() -> None:
     sink = Sink(delay=0.05)
 
@@ -124,6 +132,7 @@ async def test_a_stopped_job_says_nothing_more() -> None:
     assert sink.got == []
 
 
+@in_virtual_time
 async def test_previews_only_when_asked_for() -> None:
     sink = Sink()
     async with ProgressReporter(sink, previews=False, interval=0.01) as reporter:
@@ -131,6 +140,7 @@ async def test_previews_only_when_asked_for() -> None:
     assert sink.got == []
 
 
+@in_virtual_time
 async def test_previews_are_few_small_and_whole() -> None:
     sink = Sink()
     async with ProgressReporter(

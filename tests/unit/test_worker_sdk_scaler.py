@@ -123,7 +123,7 @@ async def test_one_job_is_taken_at_a_time_and_the_next_as_soon_as_it_has_ended()
     assert queue.asked == [(1, "")] * 4, "one job at a time, and none while one runs"
     assert scaler.job_progress.get_job_list() is None
     scaler.kill_worker()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_a_job_that_runs_is_known_to_the_pings_and_can_be_stopped() -> None:
@@ -147,7 +147,7 @@ async def test_asked_to_end_an_idle_worker_ends_at_once() -> None:
     await until(lambda: queue.waits == 1)
     # As a signal handler would: outside of the loop, which sleeps.
     threading.Thread(target=scaler.handle_shutdown, args=(signal.SIGTERM, None)).start()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_asked_to_end_a_busy_worker_finishes_its_job_and_takes_no_other() -> None:
@@ -160,7 +160,7 @@ async def test_asked_to_end_a_busy_worker_finishes_its_job_and_takes_no_other() 
     await asyncio.sleep(0.05)
     assert not running.done()
     jobs.release.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     assert (queue.ended, queue.jobs) == (["a"], ["b"])
 
 
@@ -174,7 +174,7 @@ async def test_asked_to_end_while_it_gets_ready_a_worker_asks_for_no_job() -> No
         return True
 
     scaler = scaler_of(queue, Jobs(queue), ready)
-    await asyncio.wait_for(scaler.run(), 5)
+    await asyncio.wait_for(scaler.run(), 60)
     assert (queue.asked, queue.jobs) == ([], ["a"])
 
 
@@ -200,7 +200,7 @@ async def test_a_worker_that_is_to_be_replaced_ends_with_its_job() -> None:
     jobs = Jobs(queue, quick="ab")
     scaler = scaler_of(queue, jobs)
     scaler.config["refresh_worker"] = True
-    await asyncio.wait_for(scaler.run(), 5)  # though the question for stops goes on
+    await asyncio.wait_for(scaler.run(), 60)  # though the question for stops goes on
     assert (queue.ended, queue.jobs) == (["a"], ["b"])
 
 
@@ -211,7 +211,7 @@ async def test_no_job_is_taken_before_the_worker_is_ready_for_it() -> None:
     async def ready() -> bool:
         return answers.pop(0)
 
-    await asyncio.wait_for(scaler_of(queue, Jobs(queue, quick="ab"), ready).run(), 5)
+    await asyncio.wait_for(scaler_of(queue, Jobs(queue, quick="ab"), ready).run(), 60)
     assert (queue.ended, queue.jobs) == (["a"], ["b"])
 
 
