@@ -57,6 +57,7 @@ from .rows import Rows
 if TYPE_CHECKING:
     from ..events import Progress
     from ..jobs.client import Client
+    from ..schedule.money import Price
     from .plan import Plan
 
 __all__ = ["Driver", "DriverTimes"]
@@ -104,7 +105,7 @@ class Driver:
 
     Args:
         client: Open; it must leave jobs alone when it is left (``on_interrupt=None``).
-        price_per_hour: US dollars, as configured.
+        price: What an hour costs there; ``None`` where that is not known.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Driver:
         frozen: Frozen,
         plan: Plan,
         *,
-        price_per_hour: float | None = None,
+        price: Price | None = None,
         hours: Hours | None = None,
         times: DriverTimes = DriverTimes(),
         now: Callable[[], float] = time.time,
@@ -128,7 +129,7 @@ class Driver:
         self._hours = hours or Hours(frozen.start, frozen.until)
         self._stop_after = frozen.stop_after
         rows = Rows(frozen, plan, client.target)
-        self._kind = RunKind(client, entry.id, frozen, rows, entry.folder, price_per_hour)
+        self._kind = RunKind(client, entry.id, frozen, rows, entry.folder, price)
         self._capacity = Capacity(frozen.at_most)
         self._running: dict[asyncio.Task[None], OneRun] = {}
         self._events: deque[BatchEvent] = deque()

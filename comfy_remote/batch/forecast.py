@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..aio import within
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..jobs.estimate import estimate_on
+from ..jobs.prices import hour_to_json, known_price
 from ..units import about_text, counted, dollars
 from ..workflow.change.prepare import prepare
 from .capacity import workers_of
@@ -19,6 +20,7 @@ from .capacity import workers_of
 if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..jobs.client import Client
+    from ..schedule.money import Price
     from ..types import JsonValue
     from ..workflow.prompt import Prompt
     from .draft import Draft
@@ -40,7 +42,7 @@ class BatchForecast:
         workers: How many run at a time: what the target has now, or less if its user says so.
         run_seconds: How long one run takes on average, on the GPU; ``None`` if this workflow has
             not run there before.
-        price_per_hour: US dollars, as configured.
+        hour: What an hour costs there; ``None`` where that is not known.
         past_runs: From how many earlier runs this is taken.
         unpriced: As in `RunEstimate`.
     """
@@ -49,7 +51,7 @@ class BatchForecast:
     runs: int
     workers: int
     run_seconds: float | None
-    price_per_hour: float | None
+    hour: Price | None
     past_runs: int
     unpriced: bool = False
 
@@ -63,9 +65,9 @@ class BatchForecast:
     @property
     def price(self) -> float | None:
         """US dollars for all runs; ``None`` when the time or the price is not known."""
-        if self.run_seconds is None or self.price_per_hour is None:
+        if self.run_seconds is None or self.hour is None:
             return None
-        return self.run_seconds * self.runs * self.price_per_hour / 3600
+        return self.hour.of(self.run_seconds * self.runs)
 
     def sentence(self) -> str:
         """For people: ``About 26 min and $0.31 on gpu, 4 at a time, from 5 earlier runs.``"""
@@ -90,7 +92,7 @@ class BatchForecast:
             "run_seconds": None if self.run_seconds is None else round(self.run_seconds, 2),
             "seconds": None if self.seconds is None else round(self.seconds, 2),
             "past_runs": self.past_runs,
-            "price_per_hour": self.price_per_hour,
+            **hour_to_json(self.hour),
             "price": None if self.price is None else round(self.price, 6),
             "text": self.sentence(),
         }
@@ -105,6 +107,8 @@ async def forecast(draft: Draft, client: Client, configuration: Configuration) -
     plan, name = draft.plan, draft.frozen.target
     rows = sorted({plan.count * number // _ROWS for number in range(_ROWS)})
     prompts = await asyncio.to_thread(lambda: list(_prompts(draft, rows)))
+    name = name or client.target.name
+    hour = await known_price(name, configuration, background=client.background)
     estimates = [
         await estimate_on(client.target, client.record, prompt, configuration, name=name)
         for prompt in prompts
@@ -118,7 +122,7 @@ async def forecast(draft: Draft, client: Client, configuration: Configuration) -
         plan.count,
         min(workers, draft.options.at_most or workers, plan.count),
         sum(known) / len(known) if known else None,
-        configuration.price_per_hour(name or client.target.name),
+        hour,
         max((one.runs for one in estimates), default=0),
         any(one.unpriced for one in estimates),
     )

@@ -37,6 +37,7 @@ from .manifest import ManifestOutput, RunLine
 from .run_names import flat_name, run_name
 
 if TYPE_CHECKING:
+    from ..schedule.money import Price
     from ..types import JsonValue
     from .frozen import Frozen
     from .rows import Rows
@@ -55,7 +56,7 @@ class RunKind:
 
     Attributes:
         folder: Of the batch's outputs.
-        price_per_hour: US dollars, as configured.
+        price: What an hour costs there; ``None`` where that is not known.
     """
 
     client: Client
@@ -63,7 +64,7 @@ class RunKind:
     frozen: Frozen
     rows: Rows
     folder: Path
-    price_per_hour: float | None
+    price: Price | None
 
 
 class OneRun:
@@ -232,10 +233,10 @@ class OneRun:
     ) -> RunLine:
         outputs = await in_thread(self._placed, saved)
         line = self.failed(error) if error is not None else self._as("succeeded")
-        price = self._kind.price_per_hour
+        price = self._kind.price
         line.outputs.extend(outputs)
         line.problems.extend(problems)
-        cost = None if price is None or seconds is None else round(seconds * price / 3600, 6)
+        cost = None if price is None or seconds is None else round(price.of(seconds), 6)
         return replace(line, seconds=seconds, cost=cost)
 
     def _placed(self, saved: list[SavedOutput]) -> list[ManifestOutput]:

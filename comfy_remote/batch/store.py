@@ -23,6 +23,7 @@ from ..aio import Deadline
 from ..config.settings import Configuration
 from ..errors import ConfigurationError, LocalStorageError
 from ..jobs.client import Client
+from ..jobs.prices import known_price
 from ..jobs.record import BatchEntry, BatchState, Record, Wanted
 from ..media.file_changes import discard, remove_empty_folder
 from ..media.files import safe_relative_path, storage_errors, write_whole
@@ -336,12 +337,13 @@ async def driving(
             configuration = await asyncio.to_thread(
                 Configuration.load, frozen.folder, file=frozen.config
             )
-            price = configuration.price_per_hour(frozen.target)
             if client is None:
                 target = open_target(frozen.target, configuration)
                 client = await stack.enter_async_context(
                     Client(target, record=record, on_interrupt=None)
                 )
+            background = client.background
+            price = await known_price(frozen.target, configuration, background=background)
         if client is None:
             raise ConfigurationError(
                 "This batch was made for a target that has no name here.",
@@ -350,9 +352,7 @@ async def driving(
         hours = Hours(frozen.start, frozen.until)
         if by_hand:
             hours = hours.resumed(now())
-        yield Driver(
-            client, entry, frozen, plan, price_per_hour=price, hours=hours, times=times, now=now
-        )
+        yield Driver(client, entry, frozen, plan, price=price, hours=hours, times=times, now=now)
 
 
 async def remove(entry: BatchEntry, record: Record) -> None:

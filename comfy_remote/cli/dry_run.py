@@ -170,5 +170,7 @@ async def dry_run(
         reporter.event(Log(unused, "warning"))
     request = RunRequest("", ready.prompt, ready.files, ready.workflow, repo_list=repo_list)
     request = await client.completed(request)
-    estimate = await estimate_on(target, client.record, ready.prompt, configuration)
+    estimate = await estimate_on(
+        target, client.record, ready.prompt, configuration, background=client.background
+    )
     return DryRun(target.name, address, request, report, estimate, ready.paid)

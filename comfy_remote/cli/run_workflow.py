@@ -115,9 +115,10 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(sentence)
             for sentence in ready.ignored:
                 reporter.event(Log(sentence, "warning"))
-            estimate = await estimate_on(target, record, ready.prompt, configuration)
-            price = estimate.price_per_hour
-            paid = price is not None or configuration.billing_of(target.name) == "by run"
+            estimate = await estimate_on(
+                target, record, ready.prompt, configuration, background=client.background
+            )
+            paid = estimate.hour is not None or configuration.billing_of(target.name) == "by run"
             if paid and estimate.seconds is not None:
                 reporter.note(estimate.sentence())
             if sentence := not_returned(client.target, ready.prompt):

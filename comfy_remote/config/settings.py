@@ -251,11 +251,6 @@ class Configuration:
             return self.address_of(name)
         return kind.service_url(settings)
 
-    def price_per_hour(self, name: str) -> float | None:
-        """US dollars for an hour of a target's GPU; ``None`` where it is not configured."""
-        settings = self.targets.get(name)
-        return None if settings is None else settings.price_per_hour
-
     def billing_of(self, name: str, environment: Mapping[str, str] = os.environ) -> Billing | None:
         """How a target, by its name or address, costs money; ``None`` for one that is owned."""
         settings = self.targets.get(name) or TargetSettings(name)

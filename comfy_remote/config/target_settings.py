@@ -20,7 +20,7 @@ class TargetSettings:
             address of the app's front, which Modal's SDK is asked for otherwise.
         key_env: Name of the environment variable with the key; ``RUNPOD_API_KEY`` for
             ``runpod:``. A ComfyUI URL gets it as a bearer token, if the variable is named.
-        price_per_hour: US dollars for an hour of its GPU, to estimate what a run costs.
+        price_per_hour: US dollars for an hour of its GPU, instead of what its provider says.
         user: For a ComfyUI behind a login by name and password.
         password_env: Name of the variable with that password.
         headers_env: For a ComfyUI behind something else: the headers to send, each with the

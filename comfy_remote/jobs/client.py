@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..advice import Hint
-from ..aio import Deadline
+from ..aio import Background, Deadline
 from ..clean import clean
 from ..config.settings import Configuration
 from ..errors import (
@@ -99,6 +99,7 @@ class Client:
 
     Attributes:
         named: The name or address of its target; ``None`` if it was given a `Target`.
+        background: What goes on beside its jobs, and ends with it.
 
     Raises:
         ConfigurationError: The target is unknown, or its key is missing.
@@ -136,6 +137,7 @@ class Client:
         self._record = record
         self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
+        self.background = Background()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target.name!r})"
@@ -169,6 +171,7 @@ class Client:
                 await end_jobs(self._jobs, self.target.name, self.on_interrupt, self.patience)
         finally:
             try:
+                await self.background.stop()
                 await self.target.__aexit__(kind, error, traceback)
             finally:
                 await self._close_record()

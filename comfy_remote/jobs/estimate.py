@@ -1,11 +1,11 @@
 """About how long a run takes and what it costs, learned from past runs of the same workflow.
 
-There is no table of prices in here: a price is what the user has set (``price_per_hour`` in
-``comfy-remote.toml``), and where nothing is known, that is what is said.
+What an hour costs is known to `prices`, and where nothing is known, that is what is said.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,12 +15,15 @@ from ..types import JsonValue
 from ..units import about_text, counted, dollars
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
+from .prices import hour_to_json, known_price, remembered_price
 from .record import PastRun, Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from ..aio import Background
     from ..config.settings import Configuration
+    from ..schedule.money import Price
     from ..targets.base import Target
 
 __all__ = ["Guess", "RunEstimate", "estimate_on", "estimate_run", "guess_by"]
@@ -34,7 +37,7 @@ class RunEstimate:
         seconds: On the GPU, without the queue and the start of a worker; ``None`` if this
             workflow has not run on that target before.
         runs: How many past runs it is taken from.
-        price_per_hour: US dollars, as configured.
+        hour: What an hour costs there; ``None`` where that is not known.
         scaled: What differs from those runs, and is allowed for: ``steps 20 → 40``.
         unpriced: Whether to say that the target costs money, and its price is not known: with the
             first estimate there, and not again.
@@ -43,16 +46,16 @@ class RunEstimate:
     target: str
     seconds: float | None
     runs: int
-    price_per_hour: float | None
+    hour: Price | None
     scaled: tuple[str, ...] = ()
     unpriced: bool = False
 
     @property
     def price(self) -> float | None:
         """US dollars for the run; ``None`` when the time or the price is not known."""
-        if self.seconds is None or self.price_per_hour is None:
+        if self.seconds is None or self.hour is None:
             return None
-        return self.seconds * self.price_per_hour / 3600
+        return self.hour.of(self.seconds)
 
     def sentence(self) -> str:
         """For people: ``About 35 s and $0.01 on gpu, from 5 runs of this workflow.``"""
@@ -74,7 +77,7 @@ class RunEstimate:
             "seconds": None if self.seconds is None else round(self.seconds, 2),
             "runs": self.runs,
             "scaled": list(self.scaled),
-            "price_per_hour": self.price_per_hour,
+            **hour_to_json(self.hour),
             "price": None if self.price is None else round(self.price, 6),
             "text": self.sentence(),
         }
@@ -84,7 +87,7 @@ async def estimate_run(
     record: Record,
     target: str,
     prompt: Prompt,
-    price_per_hour: float | None = None,
+    hour: Price | None = None,
     *,
     server: Mapping[str, str] | None = None,
     billed: bool = False,
@@ -96,6 +99,7 @@ async def estimate_run(
 
     Args:
         target: The target's name.
+        hour: What an hour costs there.
         server: Where it is: see `Record.past_runs`.
         billed: Whether each run there costs money.
     """
@@ -104,9 +108,9 @@ async def estimate_run(
         workload = workload_of(prompt)
         guess = guess_by(record.past_runs(target, workload.shape, server=server), workload)
         if guess is None:
-            return RunEstimate(target, None, 0, price_per_hour)
-        unpriced = billed and price_per_hour is None and not record.ran_again(target, server)
-        known = guess.seconds, guess.runs, price_per_hour, guess.scaled
+            return RunEstimate(target, None, 0, hour)
+        unpriced = billed and hour is None and not record.ran_again(target, server)
+        known = guess.seconds, guess.runs, hour, guess.scaled
         return RunEstimate(target, *known, unpriced)
 
     return await record.read_at_once(estimated)
@@ -119,18 +123,25 @@ async def estimate_on(
     configuration: Configuration,
     *,
     name: str | None = None,
+    background: Background | None = None,
 ) -> RunEstimate:
-    """`estimate_run` for an open target, with what the configuration says of its price.
+    """`estimate_run` for an open target, with what is known of its price.
 
     Args:
         name: What the configuration calls it; its own name by default.
+        background: With it, the target's provider is asked for a price that is not known, or old;
+            otherwise nobody is asked. See `known_price`.
     """
     name = name or target.name
+    if background is None:
+        hour = (await asyncio.to_thread(remembered_price, name, configuration)).price
+    else:
+        hour = await known_price(name, configuration, background=background)
     return await estimate_run(
         record,
         target.name,
         prompt,
-        configuration.price_per_hour(name),
+        hour,
         server=server_of(target),
         billed=configuration.billing_of(name) == "by run",
     )

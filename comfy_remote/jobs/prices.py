@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
-
-from pydantic import BaseModel, Field, ValidationError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..aio import in_thread, within
 from ..clean import one_line
@@ -30,13 +30,22 @@ from ..errors import ComfyRemoteError
 from ..media.files import write_whole
 from ..schedule.money import Price
 from ..targets.kinds import kind_of
+from ..types import JsonValue
 
 if TYPE_CHECKING:
     from ..aio import Background
     from ..config.settings import Configuration
     from ..targets.kinds import Kind
 
-__all__ = ["PRICE_TIMES", "PriceTimes", "Quote", "asked_price", "known_price", "remembered_price"]
+__all__ = [
+    "PRICE_TIMES",
+    "PriceTimes",
+    "Quote",
+    "asked_price",
+    "hour_to_json",
+    "known_price",
+    "remembered_price",
+]
 
 _UNSET = "no price_per_hour is set for it"
 _LARGEST = 16 * 1024  # bytes of a file
@@ -74,15 +83,13 @@ class Quote(NamedTuple):
     why: str = ""
 
 
-_Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Stored(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _Stored:
     """A file: what was said last, and when it was asked.
 
     Attributes:
         of: SHA-256 of `Kind.priced_as`.
-        per_hour: ``None`` if no price has been said; else it and the next ones are a `Price`.
+        price: The last that was said; ``None`` if none was.
         tried: When it was asked last, in seconds since the epoch.
         asking: Whether that question may still be under way.
         why: Why the one before brought no price; empty if it did.
@@ -90,13 +97,34 @@ class _Stored(BaseModel):
 
     of: str
     tried: float
+    price: Price | None = None
     asking: bool = False
-    per_hour: _Dollars | None = None
-    lowest: _Dollars | None = None
-    standing: _Dollars = 0.0
-    source: str = ""
-    at: float = 0.0
     why: str = ""
+
+    @classmethod
+    def parsed(cls, content: bytes) -> _Stored:
+        """From a file.
+
+        Raises:
+            ValueError: It is not one that `content` has made.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(content)
+            price = fields.pop("price")
+            stored = cls(**fields, price=None if price is None else Price(**price))
+            amounts = [stored.tried]
+            if stored.price is not None:
+                known = stored.price
+                amounts += [known.per_hour, known.standing, known.at or 0.0, known.lowest or 0.0]
+            if not all(math.isfinite(one) and one >= 0 for one in amounts):
+                raise ValueError("an amount cannot be")
+        except (TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ValueError("it is damaged") from error
+        return stored
+
+    def content(self) -> bytes:
+        """For a file."""
+        return json.dumps(asdict(self)).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +177,8 @@ class _Priced:
             return None
         try:
             with self._path.open("rb") as file:
-                stored = _Stored.model_validate_json(file.read(_LARGEST))
-        except (OSError, ValidationError):
+                stored = _Stored.parsed(file.read(_LARGEST))
+        except (OSError, ValueError):
             return None
         return stored if stored.of == self.of else None
 
@@ -158,7 +186,7 @@ class _Priced:
         """Store it, and remove what nobody has asked for in months. Blocking."""
         folder = _folder(self.environment)
         try:
-            write_whole(self._path, stored.model_dump_json().encode())
+            write_whole(self._path, stored.content())
             _tidy(folder, self.now - 2 * self.times.usable)
         except OSError as error:
             _log.warning("The price of %s could not be stored: %s", self.name, error)
@@ -171,9 +199,9 @@ class _Priced:
             return Quote(None, _UNSET)
         if stored is None:
             return Quote(None, f"{_UNSET}, and its provider has not been asked")
-        if stored.per_hour is not None and 0 <= self.now - stored.at < self.times.usable:
-            known = stored.per_hour, stored.source, stored.at, stored.lowest, stored.standing
-            return Quote(Price(*known))
+        price = stored.price
+        if price is not None and 0 <= self.now - (price.at or 0.0) < self.times.usable:
+            return Quote(price)
         return Quote(None, stored.why or _UNSET)
 
     def is_due(self, stored: _Stored | None) -> bool:
@@ -182,7 +210,7 @@ class _Priced:
             return False
         if stored is None:
             return True
-        said = stored.per_hour is not None and not stored.why and not stored.asking
+        said = stored.price is not None and not stored.why and not stored.asking
         return not 0 <= self.now - stored.tried < (self.times.fresh if said else self.times.again)
 
     async def ask(self, stored: _Stored | None, patience: float) -> Quote:
@@ -196,22 +224,13 @@ class _Priced:
         except ComfyRemoteError as error:
             why = f"{_UNSET}, and its provider could not be asked: {one_line(error.message)}"
         if price is not None:
-            stored = _Stored(
-                of=self.of,
-                tried=self.now,
-                per_hour=price.per_hour,
-                lowest=price.lowest,
-                standing=price.standing,
-                source=price.source,
-                at=self.now,
-            )
+            stored = _Stored(self.of, self.now, replace(price, at=self.now))
         else:
-            before = stored or _Stored(of=self.of, tried=self.now)
-            again = before.why == why or before.per_hour is not None
+            before = stored or _Stored(self.of, self.now)
+            again = before.why == why or before.price is not None
             level = logging.INFO if again else logging.WARNING
             _log.log(level, "What %s costs now is not known: %s.", self.name, why.rstrip("."))
-            update = {"tried": self.now, "asking": False, "why": why}
-            stored = before.model_copy(update=update)
+            stored = replace(before, tried=self.now, asking=False, why=why)
         await in_thread(self.write, stored)
         return self.quote(stored)
 
@@ -245,7 +264,7 @@ async def known_price(
     if stored is None or (known is None and needed):
         return (await priced.ask(stored, times.patience)).price
     if background is not None and priced.is_due(stored):
-        asking = stored.model_copy(update={"tried": priced.now, "asking": True})
+        asking = replace(stored, tried=priced.now, asking=True)
         await in_thread(priced.write, asking)  # so that no other run asks as well
         background.start(priced.ask(asking, times.thorough))
     return known
@@ -277,6 +296,15 @@ async def asked_price(
     if priced.set_price is not None or priced.of is None:
         return priced.quote(None)
     return await priced.ask(await in_thread(priced.read), times.thorough)
+
+
+def hour_to_json(price: Price | None) -> dict[str, JsonValue]:
+    """What an hour costs, as our answers say it: the number, who says so, and when it was said."""
+    return {
+        "price_per_hour": None if price is None else price.per_hour,
+        "price_source": None if price is None else price.source,
+        "price_at": None if price is None else price.at,
+    }
 
 
 def _folder(environment: Mapping[str, str]) -> Path:

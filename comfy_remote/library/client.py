@@ -350,7 +350,9 @@ class Client(jobs.Client):
         found = await self.schemas_for(loaded) if whole or loaded.prompt is None else None
         prompt = prepare(loaded, whole, None if found is None else found.schemas).prompt
         configuration = await asyncio.to_thread(Configuration.load, file=self.config)
-        return await estimate_on(self.target, self.record, prompt, configuration)
+        return await estimate_on(
+            *(self.target, self.record, prompt, configuration), background=self.background
+        )
 
     async def cut(
         self,

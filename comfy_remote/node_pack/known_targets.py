@@ -11,6 +11,8 @@ from ..config.settings import DEFAULT_TARGET, Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
 from ..errors import ComfyRemoteError
+from ..jobs.prices import remembered_price
+from ..schedule.money import Price
 from ..secrets import secret
 from ..targets.kinds import Billing, Kind, kind_of, kinds, secret_variables
 from ..targets.opening import needs_key
@@ -35,7 +37,7 @@ class KnownTarget:
         key_set: Whether all that it takes are set, in the environment or the key ring.
         key_needed: Whether it cannot be used without.
         form: What the page's form shows of it; ``None`` where it cannot be changed there.
-        price_per_hour: US dollars for an hour of its GPU, where that is configured.
+        hour: What an hour costs there; ``None`` where that is not known.
         folder: The file of a folder that brought it, if it is not the owner's.
     """
 
@@ -49,7 +51,7 @@ class KnownTarget:
     key_needed: bool
     form: Mapping[str, JsonValue] | None = None
     folder: str | None = None
-    price_per_hour: float | None = None
+    hour: Price | None = None
 
     @property
     def speaks(self) -> str:
@@ -121,6 +123,6 @@ def describe_target(
         key_set=bool(variables) and not missing,
         key_needed=needs_key(settings, environment),
         form=form_of(settings) if origin == own_path() else None,
-        price_per_hour=settings.price_per_hour,
+        hour=remembered_price(name, configuration, environment).price,
         folder=None if name in configuration.owners or origin is None else str(origin),
     )

@@ -18,8 +18,10 @@ from ..errors import ComfyRemoteError, JobNotFound
 from ..events import JobState
 from ..jobs.client import resume
 from ..jobs.estimate import RunEstimate, estimate_on
+from ..jobs.prices import remembered_price
 from ..jobs.record import JobEntry, JobLine, SavedOutput
 from ..jobs.submission import not_recorded
+from ..schedule.money import Price
 from ..types import JsonValue
 from .advice import error_json
 from .host import FolderKind, Host
@@ -48,7 +50,7 @@ class PanelJobs:
         self._lane = lane
         self._estimates: dict[str, RunEstimate] = {}
         self._estimated: set[str] = set()
-        self._prices: dict[str, float | None] = {}
+        self._prices: dict[str, Price | None] = {}
         self._priced = float("-inf")
         self._asking = Background()
 
@@ -243,7 +245,7 @@ class PanelJobs:
         price = self._prices.get(line.target)
         cost = None
         if price is not None and line.run_seconds is not None:
-            cost = price * line.run_seconds / 3600
+            cost = price.of(line.run_seconds)
         estimated = progress.get("estimated") is True
         fraction = progress.get("fraction")
         return {
@@ -329,9 +331,9 @@ def remaining(
     return fraction * by_progress + (1 - fraction) * by_runs
 
 
-def _prices(targets: Iterable[str]) -> dict[str, float | None]:
+def _prices(targets: Iterable[str]) -> dict[str, Price | None]:
     try:
         configuration = Configuration.load()
     except ComfyRemoteError:
         return dict.fromkeys(targets)  # the panel shows what is wrong with it elsewhere
-    return {target: configuration.price_per_hour(target) for target in targets}
+    return {target: remembered_price(target, configuration).price for target in targets}

@@ -26,8 +26,10 @@ from ..errors import (
 )
 from ..jobs.estimate import estimate_run
 from ..jobs.keep_warm import LONGEST, can_keep_warm
+from ..jobs.prices import hour_to_json, known_price, remembered_price
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
+from ..schedule.money import Price
 from ..targets.base import WaitsForWorkers, server_of
 from ..targets.kinds import typed_target
 from ..targets.opening import open_target
@@ -292,7 +294,7 @@ def _check_usable(target: str) -> None:
 
 
 class _Costs(TypedDict):
-    price_per_hour: float | None
+    hour: Price | None
     billed: bool
     server: Mapping[str, str]
 
@@ -305,7 +307,7 @@ def _costs(name: str) -> _Costs:
     except ComfyRemoteError:
         server = {}  # its key is missing
     return {
-        "price_per_hour": configuration.price_per_hour(name),
+        "hour": remembered_price(name, configuration).price,
         "billed": configuration.billing_of(name) == "by run",
         "server": server,
     }
@@ -328,7 +330,7 @@ async def _state_of(pool: TargetPool, warm_ups: WarmUps, target: KnownTarget) ->
         "state": "unusable",
         "last_start": None,
         "warm_up": None,
-        "price_per_hour": target.price_per_hour,
+        **hour_to_json(target.hour),
         "health": None,
         "device": None,
         "engine": None,
@@ -351,6 +353,11 @@ async def _ask(
     pool: TargetPool, warm_ups: WarmUps, target: KnownTarget, state: dict[str, JsonValue]
 ) -> None:
     client = await pool.client(target.name)
+    if target.billing is not None:
+        # The next answer has it: no page waits for a provider.
+        configuration = await asyncio.to_thread(Configuration.load)
+        asking = known_price(target.name, configuration, background=client.background)
+        client.background.start(asking)
     health = await client.target.health()
     state["health"] = {
         "ready": health.ready,

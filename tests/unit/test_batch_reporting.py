@@ -41,8 +41,9 @@ from comfy_remote.cli.batch.words import axes_lines, exit_status
 from comfy_remote.errors import LocalStorageError, TargetUnreachable
 from comfy_remote.events import Progress
 from comfy_remote.jobs.record import BatchEntry, BatchState, Wanted
+from comfy_remote.schedule.money import Price
 
-FORECAST = BatchForecast("gpu", 4, 2, 30.0, 0.36, 5)
+FORECAST = BatchForecast("gpu", 4, 2, 30.0, Price(0.36, "your settings"), 5)
 
 
 class Clock:
@@ -149,7 +150,7 @@ def test_a_forecast_says_what_is_known() -> None:
     assert FORECAST.sentence() == (
         "About 60 s and $0.01 on gpu, 2 at a time, from 5 earlier runs of this workflow."
     )
-    unknown = BatchForecast("gpu", 4, 2, None, 0.36, 0)
+    unknown = BatchForecast("gpu", 4, 2, None, Price(0.36, "your settings"), 0)
     assert unknown.price is None
     assert "is not known: this workflow has not run on gpu yet" in unknown.sentence()
 

@@ -15,7 +15,9 @@ from comfy_remote.errors import ConfigurationError, ExecutionFailed
 from comfy_remote.events import Finished, JobState, Started
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.estimate import RunEstimate, estimate_run
+from comfy_remote.jobs.prices import remembered_price
 from comfy_remote.jobs.record import Record
+from comfy_remote.schedule.money import Price
 from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
@@ -39,7 +41,7 @@ def past(record: Record, seconds: float | None, what: Prompt | None = None, **mo
 
 
 async def test_nothing_is_known_before_the_first_run(record: Record) -> None:
-    estimate = await estimate_run(record, "gpu", prompt(), 1.0)
+    estimate = await estimate_run(record, "gpu", prompt(), Price(1.0, "your settings"))
     assert (estimate.seconds, estimate.price, estimate.runs) == (None, None, 0)
     assert estimate.sentence() == (
         "How long it takes is not known: this workflow has not run on gpu yet."
@@ -67,7 +69,7 @@ async def test_the_middle_of_the_newest_runs_counts(record: Record) -> None:
 async def test_more_steps_take_longer_and_it_says_from_what(record: Record) -> None:
     for seconds in (10.0, 11.0, 12.0):
         past(record, seconds, prompt(steps=20))
-    estimate = await estimate_run(record, "gpu", prompt(steps=60), 3600.0)
+    estimate = await estimate_run(record, "gpu", prompt(steps=60), Price(3600.0, "your settings"))
     assert estimate.seconds == pytest.approx(33.0)
     assert estimate.sentence() == (
         "About 33 s and $33.00 on gpu, from 3 runs of this workflow, scaled by steps 20 → 60."
@@ -151,7 +153,8 @@ def test_money_reads_like_money(amount: float, shown: str) -> None:
     ],
 )
 def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> None:
-    estimate = RunEstimate("gpu", seconds, 2, price, unpriced=price is None)
+    hour = None if price is None else Price(price, "your settings")
+    estimate = RunEstimate("gpu", seconds, 2, hour, unpriced=price is None)
     assert estimate.sentence().startswith(said)
     assert ("not known" in estimate.sentence()) == (price is None)
     assert estimate.to_json()["text"] == estimate.sentence()
@@ -261,9 +264,9 @@ def test_the_price_stands_in_the_configuration(tmp_path: Path, monkeypatch: Any)
     )
     configure(tmp_path / "home", text.format("0.69"))
     configuration = Configuration.load(tmp_path)
-    assert configuration.price_per_hour("gpu") == 0.69
-    assert configuration.price_per_hour("b") is None
-    assert configuration.price_per_hour("runpod:x") is None
+    assert remembered_price("gpu", configuration).price == Price(0.69, "your settings")
+    assert remembered_price("b", configuration).price is None
+    assert remembered_price("runpod:x", configuration).price is None
     assert configuration.address_of("gpu") == "runpod:x"
     assert configuration.address_of("sandbox") == "sandbox"
     for wrong in ("-1", "inf", "nan", '"cheap"'):

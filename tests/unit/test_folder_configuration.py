@@ -130,7 +130,7 @@ def test_a_changed_price_does_not_ask_again_a_changed_address_does(project: Path
     path = configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\n')
     trust_all_of(path)
     configure(project, '[targets.lan]\ntarget = "http://10.0.0.7:8188"\nprice_per_hour = 2.0\n')
-    assert Configuration.load().price_per_hour("lan") == 2.0
+    assert Configuration.load().targets["lan"].price_per_hour == 2.0
     configure(
         project,
         '[targets.lan]\ntarget = "http://10.0.0.8:8188"\n'

@@ -566,6 +566,8 @@ async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None
         "seconds": 20.0,
         "runs": 1,
         "price_per_hour": 3.6,
+        "price_source": "your settings",
+        "price_at": None,
         "price": 0.02,
         "scaled": ["steps 20 → 10"],
         "text": "About 20 s and $0.02 on gpu, from 1 run of this workflow, scaled by steps "

@@ -212,14 +212,26 @@ async def test_a_target_without_a_provider(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b'{"of": "priced:gpu", "tried": 1, "per_hour": -1}', b"0" * 100_000],
+    ("was", "now"),
+    [
+        (b"{", b""),
+        (b'"price": {', b'"price": {"more": 1, '),
+        (b'"per_hour": 1.0', b'"per_hour": -1.0'),
+        (b'"per_hour": 1.0', b'"per_hour": NaN'),
+        (b'"per_hour": 1.0', b'"per_hour": "1.0"'),
+        (b'"per_hour": 1.0', b'"per_hour": null'),
+        (b'"lowest": null', b'"lowest": Infinity'),
+        (b'"tried": ', b'"tried": -'),
+        (b'"why": ""', b'"why": "' + b"x" * 100_000 + b'"'),
+    ],
 )
-async def test_a_damaged_file_is_no_price(desk: Desk, content: bytes) -> None:
+async def test_a_damaged_file_is_no_price(desk: Desk, was: bytes, now: bytes) -> None:
     desk.provider.answer = Price(1.0, "RunPod")
     await desk.known()
     (stored,) = (Path(desk.environment["COMFY_REMOTE_HOME"]) / "prices").iterdir()
-    stored.write_bytes(content)
+    content = stored.read_bytes()
+    assert was in content
+    stored.write_bytes(content.replace(was, now, 1))
     assert desk.remembered().price is None
     assert await desk.known() == Price(1.0, "RunPod", NOW)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...jobs.client import Client
+    from ...schedule.money import Price
 
 __all__ = ["moment", "warm"]
 
@@ -75,6 +76,7 @@ def warm(name: str | None, until: float | None, json_lines: bool) -> None:
     from ...errors import ConfigurationError
     from ...jobs.client import Client
     from ...jobs.keep_warm import can_keep_warm
+    from ...jobs.prices import known_price
     from ..interrupt import run_interruptible
 
     configuration = Configuration.load()
@@ -87,7 +89,7 @@ def warm(name: str | None, until: float | None, json_lines: bool) -> None:
                     f"{target} has no workers that could be started ahead: RunPod's endpoints and "
                     "apps on Modal have."
                 )
-            price = configuration.price_per_hour(target)
+            price = await known_price(target, configuration)
             await _warm(client, target, until, price, json_lines=json_lines)
 
     import asyncio
@@ -99,7 +101,7 @@ def warm(name: str | None, until: float | None, json_lines: bool) -> None:
 
 
 async def _warm(
-    client: Client, name: str, until: float | None, price: float | None, *, json_lines: bool
+    client: Client, name: str, until: float | None, price: Price | None, *, json_lines: bool
 ) -> None:
     from ...jobs.keep_warm import keep_warm, start_worker
     from ...units import dollars, seconds_text
@@ -107,11 +109,10 @@ async def _warm(
 
     began = time.time()
     if until is not None and not json_lines:
-        hours = (until - began) / 3600
         cost = (
             "It is billed like any time of a worker (price_per_hour is not set)."
             if price is None
-            else f"About {dollars(price * hours)}, at {dollars(price)} an hour."
+            else f"About {dollars(price.of(until - began))}, at {dollars(price.per_hour)} an hour."
         )
         say(f"Keeping a worker of {name} until {_clock(until)}. {cost} Ctrl-C ends it.")
 

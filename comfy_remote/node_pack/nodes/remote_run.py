@@ -45,7 +45,9 @@ class RemoteRun(NodeRun):
         """
         configuration = Configuration.load()
         estimate = await estimate_on(
-            client.target, client.record, request.prompt, configuration, name=self.where
+            *(client.target, client.record, request.prompt, configuration),
+            name=self.where,
+            background=client.background,
         )
         self.watcher.log(f"{self.where}: {estimate.sentence()}", "info")
         if sentence := not_returned(client.target, request.prompt):
@@ -86,8 +88,8 @@ class RemoteRun(NodeRun):
         seconds = finished.details.get("run_seconds") if finished is not None else None
         if isinstance(seconds, int | float):
             text += f", {seconds:.1f} s of it on the GPU"
-            if estimate.price_per_hour is not None:
-                text += f": {dollars(seconds * estimate.price_per_hour / 3600)}"
+            if estimate.hour is not None:
+                text += f": {dollars(estimate.hour.of(seconds))}"
         return text
 
 
