@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..aio import Deadline, within
-from ..config.folders import ENV_NAME, home, owner_folders
+from ..config.folders import CONFIG_NAME, ENV_NAME, home, owner_folders
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore
@@ -32,13 +32,14 @@ from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
 from ..targets.kinds import kind_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..types import JsonValue
-from ..units import size_text
+from ..units import dollars, size_text
 from ..version import __version__
 from ..workflow.change.prepare import Changes
 from ..workflow.files import FileSearch, file_uses
 from ..workflow.load import LoadedWorkflow, load_workflow
 from ..workflow.models import find_models
 from .forecast import ask_target, report_on
+from .prices import asked_price, hour_words
 from .record import Record
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Finding:
 
     Attributes:
         check: What was looked at: ``installation``, ``configuration``, ``trust``, ``record``,
-            ``target``, ``key``, ``pod``, ``connection``, ``comfyui``, ``device``, ``latency``,
-            ``socket``, ``workers``, ``queue`` or ``workflow``.
+            ``target``, ``key``, ``pod``, ``price``, ``connection``, ``comfyui``, ``device``,
+            ``latency``, ``socket``, ``workers``, ``queue`` or ``workflow``.
         status: A ``problem`` keeps jobs from running, a ``warning`` may; a ``skipped`` check could
             not be made.
         advice: Empty if there is nothing to do.
@@ -177,6 +178,7 @@ async def examine(
         stack.push_async_callback(checks.stop)
         if kind is not None:
             checks.begin(kind.name, _provider(kind, settings, environment))
+        checks.begin("price", _price(name, configuration, environment))
         opened = await checks.look("connection", _opened(stack, target))
         stack.push_async_callback(checks.stop)  # before the target closes
         connected = opened or await checks.look("connection", _connection(target))
@@ -291,6 +293,28 @@ async def _provider(
         return []
     exit_status = TargetError.exit_status if said.status == "problem" else 0
     return [Finding(kind.name, said.status, said.message, said.advice, exit_status)]
+
+
+async def _price(
+    name: str, configuration: Configuration, environment: Mapping[str, str]
+) -> list[Finding]:
+    """What an hour costs there; nothing for a target that costs nothing."""
+    price, why = await asked_price(name, configuration, environment)
+    if price is not None:
+        active = ""
+        if price.standing:
+            active = f" Its active workers cost {dollars(price.standing)} an hour, used or not."
+        return [Finding("price", "ok", f"{hour_words(price)}.{active}")]
+    if configuration.billing_of(name, environment) is None:
+        return []
+    return [
+        Finding(
+            "price",
+            "skipped",
+            f"What an hour costs there is not known: {why.rstrip('.')}.",
+            f"Set price_per_hour in its table in {CONFIG_NAME}: US dollars for an hour of its GPU.",
+        )
+    ]
 
 
 def _comfyui(capabilities: Capabilities) -> Finding:

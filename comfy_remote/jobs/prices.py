@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,6 +32,7 @@ from ..media.files import write_whole
 from ..schedule.money import Price
 from ..targets.kinds import kind_of
 from ..types import JsonValue
+from ..units import dollars
 
 if TYPE_CHECKING:
     from ..aio import Background
@@ -43,6 +45,7 @@ __all__ = [
     "Quote",
     "asked_price",
     "hour_to_json",
+    "hour_words",
     "known_price",
     "remembered_price",
 ]
@@ -305,6 +308,15 @@ def hour_to_json(price: Price | None) -> dict[str, JsonValue]:
         "price_source": None if price is None else price.source,
         "price_at": None if price is None else price.at,
     }
+
+
+def hour_words(price: Price) -> str:
+    """For people: ``$0.68 to $1.10 an hour (RunPod's list of prices, 2026-11-30)``."""
+    hour = dollars(price.per_hour)
+    if price.lowest is not None:
+        hour = f"{dollars(price.lowest)} to {hour}"
+    when = "" if price.at is None else f", {datetime.fromtimestamp(price.at).astimezone():%Y-%m-%d}"
+    return f"{hour} an hour ({price.source}{when})"
 
 
 def _folder(environment: Mapping[str, str]) -> Path:

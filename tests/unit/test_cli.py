@@ -343,7 +343,7 @@ def test_targets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("home"),
         'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n[targets.box]\n'
         'target = "runpod:w"\nbase_url = "https://box/v2"\nkey_env = "BOX_TOKEN"\n'
-        '[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
+        'price_per_hour = 0.69\n[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
     )
     monkeypatch.setenv("BOX_TOKEN", "a-secret-that-is-not-shown")
     _, out, err = run("targets", "--json")
@@ -357,11 +357,18 @@ def test_targets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "secrets": {"RUNPOD_API_KEY": False},
         "file": str(file.absolute()),
         "trusted": True,
+        "price_per_hour": None,
+        "price_source": None,
+        "price_at": None,
     }
+    assert rows["box"]["price_per_hour"] == 0.69
+    assert rows["box"]["price_source"] == "your settings"
     assert (rows["box"]["key_env"], rows["box"]["key_set"]) == ("BOX_TOKEN", True)
     assert (rows["lan"]["key_env"], rows["lan"]["key_set"]) == (None, None)
     _, out, err = run("targets")
     assert "gpu (default)" in out
+    assert "not known" in out
+    assert "$0.69 an hour" in " ".join(out.split())
     assert "BOX_TOKEN is set" in out
     assert "a-secret" not in out + err
 

@@ -36,7 +36,8 @@ async def findings(
     on: str | None = None, workflow: Path | None = None, **environment: str
 ) -> dict[str, Finding]:
     """By what was looked at; of several, the last."""
-    found = [f async for f in examine(on, workflow, environment={"PATH": "", **environment})]
+    environment = {"PATH": "", "COMFY_REMOTE_HOME": str(home()), **environment}
+    found = [f async for f in examine(on, workflow, environment=environment)]
     assert KEY not in json.dumps([one.to_json() for one in found])
     return {one.check: one for one in found}
 
@@ -220,3 +221,24 @@ async def test_a_damaged_store_of_trust_is_reported(tmp_path: Path) -> None:
     found = (await findings("sandbox"))["trust"]
     assert found.status == "warning"
     assert "trust.sqlite3 cannot be used" in found.message
+
+
+async def test_what_an_hour_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("comfy_remote.jobs.doctor.open_target", lambda *_, **__: FakeTarget())
+    endpoint = {"id": "abc", "gpu": {"pools": ["ADA_24"]}, "workers": {"min": 1, "max": 3}}
+    gpu = {"id": "NVIDIA GeForce RTX 4090", "pool": "ADA_24", "price": {"serverless": 1.1}}
+    async with ScriptedServer() as server:
+        keys = {"RUNPOD_API_KEY": KEY, "RUNPOD_API_BASE_URL": server.url}
+        server.on("GET /v2/catalog/gpus", Answer({"gpus": [gpu]}))
+        unknown = (await findings("runpod:abc", **keys))["price"]
+        server.on("GET /v2/serverless/abc", Answer({"detail": "no"}, 403))
+        refused = (await findings("runpod:abc", **keys))["price"]
+        server.on("GET /v2/serverless/abc", Answer(endpoint))
+        known = (await findings("runpod:abc", **keys))["price"]
+        assert "price" not in await findings("sandbox", **keys)
+    assert (unknown.status, refused.status, known.status) == ("skipped", "skipped", "ok")
+    assert "does not say what it costs" in unknown.message
+    assert "price_per_hour" in unknown.advice
+    assert "refused the key" in refused.message
+    assert known.message.startswith("$1.10 an hour (RunPod's list of prices, 20")
+    assert known.message.endswith(" Its active workers cost $1.10 an hour, used or not.")

@@ -13,6 +13,7 @@ from ..console import print_json, print_table, say
 from ..options import json_option
 
 if TYPE_CHECKING:
+    from ...config.settings import Configuration
     from ...config.target_settings import TargetSettings
 
 __all__ = ["list_targets"]
@@ -30,6 +31,10 @@ class _Row:
     secrets: dict[str, bool]
     file: str
     trusted: bool
+    price_per_hour: float | None
+    price_source: str | None
+    price_at: float | None
+    price_words: str
 
     def cells(self) -> tuple[str, ...]:
         """For people."""
@@ -40,6 +45,7 @@ class _Row:
             f"{self.name} (default)" if self.default else self.name,
             self.target,
             "\n".join(keys) or ("none" if self.trusted else "not looked for"),
+            self.price_words,
             self.file if self.trusted else f"{self.file} (not trusted yet)",
         )
 
@@ -61,22 +67,24 @@ def list_targets(json_lines: bool) -> None:
     refused = untrusted is not None and untrusted.default is not None
     chosen = None if refused else configuration.choose(None)
     rows = [
-        _row(name, settings, configuration.origins[name], default=name == chosen)
+        _row(name, settings, configuration.origins[name], configuration, default=name == chosen)
         for name, settings in configuration.targets.items()
     ]
     if untrusted is not None:
         rows += [
-            _row(name, settings, untrusted.path, trusted=False)
+            _row(name, settings, untrusted.path, configuration, trusted=False)
             for name, settings in untrusted.targets.items()
         ]
     if json_lines:
         for row in rows:
-            print_json(asdict(row))
+            shown = asdict(row)
+            del shown["price_words"]
+            print_json(shown)
         return
     if rows:
         from rich.table import Column
 
-        titles = ("Name", "Target", "Key", "Read from")
+        titles = ("Name", "Target", "Key", "Price", "Read from")
         print_table([Column(one, overflow="fold") for one in titles], [row.cells() for row in rows])
     else:
         say(
@@ -97,8 +105,15 @@ def list_targets(json_lines: bool) -> None:
 
 
 def _row(
-    name: str, settings: TargetSettings, path: Path, *, trusted: bool = True, default: bool = False
+    name: str,
+    settings: TargetSettings,
+    path: Path,
+    configuration: Configuration,
+    *,
+    trusted: bool = True,
+    default: bool = False,
 ) -> _Row:
+    from ...jobs.prices import hour_words, remembered_price
     from ...secrets import secret
     from ...targets.kinds import kind_of, secret_variables
 
@@ -107,4 +122,14 @@ def _row(
     variables = secret_variables(settings) if trusted else ()  # not even looked for
     known = {one: secret(one, os.environ) is not None for one in variables}
     key_set = known.get(variable) if variable else None
-    return _Row(name, settings.target, default, variable, key_set, known, str(path), trusted)
+    price = remembered_price(name, configuration).price if trusted else None
+    words = "" if price is None else hour_words(price)
+    if price is None and trusted and configuration.billing_of(name) is not None:
+        words = "not known"
+    return _Row(
+        *(name, settings.target, default, variable, key_set, known, str(path), trusted),
+        price_per_hour=None if price is None else price.per_hour,
+        price_source=None if price is None else price.source,
+        price_at=None if price is None else price.at,
+        price_words=words,
+    )
