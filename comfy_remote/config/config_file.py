@@ -8,8 +8,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ..clean import one_line
 from ..errors import ConfigurationError
 from ..json_text import problems_in
+from ..net.address import shown
+from ..schedule.caps import Cap, OnCap, Span
 from ..targets.kinds import typed_target
 from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .target_settings import TargetSettings
@@ -19,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ConfigFile", "TargetTable", "checked_config", "read_config"]
+__all__ = ["CapTable", "ConfigFile", "TargetTable", "checked_config", "read_config"]
 
 _LARGEST = 256_000  # bytes
 
@@ -54,7 +57,33 @@ class PolicyTable(BaseModel):
     memory: Annotated[int, Field(gt=0)] | None = None
 
 
-class TargetTable(BaseModel):
+_Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class CapTable(BaseModel):
+    """What may be spent, in US dollars: at the top for all targets together, or for one."""
+
+    cap_per_job: _Dollars | None = None
+    cap_per_day: _Dollars | None = None
+    cap_per_month: _Dollars | None = None
+    on_cap: OnCap | None = None
+
+    def caps(self, path: Path, target: str | None = None) -> list[Cap]:
+        """Its caps, each with where it is set."""
+        said: tuple[tuple[Span, float | None], ...] = (
+            ("job", self.cap_per_job),
+            ("day", self.cap_per_day),
+            ("month", self.cap_per_month),
+        )
+        of = "" if target is None else f" of [targets.{shown(target)}]"
+        return [
+            Cap(amount, span, target, f"cap_per_{span}{of} in {one_line(str(path))}")
+            for span, amount in said
+            if amount is not None
+        ]
+
+
+class TargetTable(CapTable):
     """One ``[targets.NAME]`` table; see `TargetSettings`.
 
     Attributes:
@@ -63,12 +92,14 @@ class TargetTable(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    names_nothing: ClassVar[frozenset[str]] = frozenset({"price_per_hour", "keep_stored", "policy"})
+    names_nothing: ClassVar[frozenset[str]] = frozenset(
+        {"price_per_hour", "keep_stored", "policy", *CapTable.model_fields}
+    )
 
     target: _Target
     base_url: str | None = None
     key_env: str | None = None
-    price_per_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    price_per_hour: _Dollars | None = None
     user: str | None = None
     password_env: str | None = None
     headers_env: dict[str, str] = {}
@@ -83,13 +114,13 @@ class TargetTable(BaseModel):
         Args:
             folder: Where the file is: its relative paths begin there.
         """
-        said = self.model_dump(exclude_none=True)
+        said = self.model_dump(exclude={*CapTable.model_fields}, exclude_none=True)
         if self.ca_file is not None:
             said["ca_file"] = str((folder or Path()) / Path(self.ca_file).expanduser())
         return TargetSettings(**said)
 
 
-class ConfigFile(BaseModel):
+class ConfigFile(CapTable):
     """One file."""
 
     model_config = ConfigDict(extra="forbid")

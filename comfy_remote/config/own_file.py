@@ -24,6 +24,8 @@ from .target_settings import TargetSettings
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
+    from ..schedule.caps import Span
+
 __all__ = ["OwnFile", "name_from", "own_path"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -143,16 +145,42 @@ class OwnFile:
 
     def make_default(self, name: str | None) -> None:
         """Use this name or address where none is given; ``None`` for none."""
+        self._set("default", name)
+
+    def set_cap(self, span: Span, dollars: float | None, target: str | None = None) -> None:
+        """Set what may be spent, or remove that cap with ``None``.
+
+        Args:
+            span: ``job``, ``day`` or ``month``.
+            dollars: US dollars.
+            target: For this one; for all together by default.
+
+        Raises:
+            ConfigurationError: There is no target of that name in the file.
+        """
+        key = f"cap_per_{span}"
+        if target is None:
+            self._set(key, dollars)
+            return
+        self.check_has(target)
+        table = self._document["targets"][target]
+        if dollars is None:
+            table.pop(key, None)
+        else:
+            table[key] = dollars
+
+    def _set(self, key: str, value: str | float | None) -> None:
+        """Set or remove something that is said at the top."""
         import tomlkit
 
-        if name is None:
-            self._document.pop("default", None)
-        elif "default" in self._document:
-            self._document["default"] = name
+        if value is None:
+            self._document.pop(key, None)
+        elif key in self._document:
+            self._document[key] = value
         else:
             # Before all tables: below one, it would be a key of that table.
             whole = tomlkit.document()
-            whole["default"] = name
+            whole[key] = value
             self._document = tomlkit.parse(tomlkit.dumps(whole) + "\n" + self.text.lstrip("\n"))
 
     @property

@@ -51,6 +51,7 @@ from .target_settings import TargetSettings
 if TYPE_CHECKING:
     from yarl import URL
 
+    from ..schedule.caps import Cap, OnCap
     from .config_file import ConfigFile
 
 __all__ = ["DEFAULT_TARGET", "Configuration", "Untrusted", "named_in"]
@@ -114,6 +115,11 @@ class Configuration:
         default_workflow: What ``comfy-run-remote`` runs if it is given a text alone, as the owner's
             files say; a folder's file says none.
         untrusted: What is not used because it is not trusted; ``None`` if nothing is left out.
+        caps: What may be spent. Each of them counts: a folder's file adds caps, and changes none.
+        on_cap: What happens to jobs that would go over one, by target; by ``None`` on all others.
+            A folder's file can only have them cancelled.
+        own_targets: The owner's targets as the owner's files say, whatever a folder's file makes of
+            their names.
     """
 
     default: str | None
@@ -125,6 +131,9 @@ class Configuration:
     allowed_hosts: tuple[str, ...] = ()
     allowed_folders: tuple[Path, ...] = ()
     default_workflow: Path | None = None
+    caps: tuple[Cap, ...] = ()
+    on_cap: Mapping[str | None, OnCap] = field(default_factory=dict)
+    own_targets: Mapping[str, TargetSettings] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -167,6 +176,7 @@ class Configuration:
 
     def _with(self, file: ConfigFile, path: Path) -> Configuration:
         """With a file of the owner's, which goes before what was read until now."""
+        caps = {(cap.target, cap.span): cap for cap in (*self.caps, *_caps(file, path))}
         return Configuration(
             file.default or self.default,
             {**self.targets, **_settings(file, path)},
@@ -183,6 +193,9 @@ class Configuration:
                 if file.default_workflow
                 else self.default_workflow
             ),
+            caps=tuple(caps.values()),
+            on_cap={**self.on_cap, **_on_cap(file)},
+            own_targets={**self.own_targets, **_settings(file, path)},
         )
 
     def _with_folders(
@@ -208,9 +221,17 @@ class Configuration:
                 "default_workflow": None,
             }
         )
+        cancelled = {name: how for name, how in _on_cap(usable).items() if how == "cancel"}
         left = tuple(one for one in named.values() if one in missing)
         untrusted = Untrusted(path, refused, default, left) if left else None
-        return replace(self._with(usable, path), owners=self.owners, untrusted=untrusted)
+        return replace(
+            self._with(usable, path),
+            owners=self.owners,
+            untrusted=untrusted,
+            caps=(*self.caps, *_caps(usable, path)),
+            on_cap=cancelled if None in cancelled else {**self.on_cap, **cancelled},
+            own_targets=self.own_targets,
+        )
 
     def with_own(self, name: str, settings: TargetSettings, path: Path) -> Configuration:
         """With one more target of the owner's, or another one of that name: to try it."""
@@ -219,6 +240,7 @@ class Configuration:
             targets={**self.targets, name: settings},
             origins={**self.origins, name: path},
             owners=self.owners | {name},
+            own_targets={**self.own_targets, name: settings},
         )
 
     def unused_secrets(self, settings: TargetSettings) -> list[str]:
@@ -250,6 +272,38 @@ class Configuration:
         if settings is None or kind is None:
             return self.address_of(name)
         return kind.service_url(settings)
+
+    def booked_as(self, name: str) -> str:
+        """The name that a target's costs are booked under: the owner's for the same address.
+
+        So neither an address nor another name that a folder's file gives it gets round its caps.
+        """
+        settings = self.targets.get(name) or TargetSettings(name)
+        here = settings.target, settings.base_url
+        own = self.own_targets.get(name)
+        if own is not None and (own.target, own.base_url) == here:
+            return name
+        alike = (n for n, one in self.own_targets.items() if (one.target, one.base_url) == here)
+        return next(alike, name)
+
+    def caps_on(self, name: str) -> list[Cap]:
+        """The caps that apply to a job on a target, by its name or address."""
+        booked = self.booked_as(name)
+        return [
+            cap if cap.target is None else replace(cap, target=booked)
+            for cap in self.caps
+            if cap.target in (None, name, booked)
+        ]
+
+    def on_cap_of(self, name: str) -> OnCap:
+        """What happens to a job that would go over a cap there while it runs."""
+        said = self.on_cap
+        return said.get(name) or said.get(self.booked_as(name)) or said.get(None) or "warn"
+
+    @property
+    def of_owner(self) -> Configuration:
+        """What the owner's files alone say of targets."""
+        return replace(self, targets=self.own_targets)
 
     def billing_of(self, name: str, environment: Mapping[str, str] = os.environ) -> Billing | None:
         """How a target, by its name or address, costs money; ``None`` for one that is owned."""
@@ -356,6 +410,17 @@ def _read(path: Path) -> ConfigFile:
     from .config_file import read_config  # most users have no such file
 
     return read_config(path)
+
+
+def _caps(file: ConfigFile, path: Path) -> list[Cap]:
+    of_targets = (cap for name, table in file.targets.items() for cap in table.caps(path, name))
+    return [*file.caps(path), *of_targets]
+
+
+def _on_cap(file: ConfigFile) -> dict[str | None, OnCap]:
+    said: dict[str | None, OnCap | None] = {None: file.on_cap}
+    said.update((name, table.on_cap) for name, table in file.targets.items())
+    return {name: how for name, how in said.items() if how is not None}
 
 
 def _settings(file: ConfigFile, path: Path) -> dict[str, TargetSettings]:

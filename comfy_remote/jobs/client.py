@@ -15,6 +15,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ from ..workflow.models import find_models
 from ..workflow.prompt import Prompt, check_texts
 from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
+from .charges import Allowance, Allowed, charge_of, still_allowed
 from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interruption, started
 from .job import Job
 from .record import JobEntry, Record
@@ -91,6 +93,8 @@ class Client:
             sandbox.
         record: Where jobs are recorded; the user's own record by default.
         config: A ``comfy-remote.toml`` to take names from, whatever the current folder has.
+        configured: Reads the configuration that says what a job may cost, before each one;
+            by default, that of ``config`` and the current folder.
         schemas: Node schemas to read workflows in UI format by, instead of the target's: the
             address of a ComfyUI, or a file saved from its ``/object_info``.
         on_interrupt: ``"cancel"`` or ``"leave"``, as said above; ``None`` for callers that handle
@@ -114,6 +118,7 @@ class Client:
         *,
         record: Record | None = None,
         config: Path | str | None = None,
+        configured: Callable[[], Configuration] | None = None,
         schemas: Schemas | Path | str | None = None,
         on_interrupt: OnInterrupt | None = "cancel",
         patience: Patience = PATIENCE,
@@ -132,6 +137,7 @@ class Client:
         self.address = address or target.name
         self._given = schemas
         self.config = config
+        self._configured = configured or partial(Configuration.load, file=config)
         self.patience = patience
         self._own_record = record is None
         self._record = record
@@ -300,6 +306,9 @@ class Client:
         followed: bool = True,
         of_batch: str | None = None,
         on_sent: Callable[[int, int], None] | None = None,
+        cap: float | None = None,
+        over_cap: bool = False,
+        ends_after: float | None = None,
         inputs: Sequence[Path | str] | Path | str = (),
         source: str | None = None,
         **words: Unpack[PrepareWords],
@@ -325,9 +334,15 @@ class Client:
             of_batch: The id of the batch that it belongs to.
             on_sent: Called while files are being sent by themselves, with the number of bytes that
                 are there, and of all.
+            cap: The most that it may cost, in US dollars, beside the caps that are configured; of
+                a run of a batch, the most that all of its runs may cost together.
+            over_cap: Whether it may cost more than any cap allows.
+            ends_after: Seconds after which the caller will stop the job, if it does that: then no
+                more has to be reserved.
             inputs: As for `prepare`, like the rest.
 
         Raises:
+            SpendingCap: It might cost more than a cap allows. Nothing was sent.
             WorkflowInvalid: As `prepare`; or the target refuses the prompt.
             InputFileMissing: As `prepare`.
             TargetError: The target cannot be reached or used.
@@ -368,6 +383,9 @@ class Client:
             followed=followed,
             timeout=timeout,
             begun=deadline.begun,
+            cap=cap,
+            over_cap=over_cap,
+            ends_after=ends_after,
         )
 
     async def send(
@@ -381,6 +399,9 @@ class Client:
         followed: bool = True,
         timeout: float | None = None,
         begun: float | None = None,
+        cap: float | None = None,
+        over_cap: bool = False,
+        ends_after: float | None = None,
     ) -> Job:
         """Record a request that is complete, and submit it.
 
@@ -392,7 +413,7 @@ class Client:
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`; ``again``, too.
-            followed: As for `submit`, like ``timeout`` and ``begun``.
+            followed: As for `submit`, like the rest.
 
         Raises:
             ComfyRemoteError: As `submit`.
@@ -400,6 +421,7 @@ class Client:
         deadline = Deadline(timeout, begun)
         record, target = self.record, self.target
         request = await self.completed(request, followed=followed)
+        allowed = await self._allowed(request, Allowance(cap, over_cap, ends_after))
         try:
             await record.write(
                 record.add,
@@ -413,6 +435,8 @@ class Client:
                 sent=request_to_json(request, whole=False),
                 batch=request.batch,
                 again=again,
+                charge=None if allowed is None else allowed.charge,
+                caps=() if allowed is None else allowed.caps,
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")
@@ -439,7 +463,14 @@ class Client:
             ref = await started(sending, undo, self.patience)
         else:
             ref = await sending
-        return self._followed(ref, request.prompt, deadline)
+        return self._followed(ref, request.prompt, deadline, allowed=allowed)
+
+    async def _allowed(self, request: RunRequest, allowance: Allowance) -> Allowed | None:
+        configuration = await asyncio.to_thread(self._configured)
+        return await charge_of(
+            *(self.target, self.record, request.prompt, configuration, allowance),
+            batch=request.batch,
+        )
 
     async def completed(self, request: RunRequest, *, followed: bool = True) -> RunRequest:
         """A request as `send` sends it, with what its workflow says of models.
@@ -474,11 +505,28 @@ class Client:
             self._jobs = [other for other in self._jobs if other is not job]
 
     def _followed(
-        self, ref: RemoteRef, prompt: Prompt, deadline: Deadline, entry: JobEntry | None = None
+        self,
+        ref: RemoteRef,
+        prompt: Prompt,
+        deadline: Deadline,
+        entry: JobEntry | None = None,
+        allowed: Allowed | None = None,
     ) -> Job:
         """The job, remembered for an interruption."""
+
+        async def reserved() -> Allowed | None:
+            if entry is None:
+                return allowed
+            # In a thread, since the configuration is read.
+            return await self.record.read_at_once(
+                lambda: still_allowed(self.record, entry.id, self._configured)
+            )
+
         job = Job(
-            *(self.target, self.record, ref, prompt, deadline), entry=entry, patience=self.patience
+            *(self.target, self.record, ref, prompt, deadline),
+            entry=entry,
+            patience=self.patience,
+            reserved=reserved,
         )
         if self.on_interrupt is not None:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
@@ -494,6 +542,8 @@ class Client:
         begun: float | None = None,
         job_id: str | None = None,
         on_sent: Callable[[int, int], None] | None = None,
+        cap: float | None = None,
+        over_cap: bool = False,
     ) -> Job:
         """Run a recorded job once more: the same prompt, with the same files.
 
@@ -521,6 +571,8 @@ class Client:
             followed=followed,
             timeout=timeout,
             begun=begun,
+            cap=cap,
+            over_cap=over_cap,
         )
 
     async def request_again(self, entry: JobEntry, job_id: str) -> RunRequest:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..schedule.money import Price
 from ..targets.base import server_of
 from ..types import JsonValue
 from ..units import about_text, counted, dollars
@@ -149,11 +150,17 @@ async def estimate_on(
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """How long a prompt probably runs, by how many runs; ``scaled`` is as in `RunEstimate`."""
+    """How long a prompt probably runs, by how many runs.
+
+    Attributes:
+        scaled: As in `RunEstimate`.
+        high: Seconds that 95 % of those runs did not exceed.
+    """
 
     seconds: float
     runs: int
     scaled: tuple[str, ...]
+    high: float
 
 
 def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
@@ -172,8 +179,9 @@ def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
     # The median: one cold start, or one run that was cached, does not count. Not of `statistics`,
     # whose import takes as long as reading and preparing a small workflow.
     median = (alike[(len(alike) - 1) // 2] + alike[len(alike) // 2]) / 2
-    seconds = median * workload.work / nearest.work
+    more = workload.work / nearest.work
+    seconds, high = median * more, alike[math.ceil(0.95 * len(alike)) - 1] * more
     if math.isclose(nearest.work, workload.work):
-        return Guess(seconds, len(alike), ())
+        return Guess(seconds, len(alike), (), high)
     changes = workload.changes_from(nearest) or ["the work in it"]
-    return Guess(seconds, len(alike), tuple(changes))
+    return Guess(seconds, len(alike), tuple(changes), high)

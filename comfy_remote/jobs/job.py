@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -49,9 +49,10 @@ from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
+from .charges import Allowed, with_top_ups
 from .guessed_progress import ProgressEstimate, estimate_progress, with_estimates
 from .output import JobOutput, Output
-from .phases import with_phases
+from .phases import StartTime, with_phases
 from .record import SAVED_BEFORE, JobEntry, Record, SavedOutput
 from .sent_inputs import SentInputs, check_unchanged
 from .submission import send
@@ -116,6 +117,7 @@ class Job:
         *,
         entry: JobEntry | None = None,
         patience: Patience = PATIENCE,
+        reserved: Callable[[], Awaitable[Allowed | None]] | None = None,
     ) -> None:
         self.id = ref.job_id
         self.ref = ref
@@ -133,6 +135,8 @@ class Job:
         if entry is not None and entry.started is not None:
             self._ran_before = max(0.0, time.time() - entry.started)
         self._started: float | None = None
+        self._reserved = reserved
+        self._start = StartTime()
         self._sent = SentInputs(record, target)
         self._sending: asyncio.Future[RemoteRef] | None = None
         self._not_fetched: list[OutputProblem] = []
@@ -181,6 +185,12 @@ class Job:
             followed = self._target.follow(self.ref, self._prompt)
             missed = False
             followed = with_phases(followed, self._prompt, self._usual_start)
+            if self._reserved is not None:
+                followed = with_top_ups(
+                    *(followed, self._record, self.id, self._reserved),
+                    self._cancel_at_cap,
+                    elapsed=self._ran_before,
+                )
             async with aclosing(
                 with_estimates(followed, self._estimated, elapsed=self._ran_before)
             ) as events:
@@ -211,6 +221,10 @@ class Job:
         return await self._record.read_at_once(
             estimate_progress, self._record, self._target.name, self._prompt, server
         )
+
+    async def _cancel_at_cap(self) -> None:
+        with suppress(ComfyRemoteError):  # it runs on, as the warning about it says by then
+            await self._target.cancel(self.ref)
 
     async def _usual_start(self) -> float | None:
         """Seconds that a worker took to start the last time."""
@@ -459,6 +473,7 @@ class Job:
             _log.warning("%s Job %s continues; it cannot be resumed later.", error, self.id)
 
     def _note(self, event: Event) -> None:
+        self._start.note(event)
         match event:
             case Queued():
                 self._state = JobState.QUEUED
@@ -498,6 +513,7 @@ class Job:
                     run_seconds=self.run_seconds,
                     # Most of it was cached: what it cost is known, and not what the next one takes.
                     typical=not _mostly_cached(self._prompt, event.details.get("cached_nodes")),
+                    billed=self._billed(event),
                     at=time.time(),
                 )
                 if self._sent.remembered:
@@ -511,6 +527,11 @@ class Job:
         if self._resumed or self._started is None:
             return None
         return time.monotonic() - self._started
+
+    def _billed(self, finished: Finished) -> float | None:
+        """How long it used a worker: also the one that was started for it."""
+        ran = self._run_seconds(finished)
+        return None if ran is None else ran + self._start.seconds
 
     async def _made(self, *, even_if_failed: bool = False) -> tuple[RemoteOutput, ...]:
         """Wait for the job; what there is to fetch."""

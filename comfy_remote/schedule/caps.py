@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..advice import Hint
+from ..advice import Advice, Hint
 from ..errors import SpendingCap
+from ..events import DidItRun
+from ..types import JsonValue
 from ..units import dollars
 from .money import Charge
 
-__all__ = ["Cap", "Span", "check"]
+__all__ = ["Cap", "OnCap", "Span", "check"]
 
 Span: TypeAlias = Literal["job", "day", "month", "batch"]
 """What a cap is on: each job, all of a day or of a month (by the local calendar), a batch."""
+
+OnCap: TypeAlias = Literal["warn", "cancel"]
+"""What happens to a job that runs so long that it would go over a cap."""
 
 _ROUNDING = 1e-9
 _SPENT = {"day": "today", "month": "this month", "batch": "for this batch"}
@@ -56,19 +61,20 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
     """
     for cap in () if charge.by_hour else caps:
         if charge.reserved is None:
-            raise SpendingCap(
-                f"There is a cap of {cap}, and what an hour of {charge.target} costs is not known.",
-                advice=Hint.SET_PRICE(target=charge.target),
-                details={"target": charge.target, "cap": cap.dollars, "span": cap.span},
+            raise _refusal(
+                f"There is a cap of {cap}, and what an hour of {charge.target} costs is not known"
+                f"{f': {charge.unpriced}' if charge.unpriced else ''}.",
+                Hint.SET_PRICE(target=charge.target),
+                {"target": charge.target, "cap": cap.dollars, "span": cap.span},
             )
         used = 0.0 if cap.span == "job" else spent(cap)
         if charge.reserved <= 0 or charge.reserved + used <= cap.dollars + _ROUNDING:
             continue
-        raise SpendingCap(
+        raise _refusal(
             f"This run may cost {_up(charge.reserved)} on {charge.target}{_because(charge)}"
             f"{_with(cap, used)}, which is over the cap of {cap}.",
-            advice=Hint.RAISE_CAP(where=cap.where),
-            details={
+            Hint.RAISE_CAP(where=cap.where),
+            {
                 "target": charge.target,
                 "cap": cap.dollars,
                 "span": cap.span,
@@ -76,6 +82,12 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
                 "reserved": round(charge.reserved, 6),
             },
         )
+
+
+def _refusal(message: str, advice: Advice, details: dict[str, JsonValue]) -> SpendingCap:
+    error = SpendingCap(message, advice=advice, details=details)
+    DidItRun.NEVER_ACCEPTED.noted_in(error)
+    return error
 
 
 def _because(charge: Charge) -> str:

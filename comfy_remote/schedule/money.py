@@ -43,6 +43,7 @@ class Charge:
         bound: Seconds that it is reserved for: the longest that it can run, and a start.
         expected: Seconds that it probably takes; ``None`` if nothing is known of it.
         why: Where the bound comes from, for people.
+        unpriced: Why the price is not known, as a part of a sentence.
         by_hour: Whether the target costs money while it exists, whether it runs anything or not:
             then no cap covers the job, and what it costs stands apart.
     """
@@ -52,6 +53,7 @@ class Charge:
     bound: float
     expected: float | None = None
     why: str = ""
+    unpriced: str = ""
     by_hour: bool = False
 
     @property

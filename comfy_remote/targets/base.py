@@ -37,6 +37,7 @@ __all__ = [
     "InputFile",
     "KeepsInputs",
     "LimitsSizes",
+    "LimitsTime",
     "ListsModels",
     "LosesUnfollowed",
     "OnThisMachine",
@@ -326,6 +327,15 @@ class LimitsSizes(Protocol):
     @property
     def result_limit(self) -> int | None:
         """Bytes that a result may have; ``None`` if it is not limited."""
+
+
+@runtime_checkable
+class LimitsTime(Protocol):
+    """A target that ends a job by itself when that has run for too long."""
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that a job may run, as it is told with each; ``None`` where that is not known."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from owner import configure
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.config import folders
-from comfy_remote.config.config_file import ConfigFile, read_config
+from comfy_remote.config.config_file import CapTable, ConfigFile, read_config
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError, NotTrusted
@@ -266,7 +266,8 @@ def test_a_folders_file_allows_no_address(project: Path) -> None:
 
 
 def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path) -> None:
-    lists = set(ConfigFile.model_fields) - {"default", "default_workflow", "targets"}
+    others = {"default", "default_workflow", "targets", *CapTable.model_fields}
+    lists = set(ConfigFile.model_fields) - others
     said = ['default_workflow = "/etc/passwd"']
     said += [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
     path = configure(project, "\n".join([*said, "[targets.lan]", 'target = "http://10.0.0.7:1"']))
@@ -275,6 +276,79 @@ def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path)
     assert configuration.address_of("lan") == "http://10.0.0.7:1"
     assert {name: getattr(configuration, name) for name in lists} == dict.fromkeys(lists, ())
     assert configuration.default_workflow is None
+
+
+def _caps_on(name: str) -> dict[str, float]:
+    """The lowest of each, by where it is set: file's folder, name."""
+    return {
+        cap.where.replace(os.sep, "/").rpartition("/comfy-remote.toml")[0].rpartition("/")[2]
+        + f": {cap}": cap.dollars
+        for cap in Configuration.load().caps_on(name)
+    }
+
+
+def test_a_folders_file_adds_caps_and_takes_none_away(project: Path, tmp_path: Path) -> None:
+    owners = """
+    cap_per_day = 2
+    on_cap = "cancel"
+    [targets.gpu]
+    target = "runpod:abc"
+    cap_per_job = 0.5
+    on_cap = "cancel"
+    """
+    configure(tmp_path / "home", owners)
+    path = configure(
+        project,
+        """
+        cap_per_day = 1000000
+        cap_per_month = 0
+        on_cap = "warn"
+        [targets.gpu]
+        target = "http://10.6.6.6:8188"
+        cap_per_job = 1000000
+        on_cap = "warn"
+        [targets.other]
+        target = "runpod:abc"
+        cap_per_day = 7
+        """,
+    )
+    of_owner = {"home: $2.00 a day": 2.0, "home: $0.50 a run on gpu": 0.5}
+    added = {"project: $1,000,000.00 a day": 1e6, "project: $0 a month": 0.0}
+    # Not trusted: what lowers the owner's caps counts, what is of its own targets does not.
+    assert _caps_on("gpu") == {**of_owner, **added}
+    assert _caps_on("lan") == {"home: $2.00 a day": 2.0, **added}
+    trust_all_of(path)
+    at_gpu = {"project: $1,000,000.00 a run on gpu": 1e6}
+    assert _caps_on("gpu") == {**of_owner, **added, **at_gpu}
+    configuration = Configuration.load()
+    assert configuration.on_cap_of("gpu") == configuration.on_cap_of("other") == "cancel"
+    # The owner's endpoint by another name: what it costs is booked as the owner calls it.
+    assert configuration.booked_as("other") == configuration.booked_as("runpod:abc") == "gpu"
+    assert _caps_on("other").items() >= {"home: $0.50 a run on gpu": 0.5}.items()
+    assert _caps_on("other").items() >= {"project: $7.00 a day on gpu": 7.0}.items()
+
+
+def test_a_folders_file_may_have_jobs_cancelled_at_a_cap(project: Path, tmp_path: Path) -> None:
+    configure(tmp_path / "home", f'on_cap = "warn"\n{OWN}on_cap = "warn"\n')
+    assert Configuration.load().on_cap_of("box") == "warn"
+    configure(project, 'on_cap = "cancel"\n')
+    configuration = Configuration.load()
+    assert configuration.on_cap_of("box") == configuration.on_cap_of("lan") == "cancel"
+
+
+def test_a_file_named_by_the_owner_raises_caps(project: Path, tmp_path: Path) -> None:
+    configure(tmp_path / "home", "cap_per_day = 1\ncap_per_month = 9\n")
+    named = tmp_path / "named.toml"
+    named.write_text("cap_per_day = 5\n", encoding="utf-8")
+    caps = Configuration.load(file=named).caps_on("gpu")
+    assert [(cap.span, cap.dollars) for cap in caps] == [("day", 5.0), ("month", 9.0)]
+
+
+@pytest.mark.parametrize("wrong", ["cap_per_day = -1", "cap_per_job = nan", 'on_cap = "stop"'])
+def test_a_cap_is_an_amount(project: Path, tmp_path: Path, wrong: str) -> None:
+    configure(tmp_path / "home", wrong)
+    with pytest.raises(ConfigurationError, match=wrong.split()[0]):
+        Configuration.load()
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ def test_a_cap_on_a_day_counts_what_is_reserved_and_what_was_spent(
         "span": "day",
         "spent": 6.0,
         "reserved": 5.0,
+        "did_it_run": "never_accepted",
     }
     record.state(first, JobState.SUCCEEDED, billed=1.0)
     add(record, charge(9), cap)

@@ -271,3 +271,18 @@ def test_the_key_ring_has_it_where_there_is_one(
     assert ("second" in (own_home / ".env").read_text()) is locked
     forget_secret("RUNPOD_API_KEY")
     assert not ring.kept and "second" not in (own_home / ".env").read_text()
+
+
+def test_caps_are_set_and_stay_when_a_target_is_changed(own_home: Path) -> None:
+    with OwnFile.changing() as own:
+        own.put("gpu", GPU)
+        own.set_cap("day", 5.0)
+        own.set_cap("month", 50.0)
+        own.set_cap("job", 0.5, "gpu")
+    with OwnFile.changing() as own:
+        own.put("gpu", TargetSettings("runpod:other"))
+        own.set_cap("month", None)
+        with pytest.raises(ConfigurationError, match="no target 'lan'"):
+            own.set_cap("job", 1.0, "lan")
+    caps = Configuration.load().caps_on("gpu")
+    assert [str(cap) for cap in caps] == ["$5.00 a day", "$0.50 a run on gpu"]

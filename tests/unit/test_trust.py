@@ -74,6 +74,7 @@ def test_another_address_or_variable_is_another_name(field: str, value: object) 
 def test_what_names_nothing_asks_for_nothing() -> None:
     table = GPU.model_dump()
     changed = {"price_per_hour": 0.7, "keep_stored": True, "policy": {"ttl": 10_000}}
+    changed |= {"cap_per_job": 1.0, "cap_per_day": 2.0, "cap_per_month": 3.0, "on_cap": "cancel"}
     assert named_target("gpu", TargetTable.model_validate({**table, **changed})) == named_target(
         "gpu", GPU
     )

@@ -197,13 +197,22 @@ class RunPodTarget:
 
     @property
     def server(self) -> dict[str, str]:
-        """The endpoint, and the server that has it."""
-        return {"endpoint": self._endpoint, "base_url": self._base_url}
+        """The endpoint, the server that has it, and its kind, unless it is RunPod's."""
+        server = {"endpoint": self._endpoint, "base_url": self._base_url}
+        if self.kind.name != "runpod":  # which the records of earlier versions do not say
+            server["kind"] = self.kind.name
+        return server
 
     @property
     def no_worker(self) -> str:
         """Why no worker may come, and what to do."""
         return self.kind.no_worker_at(self._base_url)
+
+    @property
+    def time_limit(self) -> float | None:
+        """What ``executionTimeout`` of its policy says; an endpoint's own limit is not known."""
+        timeout = (self.options.policy or {}).get("executionTimeout")
+        return timeout / 1000 if isinstance(timeout, int) else None
 
     @property
     def body_limit(self) -> int | None:
@@ -702,10 +711,7 @@ class RunPodTarget:
         return missing
 
     def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        details = self.server
-        if self.kind.name != "runpod":  # which the records of earlier versions do not say
-            details["kind"] = self.kind.name
-        return RemoteRef(job_id, remote_id, details)
+        return RemoteRef(job_id, remote_id, self.server)
 
 
 async def _answer_of(

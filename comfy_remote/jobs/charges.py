@@ -1,0 +1,267 @@
+"""What a job may cost on a target, before it is sent; and more of it, while it runs.
+
+What is reserved is the price of the longest that the job can run, if something really ends it then:
+the target itself (`targets.base.LimitsTime`), or whoever starts it. Where nothing does, it is one
+and a half times what 95 % of its past runs took; without past runs, ten minutes. The start of a
+worker is billed as well, so what one took the last time is added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
+from ..errors import LocalStorageError, SpendingCap
+from ..events import Event, Finished, Log, Queued, Started
+from ..schedule.caps import Cap, OnCap
+from ..schedule.money import Charge, Price
+from ..targets.base import LimitsTime, server_of
+from ..targets.kinds import Billing, kind_of, sent_to
+from ..units import about_text, counted
+from ..workflow.prompt import Prompt
+from ..workflow.workload import workload_of
+from .estimate import Guess, guess_by
+from .record import Booked, Record
+
+if TYPE_CHECKING:
+    from ..targets.base import Target
+
+__all__ = ["Allowance", "Allowed", "charge_of", "still_allowed", "with_top_ups"]
+
+FIRST_RUN = 600.0
+"""Seconds that are reserved for a workflow that has not run on a target yet."""
+_RUNS = 20
+_MARGIN = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What may be spent on a job, as whoever starts it says.
+
+    Attributes:
+        cap: US dollars for it, or for all runs of its batch together, beside the caps that are
+            configured.
+        over_cap: Whether it may go over all of them.
+        ends_after: Seconds from its submission after which whoever starts it stops it; ``None``
+            where nobody does.
+    """
+
+    cap: float | None = None
+    over_cap: bool = False
+    ends_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a job may cost, and how that is limited.
+
+    Attributes:
+        caps: Those that apply to it.
+        on_cap: What happens if it runs so long that it would go over one.
+    """
+
+    charge: Charge
+    caps: tuple[Cap, ...] = ()
+    on_cap: OnCap = "warn"
+
+
+async def charge_of(
+    target: Target,
+    record: Record,
+    prompt: Prompt,
+    configuration: Configuration,
+    allowance: Allowance = Allowance(),
+    *,
+    batch: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Allowed | None:
+    """What a prompt may cost on a target; ``None`` where it costs nothing, as on one's own machine.
+
+    Args:
+        target: Its name is looked up in the configuration.
+        batch: The id of its batch.
+    """
+    name, billing = _billed(target, configuration, environment)
+    if billing is None:
+        return None
+    caps = [] if allowance.over_cap else configuration.caps_on(name)
+    if allowance.cap is not None and not allowance.over_cap:
+        of_batch = Cap(allowance.cap, "batch", None, "the cap of this batch")
+        caps.append(of_batch if batch else Cap(allowance.cap, "job"))
+    price, why_not = await _price(name, configuration, environment, needed=bool(caps))
+    guess, start = await record.read_at_once(_learned, record, target, prompt)
+    limit = target.time_limit if isinstance(target, LimitsTime) else None
+    bound, why = _bound(limit, allowance.ends_after, guess, start)
+    charge = Charge(
+        configuration.booked_as(name),
+        price,
+        bound,
+        expected=None if guess is None else guess.seconds,
+        why=why,
+        unpriced=why_not,
+        by_hour=billing == "by hour",
+    )
+    return Allowed(charge, tuple(caps), configuration.on_cap_of(name))
+
+
+def _billed(
+    target: Target, configuration: Configuration, environment: Mapping[str, str]
+) -> tuple[str, Billing | None]:
+    """What the configuration calls a target, and how it costs money.
+
+    A program may have opened it by hand, under a name that no file has: where it is tells.
+    """
+    name = target.name
+    if name in configuration.targets or kind_of(name) is not None:
+        return name, configuration.billing_of(name, environment)
+    sent = sent_to(server_of(target))
+    kind = None if sent is None else kind_of(sent.target)
+    if sent is None or kind is None:
+        return name, None
+    return sent.target, kind.billing(sent, environment)
+
+
+async def _price(
+    name: str, configuration: Configuration, environment: Mapping[str, str], *, needed: bool
+) -> tuple[Price | None, str]:
+    """What an hour costs there; where that is not known, why.
+
+    Args:
+        needed: Whether a cap depends on it: then a folder's file may only raise it, since a price
+            of nothing would lift every cap.
+    """
+    from .prices import known_price, remembered_price  # here: most targets cost nothing
+
+    settings = configuration.targets.get(name) or TargetSettings(name)
+    said, by_owner = settings.price_per_hour, configuration.of_owner
+    booked = configuration.booked_as(name)
+    if booked not in by_owner.targets:
+        booked = settings.target
+    price = await known_price(booked, by_owner, environment, needed=needed)
+    if said is not None and (price is None or said > price.per_hour):
+        if price is None and needed:
+            return None, "only a file that may have come with somebody else's files says it"
+        price = Price(said, "your settings")
+    if price is None:
+        quote = await asyncio.to_thread(remembered_price, booked, by_owner, environment)
+        return None, quote.why
+    return price, ""
+
+
+def _learned(record: Record, target: Target, prompt: Prompt) -> tuple[Guess | None, float]:
+    """How long a prompt probably runs there, and how long a worker takes to start."""
+    workload = workload_of(prompt)
+    runs = record.past_runs(target.name, workload.shape, _RUNS, server_of(target))
+    return guess_by(runs, workload), record.last_start(target.name) or 0.0
+
+
+def _bound(
+    limit: float | None, ends_after: float | None, guess: Guess | None, start: float
+) -> tuple[float, str]:
+    """Seconds to reserve for, and why so many."""
+    bounds = [] if limit is None else [limit + start]
+    if ends_after is not None:
+        bounds.append(ends_after)
+    if bounds:
+        return min(bounds), f"it may run for {about_text(min(bounds))}"
+    if guess is not None:
+        bound = _MARGIN * guess.high + start
+        return bound, f"{about_text(bound)}, by {counted(guess.runs, 'earlier run')}"
+    return FIRST_RUN, f"{about_text(FIRST_RUN)} are reserved for a workflow's first run there"
+
+
+# While it runs
+
+
+def still_allowed(
+    record: Record, job_id: str, configured: Callable[[], Configuration]
+) -> Allowed | None:
+    """What is reserved for a job that is followed again, and what limits it now. Blocking."""
+    booking = record.ledger.of(job_id)
+    if booking is None or booking.booked is not Booked.HELD:
+        return None
+    configuration, target = configured(), booking.target
+    charge = Charge(target, booking.price, booking.bound, by_hour=booking.by_hour)
+    caps = () if booking.by_hour else tuple(configuration.caps_on(target))
+    return Allowed(charge, caps, configuration.on_cap_of(target))
+
+
+async def with_top_ups(
+    events: AsyncGenerator[Event, None],
+    record: Record,
+    job_id: str,
+    allowed: Callable[[], Awaitable[Allowed | None]],
+    cancel: Callable[[], Awaitable[None]],
+    *,
+    elapsed: float = 0.0,
+) -> AsyncGenerator[Event, None]:
+    """A job's events; more is reserved for it each time that it runs longer than was thought.
+
+    If that does not fit under a cap, there is a warning, and the job is cancelled if its user wants
+    that.
+
+    Args:
+        events: Closed at the end.
+        allowed: Called when the job begins: what is reserved for it; ``None`` if nothing is.
+        cancel: Stops the job.
+        elapsed: Seconds that the job had run when this began.
+    """
+    now = asyncio.get_running_loop().time
+    since: float | None = None
+    current: Allowed | None = None
+    upcoming: asyncio.Future[Event] | None = None
+    try:
+        while True:
+            upcoming = asyncio.ensure_future(events.__anext__())
+            while current is not None and since is not None:
+                left = since + current.charge.bound - now()
+                if (await asyncio.wait({upcoming}, timeout=max(0.0, left)))[0]:
+                    break
+                current, warning = await _topped_up(record, job_id, current)
+                if warning is not None:
+                    yield Log(warning, "warning")
+                    if current.on_cap == "cancel":
+                        current = None
+                        await cancel()
+            try:
+                event = await upcoming
+            except StopAsyncIteration:
+                return
+            match event:
+                case Queued():  # again: its worker has died
+                    since, elapsed = None, 0.0
+                case Started() if since is None:
+                    since = now() - elapsed
+                    current = current or await allowed()
+                case Finished():
+                    current = None
+                case _:
+                    pass
+            yield event
+    finally:
+        if upcoming is not None and not upcoming.done():
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await events.aclose()
+
+
+async def _topped_up(record: Record, job_id: str, allowed: Allowed) -> tuple[Allowed, str | None]:
+    """Reserve half as much again; a warning if that does not fit under a cap."""
+    charge = replace(allowed.charge, bound=allowed.charge.bound * _MARGIN)
+    more, top_up = replace(allowed, charge=charge), record.ledger.top_up
+    with suppress(LocalStorageError):  # the job goes on without the record
+        try:
+            await record.write(top_up, job_id, charge.bound, allowed.caps)
+        except SpendingCap as error:
+            ends = "It is cancelled." if allowed.on_cap == "cancel" else "It goes on."
+            if allowed.on_cap == "warn":
+                await record.write(top_up, job_id, charge.bound)
+                more = replace(more, caps=())  # said once
+            return more, f"{error.message} {ends}"
+    return more, None
