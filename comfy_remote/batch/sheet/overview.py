@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ...types import JsonValue
 from ...units import counted
 from .page_data import as_script, default_view
 from .reading import Batch, Output, Run
-from .thumbnails import Thumbnails
+from .thumbnails import THREADS, Thumbnails
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,7 +117,7 @@ def write_overview(
     about = PngInfo()
     about.add_text(_MARK, mark)
     with storage_errors(path), written_whole(path) as beside:
-        picture.save(beside, "PNG", pnginfo=about, compress_level=4)
+        picture.save(beside, "PNG", pnginfo=about, compress_level=3)
     return notes
 
 
@@ -244,16 +245,22 @@ def _drawn(batch: Batch, layout: _Layout, thumbnails: Thumbnails) -> Image:
     _write(draw, (_MARGIN, 40), _summary(batch), 13, _QUIET, layout.size[0] - 2 * _MARGIN)
     step = layout.cell + _GAP
     left, top = _MARGIN + layout.label, _TITLE + layout.head
+    size = (layout.cell, layout.high)
     for column, label in enumerate(layout.columns):
         at = (left + column * step + layout.cell // 2, _TITLE + 8)
         _write(draw, at, label, 14, _TEXT, layout.cell, centred=True)
-    for row, line in enumerate(layout.lines):
-        y = top + row * (layout.high + layout.caption + _GAP)
-        if layout.label:
-            _lines(draw, (_MARGIN, y + 4), [(line.label, _TEXT), (line.note, _QUIET)], layout.high)
-        for column, number in enumerate(line.cells):
-            if number is not None:
-                _cell(picture, draw, batch, number, layout, (left + column * step, y), thumbnails)
+    decoded = partial(_decoded, batch, thumbnails, size)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="overview") as pool:
+        for row, line in enumerate(layout.lines):
+            y = top + row * (layout.high + layout.caption + _GAP)
+            if layout.label:
+                words = [(line.label, _TEXT), (line.note, _QUIET)]
+                _lines(draw, (_MARGIN, y + 4), words, layout.high)
+            # A line at a time, so that few pictures are held.
+            for column, small in enumerate(pool.map(decoded, line.cells)):
+                number = line.cells[column]
+                if number is not None:
+                    _cell(picture, draw, batch, number, layout, (left + column * step, y), small)
     if layout.left_out:
         said = f"{counted(layout.left_out, 'more run')}: see sheet.html"
         _write(draw, (_MARGIN, layout.size[1] - 30), said, 14, _QUIET, layout.size[0] - 2 * _MARGIN)
@@ -277,13 +284,12 @@ def _cell(
     number: int,
     layout: _Layout,
     at: tuple[int, int],
-    thumbnails: Thumbnails,
+    small: Image | None,
 ) -> None:
     x, y = at
     wide, high = layout.cell, layout.high
     run, place = batch.runs[number], batch.places[number]
     output = _shown(run)
-    small = _decoded(thumbnails, output, (wide, high)) if output is not None else None
     if small is not None:
         corner = (x + (wide - small.width) // 2, y + (high - small.height) // 2)
         picture.paste(small, corner, small if small.mode == "RGBA" else None)
@@ -309,10 +315,14 @@ def _suffix(output: Output) -> str:
     return f"{output.file.rpartition('.')[2].upper()[:8]} ({output.kind})"
 
 
-def _decoded(thumbnails: Thumbnails, output: Output, size: tuple[int, int]) -> Image | None:
+def _decoded(
+    batch: Batch, thumbnails: Thumbnails, size: tuple[int, int], number: int | None
+) -> Image | None:
+    """What a run has made, as large as that; ``None`` for a cell without a picture."""
     from PIL import Image, ImageOps
 
-    made = thumbnails.of(output)
+    output = None if number is None else _shown(batch.runs[number])
+    made = None if output is None else thumbnails.of(output)
     if made is None:
         return None
     try:

@@ -25,7 +25,7 @@ from .reading import Output
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FOLDER", "Thumbnail", "Thumbnails", "key_of"]
+__all__ = ["FOLDER", "THREADS", "Thumbnail", "Thumbnails", "key_of"]
 
 FOLDER = "thumbnails"
 EDGE = 320
@@ -36,7 +36,7 @@ PREVIEW_EDGE = 1600
 LARGEST = 89_000_000
 """Pixels of a picture that is decoded: 360 MB. Above it, Pillow warns of a bomb."""
 _LARGE = 8_000_000  # above it, one at a time
-_THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, os.cpu_count() or 1)
 _QUALITY = 80
 # No others: of those that Pillow knows, some start programs, and none is an output of ComfyUI's.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "AVIF", "BMP", "TIFF")
@@ -132,7 +132,7 @@ class Thumbnails:
         with storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
         made = 0
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="thumbnails") as pool:
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool:
             running = {pool.submit(self._make, key, one): key for key, one in wanted.items()}
             try:
                 for count, done in enumerate(as_completed(running), 1):
@@ -164,7 +164,7 @@ class Thumbnails:
         name = f"{key}-{width}x{height}{'-large' if self._large else ''}.webp"
         destination = self.folder / name
         with storage_errors(destination), written_whole(destination) as beside:
-            small.save(beside, "WEBP", quality=_QUALITY, method=1)
+            small.save(beside, "WEBP", quality=_QUALITY, method=0)
         return Thumbnail(name, width, height)
 
     @property
@@ -212,8 +212,9 @@ def _reduced(opened: Image, edge: int) -> tuple[Image, int, int]:
         small = opened.convert("I").point(lambda value: value * (1 / 255)).convert("L")
     elif opened.mode in ("P", "PA", "1"):
         small = opened.convert("RGBA" if "transparency" in opened.info else "RGB")
-    # Decodes a JPEG at a fraction of its size, and averages before it resamples.
-    small.thumbnail((edge, edge), Resampling.BICUBIC, reducing_gap=1.5)
+    # Decodes a JPEG at a fraction of its size, and averages before it resamples: by this filter,
+    # which is as sharp as the bicubic one where a picture gets smaller, in half the time.
+    small.thumbnail((edge, edge), Resampling.HAMMING, reducing_gap=1.0)
     small = ImageOps.exif_transpose(small)
     if small.mode not in ("RGB", "RGBA"):
         small = small.convert("RGBA" if "A" in small.mode or "a" in small.mode else "RGB")
