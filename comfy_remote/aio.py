@@ -134,6 +134,10 @@ class Background:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
 
+    async def finish(self) -> None:
+        """Wait until all have ended; they are cancelled if this is."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def stop(self) -> None:
         """Cancel all of them, and wait until they have ended."""
         tasks = list(self._tasks)

@@ -27,7 +27,8 @@ async def test_a_client_holds_the_newest_previews_up_to_a_size() -> None:
         await socket.prepare(request)
         for _ in range(40):
             await socket.send_bytes(struct.pack(">II", 1, 1) + b"x" * MIB)
-        await socket.send_str(json.dumps({"type": "executing", "data": {"node": None}}))
+        ended = {"type": "executing", "data": {"node": None, "prompt_id": "p"}}
+        await socket.send_str(json.dumps(ended))
         await socket.ping()
         # With the pong, the client has read all that came before.
         while (await socket.receive()).type is not WSMsgType.PONG:

@@ -49,11 +49,12 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.media.files import sha256_of
-from comfy_remote.net.http import HttpLimits
+from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.comfyui.follow import FollowTimes
+from comfy_remote.targets.comfyui.socket import ComfyUISocket, SpareSockets
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.types import JsonValue
 
@@ -318,6 +319,68 @@ async def test_a_whole_run_by_socket(server: FakeComfyUI, target: ComfyUITarget)
     assert isinstance(events[-1], Finished)
     assert events[-1].state is JobState.SUCCEEDED
     assert not [e for e in events if isinstance(e, Log)]
+
+
+async def _run_by_socket(server: FakeComfyUI, target: ComfyUITarget, job: str, *, say: bool) -> str:
+    """A whole run; the id by which ComfyUI knows its client."""
+    ref = await target.submit(RunRequest(job, PROMPT))
+    async for event in target.follow(ref, PROMPT):
+        if isinstance(event, Queued):
+            server.start(job)
+            server.finish(job)
+            if say:
+                await server.say("executing", node=None, prompt_id=job)
+    return ref.details["client_id"]
+
+
+async def test_a_socket_serves_the_next_prompt(server: FakeComfyUI) -> None:
+    async with ComfyUITarget(server.url, times=replace(TIMES, last_words=60)) as target:
+        assert await _run_by_socket(server, target, JOB, say=True) == JOB
+        assert await _run_by_socket(server, target, f"2{JOB[1:]}", say=True) == JOB
+    assert sum(asked.path == "/ws" for asked in server.asked) == 1
+
+
+async def test_a_socket_that_did_not_say_the_end_serves_no_other_prompt(
+    server: FakeComfyUI,
+) -> None:
+    """Another program that follows the job as the same client takes the messages to itself."""
+    async with ComfyUITarget(server.url, times=replace(TIMES, last_words=0.01)) as target:
+        for number in "12":
+            job = f"{number}{JOB[1:]}"
+            assert await _run_by_socket(server, target, job, say=False) == job
+
+
+async def test_two_prompts_at_a_time_have_a_socket_each(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    refs = [await target.submit(RunRequest(f"{n}{JOB[1:]}", PROMPT)) for n in "23"]
+    assert [ref.details["client_id"] for ref in refs] == [ref.job_id for ref in refs]
+
+
+async def test_sockets_that_no_prompt_takes_are_closed(server: FakeComfyUI) -> None:
+    async def opened(name: str) -> ComfyUISocket:
+        socket = ComfyUISocket(http, name, QUICK)
+        await socket.start()
+        return socket
+
+    async with HttpClient(server.url, name="it") as http:
+        spare = SpareSockets(most=2, seconds=3600)
+        sockets = [await opened(name) for name in "abc"]
+        for socket in sockets:
+            await spare.give(socket)
+        assert [socket.connected for socket in sockets] == [True, True, False]
+        taken = spare.take()
+        assert taken in sockets
+        await spare.close()
+        assert [socket.connected for socket in sockets if socket is not taken] == [False, False]
+        assert taken is not None
+        assert taken.connected
+
+        brief = SpareSockets(seconds=0)
+        await brief.give(taken)
+        while server.sockets:
+            await asyncio.sleep(0.01)
+        assert brief.take() is None
 
 
 async def test_without_a_socket_polling_is_enough(

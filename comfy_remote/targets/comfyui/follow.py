@@ -129,6 +129,11 @@ class PromptFollower:
         self._ahead: tuple[str, float] | None = None
         self._ahead_reported: set[str] = set()
 
+    @property
+    def heard_end(self) -> bool:
+        """Whether ComfyUI said on the socket that the prompt has ended: it is this client's."""
+        return self._end_received
+
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield events; the last is `Finished`."""
         polling, outage = self._times.polling, Outage(self._times.polling)
@@ -353,7 +358,10 @@ class PromptFollower:
                 break
             async for event in self._received(message):
                 yield event
-        finished = await asyncio.to_thread(self._with_frames, finished)
+        if self._frames.undecided:
+            finished = await asyncio.to_thread(self._with_frames, finished)
+        else:
+            finished = self._with_frames(finished)
         if finished.state is JobState.SUCCEEDED:
             self._tracker.finished()
             for event in chain(self._begin(), self._progress()):

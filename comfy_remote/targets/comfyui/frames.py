@@ -93,6 +93,11 @@ class SentFrames:
         self._sent: dict[str, int] = {}
         self.outputs: list[RemoteOutput] = []
 
+    @property
+    def undecided(self) -> bool:
+        """Whether there are pictures of which `settle` decides. Otherwise, it does not block."""
+        return bool(self._maybe)
+
     def may_be_output(self, node_id: str | None) -> bool:
         """Whether a picture of a node may be an output: it feeds no other."""
         return node_id in self._ends

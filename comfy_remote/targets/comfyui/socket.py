@@ -1,4 +1,4 @@
-"""One client's WebSocket to a ComfyUI, reopened when it drops."""
+"""One client's WebSocket to a ComfyUI, reopened when it drops; and those that wait for a prompt."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections import deque
 
 import aiohttp
 
-from ...aio import Signal
+from ...aio import Background, Signal
 from ...net.http import HttpClient
 from ...net.retry import Backoff
 from .messages import HANDSHAKE, Message, decode_binary, decode_text
 
-__all__ = ["ComfyUISocket"]
+__all__ = ["ComfyUISocket", "SpareSockets"]
 
 _OPEN_TIMEOUT = 3.0
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _KEPT_MESSAGES = 1000
+_ABOUT_A_PROMPT = '"prompt_id"'
+_MOST_SPARE = 8
+_SPARE_SECONDS = 10.0
 
 
 class ComfyUISocket:
@@ -129,8 +132,57 @@ class ComfyUISocket:
             async for frame in socket:
                 message: Message | None = None
                 if frame.type is aiohttp.WSMsgType.TEXT:
-                    message = decode_text(frame.data)
+                    if _ABOUT_A_PROMPT in frame.data:  # ComfyUI's status comes to everybody
+                        message = decode_text(frame.data)
                 elif frame.type is aiohttp.WSMsgType.BINARY:
                     message = decode_binary(frame.data)
                 if message is not None:
                     self._add(message, len(frame.data))
+
+
+class SpareSockets:
+    """The sockets of prompts that have ended: opening one takes as long as a tiny prompt.
+
+    Each serves one prompt at a time. One that no prompt takes for a while is closed.
+
+    Args:
+        most: How many there are at a time.
+        seconds: After which one is closed.
+    """
+
+    def __init__(self, *, most: int = _MOST_SPARE, seconds: float = _SPARE_SECONDS) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._spare: dict[ComfyUISocket, asyncio.TimerHandle] = {}
+        self._closing = Background()
+
+    def take(self) -> ComfyUISocket | None:
+        """One that is open, if there is one."""
+        while self._spare:
+            socket, timer = self._spare.popitem()
+            timer.cancel()
+            if socket.connected:
+                return socket
+            self._closing.start(socket.stop())
+        return None
+
+    async def give(self, socket: ComfyUISocket) -> None:
+        """Hold an open one for the next prompt, or close it."""
+        if len(self._spare) >= self._most or not socket.connected:
+            await socket.stop()
+            return
+        loop = asyncio.get_running_loop()
+        self._spare[socket] = loop.call_later(self._seconds, self._expire, socket)
+
+    def _expire(self, socket: ComfyUISocket) -> None:
+        del self._spare[socket]
+        self._closing.start(socket.stop())
+
+    async def close(self) -> None:
+        """Close all of them, and whatever is still given."""
+        self._most = 0
+        for timer in self._spare.values():
+            timer.cancel()
+        sockets, self._spare = [*self._spare], {}
+        await asyncio.gather(*(socket.stop() for socket in sockets))
+        await self._closing.finish()

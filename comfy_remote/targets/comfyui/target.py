@@ -65,7 +65,7 @@ from .queue import (
     skipped_nodes,
     skipped_note,
 )
-from .socket import ComfyUISocket
+from .socket import ComfyUISocket, SpareSockets
 from .uploads import Uploads, has_input
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class ComfyUITarget:
         self._frames = FrameSpool()
         self._use(url)
         self._sockets: dict[str, ComfyUISocket] = {}
+        self._spare = SpareSockets()
         self._cancelled: dict[str, DidItRun] = {}
         self._notes: dict[str, list[Log]] = {}
         self._uploads = Uploads(self._name)
@@ -158,6 +159,7 @@ class ComfyUITarget:
         if self._find is not None:
             self._name, url = await self._find()
             self._use(url)
+        self._spare = SpareSockets()
         if self._connection is None:
             await self._http.__aenter__()
         return self
@@ -166,6 +168,7 @@ class ComfyUITarget:
         for socket in list(self._sockets.values()):
             await self._let_go(socket)
         self._sockets.clear()
+        await self._spare.close()
         self._frames.close()
         if self._connection is None:
             await self._http.__aexit__()
@@ -191,7 +194,7 @@ class ComfyUITarget:
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""
-        socket = self._socket_of(request.job_id)
+        socket = self._spare.take() or self._socket_of(request.job_id)
         self._sockets[request.job_id] = socket
         try:
             with UsersNames(request.prompt).in_errors():
@@ -244,11 +247,11 @@ class ComfyUITarget:
             response = await self._http.submit("prompt", json.dumps(body).encode(), accept=(400,))
             if response.status == 400:
                 raise cleaned_error(refusal(response.body, response.status))
-            accepted = self._ref(request.job_id, self._accepted(response))
+            accepted = self._ref(request.job_id, self._accepted(response), client_id)
             return _with_skipped(accepted, response, prompt)
         except SubmissionUnknown as error:
             if ref := await self._search(request.job_id):
-                return ref
+                return self._ref(ref.job_id, ref.remote_id, client_id)
             raise SubmissionUnknown(
                 f"{error.message} It was found neither in its queue nor in its history.",
                 advice=Hint.NOT_SENT_AGAIN(job_id=request.job_id),
@@ -257,7 +260,7 @@ class ComfyUITarget:
 
     async def find(self, job_id: str) -> RemoteRef | None:
         """Look in the queue and the history for a prompt with our id."""
-        ref = self._ref(job_id, job_id)
+        ref = self._ref(job_id, job_id, job_id)
         running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
         if any(item.prompt_id == job_id for item in [*running, *pending]):
             return ref
@@ -319,7 +322,11 @@ class ComfyUITarget:
                         event = replace(event, problems=problems, details=details)
                     yield names.event(event)
         finally:
-            await self._let_go(socket)
+            # Another program that follows the job as the same client takes the socket's messages.
+            if follower.heard_end and self._connection is None:
+                await self._spare.give(socket)
+            else:
+                await self._let_go(socket)
 
     async def cancel(self, ref: RemoteRef) -> None:
         """Take it out of the queue, or interrupt it if it runs; never another's prompt."""
@@ -521,8 +528,8 @@ class ComfyUITarget:
             f"{self._name} did not answer like a ComfyUI.", advice="Check the address."
         )
 
-    def _ref(self, job_id: str, remote_id: str) -> RemoteRef:
-        return RemoteRef(job_id, remote_id, {**self.server, "client_id": job_id})
+    def _ref(self, job_id: str, remote_id: str, client_id: str) -> RemoteRef:
+        return RemoteRef(job_id, remote_id, {**self.server, "client_id": client_id})
 
     @property
     def server(self) -> dict[str, str]:
