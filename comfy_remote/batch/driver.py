@@ -330,9 +330,9 @@ class Driver:
         self._say(RunBegan(row, run.values, run.job_id, attempt, begun))
         if self._cancels:
             await run.cancel()
-        self._running[asyncio.create_task(self._follow(run, manifest))] = run
+        self._running[asyncio.create_task(self._follow(run, manifest, new=not begun))] = run
 
-    async def _follow(self, run: OneRun, manifest: ManifestWriter) -> None:
+    async def _follow(self, run: OneRun, manifest: ManifestWriter, *, new: bool) -> None:
         """Follow one run to its end, through all that passes."""
         began, last, unknown, here = time.monotonic(), -math.inf, 0, 0
 
@@ -359,7 +359,7 @@ class Driver:
 
         while True:
             try:
-                line = await run.follow(progressed, sends, fetches)
+                line = await run.follow(progressed, sends, fetches, new=new)
                 break
             except RateLimited:
                 there = len(self._running)
@@ -382,6 +382,8 @@ class Driver:
             except ComfyRemoteError as error:
                 line = run.failed(error)
                 break
+            finally:
+                new = False
         try:
             await in_thread(manifest.add, line)
         except LocalStorageError as error:

@@ -105,10 +105,14 @@ class OneRun:
         on_progress: Callable[[Progress], None],
         on_sent: Callable[[int, int], None] | None = None,
         on_received: Callable[[int], None] | None = None,
+        *,
+        new: bool = False,
     ) -> RunLine:
         """Run it to its end, however far it came before; a run that fails is a line as well.
 
         Args:
+            new: Whether nobody has begun it, so the record is not asked. If somebody has, it does
+                not take the job a second time.
             on_sent: Called with how many bytes of its input files are there, and of how many.
             on_received: Called with how many more bytes of its outputs are here.
 
@@ -119,7 +123,7 @@ class OneRun:
         self._started = self._started or datetime.now(timezone.utc)
         async with AsyncExitStack() as stack:
             job = None
-            entry = await self.known()
+            entry = None if new else await self.known()
             if entry is not None and entry.owed:
                 try:
                     job = await self._found(entry, stack)
@@ -231,7 +235,10 @@ class OneRun:
         problems: list[str],
         seconds: float | None,
     ) -> RunLine:
-        outputs = await in_thread(self._placed, saved)
+        if self._kind.frozen.pattern is None:
+            outputs = self._placed(saved)
+        else:
+            outputs = await in_thread(self._placed, saved)
         line = self.failed(error) if error is not None else self._as("succeeded")
         price = self._kind.price
         line.outputs.extend(outputs)
@@ -240,7 +247,7 @@ class OneRun:
         return replace(line, seconds=seconds, cost=cost)
 
     def _placed(self, saved: list[SavedOutput]) -> list[ManifestOutput]:
-        """What was saved, where it belongs, as the manifest has it. Blocking."""
+        """What was saved, where it belongs, as the manifest has it. With a pattern, it blocks."""
         outputs = []
         pattern, folder = self._kind.frozen.pattern, self._kind.folder
         for number, output in enumerate(saved):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..advice import Hint
-from ..aio import Deadline, concurrent_map, in_thread, off_the_loop, within
+from ..aio import Deadline, concurrent_map, off_the_loop, within
 from ..errors import (
     ComfyRemoteError,
     InputFileMissing,
@@ -326,10 +326,10 @@ class Job:
                 name.
         """
         outputs = await self._made(even_if_failed=even_if_failed)
-        async with off_the_loop(partial_folder(folder, self.id)) as spool:
-            fetched = await self._fetch(outputs, spool, on_bytes)
-            here = self._without_lost(outputs, fetched)
-            saved = await in_thread(_place_all, here, self._prompt, folder)
+        async with off_the_loop(_arriving(folder, self.id, self._prompt)) as arriving:
+            fetched = await self._fetch(outputs, arriving.spool, on_bytes)
+            arriving.here = self._without_lost(outputs, fetched)
+        saved = arriving.saved
         try:
             await self._record.write(self._record.saved, self.id, saved)
         except LocalStorageError as error:
@@ -628,6 +628,30 @@ def _local(remote: RemoteOutput, here: Received, spool: TemporaryFolder) -> Outp
         _path=here.path,
         _spool=spool,
     )
+
+
+@dataclass(slots=True)
+class _Arriving:
+    """Outputs on their way into a folder.
+
+    Attributes:
+        spool: Where they are fetched to.
+        here: What has been fetched; it gets its final names at the end.
+        saved: What has them then.
+    """
+
+    spool: Path
+    here: list[tuple[RemoteOutput, Received | ComfyRemoteError]] = field(default_factory=list)
+    saved: list[SavedOutput] = field(default_factory=list)
+
+
+@contextmanager
+def _arriving(folder: Path, job_id: str, prompt: Prompt) -> Iterator[_Arriving]:
+    """A folder for outputs, which go to their places when it ends. It blocks at both ends."""
+    with partial_folder(folder, job_id) as spool:
+        arriving = _Arriving(spool)
+        yield arriving
+        arriving.saved = _place_all(arriving.here, prompt, folder)
 
 
 def _place_all(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import tzinfo
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ...advice import Hint
 from ...config.folders import home
@@ -188,6 +188,9 @@ class Record:
         Raises:
             LocalStorageError: When awaited: the file cannot be used. At once: 10,000 calls wait.
         """
+        return _awaitable(self._queued(method, *args, **kwargs))
+
+    def _queued(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         if self._writer.waiting >= _MOST_QUEUED:
             raise LocalStorageError(
                 f"The record of jobs, {self.path}, has long been locked by another program, "
@@ -195,7 +198,7 @@ class Record:
                 advice="End that program, or set COMFY_REMOTE_HOME to another folder.",
                 details={"path": str(self.path)},
             )
-        return _awaitable(self._writer.run(method, *args, **kwargs))
+        return self._writer.run(method, *args, **kwargs)
 
     def post(
         self,
@@ -206,15 +209,22 @@ class Record:
     ) -> None:
         """`write`, for what nobody waits for: an error is given to ``failed``."""
 
-        def written(writing: asyncio.Future[None]) -> None:
-            error = None if writing.cancelled() else writing.exception()
+        loop = asyncio.get_running_loop()
+
+        def report(error: BaseException) -> None:
             if isinstance(error, LocalStorageError):
                 failed(error)
-            elif error is not None:
+            else:
                 _log.error("The record failed.", exc_info=error)
 
+        def written(writing: Future[None]) -> None:
+            # Only an error wakes the loop.
+            if (error := writing.exception()) is not None:
+                with contextlib.suppress(RuntimeError):  # it has been closed: nobody waits
+                    loop.call_soon_threadsafe(report, error)
+
         try:
-            self.write(method, *args, **kwargs).add_done_callback(written)
+            self._queued(method, *args, **kwargs).add_done_callback(written)
         except LocalStorageError as error:
             failed(error)
 
@@ -235,8 +245,9 @@ class Record:
 
     async def written(self) -> None:
         """Wait until all that was given to `write` has been written, or has failed."""
-        if self._writer.waiting:
-            await _awaitable(self._writer.run(lambda: None))
+        last = self._writer.last
+        if last is not None and not last.done():
+            await asyncio.gather(_awaitable(last), return_exceptions=True)
 
     @property
     def waiting(self) -> int:
@@ -491,8 +502,8 @@ class Record:
         Raises:
             JobNotFound: There is none, or several begin so.
         """
-        found: list[JobEntry] = []
-        if len(job_id) >= 4:
+        found = self._entries(f"{_JOBS} WHERE id = ?", job_id)
+        if not found and len(job_id) >= 4:  # reads the whole table
             escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             found = self._entries(f"{_JOBS} WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
         if len(found) == 1:
@@ -661,7 +672,12 @@ class Record:
 
 
 class _Thread:
-    """A thread that runs what it is given, in order. It begins with the first of it."""
+    """A thread that runs what it is given, in order. It begins with the first of it.
+
+    Attributes:
+        waiting: How much of it has not ended.
+        last: What was given last: once it has ended, all has.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -670,6 +686,7 @@ class _Thread:
         self._process = os.getpid()
         self._count = threading.Lock()
         self.waiting = 0
+        self.last: Future[Any] | None = None
 
     def _begin(self) -> None:
         self._ident = threading.get_ident()
@@ -690,12 +707,13 @@ class _Thread:
                 "The record of jobs was opened before this process was forked.",
                 advice="Open it, or a client, in the process that uses it.",
             )
-        try:
-            running = self._pool.submit(work, *args, **kwargs)
-        except RuntimeError as error:
-            raise LocalStorageError("The record of jobs has been closed.") from error
         with self._count:
+            try:
+                running = self._pool.submit(work, *args, **kwargs)
+            except RuntimeError as error:
+                raise LocalStorageError("The record of jobs has been closed.") from error
             self.waiting += 1
+            self.last = running
         running.add_done_callback(self._done)
         return running
 
