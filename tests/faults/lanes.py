@@ -7,11 +7,12 @@ import contextlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from proxy import FaultProxy
 from pydantic import SecretStr
 
 from comfy_remote import Client, Record, resume
-from comfy_remote.errors import ComfyRemoteError, TargetUnreachable
+from comfy_remote.errors import ComfyRemoteError, JobTimedOut, TargetUnreachable
 from comfy_remote.events import Event
 from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.sdk_worker import worker_command
@@ -293,7 +294,7 @@ async def command(lane: Lane | None, *arguments: object, cwd: Path) -> Ended:
     """
     process = await start_command(lane, *arguments, cwd=cwd)
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 180)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -356,11 +357,31 @@ async def refused(
     return error
 
 
+async def out_of_time(
+    words: str, lane: Lane, prompt_of: Callable[[str, float], Any], out: Path
+) -> tuple[JobTimedOut, str]:
+    """Run a prompt with a timeout of a second, and get the error, which says these words; its mark.
+
+    A machine on which that second is over before the job is where it is wanted gets more.
+
+    Args:
+        prompt_of: Gives the prompt, from its mark and the timeout in seconds.
+    """
+    for seconds in (1.0, 4.0, 16.0):
+        mark = new_mark()
+        with pytest.raises(JobTimedOut) as caught:
+            await fetch(lane.target(), prompt_of(mark, seconds), out, timeout=seconds)
+        assert finished_files(out) == []
+        if re.search(words, caught.value.message):
+            return caught.value, mark
+    raise caught.value
+
+
 async def resume_newest(out: Path, contents: list[bytes] | None = None) -> None:
     """Take up the newest job of the record, and check what it brings."""
     with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
         entry = record.newest()[0]
-    async with resume(entry.id, timeout=30) as job:
+    async with resume(entry.id, timeout=120) as job:
         saved = await job.save_outputs(out)
     if contents is None:
         assert_picture(saved, out)

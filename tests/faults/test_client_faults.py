@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("home")
 async def test_cancelled_while_running(lane: Lane, out: Path) -> None:
     mark = new_mark()
     async with Client(lane.target()) as client:
-        job = await client.submit(slow_picture(mark, steps=200), timeout=20)
+        job = await client.submit(slow_picture(mark, steps=200), timeout=120)
         events = []
         async for event in job:
             events.append(event)
@@ -59,7 +59,7 @@ async def test_cancelled_in_the_queue(lane: Lane, out: Path) -> None:
     running = asyncio.create_task(fetch(lane.target(), slow_picture(first, steps=10), out))
     await until(lambda: lane.engine.runs(first) == 1)
     async with Client(lane.target()) as client:
-        job = await client.submit(slow_picture(second), timeout=20)
+        job = await client.submit(slow_picture(second), timeout=120)
         await job.cancel()
         assert (await job.wait()).state is JobState.CANCELLED
     assert_picture(await running, out)
@@ -70,7 +70,7 @@ async def test_cancelled_though_the_request_fails_at_first(lane: Lane, out: Path
     lane.proxy.plan("/cancel/|/interrupt|/queue", Drop(), method="POST", times=2)
     mark = new_mark()
     async with Client(lane.target()) as client:
-        job = await client.submit(slow_picture(mark, steps=200), timeout=20)
+        job = await client.submit(slow_picture(mark, steps=200), timeout=120)
         async for event in job:
             if isinstance(event, Started):
                 await job.cancel()

@@ -180,7 +180,7 @@ async def test_the_command_is_cancelled_elsewhere(lane: Lane, tmp_path: Path, ou
         entry = record.newest()[0]
     ended = await command(lane, "jobs", "cancel", entry.id, cwd=tmp_path)
     assert ended.status == 0, ended
-    _, words = await asyncio.wait_for(process.communicate(), 60)
+    _, words = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 130
     assert b"Traceback" not in words
     assert files_in(out) == []

@@ -201,7 +201,7 @@ async def test_a_cancel_during_a_cut_stops_the_job_when_the_network_is_back(box:
     async with box.proxy.gone():
         await box.gateway.queue.cancel(job)
         await asyncio.sleep(0.2)
-    await until(lambda: box.stopped == [job], 5)
+    await until(lambda: box.stopped == [job])
     box.go_on.set()
     after = await box.submit("b")
     assert (await box.ends(after))["output"] == {"echo": "b"}
@@ -213,7 +213,7 @@ async def test_a_result_after_its_cancel_is_dropped(box: Box) -> None:
         box.go_on.set()
         await until(box.spool.waiting)
         await box.gateway.queue.cancel(job)
-    await until(lambda: not box.spool.waiting(), 5)
+    await until(lambda: not box.spool.waiting())
     assert (await box.ends(job))["status"] == "CANCELLED"
 
 

@@ -152,7 +152,7 @@ async def test_a_hostile_name(
     lane.proxy.plan("/view", Answer(200, png()), times=None)
     before = files_in(tmp_path)
     async with Client(lane.target()) as client:
-        job = await client.submit(picture(mark), timeout=30)
+        job = await client.submit(picture(mark), timeout=120)
         (saved,) = await job.save_outputs(out)
         (kept,) = await job.outputs()
     assert saved.path == kept.save(out)

@@ -231,7 +231,7 @@ async def test_a_record_that_breaks_in_mid_job_does_not_lose_the_job(
     any_lane: Lane, here: Path, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Client(any_lane.target()) as client:
-        job = await client.submit(slow_picture(new_mark(), steps=4), timeout=30)
+        job = await client.submit(slow_picture(new_mark(), steps=4), timeout=120)
         with sqlite3.connect(home / "jobs.sqlite3") as database:
             database.execute("DROP TABLE jobs")
         database.close()
@@ -263,7 +263,7 @@ async def test_the_clock_jumps_in_mid_job(
     monkeypatch.setattr(time, "time", lambda: real() + offset)
     began = time.monotonic()
     async with Client(any_lane.target()) as client:
-        job = await client.submit(slow_picture(new_mark(), steps=6), timeout=20)
+        job = await client.submit(slow_picture(new_mark(), steps=6), timeout=120)
         async for event in job:
             if isinstance(event, Progress) and event.step:
                 offset = jump
@@ -278,11 +278,11 @@ async def test_the_clock_jumps_in_mid_job(
     offset = -jump
     with pytest.raises(JobTimedOut):
         async with Client(any_lane.target()) as client:
-            job = await client.submit(prompt, timeout=1.0)
+            job = await client.submit(prompt, timeout=3.0)
             offset = jump
             await job.wait()
-    assert time.monotonic() - began < 25
-    async with resume(job.id, timeout=20) as job:
+    assert time.monotonic() - began < 180
+    async with resume(job.id, timeout=120) as job:
         await job.cancel()
         assert (await job.wait()).state is JobState.CANCELLED
 
@@ -312,7 +312,7 @@ async def test_a_ctrl_c_while_the_prompt_is_on_its_way_cancels_the_job(
     process = await start_command(lane, "run", prompt, "--on", lane.address, "--json", cwd=here)
     await lane.proxy.saw(r"^/prompt$")
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 130, err
     error = json.loads(out.splitlines()[-1])
     assert (error["code"], error["message"]) == ("cancelled", "Stopped. The job was cancelled.")
@@ -351,7 +351,7 @@ async def test_a_sigterm_in_each_phase(lane: Lane, here: Path, phase: str) -> No
     await lane.proxy.saw(watched)
     await asyncio.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 130, err
     error = json.loads(out.splitlines()[-1])
     assert (error["event"], error["code"]) == ("error", "cancelled")

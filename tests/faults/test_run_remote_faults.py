@@ -78,7 +78,7 @@ async def run_remote(
 ) -> Ended:
     process = await start(pod, workflow, *arguments, module=module)
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 180)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -67,15 +67,15 @@ async def test_half_open_connections_end(gateway: GatewayServer, head: bytes) ->
     writer.close()
 
 
-async def test_a_request_that_came_while_the_server_stood_still_is_answered(
-    gateway: GatewayServer,
-) -> None:
-    reader, writer = await connect(port_of(gateway))
-    await asyncio.sleep(0.1)  # accepted: its time has begun
-    writer.write(b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    time.sleep(0.5)  # the loop stands still, as when the machine sleeps
-    assert b"200" in await asyncio.wait_for(reader.readline(), 60)
-    writer.close()
+async def test_a_request_that_came_while_the_server_stood_still_is_answered() -> None:
+    limits = GatewayLimits(connections=ConnectionLimits(before_a_request=1.5))
+    async with GatewayServer(endpoint_id="desk", limits=limits) as gateway:
+        reader, writer = await connect(port_of(gateway))
+        await until(lambda: gateway.connections)  # accepted: its time has begun
+        writer.write(b"GET /v2/desk/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(2.0)  # the loop stands still, as when the machine sleeps
+        assert b"200" in await asyncio.wait_for(reader.readline(), 60)
+        writer.close()
 
 
 async def test_a_head_that_drips_ends(gateway: GatewayServer) -> None:
@@ -140,7 +140,7 @@ async def test_a_slow_client_gets_a_large_answer_whole() -> None:
 
     app = web.Application()
     app.router.add_get("/", large)
-    runner = GuardedRunner(app, limits=SHORT)
+    runner = GuardedRunner(app, limits=ConnectionLimits(without_reading=2.0))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
@@ -150,7 +150,7 @@ async def test_a_slow_client_gets_a_large_answer_whole() -> None:
     while chunk := await reader.read(MIB):
         size += len(chunk)
         if size % (2 * MIB) < len(chunk):
-            await asyncio.sleep(0.15)  # longer in all than an answer may stand still
+            await asyncio.sleep(0.2)  # longer in all than an answer may stand still
     assert size > 24 * MIB
     writer.close()
     await runner.cleanup()
@@ -199,7 +199,7 @@ async def test_a_running_request_is_not_pushed_out_by_others() -> None:
         waiting = asyncio.create_task(
             session.post(f"{gateway.endpoint_url}/runsync?wait=1000", json={"input": 1})
         )
-        await asyncio.sleep(0.2)
+        await until(lambda: gateway.queue.line)
         opened = [await connect(port_of(gateway)) for _ in range(30)]
         async with await waiting as answer:
             assert (await answer.json())["status"] == "IN_QUEUE"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from fake_comfyui import PROMPT, FakeComfyUI
+from helpers import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted_server import Answer, drop
@@ -65,9 +66,9 @@ REF = RemoteRef(JOB, JOB, {"client_id": JOB})
 QUICK = Backoff(first=0.01, longest=0.02, jitter=0.0)
 TIMES = FollowTimes(
     requests=HttpLimits(backoff=QUICK),
-    polling=Polling(first=0.01, longest=0.05, patience=0.2, backoff=QUICK),
+    polling=Polling(first=0.01, longest=0.05, patience=2.0, backoff=QUICK),
     reconnect=QUICK,
-    search=0.1,
+    search=1.0,
 )
 
 
@@ -264,7 +265,8 @@ async def test_a_long_silence_is_told_once(server: FakeComfyUI) -> None:
                     told.append(event)
 
     following = asyncio.create_task(follow())
-    await asyncio.sleep(1.0)
+    await until(lambda: told)
+    await asyncio.sleep(0.5)
     assert ["No message has arrived" in log.message for log in told] == [True]
     server.finish("job")
     await asyncio.wait_for(following, 60)
