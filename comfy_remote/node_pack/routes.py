@@ -31,7 +31,7 @@ from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
 from ..schedule.money import Price
 from ..targets.base import WaitsForWorkers, server_of
-from ..targets.kinds import typed_target
+from ..targets.kinds import Billing, typed_target
 from ..targets.opening import open_target
 from ..targets.own_command import own_command
 from ..version import __version__
@@ -236,10 +236,9 @@ def routes(
             raise ConfigurationError(
                 "The prompt is in UI format.", advice="Send what the page posts to /prompt."
             )
-        estimate = await estimate_run(
-            pool.record, wanted.target, prompt, **await asyncio.to_thread(_costs, wanted.target)
-        )
-        return estimate.to_json()
+        costs, billing = await asyncio.to_thread(_costs, wanted.target)
+        estimate = await estimate_run(pool.record, wanted.target, prompt, **costs)
+        return {**estimate.to_json(), "billing": billing}
 
     @table.post("/remote/cut")
     @json_route
@@ -299,18 +298,16 @@ class _Costs(TypedDict):
     server: Mapping[str, str]
 
 
-def _costs(name: str) -> _Costs:
+def _costs(name: str) -> tuple[_Costs, Billing | None]:
     """What is known of a target's costs; nothing is asked over the network."""
     configuration = Configuration.load()
     try:
         server = server_of(open_target(name, configuration))
     except ComfyRemoteError:
         server = {}  # its key is missing
-    return {
-        "hour": remembered_price(name, configuration).price,
-        "billed": configuration.billing_of(name) == "by run",
-        "server": server,
-    }
+    billing = configuration.billing_of(name)
+    hour = remembered_price(name, configuration).price
+    return {"hour": hour, "billed": billing == "by run", "server": server}, billing
 
 
 async def _prefetch(pool: TargetPool, target: str) -> None:

@@ -138,13 +138,17 @@ class ComfyPage:
 
     def run(self, batch: int = 1) -> None:
         """Set the batch count, and press Run."""
+        self.set_count(batch)
+        self.window.locator("[data-testid=queue-button]").first.click()
+
+    def set_count(self, batch: int) -> None:
+        """Type how often Run runs."""
         count = self.window.locator(".batch-count input").first
         # As a person does: older pages take no value that was not typed.
         count.click()
         count.press("Control+A")
         count.press_sequentially(str(batch))
         count.press("Tab")
-        self.window.locator("[data-testid=queue-button]").first.click()
 
     def node(self, node_id: int, expression: str) -> object:
         """A JavaScript expression over ``node``."""

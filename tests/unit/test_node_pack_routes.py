@@ -570,6 +570,7 @@ async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None
         "price_at": None,
         "price": 0.02,
         "scaled": ["steps 20 → 10"],
+        "billing": "by run",
         "text": "About 20 s and $0.02 on gpu, from 1 run of this workflow, scaled by steps "
         "20 → 10.",
     }

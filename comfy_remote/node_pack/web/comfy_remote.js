@@ -10,6 +10,7 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { askForNodes, mayUse } from './confirm_dialog.js'
+import { Cost } from './cost.js'
 import { listenToSheets } from './batch_list.js'
 import { showCut } from './cut_dialog.js'
 import { addStyles, openDialog } from './dom.js'
@@ -17,6 +18,7 @@ import { jobActions, nameJob } from './job_actions.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
 import { showError, showProblem, showWarning } from './notices.js'
+import { OpenGraph } from './open_graph.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { ServerPartMissing, getAddress } from './remote_api.js'
@@ -35,6 +37,8 @@ const SIDEBAR_MS = 1500
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
+const graph = new OpenGraph()
+const cost = new Cost(state, graph)
 const actions = {
   toggle,
   choose,
@@ -45,7 +49,7 @@ const actions = {
   showCut: () => void showCut(state)
 }
 const marks = markMenus(state, actions.showCut)
-const varying = new Varying()
+const varying = new Varying(graph)
 const vary = varyMenus(varying, showPanel)
 const lists = new TargetLists(state)
 
@@ -60,7 +64,7 @@ function openPanel() {
   app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${PANEL}`)
   if (wasOpen) return
   // App mode has no sidebar in a small window.
-  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, actions, varying)), SIDEBAR_MS)
+  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, cost, actions, varying)), SIDEBAR_MS)
 }
 
 function panelIsOpen() {
@@ -228,7 +232,7 @@ app.registerExtension({
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: [t('remote'), t('settingStatus'), 'Panel'],
       name: t('settingPanel'),
-      type: () => makePanel(state, actions, varying),
+      type: () => makePanel(state, cost, actions, varying),
       defaultValue: null
     }
   ],
@@ -236,6 +240,7 @@ app.registerExtension({
     { label: 'Comfy Remote', url: 'https://pypi.org/project/comfy-remote/', icon: 'pi pi-cloud' }
   ],
   addCustomNodeDefs: (definitions) => lists.addOnLoad(definitions),
+  afterConfigureGraph: () => graph.changed(),
   nodeCreated(node) {
     addBadge(node, () => state.usual())
     addVaryBadge(node, varying)
@@ -245,7 +250,7 @@ app.registerExtension({
   refreshComboInNodes: (/** @type {Definitions} */ definitions) => lists.refresh(definitions),
   setup() {
     addStyles()
-    addToTopBar(state, { toggle, openPanel })
+    addToTopBar(state, cost, { toggle, openPanel })
     app.extensionManager.registerSidebarTab({
       id: PANEL,
       title: t('remote'),
@@ -253,7 +258,7 @@ app.registerExtension({
       tooltip: t('sidebarTooltip'),
       type: 'custom',
       render: (container) => {
-        container.replaceChildren(makePanel(state, actions, varying))
+        container.replaceChildren(makePanel(state, cost, actions, varying))
       }
     })
     // The declared types know the page's own events only.

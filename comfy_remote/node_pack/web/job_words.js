@@ -2,6 +2,7 @@
 /** Jobs in words: what they are called, how far they are, what they took. */
 
 import { api } from '../../scripts/api.js'
+import { aboutDollars, dollars } from './amounts.js'
 import { t } from './words.js'
 
 /** @import { ListedJob } from './job_requests.js' */
@@ -35,7 +36,7 @@ export function progressOf(job, now) {
     const left = durationOf(job.remaining)
     words.push(t(job.started === null ? 'takesAbout' : 'aboutLeft', { time: left }))
   }
-  if (job.cost) words.push(t('aboutCost', { cost: dollars(job.cost.dollars) }))
+  if (job.cost) words.push(aboutDollars(job.cost.dollars))
   if (!job.followed && now - job.seen > LOST_AFTER) {
     words.push(t('lastSeen', { time: durationOf(now - job.seen) }))
   }
@@ -85,12 +86,6 @@ export function durationOf(seconds) {
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
   const end = `${hours ? String(minutes).padStart(2, '0') : minutes}:${String(rest).padStart(2, '0')}`
   return hours ? `${hours}:${end}` : end
-}
-
-/** @param {number} amount */
-function dollars(amount) {
-  if (amount <= 0) return '$0'
-  return amount < 0.01 ? '<$0.01' : `$${amount.toFixed(2)}`
 }
 
 /** @param {number} at */

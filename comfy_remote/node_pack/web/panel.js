@@ -4,6 +4,7 @@
 import { app } from '../../scripts/app.js'
 import { makeBatchList } from './batch_list.js'
 import { makeCondition } from './condition.js'
+import { costSentences } from './cost_words.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { showNote } from './notices.js'
@@ -14,6 +15,7 @@ import { makeUntrusted } from './untrusted.js'
 import { makeVaryPanel } from './vary_panel.js'
 import { t } from './words.js'
 
+/** @import { Cost } from './cost.js' */
 /** @import { Details, Form, RemoteError, Target } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
 /** @import { Varying } from './vary.js' */
@@ -40,11 +42,12 @@ const REPO_LIST = 'repo_list'
  * Draw the panel, and keep it up to date while it is in the document.
  *
  * @param {RemoteState} state
+ * @param {Cost} cost
  * @param {Actions} actions
  * @param {Varying} varying
  * @returns {HTMLElement}
  */
-export function makePanel(state, actions, varying) {
+export function makePanel(state, cost, actions, varying) {
   const toggle = button({ role: 'switch', onclick: actions.toggle })
   const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
@@ -72,6 +75,7 @@ export function makePanel(state, actions, varying) {
   )
   const setup = element('div', { hidden: true })
   const condition = element('div', {})
+  const price = element('p', { class: 'comfy-remote-run-cost', hidden: true })
   const jobs = makeJobList(state, actions)
   const batches = makeBatchList()
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
@@ -95,6 +99,7 @@ export function makePanel(state, actions, varying) {
     element('label', { class: 'comfy-remote-caption' }, t('target'), choice),
     form,
     condition,
+    price,
     changes,
     facts,
     models,
@@ -203,6 +208,12 @@ export function makePanel(state, actions, varying) {
     jobs.show()
   }
 
+  const showCost = () => {
+    const { estimate, runs } = cost
+    price.hidden = estimate === null
+    if (estimate !== null) price.textContent = costSentences(estimate, runs)
+  }
+
   const askTarget = async () => {
     const target = state.usual()
     if (!target) return
@@ -262,13 +273,16 @@ export function makePanel(state, actions, varying) {
   })
 
   state.addEventListener('changed', changed)
+  cost.addEventListener('changed', showCost)
   changed()
+  showCost()
   void askStatus()
   let tick = 0
   const timer = setInterval(() => {
     if (!root.isConnected) {
       clearInterval(timer)
       state.removeEventListener('changed', changed)
+      cost.removeEventListener('changed', showCost)
       return
     }
     if (document.hidden) return

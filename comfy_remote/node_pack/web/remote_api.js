@@ -124,6 +124,17 @@ import { adviceFor, t } from './words.js'
  */
 
 /**
+ * @typedef {object} Estimate  What is known of one run of a prompt on a target.
+ * @property {string} target
+ * @property {number | null} seconds  null: nothing like it has run there.
+ * @property {number} runs  How many past runs say so.
+ * @property {string[]} scaled  What differs from them: `steps 20 → 40`.
+ * @property {number | null} price_per_hour
+ * @property {number | null} price  US dollars; null: time or price is not known.
+ * @property {'by run' | 'by hour' | null} billing
+ */
+
+/**
  * @typedef {object} Additions  What a target has and this ComfyUI lacks.
  * @property {string} target
  * @property {boolean} known  Whether the target lists what it has. If not, the rest is empty.
@@ -249,6 +260,15 @@ export function postSwitch(clientId, target, usual, repoList) {
  */
 export function postCut(body) {
   return ask('/remote/cut', body)
+}
+
+/**
+ * @param {string} target
+ * @param {unknown} prompt  In API format.
+ * @returns {Promise<Estimate>}
+ */
+export function getEstimate(target, prompt) {
+  return ask('/remote/estimate', { target, prompt })
 }
 
 /**

@@ -2,11 +2,13 @@
 /** The switch in ComfyUI's top bar. */
 
 import { app } from '../../scripts/app.js'
-import { button, element, icon } from './dom.js'
 import { conditionWords } from './condition.js'
+import { costSentences, shortCost } from './cost_words.js'
+import { button, element, icon } from './dom.js'
 import { keptInSight } from './small_switch.js'
 import { t } from './words.js'
 
+/** @import { Cost } from './cost.js' */
 /** @import { RemoteState } from './remote_state.js' */
 
 /** By the state of the target. */
@@ -22,9 +24,10 @@ const LOOKS = {
  * the top bar, in every version of the page, that takes an element which can change.
  *
  * @param {RemoteState} state
+ * @param {Cost} cost
  * @param {{toggle: () => void, openPanel: () => void}} actions
  */
-export function addToTopBar(state, actions) {
+export function addToTopBar(state, cost, actions) {
   const label = element('span', { class: 'comfy-remote-label' })
   const count = element('span', { class: 'comfy-remote-count', hidden: true })
   const symbol = icon('cloud')
@@ -34,6 +37,7 @@ export function addToTopBar(state, actions) {
     label,
     count
   )
+  const price = button({ class: 'comfy-remote-cost', hidden: true, onclick: actions.openPanel })
   const settings = button(
     {
       class: 'comfy-remote-more',
@@ -43,7 +47,7 @@ export function addToTopBar(state, actions) {
     },
     icon('chevron-down')
   )
-  const root = element('div', { class: 'comfy-remote-switch' }, toggle, settings)
+  const root = element('div', { class: 'comfy-remote-switch' }, toggle, price, settings)
 
   const show = () => {
     const on = state.target !== null
@@ -61,13 +65,25 @@ export function addToTopBar(state, actions) {
     label.textContent = t(state.switching ? 'switching' : on ? 'switchOn' : 'switchOff', { target })
     const quiet = t(on ? 'switchOnTooltip' : 'switchOffTooltip', { target })
     const words = on ? conditionWords(state) : null
-    toggle.title = words === null ? quiet : `${t('withDetail', { text: target, detail: words })}\n${quiet}`
+    const lines = words === null ? [quiet] : [t('withDetail', { text: target, detail: words }), quiet]
+    if (on && cost.estimate) lines.push(costSentences(cost.estimate, cost.runs))
+    toggle.title = lines.join('\n')
     count.hidden = state.jobs.length === 0
     count.textContent = count.hidden ? '' : String(state.jobs.length)
     count.title = t('jobCount', { count: state.jobs.length })
   }
+  const showCost = () => {
+    const { estimate, runs } = cost
+    price.hidden = estimate === null
+    if (estimate !== null) {
+      price.textContent = shortCost(estimate, runs)
+      price.title = costSentences(estimate, runs)
+    }
+    show()
+  }
   state.addEventListener('changed', show)
-  show()
+  cost.addEventListener('changed', showCost)
+  showCost()
   // The group takes any element; its declared type knows only the page's own buttons.
   app.menu.settingsGroup.append(/** @type {any} */ (keptInSight(root)))
 }

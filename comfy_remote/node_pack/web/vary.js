@@ -7,10 +7,10 @@
  * closed.
  */
 
-import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 
 /** @import { LGraphNode } from './marks.js' */
+/** @import { OpenGraph } from './open_graph.js' */
 
 /**
  * @typedef {object} Varied  A widget that varies.
@@ -35,15 +35,11 @@ const BADGE = { fgColor: '#fff', bgColor: '#7a4fbf' }
 export class Varying extends EventTarget {
   /** @type {Map<string, Map<string, Varied>>} */
   #byWorkflow = new Map()
-  /** @type {Promise<{output: any, workflow: any}> | null} */
-  #prompt = null
 
-  constructor() {
+  /** @param {OpenGraph} graph */
+  constructor(graph) {
     super()
-    // What the page would send is asked for only after the graph has changed.
-    api.addEventListener(/** @type {any} */ ('graphChanged'), () => {
-      this.#prompt = null
-    })
+    this.graph = graph
   }
 
   /** @returns {Varied[]} Of the open workflow. */
@@ -80,20 +76,6 @@ export class Varying extends EventTarget {
   changed() {
     this.dispatchEvent(new Event('changed'))
     app.canvas?.setDirty(true, true)
-  }
-
-  /** @returns {Promise<{output: any, workflow: any}>} What the page would send of the open graph. */
-  prompt() {
-    const asked = (this.#prompt ??= app.graphToPrompt())
-    asked.catch(() => {
-      this.#prompt = null
-    })
-    return asked
-  }
-
-  /** For a version of the page that does not say when its graph changes: before a start. */
-  forgetPrompt() {
-    this.#prompt = null
   }
 }
 

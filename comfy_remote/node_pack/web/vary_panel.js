@@ -1,9 +1,9 @@
 // @ts-check
 /** The part of the panel in which widgets get their values, and a batch is started. */
 
+import { dollars, roundTime } from './amounts.js'
 import { button, element, icon, openDialog } from './dom.js'
 import { postBatch, postPlan } from './batch_requests.js'
-import { durationOf } from './job_words.js'
 import { showError } from './notices.js'
 import { wordsOf } from './remote_api.js'
 import { hasValues, valuesOf, workflowName } from './vary.js'
@@ -66,7 +66,7 @@ export function makeVaryPanel(state, varying, started) {
   let drawn = ''
 
   const wanted = async () => {
-    const { output, workflow } = await varying.prompt()
+    const { output, workflow } = await varying.graph.prompt()
     const varied = varying.all.filter(hasValues)
     const times = Math.round(Number(repeat.value))
     return {
@@ -134,7 +134,7 @@ export function makeVaryPanel(state, varying, started) {
   const start = async () => {
     starting = run.disabled = true
     try {
-      varying.forgetPrompt()
+      varying.graph.forget()
       started(await postBatch(await wanted()))
     } catch (error) {
       showError(t('notStarted'), error)
@@ -302,8 +302,8 @@ function isAsked(varied, repeat) {
 /** @param {Plan} plan */
 function costOf({ count, seconds, price }) {
   const runs = t(count === 1 ? 'oneRun' : 'runCount', { count })
-  const time = seconds === null ? t('timeUnknown') : t('about', { time: durationOf(seconds) })
-  const money = price === null ? [] : [`$${price < 1 ? price.toFixed(3) : price.toFixed(2)}`]
+  const time = seconds === null ? t('timeUnknown') : t('about', { time: roundTime(seconds) })
+  const money = price === null ? [] : [dollars(price)]
   return [runs, time, ...money].join(', ')
 }
 

@@ -1,0 +1,34 @@
+// @ts-check
+/** Money and time as people read them. */
+
+import { t } from './words.js'
+
+/**
+ * @param {number} amount  US dollars.
+ * @returns {string}  `$1,234.56`, `$0.31`, `< $0.01`, `$0`
+ */
+export function dollars(amount) {
+  if (amount <= 0) return '$0'
+  if (amount < 0.01) return '< $0.01'
+  return `$${amount.toLocaleString('en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`
+}
+
+/**
+ * @param {number} amount  US dollars, not known exactly.
+ * @returns {string}  `about $0.31`, `< $0.01`
+ */
+export function aboutDollars(amount) {
+  const text = dollars(amount)
+  return amount > 0 && amount < 0.01 ? text : t('aboutCost', { cost: text })
+}
+
+/**
+ * @param {number} seconds  Not known exactly.
+ * @returns {string}  `0.8 s`, `42 s`, `26 min`, `3.5 h`
+ */
+export function roundTime(seconds) {
+  if (seconds < 10) return t('seconds', { count: Math.max(0.1, seconds).toFixed(1) })
+  if (seconds < 120) return t('seconds', { count: Math.round(seconds) })
+  if (seconds < 7200) return t('minutes', { count: Math.round(seconds / 60) })
+  return t('hours', { count: (seconds / 3600).toFixed(1) })
+}
