@@ -65,8 +65,8 @@ class PriceTimes:
         fresh: Before a provider is asked again.
         usable: Before a price that could not be renewed is unknown.
         again: After a question that brought no price, before it is repeated.
-        patience: Of a run that needs a price which nobody has asked for yet.
-        thorough: Of a command that is about prices.
+        patience: Of a run whose price nobody has asked for yet.
+        thorough: Of a run that cannot go on without, and of a command that is about prices.
     """
 
     fresh: float = 24 * 3600.0
@@ -93,6 +93,7 @@ class _Stored:
     Attributes:
         of: SHA-256 of `Kind.priced_as`.
         price: The last that was said; ``None`` if none was.
+        said: When that was.
         tried: When it was asked last, in seconds since the epoch.
         asking: Whether that question may still be under way.
         why: Why the one before brought no price; empty if it did.
@@ -101,6 +102,7 @@ class _Stored:
     of: str
     tried: float
     price: Price | None = None
+    said: float = 0.0
     asking: bool = False
     why: str = ""
 
@@ -115,7 +117,7 @@ class _Stored:
             fields: dict[str, Any] = json.loads(content)
             price = fields.pop("price")
             stored = cls(**fields, price=None if price is None else Price(**price))
-            amounts = [stored.tried]
+            amounts = [stored.tried, stored.said]
             if stored.price is not None:
                 known = stored.price
                 amounts += [known.per_hour, known.standing, known.at or 0.0, known.lowest or 0.0]
@@ -203,7 +205,7 @@ class _Priced:
         if stored is None:
             return Quote(None, f"{_UNSET}, and its provider has not been asked")
         price = stored.price
-        if price is not None and 0 <= self.now - (price.at or 0.0) < self.times.usable:
+        if price is not None and 0 <= self.now - stored.said < self.times.usable:
             return Quote(price)
         return Quote(None, stored.why or _UNSET)
 
@@ -227,7 +229,8 @@ class _Priced:
         except ComfyRemoteError as error:
             why = f"{_UNSET}, and its provider could not be asked: {one_line(error.message)}"
         if price is not None:
-            stored = _Stored(self.of, self.now, replace(price, at=self.now))
+            price = replace(price, at=self.now if price.at is None else price.at)
+            stored = _Stored(self.of, self.now, price, self.now)
         else:
             before = stored or _Stored(self.of, self.now)
             again = before.why == why or before.price is not None
@@ -265,7 +268,8 @@ async def known_price(
     stored = await in_thread(priced.read)
     known = priced.quote(stored).price
     if stored is None or (known is None and needed):
-        return (await priced.ask(stored, times.patience)).price
+        patience = times.thorough if needed else times.patience
+        return (await priced.ask(stored, patience)).price
     if background is not None and priced.is_due(stored):
         asking = replace(stored, tried=priced.now, asking=True)
         await in_thread(priced.write, asking)  # so that no other run asks as well

@@ -25,6 +25,7 @@ from .runpod.kind import EndpointKind, EndpointOptions
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..schedule.money import Price
     from .base import Target
     from .runpod.target import RunPodTarget
 
@@ -90,6 +91,47 @@ class ModalKind(EndpointKind):
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
         """By run."""
         return None if _here(settings) else "by run"
+
+    def priced_as(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
+        """The app at its address; without one, in the workspace that Modal's SDK has."""
+        if self.billing(settings, environment) is None:
+            return None
+        names = ("MODAL_PROFILE", "MODAL_ENVIRONMENT", "MODAL_TOKEN_ID")
+        where = self.server(settings, environment) or [environment.get(name) for name in names]
+        return f"{settings.target} at {where}"
+
+    async def price(self, settings: TargetSettings, environment: Mapping[str, str]) -> Price | None:
+        """By what the app says of its containers; one that was deployed long ago says nothing."""
+        import asyncio
+
+        from pydantic import ValidationError
+
+        from ..net.http import HttpClient, HttpLimits
+        from ..net.tls import trusting
+        from ..wire.modal import Hardware
+        from .modal_prices import container_price, workspace_rates
+
+        if self.priced_as(settings, environment) is None or self.lacking(settings, environment):
+            return None
+        app = settings.target.removeprefix(self.prefix)
+        self.check(app)
+        url = settings.base_url or str(await asyncio.to_thread(find_front, app))
+        http = HttpClient(
+            f"{_api(url)}/{app}",
+            name=settings.target,
+            headers=self.login(settings.target, settings, environment),
+            limits=HttpLimits(patience=20.0, answer=100_000),
+            tls=trusting(settings.ca_file),
+        )
+        async with http:
+            said = await http.get_json("health")
+        try:
+            hardware = Hardware.model_validate(
+                said.get("hardware") if isinstance(said, dict) else None
+            )
+        except ValidationError:
+            return None
+        return container_price(hardware, await asyncio.to_thread(workspace_rates))
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Unless the front is on this machine."""

@@ -134,6 +134,7 @@ class EndpointHealth(BaseModel):
 
     Attributes:
         idle_timeout: Seconds that an idle worker waits for a job, at the front of an app on Modal.
+        hardware: What its containers have, at the front of an app on Modal: `wire.modal.Hardware`.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -141,6 +142,7 @@ class EndpointHealth(BaseModel):
     jobs: _JobCounts = Field(default_factory=_JobCounts)
     workers: _WorkerCounts = Field(default_factory=_WorkerCounts)
     idle_timeout: float | None = Field(default=None, alias="idleTimeout", allow_inf_nan=False)
+    hardware: JsonValue = None
 
 
 def error_to_runpod(error: ComfyRemoteError) -> str:

@@ -27,6 +27,7 @@ modal = pytest.importorskip("modal")
 calls_module = pytest.importorskip("comfy_remote.deploy.modal.calls")
 
 from comfy_remote.deploy.modal.calls import CallResult, Load, ModalCalls  # noqa: E402
+from comfy_remote.deploy.modal.config import ModalConfig  # noqa: E402
 from comfy_remote.deploy.modal.endpoint import ModalEndpoint  # noqa: E402
 from comfy_remote.deploy.modal.notes import CallNote, Notes, RunNote  # noqa: E402
 
@@ -112,6 +113,8 @@ def test_modals_sdk_has_what_is_used_of_it() -> None:
     volume = modal.Volume.from_name("any")
     call = modal.FunctionCall.from_id("fc-0123")
     function = modal.Function.from_name("any", "front")
+    assert callable(modal.Workspace.from_context)
+    assert callable(modal.Workspace.billing.fget)
     for method in (
         *(dictionary.get, dictionary.put),
         *(volume.commit, volume.reload, volume.read_file),
@@ -288,6 +291,19 @@ async def test_health_is_modals(endpoint: ModalEndpoint) -> None:
     health = await endpoint.health()
     assert (health.jobs.in_queue, health.jobs.in_progress) == (3, 2)
     assert (health.workers.running, health.workers.idle) == (2, 2)
+    assert health.hardware is None
+
+
+async def test_health_says_what_a_container_has(calls: Calls, entries: Entries) -> None:
+    config = ModalConfig(gpu_type="H100:2, L40S", memory=4096, region="eu", min_containers=1)
+    endpoint = ModalEndpoint(calls, Notes(entries), None, hardware=config.hardware)  # type: ignore[arg-type]
+    assert (await endpoint.health()).hardware == {
+        "gpu": ["H100:2", "L40S"],
+        "cpu": None,
+        "memory": 4096.0,
+        "region": ["eu"],
+        "always": 1,
+    }
 
 
 # --- keys ---------------------------------------------------------------------------------

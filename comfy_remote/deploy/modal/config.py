@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ...errors import ConfigurationError, WorkflowInvalid
 from ...json_text import problems_in
 from ...text_file import SAVE_AS_UTF8, NotText, text_of
+from ...wire.modal import Hardware
 from ...wire.repo_list import parse_repo_list
 from ..install_custom_nodes import parse_list
 
@@ -160,6 +161,18 @@ class ModalConfig(BaseModel):
                     "ComfyUI's release; another one can be installed in workflow.py"
                 )
         return packages
+
+    @property
+    def hardware(self) -> Hardware:
+        """What a container has, for whoever asks what it costs."""
+        gpu, region = self.gpu_type, self.region
+        return Hardware(
+            gpu=[] if gpu is None else [gpu] if isinstance(gpu, str) else gpu,
+            cpu=self.cpu,
+            memory=self.memory,
+            region=[] if region is None else [region] if isinstance(region, str) else region,
+            always=self.min_containers,
+        )
 
     @classmethod
     def read(cls, path: Path) -> ModalConfig:

@@ -26,6 +26,7 @@ from ...gateway.job import Submission
 from ...gateway.limits import GatewayLimits
 from ...gateway.needs import needs_of
 from ...targets.modal import BODY_LIMIT
+from ...wire.modal import Hardware
 from ...wire.runpod import EndpointHealth, RunPodState, failure_to_runpod
 from .calls import CallResult, ModalCalls
 from .notes import CallNote, Notes, RunNote
@@ -46,6 +47,7 @@ class ModalEndpoint:
 
     Args:
         idle_timeout: Seconds that an idle container waits for a call.
+        hardware: What a container has.
         poll: Seconds between two looks at a call.
         submit_patience: Seconds to wait for another request with the same key that is submitting.
     """
@@ -54,6 +56,7 @@ class ModalEndpoint:
     notes: Notes
     outputs: OutputVolume
     idle_timeout: float | None = None
+    hardware: Hardware | None = None
     poll: float = 0.5
     submit_patience: float = 20.0
 
@@ -162,6 +165,7 @@ class ModalEndpoint:
                     "initializing": 1 if load.waiting and not load.containers else 0,
                 },
                 "idleTimeout": self.idle_timeout,
+                "hardware": None if self.hardware is None else self.hardware.model_dump(),
             }
         )
 

@@ -88,8 +88,10 @@ def serve_front(
         ConfigurationError: The port cannot be listened on.
         WorkflowInvalid: prompt.json cannot be served.
     """
-    idle = ModalConfig.read(project / CONFIG_FILE).scaledown_window
-    endpoint = ModalEndpoint(ModalCalls(workflow), Notes(notes), outputs, idle)
+    config = ModalConfig.read(project / CONFIG_FILE)
+    endpoint = ModalEndpoint(
+        *(ModalCalls(workflow), Notes(notes), outputs, config.scaledown_window, config.hardware)
+    )
     listening: Future[None] = Future()
     serving = _serve(port, app_name, endpoint, project, listening)
     threading.Thread(target=asyncio.run, args=(serving,), name="front", daemon=True).start()
