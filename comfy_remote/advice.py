@@ -188,10 +188,10 @@ class Hint(Enum):
     BATCH_NAME = "Give this one another name, or remove that one."
     WHICH_BATCH = "Check its name or its id."
     DOWNLOAD_WORKFLOW = "Download it first."
-    RAISE_CAP = "Raise {where}, or let this run go over the cap (over_cap=True)."
+    RAISE_CAP = "Raise {where}, or let it go over the cap this once."
     SET_PRICE = (
-        "Set price_per_hour for {target} in comfy-remote.toml, or let this run go over the cap "
-        "(over_cap=True)."
+        "Set price_per_hour for {target} in your own comfy-remote.toml, or let it run this once "
+        "without a price."
     )
 
     def __call__(self, **facts: Fact) -> Advice:

@@ -42,7 +42,8 @@ class BatchOptions:
             in the current folder by default.
         at_most, stop_after, pattern, timeout, embed: See `Frozen`.
         start, until: Times of day; see `Hours`.
-        repo_list, retry_lost: As for `Client.submit`.
+        repo_list, retry_lost, over_cap: As for `Client.submit`.
+        cap: US dollars that all of it may cost, beside the caps that are configured.
     """
 
     name: str | None = None
@@ -57,6 +58,8 @@ class BatchOptions:
     repo_list: str | None = None
     retry_lost: bool = True
     embed: bool = False
+    cap: float | None = None
+    over_cap: bool = False
 
 
 @dataclass(frozen=True, slots=True)

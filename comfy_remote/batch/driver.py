@@ -26,6 +26,7 @@ from ..errors import (
     LocalStorageError,
     NotTrusted,
     RateLimited,
+    SpendingCap,
     SubmissionUnknown,
     TargetError,
     TargetNotFound,
@@ -138,6 +139,7 @@ class Driver:
         self._failures = 0
         self._stopping: tuple[BatchState, str | None] | None = None
         self._paused = False  # by its user
+        self._at_cap = 0  # runs that wait for room under a cap on spending
         self._error: ComfyRemoteError | None = None
         self._blocked: str | None = None
         self._waits_to_begin = False
@@ -373,6 +375,9 @@ class Driver:
                     line = run.failed(error)
                     break
                 await asyncio.sleep(self._times.gone * unknown)
+            except SpendingCap as error:
+                if not await self._has_room(error):
+                    return
             except _PASSES as error:
                 if not await self._is_back(error):
                     return
@@ -402,6 +407,28 @@ class Driver:
             if self._stop_after is not None and self._failures >= self._stop_after:
                 said = (line.error or {}).get("message", "")
                 self._fail(ExecutionFailed(f"{self._failures} runs have failed. {said}".rstrip()))
+
+    async def _has_room(self, error: SpendingCap) -> bool:
+        """Wait for the end of another run, which gives back what it had reserved too much.
+
+        Without one, or where that cannot help, the batch is paused: ``False``.
+        """
+        self._at_cap += 1
+        try:
+            others = len(self._running) > self._at_cap and error.details.get("span") != "job"
+            if self._stopping is None and not (others and "spent" in error.details):
+                self._fail(error)
+            if self._stopping is None:
+                self._capacity.refused(len(self._running))
+                self._block(error.message)
+                await self._next_end_of_others()
+            return self._stopping is None
+        finally:
+            self._at_cap -= 1
+
+    async def _next_end_of_others(self) -> None:
+        others = [task for task in self._running if task is not asyncio.current_task()]
+        await asyncio.wait(others, timeout=self._times.full, return_when=asyncio.FIRST_COMPLETED)
 
     async def _is_back(self, error: TargetError) -> bool:
         """Wait until the target answers again; whether it does, and the batch goes on."""

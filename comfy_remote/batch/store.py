@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timezone
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -140,6 +141,8 @@ async def _named(batch_id: str, draft: Draft, client: Client, made_by: str) -> B
         *(batch_id, name, now, now, frozen.target or client.target.name, frozen.source),
         *(folder.expanduser().absolute(), draft.plan.count, BatchState.WAITING, None, Wanted.RUN),
         made_by,
+        cap=options.cap,
+        over_cap=options.over_cap,
     )
 
 
@@ -340,7 +343,12 @@ async def driving(
             if client is None:
                 target = open_target(frozen.target, configuration)
                 client = await stack.enter_async_context(
-                    Client(target, record=record, on_interrupt=None)
+                    Client(
+                        target,
+                        record=record,
+                        configured=partial(Configuration.load, frozen.folder, file=frozen.config),
+                        on_interrupt=None,
+                    )
                 )
             background = client.background
             price = await known_price(frozen.target, configuration, background=background)

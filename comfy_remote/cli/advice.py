@@ -23,8 +23,8 @@ WORDS: dict[Hint, str] = {
     "with `comfy-remote jobs resume`.",
     Hint.RAISE_CAP: "Raise {where}, or give --over-cap to go over the cap this once.",
     Hint.SET_PRICE: (
-        "Set price_per_hour for {target} in comfy-remote.toml, or give --over-cap to run it this "
-        "once without a price."
+        "Set price_per_hour for {target} in your own comfy-remote.toml, or give --over-cap to "
+        "run it this once without a price."
     ),
     Hint.BATCH_FOLDER: "Choose another name with --name, or another folder with -o.",
     Hint.OTHER_FOLDER: "Choose another folder with -o (comfy-run-remote: --local-output).",

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 __all__ = [
+    "DOLLARS",
     "EXAMPLE",
     "SECONDS",
     "USUAL_TARGET",
     "WORKFLOW",
+    "cap_options",
     "change_options",
     "complete_job",
     "complete_target",
@@ -48,6 +50,7 @@ __all__ = [
     "own_folder_by_default",
     "preview_option",
     "quiet_option",
+    "refuse_both_caps",
     "target_option",
     "timeout_option",
     "typed_name",
@@ -73,6 +76,27 @@ class _Seconds(click.FloatRange):
 
 
 SECONDS = _Seconds()
+
+
+class _Dollars(click.FloatRange):
+    """An amount of money, 0 or more: ``2``, ``0.50``, ``$0.50``."""
+
+    name = "amount in dollars"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if isinstance(value, str):
+            value = value.removeprefix("$")
+        amount = super().convert(value, param, ctx)
+        if not math.isfinite(amount):
+            self.fail(f"{value} is not an amount of money.", param, ctx)
+        return amount
+
+
+DOLLARS = _Dollars()
 
 timeout_option = click.option(
     "--timeout",
@@ -135,6 +159,31 @@ no_wait_option = click.option(
     help="End once the target has the job, and print its id alone. `jobs resume` fetches the "
     "outputs later.",
 )
+_CAP_OPTIONS = (
+    click.option(
+        "--cap",
+        metavar="DOLLARS",
+        type=DOLLARS,
+        help="Send nothing that may cost more than this in all, beside the caps in "
+        "comfy-remote.toml.",
+    ),
+    click.option("--over-cap", is_flag=True, help="Go over every cap on spending, this once."),
+)
+
+
+def cap_options(command: _Command) -> _Command:
+    """``--cap`` and ``--over-cap``; see `refuse_both_caps`."""
+    for option in reversed(_CAP_OPTIONS):
+        command = option(command)
+    return command
+
+
+def refuse_both_caps(cap: float | None, *, over_cap: bool) -> None:
+    """Refuse a cap that is not to count."""
+    if cap is not None and over_cap:
+        raise click.UsageError("--cap and --over-cap contradict each other.")
+
+
 notify_option = click.option(
     "--notify",
     multiple=True,

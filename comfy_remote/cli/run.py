@@ -9,6 +9,7 @@ import click
 
 from .options import (
     USUAL_TARGET,
+    cap_options,
     change_options,
     download_option,
     dry_run_option,
@@ -20,6 +21,7 @@ from .options import (
     output_option,
     preview_option,
     quiet_option,
+    refuse_both_caps,
     target_option,
     timeout_option,
     workflow_argument,
@@ -44,6 +46,7 @@ __all__ = ["run"]
 @output_option("Where the outputs go.")
 @download_option
 @timeout_option
+@cap_options
 @dry_run_option
 @no_wait_option
 @click.option(
@@ -86,6 +89,8 @@ def run(
     output: Path,
     download: bool,
     timeout: float | None,
+    cap: float | None,
+    over_cap: bool,
     dry: bool,
     wait: bool,
     retry_lost: bool,
@@ -123,6 +128,7 @@ def run(
             "--open and --notify need the end, which --no-wait does not wait for."
         )
 
+    refuse_both_caps(cap, over_cap=over_cap)
     reporter = make_reporter(json_lines=json_lines, preview=preview, quiet=quiet, notify=notify)
     plan = RunPlan(
         workflow,
@@ -140,5 +146,7 @@ def run(
         with_repo_list=with_repo_list,
         wait=wait,
         dry=dry,
+        cap=cap,
+        over_cap=over_cap,
     )
     run_workflow(plan, reporter)

@@ -64,6 +64,7 @@ class RunPlan:
         with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
         wait: Whether to follow the job; else the command ends once the target has it.
         dry: Whether only to say what would be sent.
+        cap, over_cap: As for `Client.submit`.
     """
 
     workflow: Path | None
@@ -81,6 +82,8 @@ class RunPlan:
     with_repo_list: bool = True
     wait: bool = True
     dry: bool = False
+    cap: float | None = None
+    over_cap: bool = False
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -135,6 +138,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 followed=plan.wait,
                 repo_list=None if plan.with_repo_list else "",
                 on_sent=reporter.sending,
+                cap=plan.cap,
+                over_cap=plan.over_cap,
             )
             if plan.on_interrupt == "cancel":
                 job = await started(

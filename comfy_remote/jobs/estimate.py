@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..aio import Background
     from ..config.settings import Configuration
-    from ..schedule.money import Price
     from ..targets.base import Target
 
 __all__ = ["Guess", "RunEstimate", "estimate_on", "estimate_run", "guess_by"]

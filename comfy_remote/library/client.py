@@ -74,6 +74,8 @@ class Client(jobs.Client):
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         retry_lost: bool = True,
+        cap: float | None = None,
+        over_cap: bool = False,
         changes: Changes | None = None,
         **words: Unpack[ChangeWords],
     ) -> list[Output]:
@@ -91,6 +93,8 @@ class Client(jobs.Client):
             inputs=inputs,
             timeout=timeout,
             retry_lost=retry_lost,
+            cap=cap,
+            over_cap=over_cap,
             changes=changes,
             **words,
         )

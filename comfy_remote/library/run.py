@@ -33,6 +33,8 @@ def run(
     schemas: Schemas | Path | str | None = None,
     on_interrupt: OnInterrupt = "cancel",
     retry_lost: bool = True,
+    cap: float | None = None,
+    over_cap: bool = False,
     changes: Changes | None = None,
     **words: Unpack[ChangeWords],
 ) -> list[Output]:
@@ -54,7 +56,7 @@ def run(
         on_event: Called with each event.
         on_interrupt: ``"leave"`` has the target go on with the job instead; the log says how to
             fetch it.
-        retry_lost: As for `Client.submit`.
+        retry_lost: As for `Client.submit`, like ``cap`` and ``over_cap``.
         words: As for `Client.submit`: ``seed=``, ``prompt=``, ``set=`` and so on.
 
     Raises:
@@ -70,6 +72,8 @@ def run(
             inputs=inputs,
             timeout=timeout,
             retry_lost=retry_lost,
+            cap=cap,
+            over_cap=over_cap,
             changes=changes,
             **words,
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from fake_target import FakeTarget, output
 from helpers import until
+from owner import configure
 from PIL import Image
 
 import comfy_remote
@@ -45,12 +46,14 @@ from comfy_remote.errors import (
     JobNotFound,
     LocalStorageError,
     RateLimited,
+    SpendingCap,
     SubmissionUnknown,
     TargetUnreachable,
 )
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Started
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import BatchEntry, BatchState, Record, RunState, Wanted
+from comfy_remote.schedule.caps import Cap
 from comfy_remote.targets.base import Health, RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
 
@@ -845,3 +848,51 @@ async def test_a_program_that_is_interrupted_leaves_its_runs_to_the_next(
         async with comfy_remote.Client(farm, record=record) as client:
             assert (await (await client.open_batch("w")).run()).succeeded == 4
     assert farm.ran == dict.fromkeys(range(1, 5), 1)
+
+
+# Caps on spending
+
+
+@pytest.fixture
+def rented(here: Path, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    """A farm where a second costs a tenth of a cent: ten minutes of a first run are $0.60."""
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(here / "home"))
+    text = '[targets.gpu]\ntarget = "runpod:abc123xyz"\nprice_per_hour = 3.6\n'
+    configure(here / "home", text)
+    farm.name = "gpu"
+    return farm
+
+
+async def test_a_batch_at_its_cap_waits_for_what_others_give_back(rented: Farm, here: Path) -> None:
+    async with opened(rented, here) as client:
+        entry = await made(client, options=BatchOptions(cap=1.3))
+        await drive(client, entry)
+        assert now(client, entry).succeeded == 10
+        cap = Cap(1.3, "batch")
+        assert 0.0 < client.record.ledger.used(cap, entry.id) < 1.3
+    assert rented.ran == dict.fromkeys(range(10), 1)
+    assert rented.most <= 2  # room for two, though there are workers for three
+    assert {line.state for line in lines(entry).values()} == {"succeeded"}
+
+
+async def test_a_batch_that_meets_a_cap_pauses_and_fails_no_run(rented: Farm, here: Path) -> None:
+    async with opened(rented, here) as client:
+        entry = await made(client, "1.color=0..3", options=BatchOptions(cap=0.5))
+        events = await drive(client, entry)
+        paused = now(client, entry)
+        assert (paused.state, paused.failed, paused.cap) == (BatchState.PAUSED, 0, 0.5)
+        assert paused.why is not None
+        assert "over the cap of $0.50 for the batch" in paused.why
+        assert isinstance(events[-1], Stopped)
+        assert isinstance(events[-1].error, SpendingCap)
+        assert not rented.ran
+        client.record.batches.allow(entry.id, None, over_cap=True)
+        await drive(client, entry)
+        assert now(client, entry).succeeded == 4
+        text = (here / "home" / "comfy-remote.toml").read_text()
+        configure(here / "home", f"cap_per_month = 0\n{text}")
+        client.record.batches.allow(entry.id, 100.0, over_cap=False)
+        other = await made(client, "1.color=4..5", options=BatchOptions(folder=here / "other"))
+        await drive(client, other)
+        assert "over the cap of $0 a month" in (now(client, other).why or "")
+    assert rented.ran == dict.fromkeys(range(4), 1)

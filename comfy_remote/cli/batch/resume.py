@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..options import cap_options, refuse_both_caps
 from .options import batch_argument, check_notify, hand_over_option, reporting_options
 
 __all__ = ["resume"]
@@ -11,9 +12,18 @@ __all__ = ["resume"]
 
 @click.command(short_help="Go on with a batch, whatever stopped it.")
 @batch_argument
+@cap_options
 @hand_over_option()
 @reporting_options
-def resume(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[str, ...]) -> None:
+def resume(
+    batch: str,
+    cap: float | None,
+    over_cap: bool,
+    wait: bool,
+    json_lines: bool,
+    quiet: bool,
+    notify: tuple[str, ...],
+) -> None:
     """Go on with a batch that is paused, was interrupted, or whose process is gone.
 
     It needs nothing but the batch: workflow, values, target and files are those it was made with.
@@ -33,6 +43,7 @@ def resume(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[
     from .words import batch_command
 
     check_notify(notify, wait=wait)
+    refuse_both_caps(cap, over_cap=over_cap)
     notified = Notified(notify)
     reporter = make_reporter(json_lines=json_lines, quiet=quiet)
     with Record() as record:
@@ -42,6 +53,7 @@ def resume(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[
                 f"{entry.name} was cancelled.",
                 advice=f"To run what is left of it: {batch_command('retry', entry)}",
             )
+        record.batches.allow(entry.id, cap, over_cap=over_cap)
         if not wait and entry.state is not BatchState.ENDED:
             record.batches.want(entry.id, Wanted.RUN)
             if not is_driven(folder, entry.id):

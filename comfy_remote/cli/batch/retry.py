@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..options import cap_options, refuse_both_caps
 from .options import batch_argument, check_notify, hand_over_option, reporting_options
 
 __all__ = ["retry"]
@@ -11,9 +12,18 @@ __all__ = ["retry"]
 
 @click.command(short_help="Run what failed of a batch once more.")
 @batch_argument
+@cap_options
 @hand_over_option()
 @reporting_options
-def retry(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[str, ...]) -> None:
+def retry(
+    batch: str,
+    cap: float | None,
+    over_cap: bool,
+    wait: bool,
+    json_lines: bool,
+    quiet: bool,
+    notify: tuple[str, ...],
+) -> None:
     """Run the failed and cancelled runs of a batch once more, and what has not begun.
 
     Those that succeeded are left as they are. Each gets the same values, and a job of its own.
@@ -32,6 +42,7 @@ def retry(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[s
     from .words import batch_command
 
     check_notify(notify, wait=wait)
+    refuse_both_caps(cap, over_cap=over_cap)
     notified = Notified(notify)
     with Record() as record:
         entry, folder = record.batches.get(batch), record.path.parent
@@ -44,6 +55,7 @@ def retry(batch: str, wait: bool, json_lines: bool, quiet: bool, notify: tuple[s
         if not again and entry.state is BatchState.ENDED:
             say(f"All runs of {entry.name} have succeeded: there is nothing to run again.")
             return
+        record.batches.allow(entry.id, cap, over_cap=over_cap)
         record.batches.want(entry.id, Wanted.RUN)
         record.batches.state(entry.id, BatchState.WAITING)
         entry = record.batches.get(entry.id)

@@ -10,9 +10,11 @@ import click
 from ..options import (
     SECONDS,
     USUAL_TARGET,
+    cap_options,
     change_options,
     inputs_option,
     own_folder,
+    refuse_both_caps,
     target_option,
     workflow_argument,
 )
@@ -122,6 +124,7 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
 )
 @click.option("--embed", is_flag=True, help="Put all thumbnails into sheet.html itself.")
 @click.option("--timeout", metavar="SECONDS", type=SECONDS, help="For each run.")
+@cap_options
 @click.option(
     "--no-retry-lost",
     "retry_lost",
@@ -169,6 +172,8 @@ def run(
     flat: str | None,
     embed: bool,
     timeout: float | None,
+    cap: float | None,
+    over_cap: bool,
     retry_lost: bool,
     with_repo_list: bool,
     dry: bool,
@@ -206,6 +211,7 @@ def run(
             "Nothing varies: give --vary NAME=VALUES, --rows FILE, or --repeat N for fresh seeds."
         )
     check_notify(notify, wait=wait)
+    refuse_both_caps(cap, over_cap=over_cap)
     if output is None:
         own_folder(Path("outputs"), "If that is meant, name a folder in it with -o.")
     options = BatchOptions(
@@ -220,6 +226,8 @@ def run(
         repo_list=None if with_repo_list else "",
         retry_lost=retry_lost,
         embed=embed,
+        cap=cap,
+        over_cap=over_cap,
     )
     wanted = Wanted(
         workflow,

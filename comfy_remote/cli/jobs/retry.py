@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from ..options import (
+    cap_options,
     json_option,
     no_wait_option,
     notify_option,
     open_option,
     preview_option,
     quiet_option,
+    refuse_both_caps,
     target_option,
     timeout_option,
 )
@@ -26,6 +28,7 @@ __all__ = ["retry"]
 @target_option("Where to run it now. Default: where it ran before.")
 @folder_option
 @timeout_option
+@cap_options
 @no_wait_option
 @json_option
 @quiet_option
@@ -37,6 +40,8 @@ def retry(
     on: str | None,
     output: Path | None,
     timeout: float | None,
+    cap: float | None,
+    over_cap: bool,
     wait: bool,
     json_lines: bool,
     quiet: bool,
@@ -69,6 +74,7 @@ def retry(
         raise click.UsageError(
             "--open and --notify need the end, which --no-wait does not wait for."
         )
+    refuse_both_caps(cap, over_cap=over_cap)
     began = time.monotonic()
     with Record() as record:
         entry = record.get(job)
@@ -96,6 +102,8 @@ def retry(
                 begun=began,
                 job_id=job_id,
                 on_sent=reporter.sending,
+                cap=cap,
+                over_cap=over_cap,
             )
             again = await started(sending, call_off, on_interrupt=lambda: say_cancelling(reporter))
             attempt = (await record.read(record.get, again.id)).attempt

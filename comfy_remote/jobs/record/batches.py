@@ -70,6 +70,8 @@ class BatchEntry:
         why: Why it is paused, a sentence.
         wanted: What its user has asked for last.
         made_by: What made it: ``page …``, for one that its server takes up again; ``""``.
+        cap: US dollars that all of it may cost, beside the caps that are configured.
+        over_cap: Whether it may go over every cap.
         begun: Runs that have begun and not ended.
     """
 
@@ -89,6 +91,8 @@ class BatchEntry:
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
+    cap: float | None = None
+    over_cap: bool = False
 
     @property
     def left(self) -> int:
@@ -140,12 +144,12 @@ class Batches:
                     )
                 connection.execute(
                     "INSERT INTO batches (id, name, created, updated, target, source, folder, "
-                    "count, state, why, wanted, made_by) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "count, state, why, wanted, made_by, cap, over_cap) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(entry.id, entry.name, entry.created, entry.updated, entry.target),
                         *(entry.source, str(entry.folder), entry.count, entry.state.value),
-                        *(entry.why, entry.wanted.value, entry.made_by),
+                        *(entry.why, entry.wanted.value, entry.made_by, entry.cap, entry.over_cap),
                     ),
                 )
 
@@ -164,6 +168,18 @@ class Batches:
             "UPDATE batches SET wanted = ?, updated = ? WHERE id = ?",
             *(wanted.value, time.time(), batch_id),
         )
+
+    def allow(self, batch_id: str, cap: float | None, *, over_cap: bool) -> None:
+        """Change what a batch may cost; with neither, it stays as it is.
+
+        Args:
+            cap: US dollars in all; then it no longer goes over caps.
+        """
+        if cap is not None or over_cap:
+            self._execute(
+                "UPDATE batches SET cap = COALESCE(?, cap), over_cap = ?, updated = ? WHERE id = ?",
+                *(cap, over_cap, time.time(), batch_id),
+            )
 
     def run(self, batch_id: str, row: int, attempt: int, state: RunState) -> None:
         """Note how far one run is."""
@@ -248,6 +264,11 @@ class Batches:
         rows = self._read("SELECT wanted FROM batches WHERE id = ?", batch_id)
         return Wanted(rows[0]["wanted"]) if rows else Wanted.CANCEL
 
+    def allowance(self, batch_id: str) -> tuple[float | None, bool]:
+        """US dollars that all of a batch may cost, and whether it may go over every cap."""
+        rows = self._read("SELECT cap, over_cap FROM batches WHERE id = ?", batch_id)
+        return (rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else (None, False)
+
     def runs(self, batch_id: str) -> dict[int, tuple[int, RunState]]:
         """The attempt and the state of each run that has begun, by its row."""
         rows = self._read("SELECT row, attempt, state FROM batch_runs WHERE batch = ?", batch_id)
@@ -280,5 +301,7 @@ def _entry_of(row: sqlite3.Row) -> BatchEntry:
         why=row["why"],
         wanted=Wanted(row["wanted"]),
         made_by=row["made_by"],
+        cap=row["cap"],
+        over_cap=bool(row["over_cap"]),
         **{name: int(row[name]) for name in counts},
     )

@@ -274,5 +274,9 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         "CREATE INDEX charges_by_time ON charges (at, by_hour, target, amount)",
         "CREATE INDEX charges_by_batch ON charges (batch, by_hour, amount) WHERE batch IS NOT NULL",
     ),
+    (
+        "ALTER TABLE batches ADD COLUMN cap REAL",
+        "ALTER TABLE batches ADD COLUMN over_cap INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""
