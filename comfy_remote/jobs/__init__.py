@@ -12,6 +12,7 @@ status            the present state of recorded jobs
 interruption      what becomes of jobs whose program is interrupted
 forecast          whether a workflow would run, and what would run where
 prices            what an hour costs on a target, as its provider says
+bills             what providers have billed, beside what the ledger says
 estimate          how long a run takes, and what it costs
 guessed_progress  progress of jobs whose targets send none
 doctor            whether everything between here and the GPU works

@@ -24,6 +24,7 @@ from ..secrets import secret
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..schedule.bill import Billed
     from ..schedule.money import Price
     from .base import Target
 
@@ -174,6 +175,23 @@ class Kind:
 
         Raises:
             ComfyRemoteError: The provider cannot be asked.
+        """
+        return None
+
+    async def billed(
+        self,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        since: float,
+        until: float,
+    ) -> Sequence[Billed] | None:
+        """What the provider has billed for a target; ``None`` where it is not asked.
+
+        Args:
+            since, until: Seconds since the epoch, both the first second of an hour.
+
+        Raises:
+            ComfyRemoteError: It cannot be asked.
         """
         return None
 

@@ -9,7 +9,7 @@ Facts: modal.com/docs/guide/webhook-proxy-auth (the two headers), modal.com/docs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ from .runpod.kind import EndpointKind, EndpointOptions
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..schedule.bill import Billed
     from ..schedule.money import Price
     from .base import Target
     from .runpod.target import RunPodTarget
@@ -132,6 +133,23 @@ class ModalKind(EndpointKind):
         except ValidationError:
             return None
         return container_price(hardware, await asyncio.to_thread(workspace_rates))
+
+    async def billed(
+        self,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        since: float,
+        until: float,
+    ) -> Sequence[Billed] | None:
+        """Of the app, its front included, as Modal's SDK tells it."""
+        import asyncio
+
+        from .modal_prices import billed_app
+
+        if self.priced_as(settings, environment) is None:
+            return None
+        app = settings.target.removeprefix(self.prefix)
+        return await asyncio.to_thread(billed_app, app, since, until)
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Unless the front is on this machine."""

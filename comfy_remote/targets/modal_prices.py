@@ -1,4 +1,4 @@
-"""What a container on Modal costs an hour, by Modal's prices.
+"""What a container on Modal costs an hour, by Modal's prices; and what Modal has billed.
 
 Modal's SDK gives the prices of the workspace that is logged in. Without it, those below count.
 
@@ -7,6 +7,7 @@ Facts: `Workspace.billing.rates` of the SDK (since 1.5.4) is a mapping of prices
 ``mem_gib_hour_cost``. modal.com/docs/guide/gpu: ``A100`` is the one of 40 GB; whoever asks for a
 GPU and gets a larger one (an H100, a B200+) pays for the one that was asked for.
 modal.com/docs/guide/region-selection: a region makes everything dearer.
+`Workspace.billing.report` has what each app cost in each whole hour, its name in ``description``.
 modal.com/docs/guide/resources: what is used above the reserved cores and memory is billed too.
 """
 
@@ -15,12 +16,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from importlib.util import find_spec
 
+from ..errors import ConfigurationError, TargetUnreachable
+from ..schedule.bill import HOUR, Billed
 from ..schedule.money import Price
 from ..wire.modal import Hardware
 
-__all__ = ["LISTED", "LISTED_ON", "container_price", "workspace_rates"]
+__all__ = ["LISTED", "LISTED_ON", "billed_app", "container_price", "workspace_rates"]
 
 LISTED_ON = "2026-09-29"
 """When the prices below were those of modal.com/pricing, and of ``modal billing rates``."""
@@ -89,6 +93,46 @@ def workspace_rates() -> Mapping[str, float] | None:
     except (modal.exception.Error, OSError, ValueError) as error:
         _log.info("Modal did not tell its prices: %s", error)
     return None
+
+
+def billed_app(app: str, since: float, until: float) -> list[Billed]:
+    """What Modal has billed for an app, between two hours. Blocking.
+
+    Raises:
+        ConfigurationError: Modal's SDK is not here, too old, or not logged in.
+        TargetUnreachable: Modal does not answer.
+    """
+    if find_spec("modal") is None:
+        raise ConfigurationError(
+            "Modal's SDK is not installed, which is asked what was billed.",
+            advice="Install it with `pip install modal`, then log in once with `modal setup`.",
+        )
+    import modal
+
+    start, end = (datetime.fromtimestamp(one, timezone.utc) for one in (since, until))
+    try:
+        billing = modal.Workspace.from_context().billing
+        items = billing.report(start=start, end=end, resolution="h")
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"Modal's SDK {modal.__version__} does not tell what was billed.",
+            advice="Update it with `pip install --upgrade modal`.",
+        ) from error
+    except modal.exception.AuthError as error:
+        raise ConfigurationError(
+            "Modal's SDK is not logged in, so it cannot be asked what was billed.",
+            advice="Log in with `modal setup`, or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET.",
+        ) from error
+    except (modal.exception.Error, OSError) as error:
+        raise TargetUnreachable(
+            "Modal could not be asked what was billed.",
+            advice="Check the network, and https://status.modal.com.",
+        ) from error
+    return [
+        Billed(began := item.interval_start.timestamp(), began + HOUR, float(item.cost))
+        for item in items
+        if item.description == app
+    ]
 
 
 def _gpu_rate(name: str, rates: Mapping[str, float]) -> float | None:

@@ -23,6 +23,7 @@ from .comfyui.kind import ComfyUIKind
 from .kinds import Billing, Choose, ProviderSays, kind_of
 
 if TYPE_CHECKING:
+    from ..schedule.bill import Billed
     from ..schedule.money import Price
     from .base import Target
     from .runpod.pods import Pod
@@ -97,6 +98,23 @@ class PodKind(ComfyUIKind):
         pod = _pod_of(settings.target)
         key = secret(API_KEY_VARIABLE, environment)
         return None if pod is None or key is None else await pod_price(key, environment, pod)
+
+    async def billed(
+        self,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        since: float,
+        until: float,
+    ) -> Sequence[Billed] | None:
+        """Of the pod, used or not; ``None`` without a key."""
+        from .runpod.billing import billed_pod
+        from .runpod.kind import API_KEY_VARIABLE
+
+        pod = _pod_of(settings.target)
+        key = secret(API_KEY_VARIABLE, environment)
+        if pod is None or key is None:
+            return None
+        return await billed_pod(key, environment, pod, since, until)
 
     def same_server(
         self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]

@@ -26,6 +26,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 from ...database import transaction
 from ...errors import ComfyRemoteError, JobNotFound
 from ...events import DidItRun, JobState
+from ...schedule.bill import Usage
 from ...schedule.caps import Cap, check
 from ...schedule.days import day_of, day_start, month_start
 from ...schedule.money import Charge, Price
@@ -320,6 +321,32 @@ class Ledger:
             *(since, until, until, target, target),
         )
         return [self._booking(row) for row in rows]
+
+    def usages(self, since: float, until: float) -> list[Usage]:
+        """When jobs that have ended ran, and what they cost; not those that certainly did not run.
+
+        A job whose record is gone counts from when it was sent.
+
+        Args:
+            since, until: Seconds since the epoch; those that were sent a day before count, too,
+                if they ran later.
+        """
+        rows = self._read(
+            "SELECT charges.target, charges.at, charges.amount, charges.seconds, jobs.started, "
+            "jobs.run_seconds FROM charges LEFT JOIN jobs ON jobs.id = charges.job "
+            "WHERE charges.at >= ? AND charges.at < ? AND booked IN ('settled', 'uncertain')",
+            *(since - 86400.0, until),
+        )
+        found = []
+        for row in rows:
+            took = row["seconds"] or 0.0
+            began = row["at"]
+            if row["started"] is not None and row["run_seconds"] is not None:
+                # What is billed begins before the job does, with the start of a worker.
+                began = max(began, row["started"] + row["run_seconds"] - took)
+            if began + took >= since and began < until:
+                found.append(Usage(row["target"], began, began + took, row["amount"]))
+        return found
 
     def today(self) -> float:
         """When the day began, in seconds since the epoch."""

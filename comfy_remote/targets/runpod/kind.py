@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...net.bucket import BucketSettings
+    from ...schedule.bill import Billed
     from ...schedule.money import Price
     from ..base import Target
 
@@ -295,6 +296,22 @@ class RunPodKind(EndpointKind):
         if key is None or self.priced_as(settings, environment) is None:
             return None
         return await endpoint_price(key, environment, self._endpoint(settings, environment))
+
+    async def billed(
+        self,
+        settings: TargetSettings,
+        environment: Mapping[str, str],
+        since: float,
+        until: float,
+    ) -> Sequence[Billed] | None:
+        """Of the endpoint, whoever has used it; ``None`` without a key."""
+        from .billing import billed_endpoint
+
+        key = secret(self.key_variable(settings) or "", environment)
+        if key is None or self.priced_as(settings, environment) is None:
+            return None
+        endpoint = self._endpoint(settings, environment)
+        return await billed_endpoint(key, environment, endpoint, since, until)
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Unless it is a gateway on this machine, which may take none."""
