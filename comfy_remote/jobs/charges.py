@@ -30,6 +30,7 @@ from .estimate import Guess, guess_by
 from .record import Booked, Record
 
 if TYPE_CHECKING:
+    from ..aio import Background
     from ..targets.base import Target
 
 __all__ = ["Allowance", "Allowed", "charge_of", "still_allowed", "with_top_ups"]
@@ -79,6 +80,7 @@ async def charge_of(
     allowance: Allowance = Allowance(),
     *,
     batch: str | None = None,
+    background: Background | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Allowed | None:
     """What a prompt may cost on a target; ``None`` where it costs nothing, as on one's own machine.
@@ -86,6 +88,7 @@ async def charge_of(
     Args:
         target: Its name is looked up in the configuration.
         batch: The id of its batch.
+        background: Where an old price is renewed.
     """
     name, billing = _billed(target, configuration, environment)
     if billing is None:
@@ -94,7 +97,9 @@ async def charge_of(
     if allowance.cap is not None and not allowance.over_cap:
         of_batch = Cap(allowance.cap, "batch", None, "the cap of this batch")
         caps.append(of_batch if batch else Cap(allowance.cap, "job"))
-    price, why_not = await _price(name, configuration, environment, needed=bool(caps))
+    price, why_not = await _price(
+        name, configuration, environment, needed=bool(caps), background=background
+    )
     guess, start = await record.read_at_once(_learned, record, target, prompt)
     limit = target.time_limit if isinstance(target, LimitsTime) else None
     bound, why = _bound(limit, allowance.ends_after, guess, start)
@@ -128,7 +133,12 @@ def _billed(
 
 
 async def _price(
-    name: str, configuration: Configuration, environment: Mapping[str, str], *, needed: bool
+    name: str,
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    *,
+    needed: bool,
+    background: Background | None,
 ) -> tuple[Price | None, str]:
     """What an hour costs there; where that is not known, why.
 
@@ -143,7 +153,7 @@ async def _price(
     booked = configuration.booked_as(name)
     if booked not in by_owner.targets:
         booked = settings.target
-    price = await known_price(booked, by_owner, environment, needed=needed)
+    price = await known_price(booked, by_owner, environment, needed=needed, background=background)
     if said is not None and (price is None or said > price.per_hour):
         if price is None and needed:
             return None, "only a file that may have come with somebody else's files says it"

@@ -470,6 +470,7 @@ class Client:
         return await charge_of(
             *(self.target, self.record, request.prompt, configuration, allowance),
             batch=request.batch,
+            background=self.background,
         )
 
     async def completed(self, request: RunRequest, *, followed: bool = True) -> RunRequest:
