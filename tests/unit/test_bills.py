@@ -239,7 +239,7 @@ async def test_who_cannot_be_asked_is_said(record: Record) -> None:
             (answer(bill(10, -1)), "not understood"),
             (answer(bill(10, "0.5")), "not understood"),
             (answer({**bill(10, 1), "startTime": "yesterday"}), "not understood"),
-            (Answer(b'{"records": "' + b"x" * 10 * 2**20 + b'"}'), "MB"),
+            (Answer(b'{"records": "' + b"x" * 10 * 2**20 + b'"}'), "larger than 8 MiB"),
         ):
             server.on(PATH, wrong)
             [found] = await check_bills(record, configuration, TEN, TEN + HOUR, keys)
