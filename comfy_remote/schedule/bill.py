@@ -118,6 +118,6 @@ def _shares(start: float, end: float) -> list[tuple[float, float]]:
     first = hour_start(start)
     if end <= start:
         return [(first, 1.0)]
-    number = math.ceil((end - first) / HOUR)
+    number = max(1, math.ceil((end - first) / HOUR))
     hours = [first + HOUR * one for one in range(number)]
     return [(hour, (min(end, hour + HOUR) - max(start, hour)) / (end - start)) for hour in hours]
