@@ -50,6 +50,7 @@ __all__ = [
     "TakesValues",
     "Target",
     "TellsVersions",
+    "TellsWhatRuns",
     "WaitsForWorkers",
     "WakesWorkers",
     "answer_graded",
@@ -252,6 +253,25 @@ class DescribesByJob(Protocol):
 
     async def describe_again(self) -> Capabilities:
         """What a worker says now, if one is awake: a model may have been added since."""
+
+
+@runtime_checkable
+class TellsWhatRuns(Protocol):
+    """A target that says, at once and starting nothing, what computes its results."""
+
+    async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
+        """What it would run a prompt with, ``installed`` included.
+
+        Args:
+            classes: The prompt's node classes.
+            folders: Those of the models that are of interest.
+
+        Raises:
+            ComfyRemoteError: It could not be asked.
+        """
+
+    async def still_runs(self, job_id: str) -> bool:
+        """Whether the process that ran a job is still the one that would run the next."""
 
 
 @runtime_checkable

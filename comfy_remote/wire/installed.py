@@ -54,6 +54,8 @@ class Installed(BaseModel):
 
     Attributes:
         torch: Its version, with that of CUDA: ``2.11.0+cu130``.
+        python: Its version; ``None`` from older workers.
+        libraries: Versions of what ComfyUI computes with besides, by name; empty from older ones.
         arguments: What ComfyUI was started with, but for addresses, folders and what else differs
             from one start to the next.
         packs: Those that its nodes come from.
@@ -61,6 +63,8 @@ class Installed(BaseModel):
     """
 
     torch: str | None = None
+    python: str | None = None
+    libraries: dict[str, str] = {}
     arguments: list[str] = []
     packs: list[InstalledPack] = []
     models: dict[str, list[ModelFile]] = {}

@@ -16,9 +16,8 @@ from pydantic import BaseModel, JsonValue
 
 from ..errors import ComfyRemoteError
 from ..events import Progress
-from ..secrets import redact
 from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
-from ..targets.engine_arguments import arguments_of, lasting_arguments
+from ..targets.engine_facts import installed_of, python_of
 from ..version import __version__
 from ..wire.actions import (
     DescribeAnswer,
@@ -29,7 +28,6 @@ from ..wire.actions import (
     pack_nodes,
     parse_input,
 )
-from ..wire.installed import Installed
 from ..wire.models import ModelsAnswer, ModelsRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
@@ -91,11 +89,11 @@ async def describe(
         versions=versions,
         worker=settings.worker,
         fetches_models=settings.models.download is True,
-        installed=Installed(
-            torch=versions.get("pytorch"),
-            arguments=[redact(one) for one in lasting_arguments(arguments_of(stats))],
-            packs=await asyncio.to_thread(installed_packs, names, folders),
-            models=await library.details(listed),
+        installed=installed_of(stats).model_copy(
+            update={
+                "packs": await asyncio.to_thread(installed_packs, names, folders),
+                "models": await library.details(listed),
+            }
         ),
     )
 
@@ -147,7 +145,7 @@ def _versions(stats: Mapping[str, JsonValue]) -> dict[str, str]:
     found = {
         "comfyui": system.get("comfyui_version"),
         "pytorch": system.get("pytorch_version"),
-        "python": str(system.get("python_version") or platform.python_version()).split(" ")[0],
+        "python": python_of(stats) or platform.python_version(),
     }
     said = {name: version for name, version in found.items() if isinstance(version, str)}
     return {"comfy-remote": __version__, **said}

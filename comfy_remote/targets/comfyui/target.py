@@ -37,7 +37,8 @@ from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.answers import Response
 from ...net.http import TOO_LARGE, HttpClient, version_in
 from ...outputs import RemoteOutput
-from ...types import JsonValue
+from ...types import JsonValue, mappings
+from ...wire.installed import InstalledPack, ModelFile
 from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
@@ -51,6 +52,7 @@ from ..base import (
     answer_graded,
     before_sending,
 )
+from ..engine_facts import installed_of
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .connection import ComfyUIConnection
@@ -425,6 +427,51 @@ class ComfyUITarget:
             memory_free=_memory_of(stats, "vram_free"),
         )
 
+    async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
+        """See `base.TellsWhatRuns`: packs by their names alone, since ComfyUI says no more."""
+        wanted = sorted(folders)
+        (described, stats, packs), models = await asyncio.gather(
+            asyncio.gather(self.describe(classes), self.system(), self._packs()),
+            concurrent_map(self._model_files, wanted),
+        )
+        if described.engine is not None and described.engine.startswith("sandbox "):
+            packs = []  # it imports none
+        if packs is None:
+            return described
+        found = {"packs": packs, "models": dict(zip(wanted, models, strict=True))}
+        return replace(described, installed=installed_of(stats).model_copy(update=found))
+
+    async def still_runs(self, job_id: str) -> bool:
+        """Its history is in its memory, so a job that is in there was run by this process."""
+        return await self._entry(job_id, self._http.get) is not None
+
+    async def _packs(self) -> list[InstalledPack] | None:
+        """The packs that are there, by their names in ``custom_nodes``.
+
+        ComfyUI lists all files of that folder. ``None`` where it does not.
+        """
+        try:
+            files = _strings(await self._http.get_json("models/custom_nodes"))
+        except TargetError:
+            return None
+        parts = [name.replace("\\", "/").split("/") for name in files if name.endswith(".py")]
+        names = {first.removesuffix(".py") for first, *_ in parts if _is_loaded(first)}
+        return [InstalledPack(name=name) for name in sorted(names)]
+
+    async def _model_files(self, folder: str) -> list[ModelFile]:
+        """The models of a folder, with sizes and times; none where ComfyUI does not say these."""
+        try:
+            listed = await self._http.get_json(f"experiment/models/{quote(folder, safe='')}")
+        except TargetError:
+            return []
+        return [
+            ModelFile(name=name.replace("\\", "/"), size=size, modified=modified)
+            for one in mappings(listed)
+            if isinstance(name := one.get("name"), str)
+            and isinstance(size := one.get("size"), int)
+            and isinstance(modified := one.get("modified"), int | float)
+        ]
+
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
         running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
@@ -605,6 +652,11 @@ def _with_skipped(ref: RemoteRef, response: Response, prompt: Prompt) -> RemoteR
     errors = answer.get("node_errors") if isinstance(answer, dict) else None
     skipped = skipped_nodes(errors, prompt)
     return replace(ref, details={**ref.details, **skipped_note(skipped)})
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether ComfyUI imports what has this name in ``custom_nodes``."""
+    return not (name.startswith((".", "__")) or name.endswith(".disabled"))
 
 
 def _new_id() -> str:

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import aiohttp
 
@@ -29,6 +30,7 @@ from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..comfyui.follow import FollowTimes
 from ..comfyui.history import silent_savers
 from ..comfyui.target import ComfyUITarget
+from ..engine_facts import installed_of
 from ..engine_files import NodeTimes, folders_in, with_unlisted
 from ..launch import PACKAGE_PARENT, detached, own_program
 
@@ -178,6 +180,19 @@ class SandboxTarget:
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         await self._revive()
         return await self._engine.describe(classes)
+
+    async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
+        """See `base.TellsWhatRuns`: its version says all; it has no packs and no models."""
+        del folders
+        await self._revive()
+        described, stats = await asyncio.gather(
+            self._engine.describe(classes), self._engine.system()
+        )
+        return replace(described, installed=installed_of(stats))
+
+    async def still_runs(self, job_id: str) -> bool:
+        """Never asked for: nothing in it can be replaced while its version stays."""
+        return await self._engine.still_runs(job_id)
 
     async def health(self) -> Health:
         await self._revive()

@@ -1,0 +1,39 @@
+"""What an engine's ``/system_stats`` say of how it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..secrets import redact
+from ..types import JsonValue, mapping, mappings
+from ..wire.installed import Installed
+from .engine_arguments import arguments_of, lasting_arguments
+
+__all__ = ["installed_of", "python_of"]
+
+# Its page, its templates and its help compute nothing.
+_NO_LIBRARIES = ("frontend", "templates", "docs")
+
+
+def installed_of(stats: Mapping[str, JsonValue]) -> Installed:
+    """Versions and arguments; packs and models are not in there."""
+    system = mapping(stats.get("system"))
+    torch = system.get("pytorch_version")
+    return Installed(
+        torch=torch if isinstance(torch, str) else None,
+        python=python_of(stats),
+        libraries={
+            name: version
+            for one in mappings(system.get("comfy_package_versions"))
+            if isinstance(name := one.get("name"), str)
+            and isinstance(version := one.get("installed"), str)
+            and not any(word in name for word in _NO_LIBRARIES)
+        },
+        arguments=[redact(one) for one in lasting_arguments(arguments_of(stats))],
+    )
+
+
+def python_of(stats: Mapping[str, JsonValue]) -> str | None:
+    """``3.11.7``."""
+    version = mapping(stats.get("system")).get("python_version")
+    return version.split(" ")[0] if isinstance(version, str) and version else None
