@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["about_text", "counted", "dollars", "seconds_text", "size_text"]
+__all__ = ["about_text", "ago_text", "counted", "dollars", "seconds_text", "size_text"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -49,3 +49,15 @@ def about_text(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def ago_text(seconds: float) -> str:
+    """How long ago something was: ``42 s ago``, ``26 min ago``, ``2 h ago``, ``3 days ago``."""
+    seconds = max(0.0, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s ago"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min ago"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.0f} h ago"
+    return f"{seconds / 86400:.0f} days ago"

@@ -179,6 +179,8 @@ class OneRun:
                 may run.
         """
         client, frozen = self._kind.client, self._kind.frozen
+        if entry.cached is not None:
+            return await client.resume(entry, timeout=frozen.timeout)
         here = server_of(client.target)
         if entry.ref is None:
             if frozen.server and here and here != frozen.server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .schemas import completed, found_schemas, schemas_option
 
 if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
+    from ..jobs.cache.results import CacheAnswer
     from ..jobs.forecast import Known
     from ..workflow.change.prepare import Changes
     from ..workflow.check import Limits, Report
@@ -39,6 +41,12 @@ __all__ = ["check"]
 @schemas_option
 @change_options
 @inputs_option
+@click.option(
+    "--cache",
+    "ask_cache",
+    is_flag=True,
+    help="Also say whether the cache would give its result; if it cannot, why, node by node.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def check(
@@ -48,6 +56,7 @@ def check(
     schemas_source: Path | str | None,
     changes: Changes,
     inputs: tuple[Path, ...],
+    ask_cache: bool,
     as_json: bool,
 ) -> None:
     """Check whether a workflow would run on a target, and suggest what would make it cheaper.
@@ -61,6 +70,7 @@ def check(
       comfy-remote check workflow.json --on http://192.168.1.20:8188
       comfy-remote check workflow.json --set KSampler.steps=40
       comfy-remote check ComfyUI_00042_.png --json | jq .node_errors
+      comfy-remote check workflow.json --on lan --cache
     """
     from ..errors import WorkflowInvalid
 
@@ -69,10 +79,16 @@ def check(
         report = _report(workflow, on, schemas_source, changes, inputs)
     except WorkflowInvalid as error:
         report = _unusable(error)
+    cached = None
+    if ask_cache and not report.errors:
+        cached = _cache_answer(workflow, on, schemas_source, changes, inputs)
     if as_json:
-        print_json({"source": source, **report.to_json()})
+        said = {} if cached is None else {"cache": cached.to_json()}
+        print_json({"source": source, **report.to_json(), **said})
     else:
         _print(report, source)
+        if cached is not None:
+            _print_cached(cached, source)
     if report.errors:
         context.exit(WorkflowInvalid.exit_status)
 
@@ -158,6 +174,38 @@ def _on_target(
         why = f"The configured target {target.name} cannot be asked: {error.message.rstrip('.')}"
         found = Found(given, (f"{why}.",)) if given else known_without(address, target.name, why)
         return known_by(found, limits_of(target))
+
+
+def _cache_answer(
+    path: Path,
+    on: str | None,
+    given: Path | str | None,
+    changes: Changes,
+    inputs: tuple[Path, ...],
+) -> CacheAnswer:
+    """Ask the target, and look into the cache."""
+    from ..jobs.client import Client
+    from .interrupt import run_interruptible
+
+    async def ask() -> CacheAnswer:
+        async with Client(on, schemas=given, on_interrupt=None) as client:
+            ready = await client.prepare(
+                load_typed(path, changes.variables()),
+                changes=changes,
+                inputs=inputs,
+                base=path.absolute().parent,
+            )
+            return await client.would_hit(ready)
+
+    return run_interruptible(ask())
+
+
+def _print_cached(answer: CacheAnswer, source: str) -> None:
+    for doubt in answer.verdict.doubts:
+        place = ":".join(part for part in (source, doubt.node_id) if part)
+        named = f"{doubt.node_class}: " if doubt.node_class else ""
+        print(printable_line(f"{place}: not cached: {named}{doubt.why}"))
+    say(answer.sentence(time.time()))
 
 
 def _unusable(error: WorkflowInvalid) -> Report:

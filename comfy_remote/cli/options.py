@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ..config.cache_settings import CACHE_MODES
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -27,6 +29,7 @@ __all__ = [
     "SECONDS",
     "USUAL_TARGET",
     "WORKFLOW",
+    "cache_option",
     "cap_options",
     "change_options",
     "complete_job",
@@ -112,6 +115,13 @@ download_option = click.option(
     "--download/--no-download",
     default=True,
     help="Fetch the outputs, or only print their addresses.",
+)
+cache_option = click.option(
+    "--cache",
+    metavar="use|refresh|off",
+    type=click.Choice(CACHE_MODES),
+    help="Take the result of an earlier run that must be the same, and store new ones (use); only "
+    "store (refresh); neither (off). Default: what cache in comfy-remote.toml says, else off.",
 )
 open_option = click.option(
     "--open", "open_it", is_flag=True, help="Open the first output with its default program."

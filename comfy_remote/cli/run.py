@@ -9,6 +9,7 @@ import click
 
 from .options import (
     USUAL_TARGET,
+    cache_option,
     cap_options,
     change_options,
     download_option,
@@ -29,6 +30,7 @@ from .options import (
 from .schemas import schemas_option
 
 if TYPE_CHECKING:
+    from ..config.cache_settings import CacheMode
     from ..workflow.change.prepare import Changes
 
 __all__ = ["run"]
@@ -47,6 +49,7 @@ __all__ = ["run"]
 @download_option
 @timeout_option
 @cap_options
+@cache_option
 @dry_run_option
 @no_wait_option
 @click.option(
@@ -91,6 +94,7 @@ def run(
     timeout: float | None,
     cap: float | None,
     over_cap: bool,
+    cache: CacheMode | None,
     dry: bool,
     wait: bool,
     retry_lost: bool,
@@ -148,5 +152,6 @@ def run(
         dry=dry,
         cap=cap,
         over_cap=over_cap,
+        cache=cache,
     )
     run_workflow(plan, reporter)

@@ -40,6 +40,7 @@ from .reporter import Reporter
 from .run_log import LoggedReporter, RunLog
 
 if TYPE_CHECKING:
+    from ..config.cache_settings import CacheMode
     from ..config.settings import Configuration
     from ..jobs.record import Record
     from ..jobs.submission import Submission
@@ -65,6 +66,7 @@ class RunPlan:
         wait: Whether to follow the job; else the command ends once the target has it.
         dry: Whether only to say what would be sent.
         cap, over_cap: As for `Client.submit`.
+        cache: As for `Client.submit`.
     """
 
     workflow: Path | None
@@ -84,6 +86,7 @@ class RunPlan:
     dry: bool = False
     cap: float | None = None
     over_cap: bool = False
+    cache: CacheMode | None = None
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -136,6 +139,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 job_id=plan.job_id,
                 retry_lost=plan.retry_lost,
                 followed=plan.wait,
+                cache=plan.cache,
                 repo_list=None if plan.with_repo_list else "",
                 on_sent=reporter.sending,
                 cap=plan.cap,

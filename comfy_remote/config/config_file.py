@@ -15,6 +15,7 @@ from ..net.address import shown
 from ..schedule.caps import Cap, OnCap, Span
 from ..targets.kinds import typed_target
 from ..text_file import SAVE_AS_UTF8, NotText, text_of
+from .cache_settings import CacheMode
 from .target_settings import TargetSettings
 
 if sys.version_info >= (3, 11):
@@ -130,6 +131,10 @@ class ConfigFile(CapTable):
     allowed_addresses: list[str] = []
     allowed_hosts: list[str] = []
     allowed_folders: list[str] = []
+    cache: CacheMode | None = None
+    cache_packs: Annotated[list[_Word], Field(max_length=1000)] = []
+    cache_max_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    cache_max_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     targets: dict[str, TargetTable] = {}
 
 

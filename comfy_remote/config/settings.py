@@ -45,6 +45,7 @@ from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
 from ..targets.kinds import Billing, kind_of, kinds, secret_variables, typed_target
+from .cache_settings import CacheSettings
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
 from .target_settings import TargetSettings
 
@@ -114,6 +115,7 @@ class Configuration:
         owners: The names of the owner's own targets.
         default_workflow: What ``comfy-run-remote`` runs if it is given a text alone, as the owner's
             files say; a folder's file says none.
+        cache: How results are cached, as the owner's files say; a folder's file says nothing of it.
         untrusted: What is not used because it is not trusted; ``None`` if nothing is left out.
         caps: What may be spent. Each of them counts: a folder's file adds caps, and changes none.
         on_cap: What happens to jobs that would go over one, by target; by ``None`` on all others.
@@ -134,6 +136,7 @@ class Configuration:
     caps: tuple[Cap, ...] = ()
     on_cap: Mapping[str | None, OnCap] = field(default_factory=dict)
     own_targets: Mapping[str, TargetSettings] = field(default_factory=dict)
+    cache: CacheSettings = CacheSettings()  # noqa: RUF009 - frozen
 
     @classmethod
     def load(
@@ -196,6 +199,7 @@ class Configuration:
             caps=tuple(caps.values()),
             on_cap={**self.on_cap, **_on_cap(file)},
             own_targets={**self.own_targets, **_settings(file, path)},
+            cache=_cache(file, self.cache),
         )
 
     def _with_folders(
@@ -219,6 +223,8 @@ class Configuration:
                 "allowed_hosts": [],
                 "allowed_folders": [],
                 "default_workflow": None,
+                **dict.fromkeys(("cache", "cache_max_gb", "cache_max_days")),
+                "cache_packs": [],
             }
         )
         cancelled = {name: how for name, how in _on_cap(usable).items() if how == "cancel"}
@@ -421,6 +427,17 @@ def _on_cap(file: ConfigFile) -> dict[str | None, OnCap]:
     said: dict[str | None, OnCap | None] = {None: file.on_cap}
     said.update((name, table.on_cap) for name, table in file.targets.items())
     return {name: how for name, how in said.items() if how is not None}
+
+
+def _cache(file: ConfigFile, before: CacheSettings) -> CacheSettings:
+    """What a file says of the cache, and what was said before of the rest."""
+    size, days = file.cache_max_gb, file.cache_max_days
+    return CacheSettings(
+        file.cache or before.mode,
+        (*before.packs, *file.cache_packs),
+        before.max_bytes if size is None else int(size * 10**9),
+        before.max_days if days is None else days,
+    )
 
 
 def _settings(file: ConfigFile, path: Path) -> dict[str, TargetSettings]:

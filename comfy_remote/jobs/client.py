@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..events import DidItRun, JobState
 from ..media.temporary import remove_leftovers
-from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target
+from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, server_of
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
 from ..types import JsonValue
@@ -55,7 +55,10 @@ from .submission import Submission, Workflow, not_recorded, prepared, read, send
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from ..config.cache_settings import CacheMode
     from ..schemas.finding import Found
+    from .cache.keeping import Keeper
+    from .cache.results import CacheAnswer, ResultCache
 
 __all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
 
@@ -305,6 +308,7 @@ class Client:
         retry_lost: bool = True,
         followed: bool = True,
         of_batch: str | None = None,
+        cache: CacheMode | None = None,
         on_sent: Callable[[int, int], None] | None = None,
         cap: float | None = None,
         over_cap: bool = False,
@@ -314,6 +318,8 @@ class Client:
         **words: Unpack[PrepareWords],
     ) -> Job:
         """Record a job, send its files and its prompt.
+
+        With ``cache="use"``, a job whose result is stored is not sent: it has succeeded at once.
 
         Args:
             workflow: As for `prepare`, or what that gave.
@@ -332,6 +338,8 @@ class Client:
             followed: Whether somebody is there to send a file that the target is thought to have,
                 and no longer has. Else all files are sent.
             of_batch: The id of the batch that it belongs to.
+            cache: ``"use"`` to take a stored result and to store a new one, ``"refresh"`` only to
+                store it, ``"off"`` for neither; as the owner's configuration says by default.
             on_sent: Called while files are being sent by themselves, with the number of bytes that
                 are there, and of all.
             cap: The most that it may cost, in US dollars, beside the caps that are configured; of
@@ -381,6 +389,7 @@ class Client:
             source=source or ready.source,
             folder=folder,
             followed=followed,
+            cache=cache or (await asyncio.to_thread(self._configured)).cache.mode,
             timeout=timeout,
             begun=deadline.begun,
             cap=cap,
@@ -397,6 +406,7 @@ class Client:
         page: Mapping[str, JsonValue] | None = None,
         again: str | None = None,
         followed: bool = True,
+        cache: CacheMode = "off",
         timeout: float | None = None,
         begun: float | None = None,
         cap: float | None = None,
@@ -421,6 +431,12 @@ class Client:
         deadline = Deadline(timeout, begun)
         record, target = self.record, self.target
         request = await self.completed(request, followed=followed)
+        keeper = None
+        if cache != "off":
+            found = await self._cached(request, cache, source, folder, page)
+            if isinstance(found, Job):
+                return found  # it costs nothing
+            keeper = found
         allowed = await self._allowed(request, Allowance(cap, over_cap, ends_after))
         try:
             await record.write(
@@ -463,7 +479,7 @@ class Client:
             ref = await started(sending, undo, self.patience)
         else:
             ref = await sending
-        return self._followed(ref, request.prompt, deadline, allowed=allowed)
+        return self._followed(ref, request.prompt, deadline, allowed=allowed, keeper=keeper)
 
     async def _allowed(self, request: RunRequest, allowance: Allowance) -> Allowed | None:
         configuration = await asyncio.to_thread(self._configured)
@@ -471,6 +487,64 @@ class Client:
             *(self.target, self.record, request.prompt, configuration, allowance),
             batch=request.batch,
             background=self.background,
+        )
+
+    async def _cached(
+        self,
+        request: RunRequest,
+        cache: CacheMode,
+        source: str,
+        folder: Path | None,
+        page: Mapping[str, JsonValue] | None,
+    ) -> Job | Keeper | None:
+        """The job, if its result is stored; else what stores the result, where it can be."""
+        results = await self.results()
+        verdict = await results.verdict(request)
+        for doubt in verdict.doubts:
+            _log.info("Not cached: %s", doubt)
+        if verdict.key is None:
+            return None
+        result = await results.find(verdict) if cache == "use" else None
+        if result is None:
+            return results.keeper(request, clean(source), verdict)
+        from .cache.hit import ref_of  # as above
+
+        taken = await results.take(result)
+        record, ref = self.record, ref_of(request.job_id, server_of(self.target))
+        await record.write(
+            record.add,
+            request.job_id,
+            target=self.target.name,
+            source=clean(source),
+            folder=folder.absolute() if folder else None,
+            prompt=request.prompt,
+            page=page,
+            sent=request_to_json(request, whole=False),
+            batch=request.batch,
+            cached=taken.cached,
+        )
+        record.post(not_recorded, record.submitted, ref)
+        return Job(taken, record, ref, request.prompt)
+
+    async def would_hit(self, ready: Submission, *, repo_list: str | None = None) -> CacheAnswer:
+        """Whether what `prepare` gave would be taken from the cache, and if not, why.
+
+        Nothing is run or recorded.
+
+        Args:
+            repo_list: As for `submit`.
+        """
+        request = RunRequest(
+            new_job_id(), ready.prompt, ready.files, ready.workflow, repo_list=repo_list
+        )
+        return await (await self.results()).answer(await self.completed(request, followed=False))
+
+    async def results(self) -> ResultCache:
+        """The stored results, as far as they can serve this client's target."""
+        from .cache.results import ResultCache  # here: most runs use none
+
+        return ResultCache(
+            self.target, self.record, await asyncio.to_thread(self._configured), self.named
         )
 
     async def completed(self, request: RunRequest, *, followed: bool = True) -> RunRequest:
@@ -512,6 +586,7 @@ class Client:
         deadline: Deadline,
         entry: JobEntry | None = None,
         allowed: Allowed | None = None,
+        keeper: Keeper | None = None,
     ) -> Job:
         """The job, remembered for an interruption."""
 
@@ -528,6 +603,7 @@ class Client:
             entry=entry,
             patience=self.patience,
             reserved=reserved,
+            keeper=keeper,
         )
         if self.on_interrupt is not None:
             self._jobs = [*(known for known in self._jobs if not known.state.final), job]
@@ -613,6 +689,11 @@ class Client:
         """
         deadline = Deadline(timeout, begun)
         entry = await self.record.read(self.record.get, job) if isinstance(job, str) else job
+        if entry.cached is not None:
+            from .cache.hit import ref_of, reopened  # here: most jobs are none
+
+            stored = await reopened(self.record, entry)
+            return Job(stored, self.record, ref_of(entry.id), entry.prompt, deadline, entry=entry)
         if entry.ref is None and entry.state.final and entry.error is not None:
             raise entry.error
         try:
@@ -747,6 +828,10 @@ async def resume(
     opened = record if record is not None else await asyncio.to_thread(Record)
     try:
         entry = await opened.read(opened.get, job_id)
+        if entry.cached is not None:
+            from .cache.hit import reopened  # here: most jobs are none
+
+            target = await reopened(opened, entry)
         there = reopen(entry.target, entry.ref, config=config) if target is None else target
         async with Client(there, record=opened, config=config, on_interrupt=on_interrupt) as client:
             yield await client.resume(entry, timeout=timeout, begun=begun)

@@ -59,6 +59,7 @@ from .submission import send
 
 if TYPE_CHECKING:
     from ..media.values.limits import ValueLimits
+    from .cache.keeping import Keeper
 
 __all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 
@@ -118,6 +119,7 @@ class Job:
         entry: JobEntry | None = None,
         patience: Patience = PATIENCE,
         reserved: Callable[[], Awaitable[Allowed | None]] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.id = ref.job_id
         self.ref = ref
@@ -142,6 +144,7 @@ class Job:
         self._not_fetched: list[OutputProblem] = []
         self._cancelled = False
         self._patience = patience
+        self._keeper = keeper
 
     def __repr__(self) -> str:
         return f"Job({self.id!r}, target={self._target.name!r}, state={self._state.value!r})"
@@ -286,6 +289,7 @@ class Job:
         spool = TemporaryFolder("outputs")
         local = []
         fetched = await self._fetch(outputs, Path(spool.name), on_bytes)
+        await self._kept(outputs, fetched)
         for output, here in self._without_lost(outputs, fetched):
             if isinstance(here, ComfyRemoteError):
                 raise here
@@ -328,6 +332,7 @@ class Job:
         outputs = await self._made(even_if_failed=even_if_failed)
         async with off_the_loop(_arriving(folder, self.id, self._prompt)) as arriving:
             fetched = await self._fetch(outputs, arriving.spool, on_bytes)
+            await self._kept(outputs, fetched)
             arriving.here = self._without_lost(outputs, fetched)
         saved = arriving.saved
         try:
@@ -365,7 +370,9 @@ class Job:
             ComfyRemoteError: One could not be fetched completely.
         """
         files = []
-        for here in await self._fetch(outputs, folder, on_bytes):
+        fetched = await self._fetch(outputs, folder, on_bytes)
+        await self._kept(outputs, fetched)
+        for here in fetched:
             if isinstance(here, ComfyRemoteError):
                 raise here
             files.append(here)
@@ -594,6 +601,15 @@ class Job:
             whole = sum(output.size or 0 for output in outputs)
             DiskLimits.of().check_room(spool / "outputs", whole)
         return await self._in_time(concurrent_map(fetch, enumerate(outputs)))
+
+    async def _kept(
+        self, outputs: Sequence[RemoteOutput], fetched: Sequence[Received | ComfyRemoteError]
+    ) -> None:
+        """Have what was fetched stored for other runs like this, if it is to be."""
+        keeper, finished = self._keeper, self._finished
+        if keeper is not None and finished is not None:
+            self._keeper = None
+            await keeper.keep(finished, list(zip(outputs, fetched, strict=True)), self.run_seconds)
 
     async def _in_time(self, fetching: Awaitable[_T]) -> _T:
         try:

@@ -10,6 +10,7 @@ from owner import configure
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.config import folders
+from comfy_remote.config.cache_settings import CacheSettings
 from comfy_remote.config.config_file import CapTable, ConfigFile, read_config
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
@@ -266,9 +267,11 @@ def test_a_folders_file_allows_no_address(project: Path) -> None:
 
 
 def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path) -> None:
-    others = {"default", "default_workflow", "targets", *CapTable.model_fields}
+    cache = {"cache", "cache_packs", "cache_max_gb", "cache_max_days"}
+    others = {"default", "default_workflow", "targets", *cache, *CapTable.model_fields}
     lists = set(ConfigFile.model_fields) - others
-    said = ['default_workflow = "/etc/passwd"']
+    said = ['default_workflow = "/etc/passwd"', 'cache = "use"', 'cache_packs = ["mine"]']
+    said += ["cache_max_gb = 0", "cache_max_days = 0"]
     said += [f'{name} = ["elsewhere.example"]' for name in sorted(lists)]
     path = configure(project, "\n".join([*said, "[targets.lan]", 'target = "http://10.0.0.7:1"']))
     trust_all_of(path)
@@ -276,6 +279,7 @@ def test_a_folders_file_can_say_nothing_but_targets_and_a_default(project: Path)
     assert configuration.address_of("lan") == "http://10.0.0.7:1"
     assert {name: getattr(configuration, name) for name in lists} == dict.fromkeys(lists, ())
     assert configuration.default_workflow is None
+    assert configuration.cache == CacheSettings()
 
 
 def _caps_on(name: str) -> dict[str, float]:

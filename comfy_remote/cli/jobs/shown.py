@@ -55,6 +55,10 @@ def result_of(job: JobStatus) -> str:
         return " ".join(entry.error.message.split())[:_WIDEST_RESULT]
     if entry.outputs:
         took = "" if entry.run_seconds is None else f", {seconds_text(entry.run_seconds)}"
+        if entry.cached is not None:
+            from ...jobs.cache.hit import cached_sentence
+
+            took = f", {cached_sentence(entry.cached, entry.created)}"
         return counted(len(entry.outputs), "file") + took
     if job.unknown:
         return job.unknown
@@ -153,6 +157,7 @@ def to_json(job: JobStatus) -> dict[str, JsonValue]:
         "attempt": entry.attempt,
         "first_attempt": entry.first,
         "batch": entry.batch,
+        "cached": entry.cached,
     }
 
 

@@ -4,6 +4,7 @@
 entries   what is read: one job, its outputs, how long past runs took
 batches   many runs of one workflow: what is known of each batch, and which of its runs have begun
 ledger    what jobs cost: reserved before they are sent, settled when they have ended
+results   what runs gave, by the key that a cache finds it by
 choosing  which jobs are listed, and which are forgotten
 schema    the tables, how each version of the file becomes the next, and prompts stored once
 record    reading and writing, from this thread or from an event loop
@@ -15,6 +16,7 @@ from .choosing import JobFilter, Retention
 from .entries import SAVED_BEFORE, JobEntry, JobLine, PastRun, Said, SavedOutput
 from .ledger import Booked, Booking, By, Ledger, LedgerRetention, Spent
 from .record import Record
+from .results import Results, StoredResult
 
 __all__ = [
     "SAVED_BEFORE",
@@ -31,10 +33,12 @@ __all__ = [
     "LedgerRetention",
     "PastRun",
     "Record",
+    "Results",
     "Retention",
     "RunState",
     "Said",
     "SavedOutput",
     "Spent",
+    "StoredResult",
     "Wanted",
 ]

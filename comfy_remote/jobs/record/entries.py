@@ -31,7 +31,7 @@ SAVED_BEFORE = "outputs_saved"
 
 LINE_COLUMNS = (
     "id, created, updated, target, source, state, error, outputs, started, run_seconds, attempt, "
-    "folder, (SELECT name FROM batches WHERE batches.id = jobs.batch) AS batch, "
+    "folder, cached, (SELECT name FROM batches WHERE batches.id = jobs.batch) AS batch, "
     "CASE WHEN state IN ('queued', 'running') THEN progress END AS progress"
 )
 """What `line_of` reads."""
@@ -92,6 +92,9 @@ class JobEntry:
             its own.
         first: The id of the first of them; its own id if it is that.
         said: Warnings while it ran, each with its time, the oldest first.
+        cached: Of a job that did not run, since its result was stored: the ``job`` that ran, its
+            ``target``, when that ended (``at``, seconds since the epoch), its ``run_seconds``, and
+            ``saved``, US dollars that a run would have cost; either may be ``None``.
     """
 
     id: str
@@ -113,6 +116,7 @@ class JobEntry:
     attempt: int = 1
     first: str = ""
     said: tuple[Said, ...] = ()
+    cached: dict[str, JsonValue] | None = None
 
     @property
     def owed(self) -> bool:
@@ -139,6 +143,7 @@ class JobLine:
         outputs: How many were saved here.
         again: Whether it has a folder for its outputs, so that it can be run again by itself.
         batch: The name of the batch that it belongs to, if that is known.
+        cached: As in `JobEntry`.
 
     The others are as in `JobEntry`.
     """
@@ -157,6 +162,7 @@ class JobLine:
     attempt: int
     again: bool
     batch: str | None
+    cached: dict[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,7 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         attempt=row["attempt"],
         first=row["first"] or row["id"],
         said=tuple(Said(**one) for one in json.loads(row["said"] or "[]")),
+        cached=json.loads(row["cached"]) if row["cached"] else None,
     )
 
 
@@ -229,4 +236,5 @@ def line_of(row: sqlite3.Row) -> JobLine:
         attempt=row["attempt"],
         again=row["folder"] is not None,
         batch=row["batch"],
+        cached=json.loads(row["cached"]) if row["cached"] else None,
     )

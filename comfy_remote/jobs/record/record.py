@@ -36,6 +36,7 @@ from .batches import Batches
 from .choosing import JobFilter, Retention
 from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
 from .ledger import Ledger
+from .results import Results
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 __all__ = ["Record"]
@@ -85,6 +86,7 @@ class Record:
 
     Attributes:
         batches: The batches that are known, and how far each is.
+        results: What runs gave, for `jobs.cache`.
         ledger: What jobs cost.
 
     Raises:
@@ -108,6 +110,7 @@ class Record:
         self._reader = _Thread("comfy-remote-record-reader")
         self._reading = threading.Lock()
         self.batches = Batches(self._write, self._read)
+        self.results = Results(self._write, self._read)
         self.ledger = Ledger(self._write, self._read, now=now, zone=zone)
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -271,6 +274,7 @@ class Record:
         batch: str | None = None,
         sent: str | None = None,
         again: str | None = None,
+        cached: Mapping[str, JsonValue] | None = None,
     ) -> None:
         """Record a job that is about to be submitted.
 
@@ -287,6 +291,7 @@ class Record:
             SpendingCap: It does not fit under a cap; nothing is recorded.
         """
         now = time.time()
+        state = JobState.QUEUED if cached is None else JobState.SUCCEEDED
         workload = workload_of(prompt)
 
         def write(connection: sqlite3.Connection) -> None:
@@ -297,13 +302,14 @@ class Record:
                     attempt, first = connection.execute(_NEXT_ATTEMPT, {"id": again}).fetchone()
                 row = connection.execute(
                     "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
-                    "shape, work, request, prompt_number, prompt_values, batch, sent, "
-                    "attempt, first) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "shape, work, request, prompt_number, prompt_values, batch, sent, attempt, "
+                    "first, cached) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(job_id, now, now, target, source, str(folder) if folder else None),
-                        *(JobState.QUEUED.value, None if page is None else json.dumps(dict(page))),
+                        *(state.value, None if page is None else json.dumps(dict(page))),
                         *(workload.shape, workload.work, request, number, values),
                         *(batch, sent, attempt, first),
+                        None if cached is None else json.dumps(dict(cached)),
                     ),
                 ).lastrowid
                 if charge is not None:

@@ -278,5 +278,33 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         "ALTER TABLE batches ADD COLUMN cap REAL",
         "ALTER TABLE batches ADD COLUMN over_cap INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN cached TEXT",
+        """
+        CREATE TABLE results (
+            key         TEXT PRIMARY KEY,
+            job         TEXT NOT NULL,
+            created     REAL NOT NULL,
+            used        REAL NOT NULL,
+            hits        INTEGER NOT NULL DEFAULT 0,
+            target      TEXT NOT NULL,
+            source      TEXT NOT NULL,
+            server      TEXT,
+            run_seconds REAL,
+            size        INTEGER NOT NULL,
+            outputs     TEXT NOT NULL,
+            shown       TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX results_by_use ON results (used)",
+        """
+        CREATE TABLE result_files (
+            sha256     TEXT NOT NULL,
+            key        TEXT NOT NULL,
+            PRIMARY KEY (sha256, key)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX result_files_by_key ON result_files (key)",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

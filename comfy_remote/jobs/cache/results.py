@@ -1,0 +1,162 @@
+"""A client's cache: looks results up, and has new ones stored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...aio import within
+from ...errors import ComfyRemoteError
+from ...targets.base import TellsWhatRuns, server_of
+from .asking import PATIENCE, verdict_on
+from .hit import CachedTarget, cached_sentence, described
+from .keeping import Keeper
+from .store import ResultStore
+
+if TYPE_CHECKING:
+    from ...config.settings import Configuration
+    from ...schedule.cache_key import Verdict
+    from ...targets.base import RunRequest, Target
+    from ...types import JsonValue
+    from ..record import Record, StoredResult
+
+__all__ = ["CacheAnswer", "ResultCache"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheAnswer:
+    """Whether a run would be taken from the cache.
+
+    Attributes:
+        cached: Of a result that would be taken: see `JobEntry.cached`; ``None`` if none would.
+    """
+
+    verdict: Verdict
+    cached: dict[str, JsonValue] | None
+
+    def sentence(self, now: float) -> str:
+        """For people.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        if self.verdict.key is None:
+            return "It would run, and its result would not be cached."
+        if self.cached is not None:
+            found = cached_sentence(self.cached, now)
+            return f"It would be taken from the cache: a result {found}."
+        if self.verdict.one_process:
+            return (
+                "It would run, and its result would be cached until that ComfyUI is started again: "
+                "packs are installed there whose content it does not say, and a pack may change "
+                "what ComfyUI's own nodes do."
+            )
+        return "It would run, and its result would be cached."
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"would_hit", "key", "doubts", "until_restart", "from"}``."""
+        return {
+            "would_hit": self.cached is not None,
+            "key": self.verdict.key,
+            "doubts": [doubt.to_json() for doubt in self.verdict.doubts],
+            "until_restart": self.verdict.one_process,
+            "from": self.cached,
+        }
+
+
+class ResultCache:
+    """The stored results, for one target.
+
+    Args:
+        named: What the configuration calls the target.
+        configuration: Says its limits, the packs that the owner vouches for, and prices.
+        now: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        record: Record,
+        configuration: Configuration,
+        named: str | None = None,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._target = target
+        self._named = named or target.name
+        self._configuration = configuration
+        self._now = now
+        self.store = ResultStore(record, configuration.cache, now=now)
+
+    async def verdict(self, request: RunRequest, *, patience: float = PATIENCE) -> Verdict:
+        """The key of a request, or why it has none: see `verdict_on`."""
+        packs = self._configuration.cache.packs
+        return await verdict_on(self._target, request, packs, patience=patience)
+
+    async def find(self, verdict: Verdict) -> StoredResult | None:
+        """The stored result of a key, if it may be handed out now.
+
+        A store that cannot be used has none.
+        """
+        if verdict.key is None:
+            return None
+        try:
+            result = await asyncio.to_thread(self.store.find, verdict.key)
+            if result is None or (result.server is None and not verdict.one_process):
+                return result
+            if result.server == dict(server_of(self._target)) and await self._still_runs(result):
+                return result
+            _log.info("What ran job %s may have been replaced since.", result.job_id)
+        except (ComfyRemoteError, OSError, sqlite3.Error, asyncio.TimeoutError) as error:
+            _log.warning("The cache of results was not used: %s", error)
+        return None
+
+    async def _still_runs(self, result: StoredResult) -> bool:
+        target = self._target
+        if not isinstance(target, TellsWhatRuns):
+            return False
+        return await within(target.still_runs(result.job_id), PATIENCE)
+
+    async def take(self, result: StoredResult) -> CachedTarget:
+        """A stored result as a target, noted as used."""
+        cached = described(result, await asyncio.to_thread(self.saved, result))
+        try:
+            await asyncio.to_thread(self.store.taken, result.key)
+        except (ComfyRemoteError, sqlite3.Error) as error:
+            _log.warning("That a stored result was used could not be noted: %s", error)
+        return CachedTarget(self._target.name, result, self.store, cached, self._now())
+
+    async def answer(self, request: RunRequest) -> CacheAnswer:
+        """Whether a request would be taken from the cache, and if not, why. Nothing is run."""
+        verdict = await self.verdict(request)
+        result = await self.find(verdict)
+        if result is None:
+            return CacheAnswer(verdict, None)
+        saved = await asyncio.to_thread(self.saved, result)
+        return CacheAnswer(verdict, described(result, saved))
+
+    def saved(self, result: StoredResult) -> float | None:
+        """US dollars that running it here would cost, by the time that it took. Blocking.
+
+        ``None`` if that is not known, or the target costs the same if it runs nothing.
+        """
+        from ..prices import remembered_price  # here: most runs take nothing from the cache
+
+        by_hour = self._configuration.billing_of(self._named) == "by hour"
+        if result.run_seconds is None or by_hour:
+            return None
+        price = remembered_price(self._named, self._configuration).price
+        return None if price is None else price.of(result.run_seconds)
+
+    def keeper(self, request: RunRequest, source: str, verdict: Verdict) -> Keeper:
+        """Stores the result of that request."""
+        return Keeper(
+            self._target, request, source, verdict, self.store, lambda: self.verdict(request)
+        )

@@ -1,0 +1,385 @@
+"""`jobs.cache` on a real engine, the sandbox: what is handed out, and what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfy_remote.config.cache_settings import CacheMode, CacheSettings
+from comfy_remote.errors import OutputLost
+from comfy_remote.events import Finished, JobState, Log
+from comfy_remote.jobs.cache.store import ResultStore
+from comfy_remote.jobs.client import Client, resume
+from comfy_remote.jobs.job import Job
+from comfy_remote.jobs.record import Record, SavedOutput
+from comfy_remote.targets.base import Capabilities
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.sandbox.target import SandboxTarget
+from comfy_remote.types import JsonValue
+from comfy_remote.wire.installed import InstalledPack
+from comfy_remote.workflow.prompt import Prompt
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Prompt:
+    """A prompt of its own for each test: no other test has had the sandbox run it."""
+    prefix = tmp_path.name
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255},
+        },
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": prefix}},
+    }
+
+
+class Changing(ComfyUITarget):
+    """The sandbox, which says something else of what runs there.
+
+    Attributes:
+        changes: Called with the number of the question and what is true.
+        alive: Whether its process is still the one that ran the jobs before.
+    """
+
+    changes: Callable[[int, Capabilities], Capabilities] = staticmethod(lambda _, said: said)
+    alive = True
+    asked = 0
+
+    async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
+        self.asked += 1
+        return self.changes(self.asked, await super().what_runs(classes, folders))
+
+    async def still_runs(self, job_id: str) -> bool:
+        return self.alive and await super().still_runs(job_id)
+
+
+def _with_packs(*packs: InstalledPack) -> Callable[[int, Capabilities], Capabilities]:
+    def changed(_: int, said: Capabilities) -> Capabilities:
+        assert said.installed is not None
+        return replace(said, installed=said.installed.model_copy(update={"packs": [*packs]}))
+
+    return changed
+
+
+@dataclass
+class Ran:
+    """A job that has ended, and what it saved."""
+
+    job: Job
+    saved: list[SavedOutput]
+    logged: list[str]
+
+    @property
+    def hit(self) -> bool:
+        """Whether it came from the cache."""
+        assert self.job.finished is not None
+        return "cache" in self.job.finished.details
+
+
+@asynccontextmanager
+async def _client(url: str, **changed: object) -> AsyncIterator[Client]:
+    target = Changing(url, name="lan")
+    for name, value in changed.items():
+        setattr(target, name, value)
+    async with Client(target) as client:
+        yield client
+
+
+async def _run(
+    client: Client,
+    prompt: Prompt,
+    folder: Path,
+    cache: CacheMode | None = "use",
+    embed: dict[str, JsonValue] | None = None,
+    inputs: Path | None = None,
+) -> Ran:
+    job = await client.submit(
+        prompt, folder=folder, cache=cache, embed=embed, inputs=inputs or (), base=folder
+    )
+    logged = [event.message async for event in job if isinstance(event, Log)]
+    return Ran(job, await job.save_outputs(folder), logged)
+
+
+async def test_the_second_run_is_a_job_of_its_own_that_nobody_runs(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        first = await _run(client, prompt, tmp_path / "1")
+        second = await _run(client, prompt, tmp_path / "2")
+        assert not first.hit
+        assert second.hit
+        assert [one.path.name for one in second.saved] == [f"{tmp_path.name}_00001_.png"]
+        assert second.saved[0].path.read_bytes() == first.saved[0].path.read_bytes()
+        assert second.saved[0].node_id == "3"
+        [said] = second.logged
+        assert said.startswith("Taken from the cache: a result from ")
+        assert isinstance(client.target, ComfyUITarget)
+        assert await client.target.history_entry(second.job.id) is None
+        await client.record.written()
+        entry = client.record.get(second.job.id)
+        assert (entry.state, entry.outputs) == (JobState.SUCCEEDED, tuple(second.saved))
+        assert entry.cached is not None
+        assert entry.cached["job"] == first.job.id
+        assert client.record.get(first.job.id).cached is None
+        # No time is learned from it.
+        assert entry.run_seconds is None
+        assert len(client.record.past_runs("lan")) == 1
+
+
+async def test_refresh_and_off_run_it_and_a_retry_never_takes_a_result(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        first = await _run(client, prompt, tmp_path / "1", "off")
+        assert client.record.results.total().results == 0
+        prompt["1"]["inputs"]["color"] = 1
+        await _run(client, prompt, tmp_path / "2", "refresh")
+        assert client.record.results.total().results == 1
+        assert not (await _run(client, prompt, tmp_path / "3", "off")).hit
+        assert not (await _run(client, prompt, tmp_path / "4", "refresh")).hit
+        assert not (await _run(client, prompt, tmp_path / "5", None)).hit
+        again = await client.retry(first.job.id)
+        await again.save_outputs(tmp_path / "6")
+        assert again.finished is not None
+        assert "cache" not in again.finished.details
+
+
+async def test_a_result_whose_output_the_engine_had_in_memory_is_not_stored(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file may have been changed since, and has the workflow of the earlier run inside."""
+    caplog.set_level(logging.INFO, "comfy_remote")
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1", "off", {"id": "one"})
+        await _run(client, prompt, tmp_path / "2", "refresh", {"id": "two"})
+        assert client.record.results.total().results == 0
+    assert "had results of nodes 3 in its memory" in caplog.text
+
+
+async def test_a_picture_never_comes_with_another_workflow_inside(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1", embed={"id": "one"})
+        assert (await _run(client, prompt, tmp_path / "2", embed={"id": "one"})).hit
+        assert not (await _run(client, prompt, tmp_path / "3", embed={"id": "two"})).hit
+
+
+async def test_another_input_under_the_same_name_is_another_result(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": "in.png"}}
+    picture = tmp_path / "in.png"
+    async with _client(sandbox_url) as client:
+        for color, hit in (("red", False), ("red", True), ("blue", False), ("red", True)):
+            Image.new("RGB", (8, 8), color).save(picture)
+            ran = await _run(client, prompt, tmp_path / "out", inputs=picture)
+            assert ran.hit is hit
+            with Image.open(ran.saved[0].path) as inverted:
+                pixel = inverted.convert("RGB").getpixel((0, 0))
+            assert pixel == ((0, 255, 255) if color == "red" else (255, 255, 0))
+
+
+async def test_an_input_that_changed_while_it_ran_leaves_nothing_in_the_cache(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    prompt["1"] = {"class_type": "LoadImage", "inputs": {"image": "in.png"}}
+    picture = tmp_path / "in.png"
+    Image.new("RGB", (8, 8), "red").save(picture)
+    async with _client(sandbox_url) as client:
+        job = await client.submit(prompt, cache="use", inputs=picture)
+        await job.wait()
+        Image.new("RGB", (8, 8), "blue").save(picture)
+        await job.save_outputs(tmp_path / "out")
+        assert client.record.results.total().results == 0
+
+
+@pytest.mark.parametrize("what", ["engine", "device", "torch", "arguments", "packs"])
+async def test_what_runs_it_counts_and_is_asked_again_before_a_result_is_stored(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt, what: str
+) -> None:
+    def changed(said: Capabilities) -> Capabilities:
+        assert said.installed is not None
+        if what == "engine":
+            return replace(said, engine="another")
+        if what == "device":
+            return replace(said, device="another")
+        values: dict[str, object] = {
+            "torch": "9",
+            "arguments": ["--fast"],
+            "packs": [InstalledPack(name="new", content="0" * 64)],
+        }
+        return replace(said, installed=said.installed.model_copy(update={what: values[what]}))
+
+    def replaced(number: int, said: Capabilities) -> Capabilities:
+        return said if number == 1 else changed(said)
+
+    async with _client(sandbox_url, changes=replaced) as client:
+        await _run(client, prompt, tmp_path / "1")
+        assert client.record.results.total().results == 0
+    async with _client(sandbox_url) as client:
+        prompt["1"]["inputs"]["color"] = 7
+        await _run(client, prompt, tmp_path / "2")
+        assert client.record.results.total().results == 1
+    async with _client(sandbox_url, changes=lambda _, said: changed(said)) as client:
+        assert not (await _run(client, prompt, tmp_path / "3")).hit
+    async with _client(sandbox_url) as client:
+        assert (await _run(client, prompt, tmp_path / "4")).hit
+
+
+async def test_packs_that_are_not_told_apart_bind_a_result_to_the_process_that_made_it(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    untold = _with_packs(InstalledPack(name="tinted"))
+    async with _client(sandbox_url, changes=untold) as client:
+        await _run(client, prompt, tmp_path / "1")
+        assert (await _run(client, prompt, tmp_path / "2")).hit
+    async with _client(sandbox_url, changes=untold, alive=False) as client:
+        assert not (await _run(client, prompt, tmp_path / "3")).hit
+
+
+async def test_a_result_serves_another_target_that_runs_it_by_the_very_same(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1")
+    async with Client(SandboxTarget()) as client:
+        ran = await _run(client, prompt, tmp_path / "2")
+        assert ran.hit
+        await client.record.written()
+        entry = client.record.get(ran.job.id)
+        assert entry.target == "sandbox"
+        assert entry.cached is not None
+        assert entry.cached["target"] == "lan"
+
+
+async def test_a_picture_that_its_user_changes_in_place_is_not_handed_out_again(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        first = await _run(client, prompt, tmp_path / "1")
+        second = await _run(client, prompt, tmp_path / "2")
+        # What was handed out is a file of its own: changing it changes no other.
+        whole = first.saved[0].path.read_bytes()
+        second.saved[0].path.write_bytes(b"drawn over")
+        assert first.saved[0].path.read_bytes() == whole
+        assert (await _run(client, prompt, tmp_path / "3")).hit
+        # The first one may be the same file on the disk as the cache's.
+        with first.saved[0].path.open("rb+") as file:
+            file.write(b"drawn over")
+        fourth = await _run(client, prompt, tmp_path / "4")
+        assert fourth.saved[0].path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed", "folder"])
+async def test_a_store_that_is_damaged_never_fails_a_run(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt, damage: str
+) -> None:
+    home = tmp_path / "home"
+    if damage == "folder":
+        home.mkdir()
+        (home / "cache").write_text("not a folder")
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1")
+        if damage != "folder":
+            [stored] = [path for path in (home / "cache").rglob("*") if path.is_file()]
+            stored.unlink()
+            if damage == "changed":
+                stored.write_bytes(b"something else")
+        ran = await _run(client, prompt, tmp_path / "2")
+        assert not ran.hit
+        assert len(ran.saved) == 1
+
+
+async def test_a_job_from_the_cache_is_taken_up_again_from_the_record(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1")
+        job = await client.submit(prompt, folder=tmp_path / "2", cache="use")
+        await client.record.written()
+        assert client.record.get(job.id).state is JobState.SUCCEEDED
+    async with resume(job.id) as again:
+        [saved] = await again.save_outputs(tmp_path / "2")
+    assert saved.path.is_file()
+    with Record() as record:
+        ResultStore(record).prune(everything=True)
+        assert record.results.total().results == 0
+    assert [path for path in (tmp_path / "home" / "cache").rglob("*") if path.is_file()] == []
+    with pytest.raises(OutputLost):
+        async with resume(job.id):
+            pass
+
+
+async def test_the_owners_configuration_says_it_and_a_folders_does_not(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = tmp_path / "project"
+    near.mkdir()
+    (near / "comfy-remote.toml").write_text('cache = "use"\ncache_packs = ["tinted"]\n')
+    monkeypatch.chdir(near)
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "1", None)
+        assert not (await _run(client, prompt, tmp_path / "2", None)).hit
+        assert client.record.results.total().results == 0
+    (tmp_path / "home" / "comfy-remote.toml").write_text('cache = "use"\n')
+    prompt["1"]["inputs"]["color"] = 3
+    async with _client(sandbox_url) as client:
+        await _run(client, prompt, tmp_path / "3", None)
+        assert (await _run(client, prompt, tmp_path / "4", None)).hit
+
+
+async def test_what_is_unused_for_the_longest_time_goes_first(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    jobs = []
+    async with _client(sandbox_url) as client:
+        for color in range(3):
+            changed = copy.deepcopy(prompt)
+            changed["1"]["inputs"]["color"] = color
+            jobs.append((await _run(client, changed, tmp_path / str(color))).job.id)
+        record = client.record
+        by_job = {one.job_id: one for one in record.results.all()}
+        for number, job_id in enumerate(jobs):
+            record.results.taken(by_job[job_id].key, 1000.0 * number)
+        size = max(one.size for one in by_job.values())
+        now = 2000.0 + 3 * 86400
+        store = ResultStore(record, CacheSettings(max_days=3), now=lambda: now)
+        assert store.find(by_job[jobs[0]].key) is None
+        assert store.prune(max_bytes=2 * size + 10).results == 2
+        assert [one.job_id for one in record.results.all()] == [jobs[2]]
+        later = ResultStore(record, CacheSettings(max_days=3), now=lambda: now + 1)
+        assert later.prune().results == 1
+        small = ResultStore(record, CacheSettings(max_bytes=1))
+        small.put(by_job[jobs[0]], [])
+        assert record.results.total().results == 0
+
+
+async def test_several_clients_store_and_take_at_once(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async def one(number: int) -> Finished:
+        async with _client(sandbox_url) as client:
+            ran = await _run(client, prompt, tmp_path / str(number))
+            assert len(ran.saved) == 1
+            assert ran.job.finished is not None
+            return ran.job.finished
+
+    first = await one(0)
+    rest = await asyncio.gather(*(one(number) for number in range(1, 6)))
+    assert "cache" not in first.details
+    assert all("cache" in finished.details for finished in rest)
