@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,16 +11,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from commands import Cli
+from helpers import wait_until
 from json_lines import check_lines
 
+from comfy_remote.events import JobState
 from comfy_remote.version import __version__
 
 EXAMPLES = Path(__file__).parents[2] / "comfy_remote" / "examples"
@@ -28,7 +32,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
-    with closing(Cli(tmp_path)) as commands:
+    with contextlib.closing(Cli(tmp_path)) as commands:
         yield commands
 
 
@@ -263,12 +267,10 @@ def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url
         "main", "run", slow(cli.folder), "--on", sandbox_url, "--json", "--no-preview"
     )
     job_id = read_until(process, a_step)[0]["job_id"]
+    cli.until_recorded(job_id, JobState.RUNNING)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
-    while job_id not in history(sandbox_url):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: job_id in history(sandbox_url))
     (before,) = lines_of(cli("jobs", "list", "--json", "--offline").stdout)
     assert before["state"] == "running"
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
@@ -278,7 +280,7 @@ def test_a_list_says_how_the_jobs_of_a_killed_client_ended(cli: Cli, sandbox_url
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signals) -> None:
-    process = cli.start("main", "run", slow(cli.folder, 0.1, 300), "--on", sandbox_url, "--json")
+    process = cli.start("main", "run", slow(cli.folder, 0.1, 3000), "--on", sandbox_url, "--json")
     job_id = read_until(process, a_step)[0]["job_id"]
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -296,11 +298,11 @@ def test_ctrl_c_cancels_the_job(cli: Cli, sandbox_url: str, number: signal.Signa
 
 
 @POSIX
-def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str) -> None:
-    process = cli.start("main", "run", slow(cli.folder), "--on", deaf_target, "--json")
+def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: DeafTarget) -> None:
+    process = cli.start("main", "run", slow(cli.folder), "--on", deaf_target.url, "--json")
     read_until(process, lambda line: line["event"] in ("queued", "started"))
     process.send_signal(signal.SIGINT)
-    time.sleep(1.0)
+    assert deaf_target.asked_to_cancel.wait(60)
     assert process.poll() is None
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -314,14 +316,18 @@ def test_a_second_ctrl_c_leaves_at_once(cli: Cli, deaf_target: str) -> None:
     assert "Traceback" not in err
 
 
+class DeafTarget(NamedTuple):
+    url: str
+    asked_to_cancel: threading.Event
+
+
 @pytest.fixture
-def deaf_target() -> Iterator[str]:
+def deaf_target() -> Iterator[DeafTarget]:
     """A ComfyUI that takes a prompt, runs it for ever, and never answers a cancel."""
-    import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     taken: list[dict] = []
-    over = threading.Event()
+    over, asked_to_cancel = threading.Event(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self, body: object) -> None:
@@ -346,25 +352,42 @@ def deaf_target() -> Iterator[str]:
                 taken.append(body)
                 self.answer({"prompt_id": body["prompt_id"], "number": 1, "node_errors": {}})
             else:
-                over.wait(30)
+                asked_to_cancel.set()
+                over.wait(60)
 
         def log_message(self, *arguments: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield DeafTarget(f"http://127.0.0.1:{server.server_port}", asked_to_cancel)
     over.set()
     server.shutdown()
     server.server_close()
 
 
+def timed_out(cli: Cli, *target: str, steps: int = 20) -> dict:
+    """The error of a run whose time was over while the job ran.
+
+    A machine on which a second and a half is over before that gets more.
+
+    Args:
+        steps: How many tenths of a second the job takes, for each second of the timeout.
+    """
+    for seconds in (1.5, 6.0, 24.0):
+        long = slow(cli.folder, steps=int(steps * seconds))
+        done = cli("run", long, *target, "--timeout", seconds, "--json")
+        assert done.returncode == 6
+        error = lines_of(done.stdout)[-1]
+        assert error["code"] == "timed_out"
+        if "was not cancelled" in error["message"]:
+            return error
+        cli("jobs", "rm", "--force", error["job_id"])
+    raise AssertionError(error)
+
+
 def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str) -> None:
-    long = slow(cli.folder, steps=600)
-    done = cli("run", long, "--on", sandbox_url, "--timeout", "1.5", "--json")
-    assert done.returncode == 6
-    error = lines_of(done.stdout)[-1]
-    assert error["code"] == "timed_out"
+    error = timed_out(cli, "--on", sandbox_url, steps=400)
     assert error["resume"] == f"comfy-remote jobs resume {error['job_id']}"
     cancelled = cli("jobs", "cancel", error["job_id"])
     assert cancelled.returncode == 0, cancelled.stderr
@@ -376,9 +399,9 @@ def test_a_timeout_leaves_the_job_running(cli: Cli, sandbox_url: str) -> None:
 
 
 def test_a_timeout_on_the_default_sandbox_leaves_it_running(cli: Cli) -> None:
-    done = cli("run", slow(cli.folder), "--timeout", "1.5")
-    assert done.returncode == 6
+    error = timed_out(cli)
     (entry,) = lines_of(cli("jobs", "list", "--json").stdout)
+    assert entry["job_id"] == error["job_id"]
     resumed = cli("jobs", "resume", entry["job_id"])
     assert resumed.returncode == 0, resumed.stderr
     assert (cli.folder / resumed.stdout.strip()).is_file()
@@ -427,7 +450,7 @@ def test_a_sigterm_ends_every_command_that_waits(cli: Cli, arguments: tuple[str,
         process = cli.start("main", first, *file, *rest, "--on", url)
         accepted, _ = mute.accept()
         with accepted:
-            time.sleep(0.5)
+            assert accepted.recv(1 << 16)  # it has asked, and waits for the answer
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
@@ -442,9 +465,13 @@ def test_ctrl_c_before_the_target_has_answered(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         process = cli.start("main", "run", slow(cli.folder), "--on", url)
-        accepted, _ = mute.accept()
-        with accepted:
-            time.sleep(0.5)
+        with contextlib.ExitStack() as connections:
+            while True:
+                asks = connections.enter_context(mute.accept()[0])
+                if b"POST /prompt" in asks.recv(1 << 16):
+                    break
+                asks.sendall(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n")  # the socket
+                asks.close()
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")

@@ -61,7 +61,7 @@ def gateway_process(
         text=True,
     )
     assert process.stdout is not None
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(220, process.kill)
     watchdog.start()
     try:
         url = process.stdout.readline().strip()

@@ -55,12 +55,16 @@ def ranges(server: ModelServer, path: str = "/a.safetensors") -> list[tuple[int,
 
 async def test_parts_are_fetched_at_once_each_once(server: ModelServer, tmp_path: Path) -> None:
     running, most = 0, 0
+    as_many_as_may = asyncio.Event()
 
     async def count(request: web.Request) -> None:
         nonlocal running, most
         if request.headers.get("Range") != "bytes=0-0":
             running += 1
             most = max(most, running)
+            if running == LIMITS.at_once:
+                as_many_as_may.set()
+            await as_many_as_may.wait()
             await asyncio.sleep(0.02)
             running -= 1
 

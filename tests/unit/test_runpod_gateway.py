@@ -471,7 +471,7 @@ async def test_only_some_questions_are_held_so_that_there_is_a_connection_for_a_
         while not server.count("GET /v2/ep/status/abc-e1"):
             await asyncio.sleep(0.01)
         await asyncio.wait_for(target.cancel(ref), 60)
-        assert server.count("GET /v2/ep/status-sync/abc-e1") == 8
+        await until(lambda: server.count("GET /v2/ep/status-sync/abc-e1") == 8)
         server.on("GET /v2/ep/status/abc-e1", Answer(status("CANCELLED")))
         ended.set()
         await asyncio.wait_for(asyncio.gather(*jobs), 60)
