@@ -34,6 +34,7 @@ BENCHMARKS = {
     "batch": "batch:bench_batch",
     "sheet": "sheet:bench_sheet",
     "batch-rows": "batch_rows:bench_batch_rows",
+    "spend": "spend:bench_spend",
 }
 """The function of each, as ``module:function``."""
 

@@ -15,10 +15,11 @@ released   it certainly did not run: nothing counts
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import tzinfo
 from enum import Enum
 from typing import Literal, Protocol, TypeAlias, TypeVar
@@ -127,6 +128,30 @@ class Spent:
     compared: float
     seconds: float
     unpriced: int
+
+    def __add__(self, other: Spent) -> Spent:
+        """Both together, under the first one's name."""
+        pairs = zip(astuple(self)[1:], astuple(other)[1:], strict=True)
+        return Spent(self.name, *(one + another for one, another in pairs))
+
+
+_QUARTER = 900  # seconds: days begin at a multiple of it, everywhere
+_KEYS = {
+    None: "''",
+    "target": "target",
+    "workflow": "workflow",
+    "batch": "COALESCE((SELECT name FROM batches WHERE id = batch), batch, '')",
+    "day": f"CAST(at / {_QUARTER} AS INTEGER)",
+}
+_SUMS = """
+    SELECT {key} AS key, COUNT(*), TOTAL(amount),
+    TOTAL(CASE WHEN booked = 'held' AND at + bound >= {stale} THEN amount END),
+    TOTAL(CASE WHEN booked = 'uncertain' THEN amount
+               WHEN booked = 'held' AND at + bound < {stale} THEN amount END),
+    TOTAL(CASE WHEN booked = 'settled' AND amount IS NOT NULL THEN estimated END),
+    TOTAL(CASE WHEN booked = 'settled' AND estimated IS NOT NULL THEN amount END),
+    TOTAL(seconds), SUM(amount IS NULL)
+"""
 
 
 class _Write(Protocol):
@@ -275,7 +300,7 @@ class Ledger:
                     row["target"], _price_of(row), bound, why=_LONGER, by_hour=bool(row["by_hour"])
                 )
                 rows, batch = _rows_of(connection), row["batch"]
-                check(charge, caps, lambda cap: self._used(rows, cap, batch, but=row["number"]))
+                check(charge, caps, lambda cap: self._used(rows, cap, batch, row))
                 connection.execute(
                     "UPDATE charges SET bound = ?, why = ?, reserved = ?, amount = ? "
                     "WHERE number = ?",
@@ -356,53 +381,63 @@ class Ledger:
         """When the month began."""
         return month_start(self._now(), self._zone)
 
-    def spent(self, since: float, by: By | None = None, *, by_hour: bool = False) -> list[Spent]:
+    def spent(
+        self,
+        since: float,
+        by: By | None = None,
+        *,
+        target: str | None = None,
+        by_hour: bool = False,
+    ) -> list[Spent]:
         """What jobs cost that were sent since then, by what they have in common.
 
         Args:
             since: Seconds since the epoch.
             by: The most expensive first; days in their order. Without it, all jobs together: one,
                 or none where there are no jobs.
+            target: Only what was sent there.
             by_hour: Of targets that cost money by the hour, instead of by what runs.
         """
         rows = self._read(
-            "SELECT at, target, workflow, bound, estimated, amount, seconds, booked, COALESCE(("
-            "SELECT name FROM batches WHERE batches.id = charges.batch), batch, '') AS batch "
-            "FROM charges WHERE at >= ? AND by_hour = ? AND booked <> 'released' ORDER BY at",
-            *(since, by_hour),
+            f"{_SUMS.format(key=_KEYS[by], stale=self._now() - UNKNOWN_FOR)} "
+            "FROM charges WHERE at >= ? AND by_hour = ? AND booked <> 'released' "
+            "AND (? IS NULL OR target = ?) GROUP BY key ORDER BY MIN(at)",
+            *(since, by_hour, target, target),
         )
-        sums: dict[str, _Sum] = {}
-        stale = self._now() - UNKNOWN_FOR
-        for row in rows:
-            name = ""
-            if by == "day":
-                name = day_of(row["at"], self._zone)
-            elif by is not None:
-                name = row[by]
-            (sums.get(name) or sums.setdefault(name, _Sum())).add(row, stale)
-        found = [one.spent(name) for name, one in sums.items()]
-        return found if by == "day" else sorted(found, key=lambda one: -one.amount)
+        found: dict[str, Spent] = {}
+        for key, *sums in rows:
+            name = day_of(key * _QUARTER, self._zone) if by == "day" else key
+            one = Spent(name, *sums)
+            found[name] = found[name] + one if name in found else one
+        if by == "day":
+            return [*found.values()]
+        return sorted(found.values(), key=lambda one: -one.amount)
 
     def _used(
         self,
         read: Callable[..., list[sqlite3.Row]],
         cap: Cap,
         batch: str | None,
-        but: int = 0,
+        own: sqlite3.Row | None = None,
     ) -> float:
-        """What is spent and reserved under a cap, without one charge."""
-        began = self.today() if cap.span == "day" else self.this_month()
-        where, values = "at >= ?", list[str | float | None]([began])
+        """What is spent and reserved under a cap.
+
+        Args:
+            own: A charge that does not count.
+        """
         if cap.span == "batch":
-            where, values = "batch = ?", [batch]
-        if cap.target is not None:
-            where, values = f"{where} AND target = ?", [*values, cap.target]
-        rows = read(
-            f"SELECT SUM(amount) AS used FROM charges WHERE {where} AND by_hour = 0 "  # noqa: S608
-            "AND number <> ?",
-            *(*values, but),
-        )
-        return float(rows[0]["used"] or 0.0)
+            began = -math.inf
+            rows = read("SELECT TOTAL(amount) FROM charges WHERE batch = ? AND by_hour = 0", batch)
+        else:
+            began = self.today() if cap.span == "day" else self.this_month()
+            rows = read(
+                "SELECT TOTAL(amount) FROM spent WHERE quarter >= ? AND (? IS NULL OR target = ?)",
+                *(math.ceil(began / _QUARTER), cap.target, cap.target),
+            )
+        used = float(rows[0][0])
+        if own is not None and own["at"] >= began and cap.target in (None, own["target"]):
+            used -= own["amount"] or 0.0
+        return used
 
     def _booking(self, row: sqlite3.Row) -> Booking:
         stale = _is_stale(row, self._now() - UNKNOWN_FOR)
@@ -429,44 +464,8 @@ class Ledger:
             "(SELECT number FROM charges ORDER BY number DESC LIMIT 1 OFFSET ?)",
             (now - self.retention.seconds, self.retention.charges),
         )
-
-
-class _Sum:
-    """Adds up charges."""
-
-    __slots__ = (
-        *("runs", "amount", "reserved", "uncertain", "estimated", "compared", "seconds"),
-        "unpriced",
-    )
-
-    def __init__(self) -> None:
-        self.runs = self.unpriced = 0
-        self.amount = self.reserved = self.uncertain = 0.0
-        self.estimated = self.compared = self.seconds = 0.0
-
-    def add(self, row: sqlite3.Row, stale: float) -> None:
-        """One more; ``stale`` is as in `_is_stale`."""
-        self.runs += 1
-        self.seconds += row["seconds"] or 0.0
-        amount = row["amount"]
-        if amount is None:
-            self.unpriced += 1
-            return
-        self.amount += amount
-        if row["booked"] == "uncertain" or _is_stale(row, stale):
-            self.uncertain += amount
-        elif row["booked"] == "held":
-            self.reserved += amount
-        elif row["estimated"] is not None:
-            self.estimated += row["estimated"]
-            self.compared += amount
-
-    def spent(self, name: str) -> Spent:
-        """What has been added."""
-        return Spent(
-            *(name, self.runs, self.amount, self.reserved, self.uncertain, self.estimated),
-            *(self.compared, self.seconds, self.unpriced),
-        )
+        old = (now - self.retention.seconds) / _QUARTER
+        connection.execute("DELETE FROM spent WHERE quarter < ?", (old,))
 
 
 def _is_stale(row: sqlite3.Row, stale: float) -> bool:

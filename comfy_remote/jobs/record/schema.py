@@ -306,5 +306,40 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         """,
         "CREATE INDEX result_files_by_key ON result_files (key)",
     ),
+    (
+        # What is spent and reserved in each quarter of an hour, so that no job that is added has to
+        # wait for the sum of a month's. A day begins with a quarter of an hour everywhere.
+        """
+        CREATE TABLE spent (
+            quarter    INTEGER NOT NULL,
+            target     TEXT NOT NULL,
+            amount     REAL NOT NULL,
+            PRIMARY KEY (quarter, target)
+        ) WITHOUT ROWID
+        """,
+        """
+        INSERT INTO spent
+        SELECT CAST(at / 900 AS INTEGER), target, TOTAL(amount)
+        FROM charges WHERE by_hour = 0 GROUP BY 1, 2
+        """,
+        """
+        CREATE TRIGGER charge_reserved AFTER INSERT ON charges
+        WHEN NEW.by_hour = 0 AND NEW.amount IS NOT NULL
+        BEGIN
+            INSERT INTO spent VALUES (CAST(NEW.at / 900 AS INTEGER), NEW.target, NEW.amount)
+            ON CONFLICT (quarter, target) DO UPDATE SET amount = amount + excluded.amount;
+        END
+        """,
+        """
+        CREATE TRIGGER charge_changed AFTER UPDATE OF amount ON charges
+        WHEN NEW.by_hour = 0 AND NEW.amount IS NOT NULL AND OLD.amount IS NOT NULL
+        BEGIN
+            UPDATE spent SET amount = amount + NEW.amount - OLD.amount
+            WHERE quarter = CAST(NEW.at / 900 AS INTEGER) AND target = NEW.target;
+        END
+        """,
+        "DROP INDEX charges_by_time",
+        "CREATE INDEX charges_by_time ON charges (at)",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

@@ -1,0 +1,110 @@
+"""``comfy-remote spend``: what runs have cost, for people at 80 columns and for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from json_lines import check_lines
+from owner import configure
+
+from comfy_remote.cli.main import main
+from comfy_remote.events import JobState
+from comfy_remote.jobs.record import Record
+from comfy_remote.schedule.money import Charge, Price
+
+Spend = Callable[..., str]
+PRICE = Price(3.6, "your settings")  # a tenth of a cent a second
+
+
+@pytest.fixture
+def spend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Spend:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("DEBUG", raising=False)
+
+    def command(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["comfy-remote", "spend", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        return out + err
+
+    return command
+
+
+def ran(
+    name: str, target: str = "gpu", price: Price | None = PRICE, billed: float | None = None
+) -> None:
+    charge = Charge(target, price, 600.0, expected=30.0, by_hour=target == "pod")
+    with Record() as record:
+        record.add(
+            name, target=target, source=f"/w/{name[0]}.json", folder=None, prompt={}, charge=charge
+        )
+        if billed is not None:
+            record.state(name, JobState.SUCCEEDED, billed=billed)
+
+
+@pytest.fixture
+def spent(spend: Spend, tmp_path: Path) -> None:
+    configure(
+        tmp_path / "home",
+        "cap_per_day = 5\n[targets.gpu]\ntarget = 'runpod:abc123xyz'\ncap_per_job = 1\n",
+    )
+    ran("a-1", billed=40.0)
+    ran("a-2", billed=20.0)
+    ran("b-1")
+    ran("b-2", target="modal", price=None, billed=10.0)
+    ran("b-3", target="pod", billed=300.0)
+
+
+@pytest.mark.usefixtures("spent")
+def test_what_was_spent_by_target(spend: Spend) -> None:
+    out = spend()
+    rows = [line.split() for line in out.splitlines()]
+    assert ["gpu", "3", "$0.66", "$0.06", "$0.06", "60", "s"] in rows
+    assert ["modal", "1", "$0", "10", "s", "1"] in rows
+    assert "About $0.66 for 4 runs since " in out
+    assert "Of that, $0.60 is reserved for runs that have not ended." in out
+    assert "Runs that were estimated before: $0.06 then, and $0.06 by what they took." in out
+    assert "1 run is not in it, since no price was known" in out
+    assert "The cap of $5.00 a day: $0.66 is used, $4.34 is left." in out
+    assert "Apart, by the hour: 1 run on pod, 5 min, about $0.30" in out
+    assert max(map(len, out.split("About ")[0].splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("spent")
+def test_by_something_else_or_for_one_target(spend: Spend) -> None:
+    by_workflow = [line.split()[:3] for line in spend("--by", "workflow").splitlines()]
+    assert ["a.json", "2", "$0.06"] in by_workflow
+    by_batch = spend("--by", "batch")
+    assert "(no batch)" in by_batch
+    assert "modal" not in spend("--on", "runpod:abc123xyz")  # an address of the owner's
+    assert "for 3 runs" in spend("--on", "gpu", "--by", "day")
+    assert "Nothing that costs money by the run" in spend("--since", "2099-01-01")
+
+
+@pytest.mark.usefixtures("spent")
+def test_for_programs(spend: Spend) -> None:
+    gpu, modal, pod, total = check_lines(spend("--json").splitlines())
+    assert (gpu["name"], gpu["dollars"], gpu["reserved"]) == ("gpu", 0.66, 0.6)
+    assert (gpu["estimated"], gpu["compared"], gpu["seconds"]) == (0.06, 0.06, 60.0)
+    assert (modal["name"], modal["unpriced"]) == ("modal", 1)
+    assert (pod["name"], pod["by_hour"], pod["dollars"]) == ("pod", True, 0.3)
+    assert (total["event"], total["runs"], total["dollars"]) == ("spent_total", 4, 0.66)
+    [cap] = total["caps"]
+    assert (cap["dollars"], cap["span"], cap["target"], cap["used"]) == (5.0, "day", None, 0.66)
+    assert cap["where"].startswith("cap_per_day in ")
+
+
+def test_with_nothing_spent(spend: Spend) -> None:
+    assert spend() == "Nothing that costs money by the run was sent since then.\n"
+    [total] = check_lines(spend("--json").splitlines())
+    assert (total["runs"], total["dollars"], total["caps"]) == (0, 0.0, [])
