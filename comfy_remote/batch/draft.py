@@ -23,6 +23,7 @@ from .plan import Plan, Variation, plan_of
 from .run_names import check_pattern
 
 if TYPE_CHECKING:
+    from ..config.cache_settings import CacheMode
     from ..jobs.client import Client
     from ..types import JsonValue
     from ..workflow.load import LoadedWorkflow
@@ -43,6 +44,7 @@ class BatchOptions:
         at_most, stop_after, pattern, timeout, embed: See `Frozen`.
         start, until: Times of day; see `Hours`.
         repo_list, retry_lost, over_cap: As for `Client.submit`.
+        cache: As for `Client.submit`, but that batches use the cache by default.
         cap: US dollars that all of it may cost, beside the caps that are configured.
     """
 
@@ -58,6 +60,7 @@ class BatchOptions:
     repo_list: str | None = None
     retry_lost: bool = True
     embed: bool = False
+    cache: CacheMode = "use"
     cap: float | None = None
     over_cap: bool = False
 
@@ -171,6 +174,7 @@ async def draft(
         start=hours.start,
         until=hours.until,
         embed=options.embed,
+        cache=options.cache,
     )
     frozen.loaded(plan.changes(0, frozen.base()))  # each variable of the file has a value
     notes = (*found.notes, *ready.notes)

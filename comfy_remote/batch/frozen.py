@@ -10,6 +10,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from ..config.cache_settings import CacheMode
 from ..config.folders import home
 from ..errors import InputFileMissing, LocalStorageError
 from ..media.files import sha256_of, storage_errors, write_whole
@@ -109,6 +110,7 @@ class Frozen(BaseModel):
         timeout: Seconds for each run; ``None`` for no limit.
         start, until: Seconds since the epoch; see `Hours`.
         embed: Whether the sheet has all thumbnails inside.
+        cache: As for `Client.submit`; a batch of an earlier version used none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -134,6 +136,7 @@ class Frozen(BaseModel):
     start: float | None = None
     until: float | None = None
     embed: bool = False
+    cache: CacheMode = "off"
 
     def base(self) -> Changes:
         """What is changed in all runs."""

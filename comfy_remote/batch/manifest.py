@@ -47,6 +47,8 @@ _TYPES = {
     "outputs": list,
     "problems": list,
     "error": dict | None,
+    "cached": str | None,
+    "saved": int | float | None,
 }
 
 
@@ -78,6 +80,8 @@ class RunLine:
         cost: US dollars, estimated; ``None`` where no price is known.
         problems: What it should have made, and did not.
         error: ``code``, ``message``, ``advice`` of what went wrong.
+        cached: The id of the job whose result it was given; ``None`` if it ran.
+        saved: US dollars that it did not cost by that, if they are known.
     """
 
     row: int
@@ -95,6 +99,8 @@ class RunLine:
     outputs: list[ManifestOutput] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     error: dict[str, JsonValue] | None = None
+    cached: str | None = None
+    saved: float | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
         """As written."""

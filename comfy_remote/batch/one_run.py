@@ -7,7 +7,7 @@ whoever drives a batch after a crash finds each run that was begun, and how far 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -32,6 +32,7 @@ from ..media.files import place_below, safe_relative_path, storage_errors, subfo
 from ..outputs import media_type_of
 from ..targets.base import server_of
 from ..targets.opening import reopen
+from ..types import mapping
 from ..workflow.paid_nodes import any_paid_known
 from .manifest import ManifestOutput, RunLine
 from .run_names import flat_name, run_name
@@ -163,6 +164,7 @@ class OneRun:
             of_batch=self._kind.batch_id,
             folder=self.folder,
             repo_list=frozen.repo_list,
+            cache=frozen.cache,
             retry_lost=frozen.retry_lost,
             timeout=frozen.timeout,
             on_sent=on_sent,
@@ -225,14 +227,16 @@ class OneRun:
         finished = job.finished
         assert finished is not None  # noqa: S101  outputs were given
         problems = [str(problem) for problem in job.problems]
-        return await self._line(finished.error, saved, problems, job.run_seconds)
+        cached = mapping(finished.details.get("cache"))
+        return await self._line(finished.error, saved, problems, job.run_seconds, cached)
 
     async def _line_of(self, entry: JobEntry) -> RunLine:
         """Of a job that had ended, its outputs here, when its driver was killed."""
         if not entry.outputs:
             lost = OutputLost("The job has ended, and its outputs are not known any more.")
             return self.failed(entry.error or lost)
-        return await self._line(entry.error, list(entry.outputs), [], entry.run_seconds)
+        outputs, seconds = list(entry.outputs), entry.run_seconds
+        return await self._line(entry.error, outputs, [], seconds, entry.cached or {})
 
     async def _line(
         self,
@@ -240,6 +244,7 @@ class OneRun:
         saved: list[SavedOutput],
         problems: list[str],
         seconds: float | None,
+        cached: Mapping[str, JsonValue],
     ) -> RunLine:
         if self._kind.frozen.pattern is None:
             outputs = self._placed(saved)
@@ -249,6 +254,11 @@ class OneRun:
         price = self._kind.price
         line.outputs.extend(outputs)
         line.problems.extend(problems)
+        if cached:
+            saved_dollars = cached.get("saved")
+            dollars = float(saved_dollars) if isinstance(saved_dollars, int | float) else None
+            cost = None if price is None else 0.0
+            return replace(line, cost=cost, cached=str(cached.get("job")), saved=dollars)
         cost = None if price is None or seconds is None else round(price.of(seconds), 6)
         return replace(line, seconds=seconds, cost=cost)
 

@@ -26,6 +26,7 @@ _COMMANDS = {
     "cut": "Show what would run where, if some nodes ran elsewhere.",
     "jobs": "List, resume, repeat and cancel the jobs sent from this machine.",
     "spend": "Show what the runs sent from this machine have cost.",
+    "cache": "List and prune the results that need not be computed again.",
     "doctor": "Check everything between here and the GPU.",
     "models": "List, fetch and prune the models on a target.",
     "serve": "Make this machine an endpoint for others.",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..batch.plan import Rows, Vary
     from ..calls.values import ValueForm
     from ..calls.workflow import CallableWorkflow
+    from ..config.cache_settings import CacheMode
     from ..media.values import DecodedValue
     from ..workflow.check import Report
     from ..workflow.cut import Cut
@@ -74,6 +75,7 @@ class Client(jobs.Client):
         timeout: float | None = None,
         on_event: Callable[[Event], object] | None = None,
         retry_lost: bool = True,
+        cache: CacheMode | None = None,
         cap: float | None = None,
         over_cap: bool = False,
         changes: Changes | None = None,
@@ -93,6 +95,7 @@ class Client(jobs.Client):
             inputs=inputs,
             timeout=timeout,
             retry_lost=retry_lost,
+            cache=cache,
             cap=cap,
             over_cap=over_cap,
             changes=changes,

@@ -19,6 +19,8 @@ from .sync import SyncClient, SyncJobOutput
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..config.cache_settings import CacheMode
+
 __all__ = ["run"]
 
 
@@ -33,6 +35,7 @@ def run(
     schemas: Schemas | Path | str | None = None,
     on_interrupt: OnInterrupt = "cancel",
     retry_lost: bool = True,
+    cache: CacheMode | None = None,
     cap: float | None = None,
     over_cap: bool = False,
     changes: Changes | None = None,
@@ -56,7 +59,7 @@ def run(
         on_event: Called with each event.
         on_interrupt: ``"leave"`` has the target go on with the job instead; the log says how to
             fetch it.
-        retry_lost: As for `Client.submit`, like ``cap`` and ``over_cap``.
+        retry_lost: As for `Client.submit`, like ``cache``, ``cap`` and ``over_cap``.
         words: As for `Client.submit`: ``seed=``, ``prompt=``, ``set=`` and so on.
 
     Raises:
@@ -72,6 +75,7 @@ def run(
             inputs=inputs,
             timeout=timeout,
             retry_lost=retry_lost,
+            cache=cache,
             cap=cap,
             over_cap=over_cap,
             changes=changes,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ..batch.plan import Rows, Vary
     from ..calls.values import ValueForm
     from ..calls.workflow import CallableWorkflow
+    from ..config.cache_settings import CacheMode
     from ..media.values import DecodedValue
     from ..workflow.check import Report
     from ..workflow.cut import Cut
@@ -180,6 +181,7 @@ class SyncClient:
         timeout: float | None = None,
         job_id: str | None = None,
         retry_lost: bool = True,
+        cache: CacheMode | None = None,
         on_sent: Callable[[int, int], None] | None = None,
         cap: float | None = None,
         over_cap: bool = False,
@@ -197,6 +199,7 @@ class SyncClient:
             timeout=timeout,
             job_id=job_id,
             retry_lost=retry_lost,
+            cache=cache,
             on_sent=on_sent,
             cap=cap,
             over_cap=over_cap,
@@ -214,6 +217,7 @@ class SyncClient:
         timeout: float | None = None,
         on_event: Callable[[EventOf[SyncJobOutput]], object] | None = None,
         retry_lost: bool = True,
+        cache: CacheMode | None = None,
         cap: float | None = None,
         over_cap: bool = False,
         changes: Changes | None = None,
@@ -227,6 +231,7 @@ class SyncClient:
                 inputs=inputs,
                 timeout=timeout,
                 retry_lost=retry_lost,
+                cache=cache,
                 cap=cap,
                 over_cap=over_cap,
                 changes=changes,

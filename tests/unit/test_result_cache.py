@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from comfy_remote.config.cache_settings import CacheMode, CacheSettings
+from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import OutputLost
 from comfy_remote.events import Finished, JobState, Log
 from comfy_remote.jobs.cache.store import ResultStore
 from comfy_remote.jobs.client import Client, resume
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record, SavedOutput
+from comfy_remote.library.client import Client as LibraryClient
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.sandbox.target import SandboxTarget
@@ -383,3 +385,30 @@ async def test_several_clients_store_and_take_at_once(
     rest = await asyncio.gather(*(one(number) for number in range(1, 6)))
     assert "cache" not in first.details
     assert all("cache" in finished.details for finished in rest)
+
+
+async def test_a_batch_made_again_runs_what_is_new_and_counts_the_rest(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Configuration, "billing_of", lambda *_: "by run")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "comfy-remote.toml").write_text(
+        f'[targets.lan]\ntarget = "{sandbox_url}"\nprice_per_hour = 36000\n'
+    )
+    async with LibraryClient("lan") as client:
+        for colors, cached in (([1, 2], 0), ([1, 2, 3], 2)):
+            batch = await client.batch(prompt, vary={"EmptyImage.color": colors})
+            entry = await batch.run()
+            assert entry.succeeded == len(colors)
+            lines = await batch.lines()
+            hits = [line for line in lines if line.cached]
+            assert len(hits) == cached
+            assert all((line.cost, line.seconds) == (0.0, None) for line in hits)
+            assert all(line.saved for line in hits)
+            assert all((batch.folder / line.outputs[0]["file"]).is_file() for line in lines)
+            await client.record.written()
+            for line in lines:
+                assert line.job is not None
+                # Nothing is reserved for what does not run.
+                assert (client.record.ledger.of(line.job) is None) is bool(line.cached)

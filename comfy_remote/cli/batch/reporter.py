@@ -307,6 +307,8 @@ def ended_json(
         "failed": entry.failed,
         "cancelled": entry.cancelled,
         "left": entry.left,
+        "cached": 0 if tally is None else tally.cached,
+        "saved": 0 if tally is None else round(tally.saved, 6),
         "seconds": None if tally is None else round(tally.seconds, 3),
         "cost": None if tally is None or tally.cost is None else round(tally.cost, 6),
         "failed_runs": [line.run for line in failed],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...config.cache_settings import CACHE_MODES
 from ..options import (
     SECONDS,
     USUAL_TARGET,
@@ -22,6 +23,7 @@ from ..schemas import schemas_option
 from .options import check_notify, hand_over_option, reporting_options
 
 if TYPE_CHECKING:
+    from ...config.cache_settings import CacheMode
     from ...workflow.change.prepare import Changes
 
 __all__ = ["run"]
@@ -124,6 +126,15 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
 )
 @click.option("--embed", is_flag=True, help="Put all thumbnails into sheet.html itself.")
 @click.option("--timeout", metavar="SECONDS", type=SECONDS, help="For each run.")
+@click.option(
+    "--cache",
+    metavar="use|refresh|off",
+    type=click.Choice(CACHE_MODES),
+    default="use",
+    show_default=True,
+    help="Take the results of earlier runs that must be the same, and store new ones (use); only "
+    "store (refresh); neither (off).",
+)
 @cap_options
 @click.option(
     "--no-retry-lost",
@@ -172,6 +183,7 @@ def run(
     flat: str | None,
     embed: bool,
     timeout: float | None,
+    cache: CacheMode,
     cap: float | None,
     over_cap: bool,
     retry_lost: bool,
@@ -226,6 +238,7 @@ def run(
         repo_list=None if with_repo_list else "",
         retry_lost=retry_lost,
         embed=embed,
+        cache=cache,
         cap=cap,
         over_cap=over_cap,
     )

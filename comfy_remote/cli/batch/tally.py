@@ -66,6 +66,8 @@ class Tally:
 
     Attributes:
         to_do: Runs that had not ended when the command began.
+        cached: Runs whose results came from the cache.
+        saved: US dollars that these did not cost, as far as that is known.
     """
 
     entry: BatchEntry
@@ -83,7 +85,10 @@ class Tally:
             "failed": entry.failed,
             "cancelled": entry.cancelled,
         }
-        costs = [line.cost for line in self.lines if line.cost is not None]
+        lines = list(self.lines)
+        self.cached = sum(line.cached is not None for line in lines)
+        self.saved = sum(line.saved or 0.0 for line in lines)
+        costs = [line.cost for line in lines if line.cost is not None]
         self.cost: float | None = sum(costs) if costs else None
         self.to_do = self.left
         self._began = self.clock()
@@ -127,6 +132,9 @@ class Tally:
         run = self.running.pop(line.row, None)
         if line.state in self.ended and self.left > 0:
             self.ended[line.state] += 1
+        if line.cached is not None:
+            self.cached += 1
+            self.saved += line.saved or 0.0
         if line.cost is not None:
             self.cost = (self.cost or 0.0) + line.cost
         if run is not None and line.state != "cancelled":
@@ -146,6 +154,8 @@ class Tally:
         parts = [f"{self.count - self.left} of {self.count}"]
         if failed := self.ended["failed"]:
             parts.append(f"{failed} failed")
+        if self.cached:
+            parts.append(f"{self.cached} from the cache")
         if self.running:
             parts.append(f"{len(self.running)} under way")
         parts.append(seconds_text(self.seconds))
@@ -164,6 +174,8 @@ class Tally:
             **self.ended,
             "running": len(self.running),
             "left": self.left,
+            "cached": self.cached,
+            "saved": round(self.saved, 6),
             "seconds": round(self.seconds, 3),
             "seconds_left": None if left is None else round(left, 1),
             "cost": None if self.cost is None else round(self.cost, 6),

@@ -102,7 +102,9 @@ def ending(stopped: Stopped, tally: Tally) -> str:
     )
     cost = "" if tally.cost is None else f", {dollars(tally.cost)}"
     took = f" in {seconds_text(tally.seconds)}" if tally.to_do else ""
-    counts = f"{good}{bad}{took}{cost}."
+    cached = f", {tally.cached} of them from the cache" if tally.cached else ""
+    saved = f", {dollars(tally.saved)} saved" if tally.saved else ""
+    counts = f"{good}{bad}{took}{cached}{cost}{saved}."
     match entry.state:
         case BatchState.ENDED:
             return f"Done: {counts}"
