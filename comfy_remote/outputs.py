@@ -116,6 +116,7 @@ class RemoteOutput:
             ``text``, …; ``None`` where the worker does not say.
         number: Its position in the answer of a worker that gives file names without subfolders,
             so that two files may have one name; ``None`` elsewhere.
+        member: Of a route, the target that has it; ``None`` where it is the job's own.
     """
 
     node_id: str | None
@@ -130,6 +131,7 @@ class RemoteOutput:
     source: OutputSource | None = field(default=None, repr=False)  # whole files, signed addresses
     key: str | None = None
     number: int | None = None
+    member: str | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
         """Whether both describe the same output, whatever subclass either is of."""

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..clean import one_line
 from ..errors import ConfigurationError
 from ..json_text import problems_in
 from ..net.address import shown
 from ..schedule.caps import Cap, OnCap, Span
+from ..schedule.choose import Prefer
 from ..targets.kinds import typed_target
 from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .cache_settings import CacheMode
@@ -26,6 +27,7 @@ else:
 __all__ = ["CapTable", "ConfigFile", "TargetTable", "checked_config", "read_config"]
 
 _LARGEST = 256_000  # bytes
+_OF_A_ROUTE = {"route", "prefer", "patience", "at_most"}
 
 
 def _printable(word: str) -> str:
@@ -94,10 +96,14 @@ class TargetTable(CapTable):
 
     model_config = ConfigDict(extra="forbid")
     names_nothing: ClassVar[frozenset[str]] = frozenset(
-        {"price_per_hour", "keep_stored", "policy", *CapTable.model_fields}
+        {
+            *("price_per_hour", "keep_stored", "policy", "route", "prefer", "patience", "at_most"),
+            *CapTable.model_fields,
+        }
     )
 
-    target: _Target
+    target: _Target = ""
+    route: Annotated[list[_Target], Field(max_length=16)] | None = None
     base_url: str | None = None
     key_env: str | None = None
     price_per_hour: _Dollars | None = None
@@ -108,6 +114,34 @@ class TargetTable(CapTable):
     keep_stored: bool = False
     bucket: str | None = None
     policy: PolicyTable | None = None
+    prefer: Prefer | None = None
+    patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    at_most: dict[str, Annotated[int, Field(gt=0)]] = {}
+
+    @model_validator(mode="after")
+    def _route_is_a_target(self) -> TargetTable:
+        """``route = [...]`` is the address ``route:…``."""
+        if not (self.target or self.route):
+            raise ValueError("it has neither a target nor a route")
+        if self.route:
+            if any("," in name for name in self.route):
+                raise ValueError("the name of a route's member has a comma")
+            address = f"route:{','.join(self.route)}"
+            if self.target not in ("", address):
+                raise ValueError("it has a target and a route")
+            self.target = address
+        fields = type(self).model_fields
+        said = {name for name, one in fields.items() if getattr(self, name) != one.default}
+        if not self.target.startswith("route:"):
+            if wrong := said & _OF_A_ROUTE - {"route"}:
+                raise ValueError(f"{min(wrong)} is for a route")
+            return self
+        if wrong := said - _OF_A_ROUTE - {"target"}:
+            raise ValueError(f"a route has no {min(wrong)}: its members have their own")
+        members = self.target.removeprefix("route:").split(",")
+        if unknown := [name for name in self.at_most if name not in members]:
+            raise ValueError(f"at_most names {unknown[0]!r}, which is not in the route")
+        return self
 
     def to_settings(self, folder: Path | None = None) -> TargetSettings:
         """The same, for those who open it.
@@ -115,7 +149,7 @@ class TargetTable(CapTable):
         Args:
             folder: Where the file is: its relative paths begin there.
         """
-        said = self.model_dump(exclude={*CapTable.model_fields}, exclude_none=True)
+        said = self.model_dump(exclude={"route", *CapTable.model_fields}, exclude_none=True)
         if self.ca_file is not None:
             said["ca_file"] = str((folder or Path()) / Path(self.ca_file).expanduser())
         return TargetSettings(**said)

@@ -211,7 +211,7 @@ class Configuration:
         named = named_in(file, self.targets)
         missing = set(TrustStore(home(environment)).missing(path, named.values()))
         said = _settings(file, path)
-        refused = {name: one for name, one in said.items() if named[name] in missing}
+        refused = {name: one for name, one in said.items() if named.get(name) in missing}
         default = file.default
         if named.get(None) not in missing and (default not in refused or default in self.targets):
             default = None
@@ -312,10 +312,18 @@ class Configuration:
         return replace(self, targets=self.own_targets)
 
     def billing_of(self, name: str, environment: Mapping[str, str] = os.environ) -> Billing | None:
-        """How a target, by its name or address, costs money; ``None`` for one that is owned."""
+        """How a target, by its name or address, costs money; ``None`` for one that is owned.
+
+        One that chooses among others costs what the first of them does that is not owned.
+        """
         settings = self.targets.get(name) or TargetSettings(name)
         kind = kind_of(settings.target)
-        return None if kind is None else kind.billing(settings, environment)
+        members = () if kind is None else kind.members(settings)
+        for one in (settings, *(self.targets.get(n) or TargetSettings(n) for n in members)):
+            kind = kind_of(one.target)
+            if kind is not None and (billing := kind.billing(one, environment)) is not None:
+                return billing
+        return None
 
     def chosen_default(self) -> str | None:
         """The configured default; ``None`` where there is none.
@@ -397,12 +405,15 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
     """What a file names, a line each: its targets by name; by ``None`` a default, if an address.
 
     Args:
-        owners: The names of the owner's own targets: to choose among them names nothing.
+        owners: The names of the owner's own targets: to choose among them names nothing, nor does a
+            route among them, unless it takes the name of one.
     """
     from .trust import named_default, named_target
 
     named: dict[str | None, str] = {
-        name: named_target(name, table) for name, table in file.targets.items()
+        name: named_target(name, table)
+        for name, table in file.targets.items()
+        if name in owners or not _chooses_among(table.target, {*owners, *file.targets})
     }
     default = file.default
     if default and default not in file.targets and default not in owners:
@@ -410,6 +421,13 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
         if kind is not None and not kind.on_this_machine:
             named[None] = named_default(default)
     return named
+
+
+def _chooses_among(address: str, names: Collection[str]) -> bool:
+    """Whether an address only chooses among names, each of which is judged by itself."""
+    kind = kind_of(address)
+    members = () if kind is None else kind.members(TargetSettings(address))
+    return bool(members) and all(member in names for member in members)
 
 
 def _read(path: Path) -> ConfigFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..schedule.choose import Prefer
 from ..types import JsonValue
 
 __all__ = ["TargetSettings"]
@@ -36,6 +37,9 @@ class TargetSettings:
         policy: For ``runpod:``, the ``policy`` of every request. RunPod's: ``executionTimeout`` and
             ``ttl`` in milliseconds, ``lowPriority``. On a gateway of ours also ``priority``,
             ``front``, ``retryLost``, ``client``, ``batch``, ``labels`` and ``memory``.
+        prefer: For a route, what decides among its members; ``order`` by default.
+        patience: For a route, seconds that a job waits at a member while another could take it.
+        at_most: For a route, how many jobs of this user a member has at a time, by its name.
     """
 
     target: str
@@ -49,3 +53,6 @@ class TargetSettings:
     keep_stored: bool = False
     bucket: str | None = None
     policy: Mapping[str, JsonValue] | None = None
+    prefer: Prefer | None = None
+    patience: float | None = None
+    at_most: Mapping[str, int] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from ..clean import one_line
 from ..database import transaction
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
-from ..targets.kinds import secret_variables
+from ..targets.kinds import kind_of, secret_variables
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -267,7 +267,10 @@ def not_trusted(
 
 
 def _sends(settings: TargetSettings) -> str:
-    variables = [*secret_variables(settings)]
+    kind = kind_of(settings.target)
+    members = () if kind is None else kind.members(settings)
+    each = [settings, *map(TargetSettings, members)]
+    variables = [*dict.fromkeys(one for named in each for one in secret_variables(named))]
     if settings.bucket is not None:
         variables.append("BUCKET_ACCESS_KEY_ID")  # the other key only signs
     return f" (sends {', '.join(variables)})" if variables else ""

@@ -36,6 +36,7 @@ from ..media.temporary import remove_leftovers
 from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, server_of
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
+from ..targets.remembering import Remembers
 from ..types import JsonValue
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.files import FileSearch
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from ..schemas.finding import Found
     from .cache.keeping import Keeper
     from .cache.results import CacheAnswer, ResultCache
+    from .route_book import RouteBook
 
 __all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
 
@@ -146,6 +148,7 @@ class Client:
         self._record = record
         self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
+        self._book: RouteBook | None = None
         self.background = Background()
 
     def __repr__(self) -> str:
@@ -161,6 +164,11 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._own_record:
             self._record = await asyncio.to_thread(Record)
+        if isinstance(self.target, Remembers):
+            from .route_book import RouteBook  # here: most targets are no route
+
+            self._book = RouteBook(self.record, self._configured)
+            self.target.remember_in(self._book)
         try:
             await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
@@ -482,6 +490,10 @@ class Client:
         return self._followed(ref, request.prompt, deadline, allowed=allowed, keeper=keeper)
 
     async def _allowed(self, request: RunRequest, allowance: Allowance) -> Allowed | None:
+        if self._book is not None:
+            # What it may cost is reserved for each member, as it is sent there.
+            self._book.allow(request.job_id, allowance)
+            return None
         configuration = await asyncio.to_thread(self._configured)
         return await charge_of(
             *(self.target, self.record, request.prompt, configuration, allowance),
@@ -591,11 +603,11 @@ class Client:
         """The job, remembered for an interruption."""
 
         async def reserved() -> Allowed | None:
-            if entry is None:
+            if entry is None and self._book is None:
                 return allowed
             # In a thread, since the configuration is read.
             return await self.record.read_at_once(
-                lambda: still_allowed(self.record, entry.id, self._configured)
+                lambda: still_allowed(self.record, ref.job_id, self._configured)
             )
 
         job = Job(

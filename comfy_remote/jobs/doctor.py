@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..net.address import shown
 from ..secrets import secret
-from ..targets.base import Capabilities, OneEngine, Target, WaitsForWorkers
+from ..targets.base import Capabilities, OneEngine, Places, Target, WaitsForWorkers
 from ..targets.kinds import kind_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..types import JsonValue
@@ -188,6 +188,8 @@ async def examine(
             yield finding
         if any(finding.status == "problem" for finding in connected):
             return
+        if isinstance(target, Places):
+            checks.begin("member", _members(target))
         if isinstance(target, OneEngine):
             checks.begin("comfyui", _engine(target))
             checks.begin("socket", _socket(target))
@@ -197,6 +199,15 @@ async def examine(
             checks.begin("workflow", look, limits.workflow)
         async for finding in checks.findings():
             yield finding
+
+
+async def _members(target: Places) -> list[Finding]:
+    return [
+        Finding("member", "warning", f"{shown(name)} {why}.", f"Check {shown(name)} by itself.")
+        if why
+        else Finding("member", "ok", f"{shown(name)} can be used.")
+        for name, why in (await target.problems()).items()
+    ]
 
 
 async def _opened(stack: AsyncExitStack, target: Target) -> list[Finding]:

@@ -43,7 +43,7 @@ from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.base import RemoteRef, Target, release, server_of
+from ..targets.base import RemoteRef, Target, placed, release, server_of
 from ..targets.download import download, download_value
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
@@ -220,9 +220,9 @@ class Job:
             await self._send_whole()
 
     async def _estimated(self) -> ProgressEstimate:
-        server = server_of(self._target)
+        _, there = placed(self._target, self.ref)
         return await self._record.read_at_once(
-            estimate_progress, self._record, self._target.name, self._prompt, server
+            estimate_progress, self._record, there.name, self._prompt, server_of(there)
         )
 
     async def _cancel_at_cap(self) -> None:
@@ -231,7 +231,8 @@ class Job:
 
     async def _usual_start(self) -> float | None:
         """Seconds that a worker took to start the last time."""
-        return await self._record.read_at_once(self._record.last_start, self._target.name)
+        _, there = placed(self._target, self.ref)
+        return await self._record.read_at_once(self._record.last_start, there.name)
 
     async def look(self) -> JobState:
         """Ask the target once for the state of the job, and record it; nothing is sent again.
@@ -400,7 +401,8 @@ class Job:
         source = output.source
         if source is None or source.path is None:
             return None if source is None else source.url
-        base = self.ref.details.get("url")
+        ref, _ = placed(self._target, self.ref)
+        base = ref.details.get("url")
         return f"{base}/{source.path}" if base else None
 
     async def cancel(self) -> None:

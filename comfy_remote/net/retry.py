@@ -27,6 +27,7 @@ __all__ = [
     "Polling",
     "Retries",
     "TryAgain",
+    "at_most_tries",
     "retried",
     "retries_said",
     "retry_after",
@@ -40,6 +41,7 @@ _SAID_EVERY = 15.0  # seconds, of an outage
 
 _T = TypeVar("_T")
 _say: ContextVar[Callable[[str], None] | None] = ContextVar("say", default=None)
+_most: ContextVar[int | None] = ContextVar("most", default=None)
 _log = logging.getLogger(__name__)
 
 
@@ -186,13 +188,14 @@ class Retries:
             Exception: ``error``, if there is no next try.
         """
         self._failures += 1
-        if self._failures >= self._backoff.attempts or _stays(error):
+        attempts = min(self._backoff.attempts, _most.get() or self._backoff.attempts)
+        if self._failures >= attempts or _stays(error):
             raise error
         asked = _asked(error)
         wait = self._backoff.seconds(self._failures, asked)
         if (say := _say.get()) is not None:
             why = error.message if isinstance(error, ComfyRemoteError) else f"{error}."
-            say(f"{why} Try {self._failures + 1} of {self._backoff.attempts} in {wait:.1f} s.")
+            say(f"{why} Try {self._failures + 1} of {attempts} in {wait:.1f} s.")
         elif (asked or 0.0) >= _LONG_WAIT and isinstance(error, ComfyRemoteError):
             _log.warning("%s Trying again in %.0f s.", error.message, wait)
         else:
@@ -215,6 +218,20 @@ def retries_said(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _say.reset(token)
+
+
+@contextmanager
+def at_most_tries(number: int) -> Iterator[None]:
+    """While inside, and in tasks that begin inside, nothing is tried more often, and none is said.
+
+    For whoever goes on to another server instead.
+    """
+    most, said = _most.set(number), _say.set(None)
+    try:
+        yield
+    finally:
+        _say.reset(said)
+        _most.reset(most)
 
 
 async def retried(

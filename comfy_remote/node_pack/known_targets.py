@@ -116,7 +116,7 @@ def describe_target(
         name=name,
         address=settings.target,
         kind=kind,
-        billing=None if kind is None else kind.billing(settings, environment),
+        billing=configuration.billing_of(name, environment),
         default=name == default,
         # Of several (a header each), the one that a person should set.
         key_variable=next(iter(missing or variables), None),

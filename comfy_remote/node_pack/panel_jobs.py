@@ -22,6 +22,8 @@ from ..jobs.prices import remembered_price
 from ..jobs.record import JobEntry, JobLine, SavedOutput
 from ..jobs.submission import not_recorded
 from ..schedule.money import Price
+from ..targets.base import placed
+from ..targets.kinds import MEMBER_KEY
 from ..types import JsonValue
 from .advice import error_json
 from .host import FolderKind, Host
@@ -69,7 +71,7 @@ class PanelJobs:
         ended = [] if self._host.several_users else await self._ended(now, limit + 1)
         attempts = {line.id: line.attempt for line in begun}
         lines = [line for line in (*begun, *ended[:limit]) if line.id not in running]
-        await self._price({line.target for line in lines})
+        await self._price({line.placed or line.target for line in lines})
         self._estimate(running.values())
         jobs = [
             self._of_lane(job, now, attempts.get(prompt_id, 1))
@@ -223,6 +225,7 @@ class PanelJobs:
         cost = None if estimate is None else estimate.price
         return {
             **own,
+            "target": _where(job.target, _member(job)),
             "followed": True,
             "kind": "job",
             "name": "" if job.name == UNNAMED else job.name,
@@ -242,7 +245,7 @@ class PanelJobs:
         progress = line.progress or {}
         kind = _KINDS.get(line.source, "job")
         final = line.state.final
-        price = self._prices.get(line.target)
+        price = self._prices.get(line.placed or line.target)
         cost = None
         if price is not None and line.run_seconds is not None:
             cost = price.of(line.run_seconds)
@@ -251,7 +254,7 @@ class PanelJobs:
         return {
             "prompt_id": line.id,
             "followed": False,
-            "target": line.target,
+            "target": _where(line.target, line.placed),
             "client_id": None,
             "state": line.state.value,
             "created": line.created,
@@ -329,6 +332,18 @@ def remaining(
         return by_progress
     # The further it is, the more its own speed says.
     return fraction * by_progress + (1 - fraction) * by_runs
+
+
+def _where(target: str, member: str | None) -> str:
+    """A job's target, for people; of a route, with the member that has the job."""
+    return target if member is None else f"{target} ({member})"
+
+
+def _member(job: LaneJob) -> str | None:
+    if job.sent is None:
+        return None
+    ref = job.sent.job.ref
+    return placed(job.sent.client.target, ref)[0].details.get(MEMBER_KEY)
 
 
 def _prices(targets: Iterable[str]) -> dict[str, Price | None]:

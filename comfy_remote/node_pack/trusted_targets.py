@@ -14,6 +14,7 @@ from yarl import URL
 
 from ..config.folders import CONFIG_NAME, home, owner_folders
 from ..config.settings import Configuration
+from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
@@ -122,6 +123,10 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
     """
     name = typed_target(name)
     kind = kind_of(name)
+    members = () if kind is None else kind.members(TargetSettings(name))
+    for member in members:
+        if (address := unconfirmed_address(member, configuration)) is not None:
+            return address
     url = None if kind is None else kind.public_url(name)
     if kind is not None and url is None:
         return None
@@ -194,6 +199,9 @@ def confirm(target: str) -> str | None:
     """
     target = typed_target(target)
     kind = kind_of(target)
+    for member in () if kind is None else kind.members(TargetSettings(target)):
+        if (origin := confirm(member)) is not None:
+            return origin  # the others are asked for next
     url = None if kind is None else kind.public_url(target)
     if url is None or unconfirmed_address(target) is None:
         return None

@@ -42,6 +42,7 @@ __all__ = [
     "LosesUnfollowed",
     "OnThisMachine",
     "OneEngine",
+    "Places",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -58,6 +59,7 @@ __all__ = [
     "if_unfollowed",
     "input_errors",
     "not_returned",
+    "placed",
     "release",
 ]
 
@@ -416,6 +418,28 @@ class KeepsInputs(Protocol):
     @property
     def inputs_kept_by(self) -> str:
         """Who keeps them: the same for the same endpoint, whatever it is called here."""
+
+
+@runtime_checkable
+class Places(Protocol):
+    """A target that chooses among others where a job runs, and may move it."""
+
+    def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
+        """How to find the job now, and the target that has it; ``None`` where that is not known."""
+
+    async def problems(self) -> Mapping[str, str]:
+        """Why each of the others cannot be used now, by name; empty where it can.
+
+        A clause whose subject is that target, without its full stop.
+        """
+
+
+def placed(target: Target, ref: RemoteRef) -> tuple[RemoteRef, Target]:
+    """`Places.placed` of any target; elsewhere, a job stays what and where it is."""
+    if not isinstance(target, Places):
+        return ref, target
+    now, there = target.placed(ref)
+    return now, there or target
 
 
 @runtime_checkable

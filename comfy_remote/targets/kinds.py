@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from .base import Target
 
 __all__ = [
+    "MEMBER_KEY",
     "Billing",
     "Can",
     "Choose",
     "Kind",
+    "Member",
     "ProviderSays",
     "forms",
     "kind_of",
@@ -49,6 +51,9 @@ Choose: TypeAlias = Callable[[str, Sequence[str]], int | None]
 Billing: TypeAlias = Literal["by run", "by hour"]
 """How a rented target costs money: while a job runs, or while it exists."""
 
+MEMBER_KEY = "route_member"
+"""In the details of a job's reference: the target that has it, of those its own chooses among."""
+
 
 class ProviderSays(NamedTuple):
     """What a target's provider says of it, for ``comfy-remote doctor``.
@@ -62,6 +67,23 @@ class ProviderSays(NamedTuple):
     status: Literal["ok", "warning", "problem", "skipped"]
     message: str
     advice: str = ""
+
+
+class Member(NamedTuple):
+    """One of the targets that another one chooses among: see `Kind.members`.
+
+    Attributes:
+        name: As the configuration has it, or its address.
+        kind: Of its address.
+        billed: Whether it costs money: see `Kind.billing`.
+        open: Gives the target, as if it had been named itself; raises what `open_target` raises.
+    """
+
+    name: str
+    settings: TargetSettings
+    kind: Kind
+    billed: bool
+    open: Callable[[], Target]
 
 
 class Can(str, Enum):
@@ -281,6 +303,33 @@ class Kind:
         """
         raise NotImplementedError
 
+    def members(self, settings: TargetSettings) -> tuple[str, ...]:
+        """The targets that one of this kind chooses among, by name or address; usually none."""
+        return ()
+
+    def open_among(
+        self,
+        name: str,
+        settings: TargetSettings,
+        members: Sequence[Member],
+        *,
+        sent: Mapping[str, Target] | None = None,
+        elsewhere: Callable[[str], Target] | None = None,
+        look: bool = False,
+    ) -> Target:
+        """As `open`, for a kind that has `members`.
+
+        Args:
+            members: In their order. Each has a kind, and no members of its own.
+            sent: Of a job that was sent before: the target that has it, by the member's name.
+            elsewhere: Opens what was a member when a job was sent, by its name.
+            look: Only to see how a job stands: nothing is sent.
+
+        Raises:
+            NotTrusted: A member is named by a file that is not trusted.
+        """
+        raise NotImplementedError
+
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """The settings of the target that a job was sent to; ``None`` if it is of another kind.
 
@@ -363,10 +412,11 @@ def _ours() -> tuple[Kind, ...]:
     from .comfyui.kind import ComfyUIKind
     from .modal import ModalKind
     from .pod import PodKind
+    from .route.kind import RouteKind
     from .runpod.kind import RunPodKind
     from .sandbox.kind import SandboxKind
 
-    return RunPodKind(), ModalKind(), PodKind(), ComfyUIKind(), SandboxKind()
+    return RunPodKind(), ModalKind(), PodKind(), RouteKind(), ComfyUIKind(), SandboxKind()
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..config.environment import withheld
@@ -15,8 +16,10 @@ from ..errors import ConfigurationError, NotTrusted
 from ..net.address import shown
 from ..workflow.change.values import did_you_mean
 from .kinds import (
+    MEMBER_KEY,
     Choose,
     Kind,
+    Member,
     forms,
     kind_of,
     kinds,
@@ -53,10 +56,12 @@ def open_target(
     """
     configuration = configuration or Configuration.load()
     wanted = typed_target(wanted)
-    settings = configuration.settings_of(wanted)
-    if settings is None and kind_of(wanted) is not None:
-        settings = TargetSettings(wanted)
+    settings = _settings_of(wanted, configuration)
     if settings is not None:
+        members = _members(wanted, settings, configuration, environment, choose)
+        kind = kind_of(settings.target)
+        if kind is not None and members:
+            return kind.open_among(wanted, settings, members)
         return _open(wanted, settings, environment, choose)
     known = ", ".join(sorted(configuration.targets)) or "none"
     near = did_you_mean(wanted, configuration.targets)
@@ -94,10 +99,24 @@ def reopen(
         look: Only to see how the job stands: closing the target ends nothing.
     """
     details = ref.details if ref is not None else {}
-    kind = kind_of(wanted)
-    if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
+    member, kind = details.get(MEMBER_KEY), kind_of(wanted)
+    target = None
+    if member is None and kind is not None:
+        target = kind.reopen(wanted, details, look=look)
+    if target is not None:
         return target
-    today = Configuration.load(folder, file=config).settings_of(wanted) or TargetSettings(wanted)
+    configuration = Configuration.load(folder, file=config)
+    if ref is not None and member is not None:
+        plain = replace(ref, details={k: v for k, v in details.items() if k != MEMBER_KEY})
+        there = reopen(member, plain, environment, config=config, folder=folder, look=look)
+        try:
+            route = _route(wanted, configuration, environment, {member: there}, look=look)
+        except ConfigurationError:
+            route = None  # it cannot go on to another, but the job is where it was sent
+        return route or there
+    if (route := _route(wanted, configuration, environment, {}, look=look)) is not None:
+        return route
+    today = configuration.settings_of(wanted) or TargetSettings(wanted)
     sent = sent_to(details) or today
     kind = kind_of(sent.target)
     if kind is not None and (target := kind.reopen(wanted, details, look=look)) is not None:
@@ -108,6 +127,79 @@ def reopen(
         login = today if named is kind else named.with_variables(today)
         sent = replace(login, target=sent.target, base_url=sent.base_url)
     return _open(wanted, sent, environment)
+
+
+def _settings_of(name: str, configuration: Configuration) -> TargetSettings | None:
+    """The settings of a name or an address; ``None`` of what means nothing."""
+    settings = configuration.settings_of(name)
+    if settings is None and kind_of(name) is not None:
+        return TargetSettings(name)
+    return settings
+
+
+def _route(
+    wanted: str,
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    sent: Mapping[str, Target],
+    *,
+    look: bool,
+) -> Target | None:
+    """The target that chooses among others, for a job that it has sent; ``None`` if it is none."""
+    settings = _settings_of(wanted, configuration)
+    kind = None if settings is None else kind_of(settings.target)
+    if settings is None or kind is None or not kind.members(settings):
+        return None
+    members = _members(wanted, settings, configuration, environment, None)
+    return kind.open_among(
+        wanted,
+        settings,
+        members,
+        sent=sent,
+        elsewhere=partial(open_target, configuration=configuration, environment=environment),
+        look=look,
+    )
+
+
+def _members(
+    name: str,
+    settings: TargetSettings,
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    choose: Choose | None,
+) -> list[Member]:
+    """The targets that one chooses among; usually none.
+
+    Raises:
+        ConfigurationError: One means nothing, or chooses among others itself.
+        NotTrusted: One is named by a folder's file that is not trusted.
+    """
+    chooser = kind_of(settings.target)
+    names = () if chooser is None else chooser.members(settings)
+    path = configuration.origins.get(name)
+    where = f" in {path}" if path is not None else ""
+    members = []
+    for member in names:
+        found = _settings_of(member, configuration)
+        kind = None if found is None else kind_of(found.target)
+        if found is None or kind is None:
+            known = ", ".join(sorted(configuration.targets)) or "none"
+            near = did_you_mean(member, configuration.targets)
+            raise ConfigurationError(
+                f"The route {shown(name)!r}{where} names {shown(member)!r}, which is not a target. "
+                f"Configured: {known}.{near}",
+                advice=f"Name it in {CONFIG_NAME}, or use one of: {forms()}.",
+            )
+        if kind.members(found):
+            raise ConfigurationError(
+                f"The route {shown(name)!r}{where} names {shown(member)!r}, which is a route "
+                "itself.",
+                advice="Name the targets of that route instead.",
+            )
+        billed = kind.billing(found, environment) is not None
+        opening = partial(_open, member, found, environment, choose)
+        members.append(Member(member, found, kind, billed, opening))
+    return members
 
 
 def _open(

@@ -222,7 +222,12 @@ def test_a_project_is_found_from_a_folder_below_and_goes_before_the_user(
         (f'key = "{KEY}"', "key: unknown key"),
         (f'[targets.a]\ntarget = "x"\napi_key = "{KEY}"', "targets.a.api_key: unknown key"),
         (f'targets = "{KEY}"', "targets: "),
-        ("[targets.a]", "targets.a.target: Field required"),
+        ("[targets.a]", "targets.a: .*neither a target nor a route"),
+        ('[targets.a]\ntarget = "sandbox"\nroute = ["gpu"]', "a target and a route"),
+        ('[targets.a]\ntarget = "sandbox"\nprefer = "price"', "prefer is for a route"),
+        ('[targets.a]\nroute = ["gpu"]\nkey_env = "K"', "a route has no key_env"),
+        ('[targets.a]\nroute = ["gpu"]\nat_most = {lan = 1}', "at_most names 'lan'"),
+        ('[targets.a]\nroute = ["gpu"]\nprefer = "luck"', "targets.a.prefer: "),
         ("[targets.a]\ntarget = 3", "targets.a.target: "),
     ],
 )
@@ -299,6 +304,7 @@ def test_settings_know_no_other_keys() -> None:
         "keep_stored",
         "bucket",
         "policy",
+        *("prefer", "patience", "at_most"),
     }
 
 

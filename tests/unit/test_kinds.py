@@ -144,7 +144,9 @@ def test_where_a_job_was_sent_is_read_from_its_details() -> None:
 
 
 def test_all_ways_to_write_an_address_are_said() -> None:
-    assert forms() == "runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, http://HOST:8188, sandbox"
+    assert forms() == (
+        "runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, route:NAME,NAME, http://HOST:8188, sandbox"
+    )
     with pytest.raises(ConfigurationError) as refused:
         open_target("gpu", Configuration(None, {}), {})
     assert forms() in refused.value.advice

@@ -25,7 +25,9 @@ def logs(job: str) -> None:
     with Record() as record:
         entry = record.get(job)
         attempts = record.attempts(entry.first)
+        steps = record.routes.steps(entry.id)
     lines = [(entry.created, f"sent to {entry.target}")]
+    lines += [(step.at, step.why) for step in steps]
     if entry.started is not None:
         lines.append((entry.started, "began"))
     lines += [(one.at, f"warning: {one.message}") for one in entry.said]

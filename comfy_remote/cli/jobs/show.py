@@ -10,7 +10,10 @@ from ..options import json_option
 from .options import job_argument, offline_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...jobs.status import JobStatus
+    from ...targets.route.book import Step
 
 __all__ = ["show"]
 
@@ -26,21 +29,23 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
     """
     from ...jobs.record import Record
     from ..console import print_json
-    from .shown import present, to_json
+    from .shown import present, step_to_json, to_json
 
     with Record() as record:
         [status] = present(record, [record.get(job)], offline=offline)
+        steps = record.routes.steps(status.entry.id)
     if json_lines:
-        print_json({**to_json(status), "prompt": status.entry.prompt})
+        route = [step_to_json(step) for step in steps]
+        print_json({**to_json(status), "route": route, "prompt": status.entry.prompt})
         return
-    _print_details(status)
+    _print_details(status, steps)
 
 
-def _print_details(job: JobStatus) -> None:
+def _print_details(job: JobStatus, steps: Sequence[Step]) -> None:
     from ...units import seconds_text, size_text
     from ..console import printable_line, resume_command
     from ..errors import explain, traceback_of
-    from .shown import progress_of, when
+    from .shown import progress_of, when, where
 
     entry = job.entry
     state = entry.state.value
@@ -49,13 +54,14 @@ def _print_details(job: JobStatus) -> None:
     rows = [
         ("Job", entry.id),
         ("State", state),
-        ("Target", entry.target),
+        ("Target", where(entry)),
         ("Its id there", entry.ref.remote_id if entry.ref else "unknown"),
         ("Workflow", f"{entry.source} ({len(entry.prompt)} nodes)"),
         ("Sent", when(entry.created)),
         ("Changed", when(entry.updated)),
         ("Folder", str(entry.folder or "-")),
     ]
+    rows += [("Route", f"{when(step.at)}  {step.why}") for step in steps]
     if progress := progress_of(entry):
         rows.append(("Progress", progress))
     if entry.run_seconds is not None:

@@ -15,8 +15,19 @@ if TYPE_CHECKING:
 
     from ...jobs.record import BatchEntry, JobEntry, Record
     from ...jobs.status import JobStatus
+    from ...targets.route.book import Step
 
-__all__ = ["present", "progress_of", "result_of", "state_of", "table_of", "to_json", "when"]
+__all__ = [
+    "present",
+    "progress_of",
+    "result_of",
+    "state_of",
+    "step_to_json",
+    "table_of",
+    "to_json",
+    "when",
+    "where",
+]
 
 _STYLES = {
     "succeeded": "green",
@@ -99,7 +110,7 @@ def table_of(
             (
                 job.entry.id[:8],
                 state_of(job),
-                job.entry.target,
+                where(job.entry),
                 Path(job.entry.source).name + _marks(job.entry),
                 result_of(job),
             ),
@@ -145,6 +156,7 @@ def to_json(job: JobStatus) -> dict[str, JsonValue]:
         "last_state": entry.state.value,
         "unknown": job.unknown or None,
         "target": entry.target,
+        "member": entry.placed,
         "source": entry.source,
         "created": entry.created,
         "updated": entry.updated,
@@ -159,6 +171,23 @@ def to_json(job: JobStatus) -> dict[str, JsonValue]:
         "batch": entry.batch,
         "cached": entry.cached,
     }
+
+
+def step_to_json(step: Step) -> dict[str, JsonValue]:
+    """One time that a route sent a job to a member, for programs."""
+    return {
+        "number": step.number,
+        "member": step.member,
+        "state": step.state.value,
+        "at": step.at,
+        "why": step.why,
+        "decision": [*step.decision],
+    }
+
+
+def where(entry: JobEntry) -> str:
+    """Its target, and of a route the member that has it: ``any (gpu)``."""
+    return entry.target if entry.placed is None else f"{entry.target} ({entry.placed})"
 
 
 def when(seconds: float) -> str:

@@ -26,7 +26,7 @@ class JobFilter:
 
     Attributes:
         states: Those in one of these; in any if it is empty.
-        target: Those that were sent to it, by its name.
+        target: Those that were sent to it, by its name, or by a route.
         since: Those sent after that, in seconds since the epoch.
         text: Those with this text in their id, their workflow's file or their error.
         batch: Those of the batch with this id; of none if it is empty.
@@ -50,8 +50,8 @@ class JobFilter:
             parts.append(f"state IN ({', '.join('?' * len(self.states))})")
             values += [state.value for state in self.states]
         if self.target is not None:
-            parts.append("target = ?")
-            values.append(self.target)
+            parts.append("(target = ? OR placed = ?)")
+            values += [self.target, self.target]
         if self.since is not None:
             parts.append("created >= ?")
             values.append(self.since)

@@ -31,7 +31,7 @@ SAVED_BEFORE = "outputs_saved"
 
 LINE_COLUMNS = (
     "id, created, updated, target, source, state, error, outputs, started, run_seconds, attempt, "
-    "folder, cached, (SELECT name FROM batches WHERE batches.id = jobs.batch) AS batch, "
+    "folder, cached, placed, (SELECT name FROM batches WHERE batches.id = jobs.batch) AS batch, "
     "CASE WHEN state IN ('queued', 'running') THEN progress END AS progress"
 )
 """What `line_of` reads."""
@@ -95,6 +95,7 @@ class JobEntry:
         cached: Of a job that did not run, since its result was stored: the ``job`` that ran, its
             ``target``, when that ended (``at``, seconds since the epoch), its ``run_seconds``, and
             ``saved``, US dollars that a run would have cost; either may be ``None``.
+        placed: Of a job that was sent by a route, the member that it was last sent to.
     """
 
     id: str
@@ -117,6 +118,7 @@ class JobEntry:
     first: str = ""
     said: tuple[Said, ...] = ()
     cached: dict[str, JsonValue] | None = None
+    placed: str | None = None
 
     @property
     def owed(self) -> bool:
@@ -163,6 +165,7 @@ class JobLine:
     again: bool
     batch: str | None
     cached: dict[str, JsonValue] | None = None
+    placed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +214,7 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         first=row["first"] or row["id"],
         said=tuple(Said(**one) for one in json.loads(row["said"] or "[]")),
         cached=json.loads(row["cached"]) if row["cached"] else None,
+        placed=row["placed"],
     )
 
 
@@ -237,4 +241,5 @@ def line_of(row: sqlite3.Row) -> JobLine:
         again=row["folder"] is not None,
         batch=row["batch"],
         cached=json.loads(row["cached"]) if row["cached"] else None,
+        placed=row["placed"],
     )

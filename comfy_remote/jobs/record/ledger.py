@@ -249,6 +249,29 @@ class Ledger:
                 "UPDATE charges SET booked = 'uncertain' WHERE number = ?", (number,)
             )
 
+    def moved(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        charge: Charge | None,
+        caps: Iterable[Cap],
+    ) -> None:
+        """`move`, in a transaction that writes."""
+        job = connection.execute(
+            "SELECT source, batch FROM jobs WHERE id = ?", (job_id,)
+        ).fetchone()
+        if job is None:
+            raise JobNotFound(f"The record has no job {job_id!r}.")
+        held = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
+        if held is not None and held["booked"] == Booked.HELD.value:
+            _release(connection, held["number"])
+        if charge is not None:
+            self.reserve(
+                *(connection, job_id, charge, caps),
+                workflow=job["source"],
+                batch=job["batch"],
+            )
+
     # Writing
 
     def move(self, job_id: str, charge: Charge | None, caps: Iterable[Cap] = ()) -> None:
@@ -264,20 +287,7 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                job = connection.execute(
-                    "SELECT source, batch FROM jobs WHERE id = ?", (job_id,)
-                ).fetchone()
-                if job is None:
-                    raise JobNotFound(f"The record has no job {job_id!r}.")
-                held = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
-                if held is not None and held["booked"] == Booked.HELD.value:
-                    _release(connection, held["number"])
-                if charge is not None:
-                    self.reserve(
-                        *(connection, job_id, charge, caps),
-                        workflow=job["source"],
-                        batch=job["batch"],
-                    )
+                self.moved(connection, job_id, charge, caps)
 
         self._write(write)
 

@@ -37,6 +37,7 @@ from .choosing import JobFilter, Retention
 from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
 from .ledger import Ledger
 from .results import Results
+from .routes import Routes
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 __all__ = ["Record"]
@@ -88,6 +89,7 @@ class Record:
         batches: The batches that are known, and how far each is.
         results: What runs gave, for `jobs.cache`.
         ledger: What jobs cost.
+        routes: What routes have done with their jobs, and which of their members cool down.
 
     Raises:
         LocalStorageError: The folder or the file cannot be used.
@@ -112,6 +114,7 @@ class Record:
         self.batches = Batches(self._write, self._read)
         self.results = Results(self._write, self._read)
         self.ledger = Ledger(self._write, self._read, now=now, zone=zone)
+        self.routes = Routes(self._write, self._read, self.ledger)
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
@@ -599,7 +602,8 @@ class Record:
             "SELECT started - created AS waited FROM ("
             "SELECT created, started, MAX(updated) OVER (ORDER BY created "
             "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others FROM jobs "
-            "WHERE target = ?) WHERE started - created > ? AND COALESCE(others, 0) <= created "
+            "WHERE COALESCE(placed, target) = ?) "
+            "WHERE started - created > ? AND COALESCE(others, 0) <= created "
             "ORDER BY created DESC LIMIT 1",
             *(target, longer_than),
         )
@@ -747,7 +751,7 @@ def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[st
     """What finds the jobs that ran on a target, and its values: see `Record.past_runs`."""
     ran = "state = 'succeeded' AND run_seconds IS NOT NULL AND work > 0"
     if not server:
-        return f"{ran} AND target = ?", [target]
+        return f"{ran} AND COALESCE(placed, target) = ?", [target]
     # A pair of the JSON is found as text: quotes in another value are escaped there.
     said = [json.dumps({name: value})[1:-1] for name, value in server.items()]
     return ran + " AND instr(details, ?) > 0" * len(said), said

@@ -341,5 +341,36 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         "DROP INDEX charges_by_time",
         "CREATE INDEX charges_by_time ON charges (at)",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN placed TEXT",
+        "ALTER TABLE jobs ADD COLUMN cancel_wanted REAL",
+        """
+        CREATE TABLE route_steps (
+            job        TEXT NOT NULL,
+            number     INTEGER NOT NULL,
+            member     TEXT NOT NULL,
+            at         REAL NOT NULL,
+            state      TEXT NOT NULL,
+            remote_id  TEXT,
+            details    TEXT,
+            why        TEXT NOT NULL,
+            decision   TEXT NOT NULL,
+            PRIMARY KEY (job, number)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE route_members (
+            name       TEXT PRIMARY KEY,
+            failures   INTEGER NOT NULL,
+            until      REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TRIGGER steps_of_no_job AFTER DELETE ON jobs
+        BEGIN
+            DELETE FROM route_steps WHERE job = OLD.id;
+        END
+        """,
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""

@@ -1,0 +1,125 @@
+"""What routes remember, in the record: `targets.route.book.Book`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import JobNotFound
+from ..targets.base import RunRequest, Target
+from ..targets.route.book import Begun, Past, Step, cooled_for
+from ..workflow.prompt import Prompt
+from ..workflow.workload import workload_of
+from .charges import Allowance, charge_of
+from .estimate import guess_by
+from .record import Record
+from .recorded_request import request_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config.settings import Configuration
+
+__all__ = ["RouteBook"]
+
+_MOST_ALLOWANCES = 1000
+"""Of a job that is sent on after so many others, the caps that are configured count."""
+
+
+class RouteBook:
+    """A `Book` for the route of one client.
+
+    Args:
+        configured: Reads the configuration, for prices and caps. Blocking.
+    """
+
+    def __init__(self, record: Record, configured: Callable[[], Configuration]) -> None:
+        self._record = record
+        self._configured = configured
+        self._allowances: dict[str, Allowance] = {}
+
+    def allow(self, job_id: str, allowance: Allowance) -> None:
+        """Note what may be spent on a job that is about to be sent, wherever it goes."""
+        self._allowances[job_id] = allowance
+        while len(self._allowances) > _MOST_ALLOWANCES:
+            self._allowances.pop(next(iter(self._allowances)))
+
+    async def begin(self, step: Step, request: RunRequest, target: Target) -> Begun:
+        """See `Book.begin`."""
+        configuration = await asyncio.to_thread(self._configured)
+        allowed = await charge_of(
+            *(target, self._record, request.prompt, configuration),
+            self._allowances.get(step.job_id, Allowance()),
+            batch=request.batch,
+        )
+        return await self._record.write(
+            self._record.routes.begin,
+            step,
+            None if allowed is None else allowed.charge,
+            () if allowed is None else allowed.caps,
+        )
+
+    async def note(self, step: Step) -> None:
+        """See `Book.note`."""
+        await self._record.write(self._record.routes.note, step)
+
+    async def steps(self, job_id: str) -> Sequence[Step]:
+        """See `Book.steps`."""
+        return await self._record.read(self._record.routes.steps, job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        """See `Book.cancel`."""
+        await self._record.write(self._record.routes.cancel, job_id)
+
+    async def cancelled(self, job_id: str) -> bool:
+        """See `Book.cancelled`."""
+        return await self._record.read(self._record.routes.cancelled, job_id)
+
+    async def request(self, job_id: str) -> RunRequest | None:
+        """See `Book.request`; without the workflow that pictures are saved with."""
+
+        def read() -> RunRequest | None:
+            try:
+                entry = self._record.get(job_id)
+            except JobNotFound:
+                return None
+            sent = self._record.sent(job_id)
+            if sent is None:
+                return RunRequest(job_id, entry.prompt, repo_list="", batch=entry.batch)
+            return request_from_json(job_id, entry.prompt, sent)
+
+        return await self._record.read(read)
+
+    async def failed(self, member: str) -> None:
+        """See `Book.failed`."""
+        await self._record.write(self._record.routes.failed, member, cooled_for)
+
+    async def worked(self, member: str) -> None:
+        """See `Book.worked`."""
+        await self._record.write(self._record.routes.worked, member)
+
+    async def past(
+        self, members: Sequence[str], prompt: Prompt, *, learned: bool
+    ) -> Mapping[str, Past]:
+        """See `Book.past`."""
+        return await self._record.read_at_once(self._past, members, prompt, learned)
+
+    def _past(self, members: Sequence[str], prompt: Prompt, learned: bool) -> Mapping[str, Past]:
+        record, routes = self._record, self._record.routes
+        cooling, ours = routes.cooling(members), routes.ours()
+        known = {name: Past(cooling.get(name, 0.0), ours.get(name, 0)) for name in members}
+        if not learned:
+            return known
+        workload = workload_of(prompt)
+        last = routes.last_target(workload.shape)
+        for name, past in known.items():
+            guess = guess_by(record.past_runs(name, workload.shape), workload)
+            known[name] = replace(
+                past,
+                seconds=None if guess is None else guess.seconds,
+                start=record.last_start(name),
+                had_models=name == last,
+            )
+        return known

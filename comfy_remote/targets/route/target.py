@@ -1,0 +1,730 @@
+"""Sends each job to one of several targets, and to another only if it surely did not run.
+
+Before anything is sent, the step is in the `Book`. So a job is at one member at a time, for all
+processes of the user, whoever of them is killed when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from ...advice import Hint
+from ...aio import Deadline, in_thread, within
+from ...errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    InputFileMissing,
+    JobCancelled,
+    LocalStorageError,
+    OutputLost,
+    RateLimited,
+    SpendingCap,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Queued
+from ...media.files import sha256_of
+from ...net.retry import at_most_tries
+from ...outputs import RemoteOutput
+from ...schedule.choose import Candidate, Prefer, Ranked, choose, sentence
+from ...types import JsonValue
+from ...workflow.prompt import Prompt
+from ..base import (
+    Capabilities,
+    Health,
+    ListsModels,
+    RemoteRef,
+    RunRequest,
+    Target,
+    TellsVersions,
+    before_sending,
+    if_unfollowed,
+    not_returned,
+    release,
+)
+from ..kinds import MEMBER_KEY
+from .able import Request, lacking
+from .book import Begun, Book, MemoryBook, Past, Step, StepState
+from .member import TRIES, OpenMember, RouteTimes, Seen, clause_of
+from .union import union_of
+
+__all__ = ["RouteOptions", "RouteTarget"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_MOST_STEPS = 1000
+_COOLING = (TargetUnreachable, AuthenticationError, TargetNotFound, RateLimited)
+"""Errors that are about a member, and not about what was sent to it."""
+_HERE = (InputFileMissing, LocalStorageError)
+"""Errors of this machine: no other member would do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteOptions:
+    """What is set for a route: see `TargetSettings`."""
+
+    prefer: Prefer = "order"
+    patience: float | None = None
+    at_most: Mapping[str, int] = field(default_factory=dict)
+
+
+class _NotBegun(Exception):
+    """A step may not be sent."""
+
+    def __init__(self, why: Begun) -> None:
+        self.why = why
+
+
+class RouteTarget:
+    """The `Target` of a route.
+
+    Args:
+        members: In the order of the route.
+        sent: The targets of a job that was sent before, by the member's name.
+        elsewhere: Opens what was a member when a job was sent, by its name.
+        look: Only to see how jobs stand: nothing is sent.
+        book: What it did before; in memory, until `remember_in` gives another.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        members: Sequence[OpenMember],
+        options: RouteOptions = RouteOptions(),
+        *,
+        sent: Mapping[str, Target] | None = None,
+        elsewhere: Callable[[str], Target] | None = None,
+        look: bool = False,
+        book: Book | None = None,
+        times: RouteTimes = RouteTimes(),  # noqa: B008 - frozen
+    ) -> None:
+        self._name = name
+        self._members = {one.name: one for one in members}
+        self._options = options
+        self._sent = dict(sent or {})
+        self._elsewhere = elsewhere
+        self._look = look
+        self._book: Book = book or MemoryBook()
+        self._times = times
+        self._former: dict[str, Target] = {}
+        self._requests: dict[str, RunRequest] = {}
+        self._steps: dict[str, Step] = {}
+        self._said: dict[str, list[Log]] = {}
+        self._refused: dict[str, dict[str, str]] = {}
+
+    @property
+    def name(self) -> str:
+        """As the configuration has it."""
+        return self._name
+
+    @property
+    def options(self) -> RouteOptions:
+        """What is set for it."""
+        return self._options
+
+    def remember_in(self, book: Book) -> None:
+        """See `targets.remembering.Remembers`."""
+        self._book = book
+
+    async def __aenter__(self) -> RouteTarget:
+        return self  # each member is opened when it is needed
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for member in self._members.values():
+            await member.close(*exc_info)
+        for target in self._former.values():
+            await target.__aexit__(*exc_info)
+        self._former.clear()
+
+    # Where a job goes
+
+    async def decide(
+        self,
+        request: RunRequest,
+        refused: Mapping[str, str] | None = None,
+        *,
+        ask_all: bool = False,
+    ) -> tuple[Ranked, ...]:
+        """The members in the order in which a request is tried. Nothing is sent.
+
+        Args:
+            refused: Why some did not take this very job, by name: they are not asked again.
+            ask_all: Ask also those that come after the first that can, which is not needed where
+                the route's order decides.
+        """
+        refused = refused or {}
+        learned = ask_all or self._options.prefer != "order"
+        past = await self._book.past(tuple(self._members), request.prompt, learned=learned)
+        classes = {node["class_type"] for node in request.prompt.values()}
+        asked = Request.of(request)
+        found: dict[str, Candidate] = {}
+        warm = [one for one in self._members.values() if past[one.name].cooling <= 0]
+        cooling = [one for one in self._members.values() if past[one.name].cooling > 0]
+        for group in (warm, cooling):
+            group = [one for one in group if one.name not in refused]
+            if self._options.prefer == "order" and not ask_all:
+                for member in group:
+                    found[member.name] = one = await self._candidate(member, past, classes, asked)
+                    if choose([one])[0].able:
+                        break
+            else:
+                asking = [self._candidate(member, past, classes, asked) for member in group]
+                found.update({one.name: one for one in await asyncio.gather(*asking)})
+            if any(choose([one])[0].able for one in found.values()) and not ask_all:
+                break
+        candidates = []
+        for member in self._members.values():
+            if member.name in refused:
+                candidates.append(Candidate(member.name, refused=refused[member.name]))
+            elif member.name in found:
+                candidates.append(found[member.name])
+        return choose(candidates, self._options.prefer)
+
+    async def _candidate(
+        self,
+        member: OpenMember,
+        past: Mapping[str, Past],
+        classes: Collection[str],
+        request: Request,
+    ) -> Candidate:
+        known = past[member.name]
+        seen = await self._looked(member, classes, known)
+        if seen.problem:
+            return Candidate(member.name, problem=seen.problem, cooling=known.cooling)
+        able = await asyncio.to_thread(lacking, member, seen, request)
+        health = seen.health
+        return replace(
+            able,
+            cooling=known.cooling,
+            ours=known.ours,
+            at_most=self._options.at_most.get(member.name),
+            ready=None if health is None else health.ready,
+            running=None if health is None else health.running,
+            queued=None if health is None else health.queued,
+            seconds=known.seconds,
+            start=known.start,
+            price=known.price or member.price,
+            peak=known.peak,
+            had_models=known.had_models,
+        )
+
+    async def _looked(
+        self, member: OpenMember, classes: Collection[str] | None, known: Past
+    ) -> Seen:
+        """What a member says; one that cannot be used cools down."""
+        seen = await member.look(classes)
+        if seen.problem and known.cooling <= 0 and member.target is not None:
+            with suppress(LocalStorageError):  # then it does not cool down
+                await self._book.failed(member.name)
+        return seen
+
+    async def _failed(self, member: OpenMember) -> None:
+        member.forget()
+        with suppress(LocalStorageError):  # then it does not cool down
+            await self._book.failed(member.name)
+
+    # Sending
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        """Send it to the member that is chosen; to the next if that surely did not take it."""
+        if self._look:
+            raise ConfigurationError("This route was opened only to look at its jobs.")
+        job_id = request.job_id
+        with before_sending():
+            steps = await self._book.steps(job_id)
+        self._requests[job_id] = request
+        try:
+            step = await self._send(request, len(steps) + 1)
+        except _NotBegun as refused:
+            if refused.why == "cancelled":
+                raise JobCancelled("The job was cancelled before it was sent.") from None
+            raise SubmissionUnknown(
+                f"Another program has sent the job by the route {self._name}, or is doing so.",
+                advice=Hint.FIND_JOB(job_id=job_id),
+            ) from None
+        assert step.ref is not None  # noqa: S101  it was accepted
+        return step.ref
+
+    async def _send(self, request: RunRequest, number: int) -> Step:
+        """Send a request to one member after another, until one takes it.
+
+        Raises:
+            _NotBegun: The job may not be sent.
+            ComfyRemoteError: None takes it; or one may have.
+        """
+        refused = self._refused.setdefault(request.job_id, {})
+        errors: list[ComfyRemoteError] = []
+        while True:
+            with before_sending():
+                ranked = await self.decide(request, refused)
+                chosen = ranked[0]
+                if not chosen.able:
+                    raise self._nobody(ranked, errors)
+                step = Step(
+                    request.job_id,
+                    number,
+                    chosen.name,
+                    why=sentence(ranked, self._options.prefer),
+                    at=time.time(),
+                    decision=[to_json(one, chosen=one is chosen) for one in ranked],
+                )
+                member = self._members[chosen.name]
+                try:
+                    target = await member.open()
+                    begun = await self._book.begin(step, request, target)
+                except LocalStorageError:
+                    raise
+                except SpendingCap as error:
+                    errors.append(error)
+                    refused[chosen.name] = f"is over a cap ({error.message.rstrip('.')})"
+                    continue
+            if begun != "begun":
+                raise _NotBegun(begun)
+            self._steps[request.job_id] = step
+            try:
+                with at_most_tries(TRIES):
+                    answer = await target.submit(request)
+            except ComfyRemoteError as error:
+                grade = DidItRun.of(error) or DidItRun.UNKNOWN
+                surely = grade.surely_not and not isinstance(error, SubmissionUnknown)
+                state = StepState.NEVER_ACCEPTED if surely else StepState.UNKNOWN
+                await self._noted(replace(step, state=state))
+                if not surely or isinstance(error, _HERE):
+                    raise
+                errors.append(error)
+                refused[member.name] = _refusal(error)
+                if isinstance(error, _COOLING):
+                    await self._failed(member)
+                number += 1
+                continue
+            return await self._accepted(step, answer, target, request)
+
+    async def _accepted(
+        self, step: Step, answer: RemoteRef, target: Target, request: RunRequest
+    ) -> Step:
+        details = {**answer.details, MEMBER_KEY: step.member}
+        step = replace(step, state=StepState.ACCEPTED, ref=replace(answer, details=details))
+        await self._noted(step)
+        said = self._said.setdefault(step.job_id, [])
+        said.append(Log(step.why))
+        if lost := not_returned(target, request.prompt):
+            said.append(Log(lost, "warning"))
+        with suppress(LocalStorageError):
+            await self._book.worked(step.member)
+            if await self._book.cancelled(step.job_id):
+                # Whoever cancelled it did not know yet where it is.
+                await target.cancel(answer)
+        return step
+
+    async def _noted(self, step: Step) -> None:
+        """Write a step down. If that fails, the job goes on: it stays where it is."""
+        self._steps[step.job_id] = step
+        try:
+            await self._book.note(step)
+        except LocalStorageError as error:
+            _log.warning("%s Job %s is at %s.", error, step.job_id, step.member)
+
+    def _nobody(
+        self, ranked: Sequence[Ranked], errors: Sequence[ComfyRemoteError]
+    ) -> ComfyRemoteError:
+        """The error where no member can take a job."""
+        if (
+            over := next((one for one in errors if isinstance(one, SpendingCap)), None)
+        ) is not None:
+            over.details["route"] = [to_json(one) for one in ranked]
+            return over
+        if errors and len(ranked) == len(errors) and len({one.code for one in errors}) == 1:
+            return errors[0]
+        said = "; ".join(f"{one.name} {', and '.join(one.why)}" for one in ranked)
+        return TargetError(
+            f"No target of the route {self._name} can take the job: {said}.",
+            advice="Correct what keeps them from taking it, or name another target.",
+            details={"route": [to_json(one) for one in ranked]},
+        )
+
+    # Following
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        """Ask the members that it was sent to, or was being sent to; no other."""
+        for step in reversed(await self._book.steps(job_id)):
+            if step.state.surely_not:
+                continue
+            if step.ref is not None:
+                return step.ref
+            if (found := await self._found(step)) is not None:
+                return found.ref
+        return None
+
+    async def _found(self, step: Step) -> Step | None:
+        """A step whose member was asked whether it has the job; ``None`` if it never got it."""
+        ref = await (await self._target_of(step.member)).find(step.job_id)
+        if ref is None:
+            return None
+        details = {**ref.details, MEMBER_KEY: step.member}
+        step = replace(step, state=StepState.ACCEPTED, ref=replace(ref, details=details))
+        await self._noted(step)
+        return step
+
+    async def _target_of(self, member: str) -> Target:
+        """The target of a member that a job was sent to, open.
+
+        Raises:
+            SubmissionUnknown: There is no such member any more.
+        """
+        if member in self._members:
+            return await self._members[member].open()
+        if member not in self._former:
+            target = self._sent.get(member)
+            try:
+                if target is None and self._elsewhere is not None:
+                    target = self._elsewhere(member)
+            except ConfigurationError:
+                target = None
+            if target is None:
+                raise SubmissionUnknown(
+                    f"The job was sent to {member}, which the route {self._name} does not name any "
+                    "more, and no configured target has that name.",
+                    advice=f"Name {member} in comfy-remote.toml again.",
+                )
+            await target.__aenter__()
+            self._former[member] = target
+        return self._former[member]
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """The events of the member that has it; of the next, if it surely did not run there."""
+        step = await self._newest(ref)
+        end: Finished | None = None
+        while True:
+            if not step.state.surely_not:
+                step = await self._located(step)
+                end = None
+                async with aclosing(self._events_at(step, prompt)) as events:
+                    async for event in events:
+                        if isinstance(event, Finished):
+                            end = event
+                            break
+                        yield event
+                if end is None:
+                    raise TargetError(f"{step.member} did not say how the job ended.")
+                await self._noted(replace(step, state=StepState.of(end.did_it_run)))
+                step = self._steps[step.job_id]
+                if not step.state.surely_not:
+                    self._forget(step.job_id)
+                    yield end
+                    return
+            moved = await self._moved(step, prompt, end)
+            if moved is None:
+                # Another program goes on with it, or whoever resumes it.
+                yield Queued()
+                moved = await self._by_another(step)
+            if isinstance(moved, Finished):
+                self._forget(step.job_id)
+                yield moved
+                return
+            step = moved
+
+    def _forget(self, job_id: str) -> None:
+        """A job has ended: only where it was stays known for a while, for its outputs."""
+        self._requests.pop(job_id, None)
+        self._refused.pop(job_id, None)
+        while len(self._steps) > _MOST_STEPS:
+            self._steps.pop(next(iter(self._steps)))
+
+    async def _newest(self, ref: RemoteRef) -> Step:
+        """The last step of a job, as the book has it."""
+        steps = await self._book.steps(ref.job_id)
+        step = steps[-1] if steps else None
+        if step is None:  # the book was lost: the reference tells
+            member = ref.details.get(MEMBER_KEY, "")
+            step = Step(ref.job_id, 1, member, StepState.ACCEPTED, ref)
+        self._steps[ref.job_id] = step
+        refused = self._refused.setdefault(ref.job_id, {})
+        for one in steps:
+            if one.state.surely_not:
+                refused.setdefault(one.member, _surely_not(one))
+        return step
+
+    async def _located(self, step: Step) -> Step:
+        """A step with what the member calls the job.
+
+        Raises:
+            SubmissionUnknown: That is not known.
+        """
+        deadline = Deadline(self._times.others)
+        while step.ref is None and step.state is StepState.SENDING and deadline.left:
+            # Another program is sending it, or was killed.
+            if (found := await self._found(step)) is not None:
+                return found
+            await asyncio.sleep(self._times.poll)
+            step = (await self._book.steps(step.job_id))[-1]
+        if step.ref is not None or step.state.surely_not:
+            return step
+        found = await self._found(step)
+        if found is None:
+            raise SubmissionUnknown(
+                f"The job was being sent to {step.member} when its program ended, and it is not "
+                "there. It was sent nowhere else.",
+                advice=Hint.FIND_JOB(job_id=step.job_id),
+            )
+        return found
+
+    async def _events_at(self, step: Step, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """The events of a job at a member, its outputs marked with that."""
+        assert step.ref is not None  # noqa: S101  see `_located`
+        self._steps[step.job_id] = step
+        for log in self._said.pop(step.job_id, ()):
+            yield log
+        target = await self._target_of(step.member)
+        async with aclosing(target.follow(step.ref, prompt)) as events:
+            async for event in events:
+                match event:
+                    case OutputReady(output):
+                        yield OutputReady(replace(output, member=step.member))
+                    case Finished():
+                        outputs = [replace(one, member=step.member) for one in event.outputs]
+                        details: dict[str, JsonValue] = {**event.details, "member": step.member}
+                        yield replace(event, outputs=tuple(outputs), details=details)
+                        return
+                    case _:
+                        yield event
+
+    async def _moved(
+        self, step: Step, prompt: Prompt, end: Finished | None
+    ) -> Step | Finished | None:
+        """The next step of a job that surely did not run at a member.
+
+        Without one, how the job ended; ``None`` if another program goes on with it.
+        """
+        grade = DidItRun(step.state.value)
+        refused = self._refused.setdefault(step.job_id, {})
+        refused.setdefault(step.member, _surely_not(step))
+        if await self._book.cancelled(step.job_id):
+            return _cancelled(grade, end)
+        if self._look:
+            return None
+        request = self._requests.get(step.job_id) or await self._book.request(step.job_id)
+        if request is None or not await in_thread(_unchanged, request):
+            why = TargetError(
+                f"{step.member} gave up the job before it began, and what was sent is not known "
+                "any more, so no other target was tried.",
+                advice="Run the workflow again.",
+            )
+            return end or Finished(JobState.FAILED, why, did_it_run=grade)
+        self._requests[step.job_id] = request
+        try:
+            return await self._send(request, step.number + 1)
+        except _NotBegun as refusal:
+            return _cancelled(grade, end) if refusal.why == "cancelled" else None
+        except ComfyRemoteError as error:
+            told = DidItRun.of(error) or DidItRun.UNKNOWN
+            if not told.surely_not:
+                raise
+            return Finished(JobState.FAILED, error, did_it_run=told)
+
+    async def _by_another(self, step: Step) -> Step | Finished:
+        """The next step, which another program begins."""
+        deadline = Deadline(self._times.others)
+        while deadline.left:
+            newest = (await self._book.steps(step.job_id))[-1]
+            if newest.number > step.number:
+                return newest
+            if await self._book.cancelled(step.job_id):
+                return _cancelled(DidItRun(step.state.value), None)
+            await asyncio.sleep(self._times.poll)
+        raise TargetError(
+            f"{step.member} gave up the job before it began, and no program sends it on.",
+            advice=Hint.FIND_JOB(job_id=step.job_id),
+        )
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        """Cancel it where it is, and see that it is sent nowhere else."""
+        await self._book.cancel(ref.job_id)
+        step = await self._newest(ref)
+        if step.state.surely_not:
+            return
+        if step.ref is None:
+            try:
+                step = await self._found(step) or step
+            except SubmissionUnknown:
+                if step.state is not StepState.SENDING:
+                    raise
+        if step.ref is not None:  # else whoever sends it sees that it is cancelled
+            await (await self._target_of(step.member)).cancel(step.ref)
+
+    def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
+        """See `Places`."""
+        step = self._steps.get(ref.job_id)
+        name = ref.details.get(MEMBER_KEY, "") if step is None else step.member
+        member = self._members.get(name)
+        target = self._former.get(name) if member is None else member.target
+        return (ref if step is None else step.ref or ref), target
+
+    async def problems(self) -> dict[str, str]:
+        """See `Places`."""
+        past = await self._book.past(tuple(self._members), {}, learned=False)
+        looks = [self._looked(one, (), past[one.name]) for one in self._members.values()]
+        seen = await asyncio.gather(*looks)
+        return {name: one.problem for name, one in zip(self._members, seen, strict=True)}
+
+    # Outputs
+
+    async def _with(self, output: RemoteOutput) -> Target:
+        if output.member is None:
+            raise OutputLost(f"Which target has {output.filename} is not known.")
+        return await self._target_of(output.member)
+
+    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """From the member that has it."""
+        async with aclosing((await self._with(output)).read(output, offset)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def release(self, outputs: Sequence[RemoteOutput]) -> None:
+        """See `ReleasesOutputs`: each at the member that has it."""
+        by_member: dict[str, list[RemoteOutput]] = {}
+        for output in outputs:
+            by_member.setdefault(output.member or "", []).append(output)
+        for theirs in by_member.values():
+            with suppress(ComfyRemoteError):
+                await release(await self._with(theirs[0]), theirs)
+
+    def version_of(self, output: RemoteOutput) -> str | None:
+        """See `TellsVersions`."""
+        member = self._members.get(output.member or "")
+        target = self._former.get(output.member or "") if member is None else member.target
+        return target.version_of(output) if isinstance(target, TellsVersions) else None
+
+    # What it has
+
+    def if_unfollowed(self, prompt: Prompt) -> Log:
+        """That nobody sends it on; and what its members lose."""
+        said = [
+            lost.message
+            for member in self._members.values()
+            if member.target is not None
+            and (lost := if_unfollowed(member.target, prompt)) is not None
+            and lost.level == "warning"
+        ]
+        alone = "While nobody follows the job, it is not sent on to another target."
+        return Log(" ".join([alone, *dict.fromkeys(said)]), "warning" if said else "info")
+
+    async def has_input(self, name: str) -> bool:
+        """Whether every member that answers has it: the job may go to any."""
+        asked = await self._of_each(lambda target: target.has_input(name))
+        return bool(asked) and all(asked)
+
+    async def models(self) -> dict[str, list[str]]:
+        """See `ListsModels`: what any of them has."""
+
+        async def listed(target: Target) -> dict[str, list[str]]:
+            return await target.models() if isinstance(target, ListsModels) else {}
+
+        found: dict[str, dict[str, None]] = {}
+        for models in await self._of_each(listed):
+            for folder, names in models.items():
+                found.setdefault(folder, {}).update(dict.fromkeys(names))
+        return {folder: [*names] for folder, names in found.items()}
+
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
+        """What any of them has: each class as the first of them has it, with the choices of all."""
+
+        seen = await self._all_seen(classes)
+        known = [one.capabilities for one in seen.values() if one.capabilities is not None]
+        return await asyncio.to_thread(union_of, known)
+
+    async def health(self) -> Health:
+        """All of them together; those that do not answer have no workers."""
+        seen = await self._all_seen(())
+        ready = running = queued = starting = throttled = 0
+        for name, one in seen.items():
+            if one.health is None:
+                continue
+            most = self._options.at_most.get(name)
+            ready += one.health.ready if most is None else min(one.health.ready, most)
+            running += one.health.running if most is None else min(one.health.running, most)
+            queued += one.health.queued
+            starting += one.health.starting
+            throttled += one.health.throttled
+        return Health(ready, running, queued, starting, throttled)
+
+    async def _all_seen(self, classes: Collection[str] | None) -> dict[str, Seen]:
+        """What the members say; those that cool down are not asked while others answer.
+
+        Raises:
+            TargetUnreachable: None can be used.
+        """
+        past = await self._book.past(tuple(self._members), {}, learned=False)
+        seen: dict[str, Seen] = {}
+        for cooling in (False, True):
+            group = [
+                one for name, one in self._members.items() if (past[name].cooling > 0) is cooling
+            ]
+            asking = [self._looked(one, classes, past[one.name]) for one in group]
+            seen.update(
+                zip([one.name for one in group], await asyncio.gather(*asking), strict=True)
+            )
+            if any(not one.problem for one in seen.values()):
+                return seen
+        said = "; ".join(f"{name} {one.problem}" for name, one in seen.items())
+        raise TargetUnreachable(f"No target of the route {self._name} can be used: {said}.")
+
+    async def _of_each(self, ask: Callable[[Target], Awaitable[_T]]) -> list[_T]:
+        """The answers of the members that can be used."""
+        usable = [name for name, one in (await self._all_seen(())).items() if not one.problem]
+
+        async def asked(name: str) -> list[_T]:
+            with suppress(ComfyRemoteError, asyncio.TimeoutError):
+                target = await self._members[name].open()
+                return [await within(ask(target), self._times.look)]
+            return []
+
+        return [one for some in await asyncio.gather(*map(asked, usable)) for one in some]
+
+
+def to_json(ranked: Ranked, *, chosen: bool = False) -> dict[str, JsonValue]:
+    """A judged member, as it is printed and recorded."""
+    return {
+        "member": ranked.name,
+        "able": ranked.able,
+        "chosen": chosen,
+        "why": [*ranked.why],
+        "cost": None if ranked.cost is None else round(ranked.cost, 6),
+        "seconds": None if ranked.seconds is None else round(ranked.seconds, 2),
+    }
+
+
+def _refusal(error: ComfyRemoteError) -> str:
+    if isinstance(error, _COOLING):
+        return clause_of(error)
+    return f"did not take it ({error.message.rstrip('.')})"
+
+
+def _surely_not(step: Step) -> str:
+    if step.state is StepState.WITHDRAWN:
+        return "gave it up before it began"
+    return "did not take it"
+
+
+def _cancelled(grade: DidItRun, end: Finished | None) -> Finished:
+    if end is not None and end.state is JobState.CANCELLED:
+        return end
+    error = JobCancelled("The job was cancelled.")
+    return Finished(JobState.CANCELLED, error, did_it_run=grade)
+
+
+def _unchanged(request: RunRequest) -> bool:
+    """Whether its files are there as they were. Blocking: it reads them."""
+    try:
+        return all(sha256_of(file.path) == file.sha256 for file in request.files)
+    except OSError:
+        return False
