@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from ..aio import concurrent_map, within
 from ..config.target_settings import TargetSettings
 from ..errors import ComfyRemoteError
-from ..schedule.bill import Compared, Usage, compared, hour_start
-from ..targets.kinds import kind_of
+from ..schedule.bill import Compared, Running, Usage, compared, hour_start
+from ..targets.kinds import kind_of, kinds
 
 if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..targets.kinds import Kind
     from .record import Record
 
-__all__ = ["Checked", "check_bills"]
+__all__ = ["Checked", "check_bills", "running_now"]
 
 _PATIENCE = 60.0  # seconds, for one provider
 
@@ -62,18 +62,23 @@ async def check_bills(
     since: float,
     until: float,
     environment: Mapping[str, str] = os.environ,
+    *,
+    only: str | None = None,
 ) -> list[Checked]:
     """Ask the providers of all rented targets, those with jobs in the ledger and those configured.
 
     Args:
         since, until: Seconds since the epoch; whole hours are compared, from the one of ``since``
             to the last that has ended at ``until``.
+        only: The name of the one target whose provider is asked.
     """
     since, until = hour_start(since), hour_start(until)
     usages: defaultdict[str, list[Usage]] = defaultdict(list)
     for usage in await record.read(record.ledger.usages, since, until):
         usages[usage.target].append(usage)
     accounts = _accounts([*configuration.targets, *usages], configuration, environment)
+    if only is not None:
+        accounts = [one for one in accounts if only in one.names]
 
     async def checked(account: _Account) -> Checked:
         names, own = tuple(account.names), [u for name in account.names for u in usages[name]]
@@ -94,6 +99,23 @@ async def check_bills(
         return Checked(names, account.by_hour, _in(compared(bills, own), since, until))
 
     return await concurrent_map(checked, accounts)
+
+
+async def running_now(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[list[Running], list[str]]:
+    """What costs money by the hour now, used or not; and why somebody could not be asked."""
+    found: list[Running] = []
+    problems: list[str] = []
+    for kind in kinds():
+        try:
+            there = await within(kind.running(environment), _PATIENCE)
+            found.extend(there or ())
+        except asyncio.TimeoutError:
+            problems.append(f"{kind.title}: its provider did not answer in time.")
+        except ComfyRemoteError as error:
+            problems.append(error.message)
+    return found, problems
 
 
 def _accounts(

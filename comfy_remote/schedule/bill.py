@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-__all__ = ["HOUR", "Billed", "Compared", "Usage", "by_span", "compared", "hour_start"]
+__all__ = ["HOUR", "Billed", "Compared", "Running", "Usage", "by_span", "compared", "hour_start"]
 
 HOUR = 3600.0
 
@@ -64,6 +64,29 @@ class Compared:
     def difference(self) -> float:
         """US dollars that were billed and not estimated."""
         return self.billed - self.estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Something that costs money by the hour now, used or not.
+
+    Attributes:
+        name: As a target: ``pod:7h9k2m4n6pxx``.
+        title: More of it, for people: ``training, RTX 4090``.
+        per_hour: US dollars; ``None`` where that is not known.
+        since: When it was started, in seconds since the epoch; likewise.
+    """
+
+    name: str
+    title: str
+    per_hour: float | None
+    since: float | None
+
+    def cost(self, now: float) -> float | None:
+        """US dollars since it was started; ``None`` where that is not known."""
+        if self.per_hour is None or self.since is None or now < self.since:
+            return None
+        return (now - self.since) / HOUR * self.per_hour
 
 
 def hour_start(moment: float) -> float:

@@ -24,7 +24,7 @@ from ..secrets import secret
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from ..schedule.bill import Billed
+    from ..schedule.bill import Billed, Running
     from ..schedule.money import Price
     from .base import Target
 
@@ -214,6 +214,14 @@ class Kind:
 
         Raises:
             ComfyRemoteError: It cannot be asked.
+        """
+        return None
+
+    async def running(self, environment: Mapping[str, str]) -> Sequence[Running] | None:
+        """What the account has of this kind that costs money now; ``None`` where it is not asked.
+
+        Raises:
+            ComfyRemoteError: The provider cannot be asked.
         """
         return None
 

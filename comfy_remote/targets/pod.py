@@ -18,6 +18,7 @@ from ..errors import (
     ConfigurationError,
 )
 from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, pod_proxy_url
+from ..schedule.bill import Running
 from ..secrets import secret
 from .comfyui.kind import ComfyUIKind
 from .kinds import Billing, Choose, ProviderSays, kind_of
@@ -115,6 +116,24 @@ class PodKind(ComfyUIKind):
         if pod is None or key is None:
             return None
         return await billed_pod(key, environment, pod, since, until)
+
+    async def running(self, environment: Mapping[str, str]) -> Sequence[Running] | None:
+        """The account's pods that run; ``None`` without a key."""
+        from .runpod.kind import API_KEY_VARIABLE
+        from .runpod.pods import account_pods
+
+        if secret(API_KEY_VARIABLE, environment) is None:
+            return None
+        return [
+            Running(
+                f"pod:{pod.id}",
+                ", ".join(one for one in (pod.name, pod.gpu) if one),
+                pod.cost or None,
+                pod.started,
+            )
+            for pod in await account_pods(environment)
+            if pod.running
+        ]
 
     def same_server(
         self, today: TargetSettings, sent: TargetSettings, environment: Mapping[str, str]

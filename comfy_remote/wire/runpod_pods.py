@@ -42,6 +42,7 @@ class RestPod(_Model):
         status: ``PROVISIONING``, ``STARTING``, ``RUNNING``, ``EXITED``, ``ERROR``, ``TERMINATED``.
         ports: What the container exposes: ``8188/http`` goes through the proxy, ``22/tcp`` not.
         cost: US dollars an hour; 0 while it is stopped.
+        started: When, in RFC 3339: ``2026-03-13T20:00:00Z``.
     """
 
     id: str
@@ -50,6 +51,7 @@ class RestPod(_Model):
     ports: list[str] | None = None
     gpu: _Gpu | None = None
     cost: float | None = None
+    started: str | None = Field(None, alias="startedAt")
     runtime: _Runtime | None = None
 
 

@@ -14,6 +14,8 @@ from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.cli.advice import for_terminal
 from comfy_remote.errors import AuthenticationError, ConfigurationError, TargetError
+from comfy_remote.schedule.bill import Running
+from comfy_remote.targets.kinds import kind_of
 from comfy_remote.targets.pod import chosen_pod_address, find_pod
 from comfy_remote.targets.runpod.pods import Pod, account_pods
 
@@ -68,6 +70,20 @@ async def test_several_run() -> None:
             assert "7h9k2m4n6pxx (training" in caught.value.message
             assert "second000000" in caught.value.message
             assert "--on pod:7h9k2m4n6pxx" in for_terminal(caught.value.advice)
+
+
+async def test_pods_that_cost_money_now() -> None:
+    kind = kind_of("pod:auto")
+    assert kind is not None
+    old = {**RUNNING, "id": "p2", "name": "", "startedAt": "yesterday", "cost": 0.0}
+    async with ScriptedServer() as server:
+        started = {**RUNNING, "startedAt": "2026-03-13T20:00:00Z"}
+        server.on("GET /v2/pods", Answer({"pods": [STOPPED, started, old]}))
+        one, other = await kind.running(environment(server)) or ()
+        assert await kind.running({"PATH": ""}) is None, "no key: nobody is asked"
+    assert one == Running("pod:7h9k2m4n6pxx", "training, RTX 4090", 0.44, 1773432000.0)
+    assert one.cost(1773432000.0 + 7200) == pytest.approx(0.88)
+    assert (other.per_hour, other.since, other.cost(2e9)) == (None, None, None)
 
 
 @pytest.mark.parametrize(

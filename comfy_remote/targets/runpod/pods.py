@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pydantic import SecretStr
 
@@ -44,6 +45,7 @@ class Pod:
         ports: What it exposes, for example ``8188/http``; ``None`` when that is not known.
         gpu: Name of the GPU, with its number if there are several; empty for none.
         cost: US dollars an hour; ``None`` when it is not known.
+        started: When it was started, in seconds since the epoch; ``None`` when it is not known.
         direct: By port in the container, ``HOST:PORT`` that leads there without the proxy.
     """
 
@@ -53,6 +55,7 @@ class Pod:
     ports: tuple[str, ...] | None = None
     gpu: str = ""
     cost: float | None = None
+    started: float | None = None
     direct: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -180,7 +183,8 @@ def _rest_pod(pod: RestPod) -> Pod:
         pod.status,
         None if pod.ports is None else tuple(pod.ports),
         _gpu(pod.gpu.id, pod.gpu.count) if pod.gpu is not None else "",
-        pod.cost,
+        pod.cost if pod.cost is not None and pod.cost >= 0 else None,
+        _moment(pod.started),
         {one.private: f"{one.ip}:{one.public}" for one in mapped if one.private and one.public},
     )
 
@@ -194,6 +198,15 @@ def _ctl_pod(pod: CtlPod) -> Pod:
         _gpu(pod.gpu_id, pod.gpu_count) if pod.gpu_id else "",
         pod.cost_per_hr,
     )
+
+
+def _moment(text: str | None) -> float | None:
+    """Of RFC 3339, as ``2026-03-13T20:00:00Z``."""
+    try:
+        moment = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+        return moment.timestamp() if moment.tzinfo is not None else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _gpu(name: str, count: int) -> str:
