@@ -10,12 +10,13 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..aio import concurrent_map, within
 from ..config.target_settings import TargetSettings
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, ConfigurationError
 from ..schedule.bill import Compared, Running, Usage, compared, hour_start
 from ..targets.kinds import kind_of, kinds
 
@@ -125,8 +126,9 @@ def _accounts(
     found: dict[str, _Account] = {}
     for name in dict.fromkeys(names):
         settings = configuration.targets.get(name) or TargetSettings(name)
-        kind = kind_of(settings.target)
-        billing = None if kind is None else kind.billing(settings, environment)
+        kind, billing = kind_of(settings.target), None
+        with suppress(ConfigurationError):  # its address is wrong: nothing runs there
+            billing = None if kind is None else kind.billing(settings, environment)
         if kind is None or billing is None:
             continue
         known_by = kind.priced_as(settings, environment) or settings.target

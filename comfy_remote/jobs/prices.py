@@ -27,7 +27,7 @@ from ..aio import in_thread, within
 from ..clean import one_line
 from ..config.folders import home
 from ..config.target_settings import TargetSettings
-from ..errors import ComfyRemoteError
+from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ..media.files import write_whole
 from ..schedule.money import Price
 from ..targets.kinds import kind_of
@@ -161,7 +161,8 @@ class _Priced:
         kind = kind_of(settings.target)
         of = None
         if kind is not None and settings.price_per_hour is None:
-            of = kind.priced_as(settings, environment)
+            with suppress(ConfigurationError):  # the address is wrong: opening it says so
+                of = kind.priced_as(settings, environment)
             of = of and hashlib.sha256(of.encode()).hexdigest()
         now = time.time() if now is None else now
         return cls(name, settings, environment, kind, of, times, now)
@@ -222,19 +223,24 @@ class _Priced:
         """Ask the provider, store what it says, and return what is known then."""
         assert self.kind is not None and self.of is not None  # noqa: S101 - see `is_due`
         price, why = None, f"{_UNSET}, and its provider does not say what it costs"
+        level = logging.INFO
+        if lacking := self.kind.lacking(self.settings, self.environment):
+            why = f"{_UNSET}, and {lacking[0]}, by which its provider is asked, is not set"
         try:
             price = await within(self.kind.price(self.settings, self.environment), patience)
         except asyncio.TimeoutError:
             why = f"{_UNSET}, and its provider did not answer within {patience:g} s"
         except ComfyRemoteError as error:
             why = f"{_UNSET}, and its provider could not be asked: {one_line(error.message)}"
+            if isinstance(error, AuthenticationError):
+                level = logging.WARNING
         if price is not None:
             price = replace(price, at=self.now if price.at is None else price.at)
             stored = _Stored(self.of, self.now, price, self.now)
         else:
             before = stored or _Stored(self.of, self.now)
-            again = before.why == why or before.price is not None
-            level = logging.INFO if again else logging.WARNING
+            if before.why == why:
+                level = logging.INFO  # it was said
             _log.log(level, "What %s costs now is not known: %s.", self.name, why.rstrip("."))
             stored = replace(before, tried=self.now, asking=False, why=why)
         await in_thread(self.write, stored)

@@ -20,7 +20,7 @@ from comfy_remote.errors import AuthenticationError, TargetError
 from comfy_remote.jobs import prices
 from comfy_remote.jobs.prices import PriceTimes, asked_price, known_price, remembered_price
 from comfy_remote.schedule.money import Price
-from comfy_remote.targets.kinds import Kind
+from comfy_remote.targets.kinds import Kind, kind_of
 
 DAY = 24 * 3600.0
 NOW = 1_800_000_000.0
@@ -194,6 +194,14 @@ async def test_a_refused_key_is_said_once(desk: Desk, caplog: pytest.LogCaptureF
     assert len(desk.provider.asked) == 3
     assert caplog.text.count("RunPod refused the key") == 1
     assert "RunPod refused the key" in desk.remembered().why
+
+
+async def test_a_wrong_address_has_no_price(desk: Desk) -> None:
+    wrong = Configuration(None, {"bad": TargetSettings("runpod:x", base_url="http://[")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prices, "kind_of", kind_of)
+        assert await known_price("bad", wrong, desk.environment) is None
+        assert remembered_price("bad", wrong, desk.environment).price is None
 
 
 async def test_a_provider_that_does_not_say_it(desk: Desk) -> None:

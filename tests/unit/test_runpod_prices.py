@@ -7,6 +7,7 @@ The shapes are those of the examples in RunPod's OpenAPI document of REST API v2
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,11 +149,20 @@ async def test_an_answer_that_is_none(answer: Answer) -> None:
             await price_at(server)
 
 
-async def test_who_has_no_price() -> None:
+async def test_who_has_no_price(tmp_path: Path) -> None:
     """No key, another account's endpoint, a gateway of one's own: nothing is guessed."""
     async with ScriptedServer() as server:
         server.on(CATALOG, Answer({"gpus": GPUS}))
         assert await price_at(server) is None, "404: another account's"
+        configuration = Configuration(None, {})
+        for keys, why in (
+            ({"RUNPOD_API_KEY": KEY}, "does not say"),
+            ({}, "RUNPOD_API_KEY, by which its provider is asked, is not set"),
+        ):
+            own = {**keys, "RUNPOD_API_BASE_URL": server.url, "COMFY_REMOTE_HOME": str(tmp_path)}
+            quote = await asked_price("runpod:4m7x2k9q", configuration, own)
+            assert quote.price is None
+            assert why in quote.why
         asked = len(server.asked)
         environment = {"RUNPOD_API_BASE_URL": server.url, "COMFY_REMOTE_HOME": "/nowhere"}
         kind = kind_of("runpod:x")

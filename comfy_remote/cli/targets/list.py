@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +114,7 @@ def _row(
     trusted: bool = True,
     default: bool = False,
 ) -> _Row:
+    from ...errors import ConfigurationError
     from ...jobs.prices import hour_words, remembered_price
     from ...secrets import secret
     from ...targets.kinds import kind_of, secret_variables
@@ -124,8 +126,9 @@ def _row(
     key_set = known.get(variable) if variable else None
     price = remembered_price(name, configuration).price if trusted else None
     words = "" if price is None else hour_words(price)
-    if price is None and trusted and configuration.billing_of(name) is not None:
-        words = "not known"
+    if price is None and trusted:
+        with suppress(ConfigurationError):  # its address is wrong: whoever uses it is told
+            words = "not known" if configuration.billing_of(name) is not None else ""
     return _Row(
         *(name, settings.target, default, variable, key_set, known, str(path), trusted),
         price_per_hour=None if price is None else price.per_hour,
