@@ -43,10 +43,15 @@ _NO_BATCH = "(no batch)"
     callback=moment,
     help="What was sent since then: 12h, 3d, today, 2026-11-30. Default: since the month began.",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Ask the providers what they have billed, and show it beside what was estimated.",
+)
 @to_target_option
 @json_option
 @json_schema_option
-def spend(by: By, since: float | None, on: str | None, json_lines: bool) -> None:
+def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: bool) -> None:
     """Show what the runs sent from this machine have cost.
 
     All amounts are estimates: an hour's price, by the seconds that a target says a run took, and by
@@ -54,11 +59,15 @@ def spend(by: By, since: float | None, on: str | None, json_lines: bool) -> None
     reserved for runs that have not ended is included. Targets that cost money by the hour, used or
     not, stand apart.
 
+    A provider bills a target by the hour, never a run: --check compares hours, or days. It also
+    lists the pods of your RunPod account that run, with what each has cost since it was started.
+
     \b
     Examples:
       comfy-remote spend
       comfy-remote spend --by day --since 14d
       comfy-remote spend --by workflow --on gpu
+      comfy-remote spend --check --since 12h
     """
     from ..config.settings import Configuration
     from ..jobs.record import Record
@@ -68,6 +77,11 @@ def spend(by: By, since: float | None, on: str | None, json_lines: bool) -> None
         ledger = record.ledger
         begin = ledger.this_month() if since is None else since
         target = None if on is None else configuration.booked_as(on)
+        if check:
+            from .spend_check import check_spending
+
+            check_spending(record, configuration, begin, on=target, json_lines=json_lines)
+            return
         groups = ledger.spent(begin, by, target=target)
         hourly = ledger.spent(begin, "target", target=target, by_hour=True)
         caps = _caps(ledger, configuration, target)

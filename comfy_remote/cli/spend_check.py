@@ -151,9 +151,9 @@ def _signed(amount: float) -> str:
 
 
 def _line(one: Checked) -> Mapping[str, JsonValue]:
-    """``{"event": "billed", …}``; in json_lines.schema.json."""
+    """``{"event": "spent_billed", …}``; in json_lines.schema.json."""
     return {
-        "event": "billed",
+        "event": "spent_billed",
         "targets": list(one.names),
         "by_hour": one.by_hour,
         "error": one.why or None,
@@ -174,10 +174,10 @@ def _line(one: Checked) -> Mapping[str, JsonValue]:
 
 
 def _running_line(one: Running, now: float) -> Mapping[str, JsonValue]:
-    """``{"event": "running", …}``; likewise."""
+    """``{"event": "spent_running", …}``; likewise."""
     cost = one.cost(now)
     return {
-        "event": "running",
+        "event": "spent_running",
         "target": one.name,
         "title": one.title,
         "price_per_hour": one.per_hour,

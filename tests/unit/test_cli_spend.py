@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from json_lines import check_lines
 from owner import configure
+from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.cli.main import main
 from comfy_remote.events import JobState
@@ -108,3 +113,96 @@ def test_with_nothing_spent(spend: Spend) -> None:
     assert spend() == "Nothing that costs money by the run was sent since then.\n"
     [total] = check_lines(spend("--json").splitlines())
     assert (total["runs"], total["dollars"], total["caps"]) == (0, 0.0, [])
+
+
+# --- --check ------------------------------------------------------------------------------
+
+THIS_HOUR = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+
+
+def recorded(hours_ago: int, amount: float) -> dict[str, object]:
+    """As in the example of "Get serverless billing history" in RunPod's OpenAPI document."""
+    start = THIS_HOUR - timedelta(hours=hours_ago)
+    return {
+        "startTime": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        "endTime": f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+        "serverlessId": "abc123xyz",
+        "totalAmount": amount,
+    }
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    """RunPod, in a thread of its own: the command has its event loop."""
+    server = ScriptedServer()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(60)
+    monkeypatch.setenv("RUNPOD_API_KEY", "planted-key-51d7e08b42")
+    monkeypatch.setenv("RUNPOD_API_BASE_URL", server.url)
+    started = datetime.now(timezone.utc) - timedelta(hours=3)
+    pod = {
+        "id": "7h9k2m4n6pxx",
+        "name": "training",
+        "status": "RUNNING",
+        "gpu": {"id": "NVIDIA GeForce RTX 4090", "count": 1},
+        "cost": 0.44,
+        "startedAt": started.isoformat(),
+    }
+    server.on("GET /v2/pods", Answer({"pods": [pod]}))
+    server.on(
+        "GET /v2/billing/serverless",
+        Answer({"records": [recorded(3, 0.52), recorded(2, 0.0), recorded(1, 0.011)]}),
+    )
+    yield server
+    asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(60)
+    loop.close()
+
+
+@pytest.mark.usefixtures("provider")
+def test_what_was_billed_beside_what_was_estimated(spend: Spend, tmp_path: Path) -> None:
+    configure(tmp_path / "home", "[targets.gpu]\ntarget = 'runpod:abc123xyz'\n")
+    began = recorded(3, 0)["startTime"]
+    at = datetime.fromisoformat(str(began).replace("Z", "+00:00")).timestamp() + 60
+    with Record(now=lambda: at) as record:
+        charge = Charge("gpu", Price(3.6, "RunPod"), 600.0)
+        record.add("a", target="gpu", source="a.json", folder=None, prompt={}, charge=charge)
+        record.state("a", JobState.RUNNING, at=at)
+        record.state("a", JobState.SUCCEEDED, run_seconds=400.0, billed=400.0)
+
+    out = spend("--check", "--since", "12h")
+    rows = [line.split() for line in out.splitlines()]
+    hour = datetime.fromtimestamp(at - 60, timezone.utc).astimezone()
+    assert ["gpu", f"{hour:%Y-%m-%d}", f"{hour:%H:%M}", "1"] in [row[:4] for row in rows]
+    assert any(row[-3:] == ["$0.40", "$0.52", "+$0.12"] for row in rows)
+    assert ["in", "all", "$0.40", "$0.53", "+$0.13"] in rows
+    assert "Billed is all that a target cost" in out
+    assert re.search(
+        r"pod:7h9k2m4n6pxx \(training, RTX 4090\) runs for 3\.\d h: about \$1\.3\d, at \$0\.44", out
+    )
+    # Of many days, one line each.
+    days = spend("--check", "--since", "30d")
+    assert any(
+        row[:1] == ["gpu"] and ":" not in row[2] for row in map(str.split, days.splitlines())
+    )
+
+    billed, running = check_lines(spend("--check", "--since", "12h", "--json").splitlines())
+    assert (billed["targets"], billed["estimated"], billed["billed"]) == (["gpu"], 0.4, 0.531)
+    assert [one["runs"] for one in billed["hours"]] == [1, 0]
+    assert (running["target"], running["price_per_hour"]) == ("pod:7h9k2m4n6pxx", 0.44)
+    assert running["dollars"] == pytest.approx(1.32, abs=0.05)
+
+
+def test_a_provider_that_cannot_be_asked(
+    provider: ScriptedServer, spend: Spend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(tmp_path / "home", "[targets.gpu]\ntarget = 'runpod:abc123xyz'\n")
+    provider.on("GET /v2/billing/serverless", Answer({"detail": "no"}, 403))
+    provider.on("GET /v2/pods", Answer({"pods": []}))
+    with pytest.raises(AssertionError, match="gpu could not be checked"):
+        spend("--check")
+    configure(tmp_path / "home", "[targets.lan]\ntarget = 'http://192.168.1.20:8188'\n")
+    assert spend("--check") == "No target costs money at a provider that could be asked.\n"
