@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ..aio import Deadline
-from ..errors import WorkflowInvalid
+from ..errors import LocalStorageError, WorkflowInvalid
 from ..events import Log
 from ..jobs.client import Client, not_in_time
 from ..jobs.estimate import estimate_on
@@ -168,9 +169,18 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             else:
                 listed = await wait_and_list(job, reporter, plan.on_interrupt)
                 reporter.done(listed, time.monotonic() - began, job.problems)
+            await _say_cost(job.id, record, reporter)
             exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)
+
+
+async def _say_cost(job_id: str, record: Record, reporter: Reporter) -> None:
+    """Say what a job cost that has ended, beside what was estimated."""
+    with suppress(LocalStorageError):
+        booking = await record.read(record.ledger.of, job_id)
+        if booking is not None:
+            reporter.note(booking.sentence())
 
 
 def _load(plan: RunPlan) -> LoadedWorkflow | None:

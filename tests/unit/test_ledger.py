@@ -523,3 +523,23 @@ def test_a_program_killed_at_any_moment_leaves_job_and_charge_alike(
         if job is not None:  # whoever resumes it sees how it ended
             record.state("job-1", JobState.SUCCEEDED, billed=4.0)
             assert spent_in_all(record) == 4.0
+
+
+def test_what_a_job_cost_is_said_in_a_sentence(record: Record) -> None:
+    job = add(record, charge(10))
+
+    def said() -> str:
+        booking = record.ledger.of(job)
+        assert booking is not None
+        return booking.sentence()
+
+    assert said() == "Up to $10.00 is reserved for it (by a test)."
+    record.state(job, JobState.SUCCEEDED, billed=4.0)
+    assert said() == "It cost about $4.00, and $5.00 was estimated."
+    job = add(record, charge(10, price=None))
+    assert said() == "What it cost is not known, since no price is."
+    job = add(record, charge(10))
+    record.state(job, JobState.CANCELLED, JobCancelled("Stopped."))
+    assert said() == "How long it ran is not known: $10.00 at the most, as was reserved."
+    record.state(job, JobState.CANCELLED, refused(DidItRun.WITHDRAWN))
+    assert said() == "It cost nothing."

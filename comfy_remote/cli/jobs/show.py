@@ -12,6 +12,7 @@ from .options import job_argument, offline_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ...jobs.record import Booking
     from ...jobs.status import JobStatus
     from ...targets.route.book import Step
 
@@ -34,14 +35,17 @@ def show(job: str, offline: bool, json_lines: bool) -> None:
     with Record() as record:
         [status] = present(record, [record.get(job)], offline=offline)
         steps = record.routes.steps(status.entry.id)
+        booking = record.ledger.of(status.entry.id)
     if json_lines:
         route = [step_to_json(step) for step in steps]
-        print_json({**to_json(status), "route": route, "prompt": status.entry.prompt})
+        cost = None if booking is None else booking.to_json()
+        more = {"route": route, "cost": cost, "prompt": status.entry.prompt}
+        print_json({**to_json(status), **more})
         return
-    _print_details(status, steps)
+    _print_details(status, steps, booking)
 
 
-def _print_details(job: JobStatus, steps: Sequence[Step]) -> None:
+def _print_details(job: JobStatus, steps: Sequence[Step], booking: Booking | None) -> None:
     from ...units import seconds_text, size_text
     from ..console import printable_line, resume_command
     from ..errors import explain, traceback_of
@@ -66,6 +70,8 @@ def _print_details(job: JobStatus, steps: Sequence[Step]) -> None:
         rows.append(("Progress", progress))
     if entry.run_seconds is not None:
         rows.append(("Ran", seconds_text(entry.run_seconds)))
+    if booking is not None:
+        rows.append(("Cost", booking.sentence()))
     rows += [("Output", f"{o.path} ({size_text(o.size)})") for o in entry.outputs]
     for name, value in rows:
         print(f"{name:<13}{printable_line(value)}")

@@ -31,6 +31,8 @@ from ...schedule.bill import Usage
 from ...schedule.caps import Cap, check
 from ...schedule.days import day_of, day_start, month_start
 from ...schedule.money import Charge, Price
+from ...types import JsonValue
+from ...units import dollars
 
 __all__ = ["Booked", "Booking", "By", "Ledger", "LedgerRetention", "Spent"]
 
@@ -101,6 +103,32 @@ class Booking:
     seconds: float | None
     booked: Booked
     by_hour: bool
+
+    def sentence(self) -> str:
+        """For people: ``It cost about $0.02, and $0.03 was estimated.``"""
+        if self.booked is Booked.RELEASED:
+            return "It cost nothing."
+        if self.amount is None:
+            return "What it cost is not known, since no price is."
+        cost = dollars(self.amount)
+        if self.booked is Booked.HELD:
+            return f"Up to {cost} is reserved for it ({self.why})."
+        if self.booked is Booked.UNCERTAIN:
+            return f"How long it ran is not known: {cost} at the most, as was reserved."
+        of_hour = " of what the target costs as long as it exists" if self.by_hour else ""
+        known = "" if self.estimated is None else f", and {dollars(self.estimated)} was estimated"
+        return f"It cost about {cost}{of_hour}{known}."
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """``{"booked", "dollars", "estimated", "reserved", "seconds", "by_hour"}``, US dollars."""
+        return {
+            "booked": self.booked.value,
+            "dollars": _rounded(self.amount),
+            "estimated": _rounded(self.estimated),
+            "reserved": _rounded(self.reserved),
+            "seconds": self.seconds,
+            "by_hour": self.by_hour,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +504,10 @@ class Ledger:
         )
         old = (now - self.retention.seconds) / _QUARTER
         connection.execute("DELETE FROM spent WHERE quarter < ?", (old,))
+
+
+def _rounded(amount: float | None) -> float | None:
+    return None if amount is None else round(amount, 6)
 
 
 def _is_stale(row: sqlite3.Row, stale: float) -> bool:
