@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 __all__ = ["JsonValue", "as_list", "mapping", "mappings", "with_texts"]
@@ -21,9 +21,9 @@ def as_list(value: JsonValue) -> list[JsonValue]:
     return value if isinstance(value, list) else []
 
 
-def mappings(value: JsonValue) -> Iterator[dict[str, JsonValue]]:
+def mappings(value: JsonValue) -> list[dict[str, JsonValue]]:
     """The objects in a value where a list of objects is expected."""
-    return (one for one in as_list(value) if isinstance(one, dict))
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def with_texts(value: JsonValue, change: Callable[[str], str]) -> JsonValue:

@@ -218,12 +218,13 @@ def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:
-    widget = mapping(raw.get("widget")).get("name")
+    widget = raw.get("widget")
+    named = widget.get("name") if isinstance(widget, dict) else None
     return Slot(
-        name=str(raw.get("name", "")),
-        type=_type(raw.get("type")),
-        link=_link_id(raw.get("link")),
-        widget=widget if isinstance(widget, str) else None,
+        str(raw.get("name", "")),
+        _type(raw.get("type")),
+        _link_id(raw.get("link")),
+        named if isinstance(named, str) else None,
     )
 
 
@@ -309,17 +310,19 @@ def _renumber_promoted(node: SavedNode, names: dict[str, str]) -> None:
 
 
 def _type(value: JsonValue) -> str:
+    if type(value) is str and value:
+        return value
     if isinstance(value, list):
         return "COMBO"
     return "*" if value in (None, "", 0) else str(value)
 
 
 def _link_id(value: JsonValue) -> LinkId | None:
-    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    return value if type(value) is int or type(value) is str else None
 
 
 def _integer(value: JsonValue, default: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if type(value) is int:
         return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)

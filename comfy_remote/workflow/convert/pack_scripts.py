@@ -59,23 +59,25 @@ def pack_widgets(schema: NodeSchema, saved: SavedNode) -> frozenset[str]:
     of another type then. An input without a default is one only if values are left for it, and
     nothing could be linked to it.
     """
-    slots = {slot.name: slot for slot in saved.inputs}
     unknown, plain, most = _of_class(schema)
+    if not unknown:
+        return frozenset()
+    slots = {slot.name: slot for slot in saved.inputs}
     values = saved.values
-    count = len(_that_say_something(values) if isinstance(values, list) else values or ())
     found: set[str] = set()
     for spec in unknown:
         slot = slots.get(spec.name)
         if slot is not None and (slot.type == spec.type or slot.link is not None or slot.widget):
             edited = slot.widget is not None
-        elif isinstance(saved.values, dict):
+        elif isinstance(values, dict):
             has_default = spec.options.get("default") is not None
-            edited = spec.name in saved.values or (not spec.optional and has_default)
+            edited = spec.name in values or (not spec.optional and has_default)
         else:
             # A text alone says little: "None" is also the default of sockets.
             default = spec.options.get("default")
             known = isinstance(default, str | int | float) or "widgetType" in spec.options
             words = spec.optional and isinstance(default, str) and not default.startswith("#")
+            count = len(_that_say_something(values)) if values else 0
             edited = known and (not words or count > plain)
             edited = edited or (count > most and spec.name in schema.unproduced)
         if edited:

@@ -217,9 +217,11 @@ class _Conversion:
                     inputs.pop(slot.name, None)
                 else:
                     inputs[slot.name] = _wrapped(source.value)
-        self._refuse_captures(node, inputs)
+        for widget in node.widgets:
+            if widget.kind in _LIVE and not _is_link(inputs.get(widget.name)):
+                raise invalid(node, f"its input {widget.name!r} is {_LIVE[widget.kind]}")
         self._note(scope, node, inputs)
-        if not all(map(_is_finite, inputs.values())):
+        if not all(_is_finite(value) for value in inputs.values() if not _is_link(value)):
             raise invalid(node, "a number in it is too large for JSON")
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
@@ -263,11 +265,6 @@ class _Conversion:
         if _is_any_seed(node, widget, value):
             return self._rng.randrange(2**48)
         return value if isinstance(value, Unset) else _wrapped(value)
-
-    def _refuse_captures(self, node: Node, inputs: dict[str, JsonValue]) -> None:
-        for widget in node.widgets:
-            if widget.kind in _LIVE and not _is_link(inputs.get(widget.name)):
-                raise invalid(node, f"its input {widget.name!r} is {_LIVE[widget.kind]}")
 
     def _replace(self, text: str) -> str:
         return fill_in(text, self._lookup, self._now) if "%" in text else text

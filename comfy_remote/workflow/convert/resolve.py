@@ -70,6 +70,8 @@ class Resolver:
         Raises:
             WorkflowInvalid: The links form a cycle, or end nowhere.
         """
+        if not 0 <= index < len(node.inputs) or node.inputs[index].link is None:
+            return None  # most inputs
         return self._input(scope, node, index, set(), None)
 
     def _input(
