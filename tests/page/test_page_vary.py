@@ -54,6 +54,14 @@ def varied(page: ComfyPage, name: str) -> Locator:
     return page.panel.locator(f"[data-name='{name}']")
 
 
+def count_drawings_of_vary(page: ComfyPage) -> None:
+    page.window.evaluate(
+        "() => { const { canvas } = window.app; const draw = canvas.setDirty.bind(canvas);"
+        " window.drawings = 0; canvas.setDirty = (...how) => {"
+        " window.drawings += new Error().stack.includes('vary') ? 1 : 0; draw(...how) } }"
+    )
+
+
 def test_a_node_varies_here_and_its_runs_are_looked_through(
     page: ComfyPage, tmp_path: Path
 ) -> None:
@@ -62,8 +70,11 @@ def test_a_node_varies_here_and_its_runs_are_looked_through(
     vary(page, scale, "width", "upscale_method")
     width = varied(page, f"{scale}.width").get_by_role("textbox")
     run = page.panel.locator(".comfy-remote-vary").get_by_role("button", name=re.compile("^Run"))
-    width.fill("16..")
+    count_drawings_of_vary(page)
+    width.press_sequentially("16..")
     expect(page.panel.locator(".comfy-remote-vary [role=alert]")).to_contain_text("16..")
+    # Once, when the badge is another: to draw a large graph takes as long as several keys.
+    assert page.window.evaluate("() => window.drawings") == 1
     expect(run).to_be_disabled()
     width.fill("16..18")
     methods = varied(page, f"{scale}.upscale_method").locator("select[multiple]")

@@ -35,6 +35,8 @@ const BADGE = { fgColor: '#fff', bgColor: '#7a4fbf' }
 export class Varying extends EventTarget {
   /** @type {Map<string, Map<string, Varied>>} */
   #byWorkflow = new Map()
+  /** What the badges show. */
+  #shown = ''
 
   /** @param {OpenGraph} graph */
   constructor(graph) {
@@ -75,6 +77,14 @@ export class Varying extends EventTarget {
 
   changed() {
     this.dispatchEvent(new Event('changed'))
+    this.drawBadges()
+  }
+
+  /** Not for each key that is typed: the page takes as long to draw a large graph as several keys take. */
+  drawBadges() {
+    const shown = this.all.filter(hasValues).map(({ name }) => name).join('\n')
+    if (shown === this.#shown) return
+    this.#shown = shown
     app.canvas?.setDirty(true, true)
   }
 }

@@ -42,7 +42,8 @@ export function makeVaryPanel(state, varying, started) {
   const none = element('p', { class: 'comfy-remote-foot' }, t('varyHelp'))
   const form = element(
     'div',
-    {},
+    // Of a large graph it takes a while: now, rather than while somebody types.
+    { onfocusin: () => void varying.graph.prompt().catch(() => {}) },
     rows,
     repeated,
     summary,
@@ -81,6 +82,7 @@ export function makeVaryPanel(state, varying, started) {
   }
 
   const askNow = async () => {
+    varying.drawBadges()
     const turn = ++asked
     if (!root.isConnected || !isAsked(varying.all, repeat.value)) return showPlan(null)
     try {
@@ -214,10 +216,7 @@ function row(varied, all, varying, changed) {
     'div',
     { class: 'comfy-remote-varied', 'data-name': varied.name },
     element('div', { class: 'comfy-remote-job' }, element('span', { class: 'comfy-remote-name' }, label), remove),
-    field(varied, label, () => {
-      varying.changed()
-      changed()
-    }),
+    field(varied, label, changed),
     together
   )
 }
