@@ -13,7 +13,7 @@ from ..aio import within
 from ..errors import ComfyRemoteError, WorkflowInvalid
 from ..jobs.estimate import estimate_on
 from ..jobs.prices import hour_to_json, known_price
-from ..units import about_text, counted, dollars
+from ..units import about_text, counted
 from ..workflow.change.prepare import prepare
 from .capacity import workers_of
 
@@ -75,7 +75,9 @@ class BatchForecast:
             return (
                 f"How long it takes is not known: this workflow has not run on {self.target} yet."
             )
-        price = "" if self.price is None else f" and {dollars(self.price)}"
+        price = ""
+        if self.hour is not None and self.run_seconds is not None:
+            price = f" and {self.hour.words(self.run_seconds * self.runs)}"
         unknown = " What that costs is not known: no price_per_hour is set for it."
         return (
             f"About {about_text(self.seconds)}{price} on {self.target}, {self.workers} at a time, "

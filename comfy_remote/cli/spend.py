@@ -60,7 +60,7 @@ def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: 
     not, stand apart.
 
     A provider bills a target by the hour, never a run: --check compares hours, or days. It also
-    lists the pods of your RunPod account that run, with what each has cost since it was started.
+    lists what costs money now, used or not: your RunPod account's pods and active workers.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..schedule.money import Price
 from ..targets.base import server_of
 from ..types import JsonValue
-from ..units import about_text, counted, dollars
+from ..units import about_text, counted
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
 from .prices import hour_to_json, known_price, remembered_price
@@ -63,7 +63,7 @@ class RunEstimate:
             return (
                 f"How long it takes is not known: this workflow has not run on {self.target} yet."
             )
-        price = "" if self.price is None else f" and {dollars(self.price)}"
+        price = "" if self.hour is None else f" and {self.hour.words(self.seconds)}"
         scaled = f", scaled by {', '.join(self.scaled)}" if self.scaled else ""
         time = f"About {about_text(self.seconds)}{price} on {self.target}"
         runs = counted(self.runs, "run")

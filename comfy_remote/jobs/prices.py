@@ -32,7 +32,6 @@ from ..media.files import write_whole
 from ..schedule.money import Price
 from ..targets.kinds import kind_of
 from ..types import JsonValue
-from ..units import dollars
 
 if TYPE_CHECKING:
     from ..aio import Background
@@ -224,7 +223,7 @@ class _Priced:
         assert self.kind is not None and self.of is not None  # noqa: S101 - see `is_due`
         price, why = None, f"{_UNSET}, and its provider does not say what it costs"
         level = logging.INFO
-        if lacking := self.kind.lacking(self.settings, self.environment):
+        if lacking := await in_thread(self.kind.lacking, self.settings, self.environment):
             why = f"{_UNSET}, and {lacking[0]}, by which its provider is asked, is not set"
         try:
             price = await within(self.kind.price(self.settings, self.environment), patience)
@@ -322,11 +321,8 @@ def hour_to_json(price: Price | None) -> dict[str, JsonValue]:
 
 def hour_words(price: Price) -> str:
     """For people: ``$0.68 to $1.10 an hour (RunPod's list of prices, 2026-11-30)``."""
-    hour = dollars(price.per_hour)
-    if price.lowest is not None:
-        hour = f"{dollars(price.lowest)} to {hour}"
     when = "" if price.at is None else f", {datetime.fromtimestamp(price.at).astimezone():%Y-%m-%d}"
-    return f"{hour} an hour ({price.source}{when})"
+    return f"{price.words(3600.0)} an hour ({price.source}{when})"
 
 
 def _folder(environment: Mapping[str, str]) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..units import dollars
+
 __all__ = ["Charge", "Price"]
 
 _HOUR = 3600.0  # seconds
@@ -31,6 +33,12 @@ class Price:
     def of(self, seconds: float) -> float:
         """US dollars for so much time."""
         return seconds * self.per_hour / _HOUR
+
+    def words(self, seconds: float) -> str:
+        """`of`, for people: ``$0.31``; ``$0.19 to $0.31`` where it depends on the GPU."""
+        highest = dollars(self.of(seconds))
+        lowest = highest if self.lowest is None else dollars(seconds * self.lowest / _HOUR)
+        return highest if lowest == highest else f"{lowest} to {highest}"
 
 
 @dataclass(frozen=True, slots=True)

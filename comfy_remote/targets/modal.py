@@ -112,7 +112,9 @@ class ModalKind(EndpointKind):
         from ..wire.modal import Hardware
         from .modal_prices import container_price, workspace_rates
 
-        if self.priced_as(settings, environment) is None or self.lacking(settings, environment):
+        if self.priced_as(settings, environment) is None:
+            return None
+        if await asyncio.to_thread(self.lacking, settings, environment):
             return None
         app = settings.target.removeprefix(self.prefix)
         self.check(app)

@@ -93,11 +93,13 @@ class PodKind(ComfyUIKind):
 
     async def price(self, settings: TargetSettings, environment: Mapping[str, str]) -> Price | None:
         """What the pod is billed at, whether it is used or not; ``None`` without a key."""
+        import asyncio
+
         from .runpod.kind import API_KEY_VARIABLE
         from .runpod.prices import pod_price
 
         pod = _pod_of(settings.target)
-        key = secret(API_KEY_VARIABLE, environment)
+        key = await asyncio.to_thread(secret, API_KEY_VARIABLE, environment)
         return None if pod is None or key is None else await pod_price(key, environment, pod)
 
     async def billed(
@@ -108,21 +110,25 @@ class PodKind(ComfyUIKind):
         until: float,
     ) -> Sequence[Billed] | None:
         """Of the pod, used or not; ``None`` without a key."""
+        import asyncio
+
         from .runpod.billing import billed_pod
         from .runpod.kind import API_KEY_VARIABLE
 
         pod = _pod_of(settings.target)
-        key = secret(API_KEY_VARIABLE, environment)
+        key = await asyncio.to_thread(secret, API_KEY_VARIABLE, environment)
         if pod is None or key is None:
             return None
         return await billed_pod(key, environment, pod, since, until)
 
     async def running(self, environment: Mapping[str, str]) -> Sequence[Running] | None:
         """The account's pods that run; ``None`` without a key."""
+        import asyncio
+
         from .runpod.kind import API_KEY_VARIABLE
         from .runpod.pods import account_pods
 
-        if secret(API_KEY_VARIABLE, environment) is None:
+        if await asyncio.to_thread(secret, API_KEY_VARIABLE, environment) is None:
             return None
         return [
             Running(

@@ -151,6 +151,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
         "startedAt": started.isoformat(),
     }
     server.on("GET /v2/pods", Answer({"pods": [pod]}))
+    server.on("GET /v2/serverless", Answer({"endpoints": []}))
     server.on(
         "GET /v2/billing/serverless",
         Answer({"records": [recorded(3, 0.52), recorded(2, 0.0), recorded(1, 0.011)]}),

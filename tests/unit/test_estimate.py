@@ -160,6 +160,13 @@ def test_it_is_said_in_words(seconds: float, price: float | None, said: str) -> 
     assert estimate.to_json()["text"] == estimate.sentence()
 
 
+def test_a_price_that_depends_on_the_gpu_is_a_range() -> None:
+    hour = Price(3.6, "RunPod", lowest=1.8)
+    assert RunEstimate("gpu", 100, 1, hour).sentence().startswith("About 100 s and $0.05 to $0.10 ")
+    assert RunEstimate("gpu", 1, 1, hour).sentence().startswith("About 1.0 s and < $0.01 on gpu")
+    assert RunEstimate("gpu", 100, 1, hour).price == pytest.approx(0.1), "the dearest is reserved"
+
+
 class AtServer(FakeTarget):
     """A target whose name means another server in another configuration."""
 

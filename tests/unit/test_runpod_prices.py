@@ -18,6 +18,7 @@ from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import AuthenticationError, TargetError
 from comfy_remote.jobs.prices import PriceTimes, asked_price, known_price, remembered_price
+from comfy_remote.schedule.bill import Running
 from comfy_remote.schedule.money import Price
 from comfy_remote.targets.kinds import kind_of
 
@@ -197,6 +198,24 @@ async def test_one_price_for_each_endpoint_and_api() -> None:
     assert priced_as("runpod:abcd") != one
     assert priced_as("runpod:abc", RUNPOD_API_BASE_URL="http://127.0.0.1:1") != one
     assert priced_as("runpod:") is None
+
+
+async def test_active_workers_cost_money_all_the_time() -> None:
+    kind = kind_of("runpod:x")
+    assert kind is not None
+    active = {**endpoint("ADA_24", count=2), "workers": {"min": 2, "max": 5}}
+    unpriced = {**active, "id": "other", "name": "", "gpu": {"pools": ["NEW_288"]}}
+    async with ScriptedServer() as server:
+        keys = {"RUNPOD_API_KEY": KEY, "RUNPOD_API_BASE_URL": server.url}
+        server.on("GET /v2/serverless", Answer({"endpoints": [ENDPOINT, active, unpriced]}))
+        server.on(CATALOG, Answer({"gpus": GPUS}))
+        assert await kind.running(keys) == [
+            Running("runpod:4m7x2k9q", "image-generator, 2 active workers", 4.4, None),
+            Running("runpod:other", "2 active workers", None, None),
+        ]
+        server.on("GET /v2/serverless", Answer({"endpoints": [ENDPOINT]}))
+        assert await kind.running(keys) == []
+        assert await kind.running({}) is None
 
 
 async def test_pods_are_billed_by_the_hour() -> None:

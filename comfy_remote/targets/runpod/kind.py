@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...net.bucket import BucketSettings
-    from ...schedule.bill import Billed
+    from ...schedule.bill import Billed, Running
     from ...schedule.money import Price
     from ..base import Target
 
@@ -292,7 +292,7 @@ class RunPodKind(EndpointKind):
         """By the GPUs that its workers may get; ``None`` without a key."""
         from .prices import endpoint_price
 
-        key = secret(self.key_variable(settings) or "", environment)
+        key = await self._key(settings, environment)
         if key is None or self.priced_as(settings, environment) is None:
             return None
         return await endpoint_price(key, environment, self._endpoint(settings, environment))
@@ -307,11 +307,28 @@ class RunPodKind(EndpointKind):
         """Of the endpoint, whoever has used it; ``None`` without a key."""
         from .billing import billed_endpoint
 
-        key = secret(self.key_variable(settings) or "", environment)
+        key = await self._key(settings, environment)
         if key is None or self.priced_as(settings, environment) is None:
             return None
         endpoint = self._endpoint(settings, environment)
         return await billed_endpoint(key, environment, endpoint, since, until)
+
+    async def running(self, environment: Mapping[str, str]) -> Sequence[Running] | None:
+        """The account's endpoints with active workers; ``None`` without a key."""
+        from .prices import active_workers
+
+        key = await self._key(TargetSettings(self.prefix), environment)
+        return None if key is None else await active_workers(key, environment)
+
+    async def _key(
+        self, settings: TargetSettings, environment: Mapping[str, str]
+    ) -> SecretStr | None:
+        """The key of the account; looked for in a thread, since a key ring may take its time."""
+        import asyncio  # here: what an address means is asked more often
+
+        return await asyncio.to_thread(
+            secret, self.key_variable(settings) or API_KEY_VARIABLE, environment
+        )
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Unless it is a gateway on this machine, which may take none."""

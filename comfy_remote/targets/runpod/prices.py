@@ -16,13 +16,15 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr
 
 from ...errors import TargetError
+from ...schedule.bill import Running
 from ...schedule.money import Price
-from ...wire.runpod_endpoints import RestEndpoint
+from ...units import counted
+from ...wire.runpod_endpoints import RestEndpoint, RestEndpointList
 from ...wire.runpod_pods import RestPod
 from ...wire.runpod_prices import HIGHEST_PRICE, RestGpu, RestGpuList
 from .account import ask_account
 
-__all__ = ["endpoint_price", "pod_price", "price_by"]
+__all__ = ["active_workers", "endpoint_price", "pod_price", "price_by"]
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -53,6 +55,26 @@ async def pod_price(key: SecretStr, environment: Mapping[str, str], pod: str) ->
     if found is None or found.cost is None or not 0 < found.cost <= HIGHEST_PRICE:
         return None
     return Price(found.cost, "RunPod")
+
+
+async def active_workers(key: SecretStr, environment: Mapping[str, str]) -> list[Running]:
+    """The account's endpoints whose workers run all the time, and what they cost.
+
+    Raises as `endpoint_price`.
+    """
+    found = await ask_account(key, environment, "v2/serverless", RestEndpointList)
+    active = [one for one in found.endpoints if one.workers is not None and one.workers.min > 0]
+    if not active:
+        return []
+    catalog = await ask_account(key, environment, "v2/catalog/gpus", RestGpuList)
+    running = []
+    for one in active:
+        price = price_by(one, catalog.gpus)
+        workers = counted(one.workers.min if one.workers is not None else 0, "active worker")
+        title = ", ".join(part for part in (one.name, workers) if part)
+        per_hour = None if price is None else price.standing
+        running.append(Running(f"runpod:{one.id}", title, per_hour, None))
+    return running
 
 
 async def _found(
