@@ -95,8 +95,7 @@ async def charge_of(
         return None
     caps = [] if allowance.over_cap else configuration.caps_on(name)
     if allowance.cap is not None and not allowance.over_cap:
-        of_batch = Cap(allowance.cap, "batch", None, "the cap of this batch")
-        caps.append(of_batch if batch else Cap(allowance.cap, "job"))
+        caps.append(_of_batch(allowance.cap) if batch else Cap(allowance.cap, "job"))
     price, why_not = await _price(
         name, configuration, environment, needed=bool(caps), background=background
     )
@@ -111,8 +110,13 @@ async def charge_of(
         why=why,
         unpriced=why_not,
         by_hour=billing == "by hour",
+        over_cap=allowance.over_cap,
     )
     return Allowed(charge, tuple(caps), configuration.on_cap_of(name))
+
+
+def _of_batch(dollars: float) -> Cap:
+    return Cap(dollars, "batch", None, "the cap of this batch")
 
 
 def _billed(
@@ -120,16 +124,16 @@ def _billed(
 ) -> tuple[str, Billing | None]:
     """What the configuration calls a target, and how it costs money.
 
-    A program may have opened it by hand, under a name that no file has: where it is tells.
+    Where it is counts, if it tells: its name may mean another one by now, or be a program's own.
     """
-    name = target.name
-    if name in configuration.targets or kind_of(name) is not None:
-        return name, configuration.billing_of(name, environment)
-    sent = sent_to(server_of(target))
+    name, sent = target.name, sent_to(server_of(target))
+    known = name in configuration.targets or kind_of(name) is not None
+    named = configuration.billing_of(name, environment) if known else None
     kind = None if sent is None else kind_of(sent.target)
     if sent is None or kind is None:
-        return name, None
-    return sent.target, kind.billing(sent, environment)
+        return name, named
+    there = kind.billing(sent, environment)
+    return (sent.target if named is None else name), there
 
 
 async def _price(
@@ -197,9 +201,17 @@ def still_allowed(
     if booking is None or booking.booked is not Booked.HELD:
         return None
     configuration, target = configured(), booking.target
-    charge = Charge(target, booking.price, booking.bound, by_hour=booking.by_hour)
-    caps = () if booking.by_hour else tuple(configuration.caps_on(target))
-    return Allowed(charge, caps, configuration.on_cap_of(target))
+    charge = Charge(
+        *(target, booking.price, booking.bound),
+        by_hour=booking.by_hour,
+        over_cap=booking.over_cap,
+    )
+    caps = configuration.caps_on(target)
+    if booking.batch is not None:
+        cap, over_cap = record.batches.allowance(booking.batch)
+        caps += [] if cap is None else [_of_batch(cap)]
+        charge = replace(charge, over_cap=charge.over_cap or over_cap)
+    return Allowed(charge, tuple(caps), configuration.on_cap_of(target))
 
 
 async def with_top_ups(

@@ -59,7 +59,7 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
         SpendingCap: It does not, or its price is not known. ``details`` say which cap, in US
             dollars, and what is spent and would be reserved.
     """
-    for cap in () if charge.by_hour else caps:
+    for cap in () if charge.by_hour or charge.over_cap else caps:
         if charge.reserved is None:
             raise _refusal(
                 f"There is a cap of {cap}, and what an hour of {charge.target} costs is not known"

@@ -54,6 +54,7 @@ class Charge:
         unpriced: Why the price is not known, as a part of a sentence.
         by_hour: Whether the target costs money while it exists, whether it runs anything or not:
             then no cap covers the job, and what it costs stands apart.
+        over_cap: Whether its user lets it go over every cap.
     """
 
     target: str
@@ -63,6 +64,7 @@ class Charge:
     why: str = ""
     unpriced: str = ""
     by_hour: bool = False
+    over_cap: bool = False
 
     @property
     def reserved(self) -> float | None:

@@ -22,9 +22,9 @@ from comfy_remote.jobs.phases import StartTime
 from comfy_remote.jobs.record import Booked, Record
 from comfy_remote.schedule.caps import Cap, OnCap
 from comfy_remote.schedule.money import Charge, Price
-from comfy_remote.targets.base import Target
+from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.modal import modal_target
-from comfy_remote.targets.opening import open_target
+from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT: Prompt = {"1": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": 1}}}
@@ -159,6 +159,19 @@ async def test_a_target_that_a_program_opened_is_known_by_where_it_is(record: Re
     assert await charged(record, front) is None
 
 
+async def test_where_a_target_is_counts_and_not_what_its_name_means_by_now(
+    record: Record, home: Path
+) -> None:
+    own(home, top="cap_per_day = 1")
+    sent = RemoteRef("1", "e1", {"endpoint": "older", "base_url": "https://api.runpod.ai/v2"})
+    there = reopen("lan", sent, {"RUNPOD_API_KEY": "k" * 20})
+    assert there.name == "lan"
+    allowed = await charged(record, there)
+    assert allowed is not None
+    assert allowed.charge.target == "runpod:older"
+    assert [cap.span for cap in allowed.caps] == ["day"]
+
+
 async def test_an_address_is_booked_as_its_owner_calls_it(record: Record, home: Path) -> None:
     own(home, gpu="cap_per_day = 5")
     allowed = await charged(record, "runpod:abc123xyz")
@@ -188,6 +201,11 @@ async def test_what_would_go_over_a_cap_is_not_sent(record: Record, home: Path) 
         await client.submit({**PROMPT}, over_cap=True)
         # It is booked all the same.
         assert record.ledger.used(Cap(1.0, "day")) == pytest.approx(1.2)
+        # If it runs longer than was thought, that is no reason to stop it, now or later.
+        booking = record.ledger.of(record.newest()[0].id)
+        assert booking is not None and booking.over_cap
+        record.ledger.top_up(booking.job, 6000.0, [Cap(1.0, "day")])
+        assert record.ledger.used(Cap(1.0, "day")) == pytest.approx(6.6)
 
 
 async def test_a_cap_of_one_run_and_of_one_batch(record: Record) -> None:

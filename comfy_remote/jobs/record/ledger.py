@@ -19,7 +19,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import tzinfo
 from enum import Enum
 from typing import Literal, Protocol, TypeAlias, TypeVar
@@ -86,7 +86,7 @@ class Booking:
         reserved: US dollars; ``None`` without a price, like ``amount``.
         amount: US dollars that count: what is reserved while it is held, then what it cost.
         seconds: That were billed, as far as is known; ``None`` before its end.
-        by_hour: See `Charge`.
+        by_hour, over_cap: See `Charge`.
     """
 
     job: str
@@ -103,6 +103,7 @@ class Booking:
     seconds: float | None
     booked: Booked
     by_hour: bool
+    over_cap: bool
 
     def sentence(self) -> str:
         """For people: ``It cost about $0.02, and $0.03 was estimated.``"""
@@ -233,11 +234,12 @@ class Ledger:
         said = (None,) * 3 if price is None else (price.per_hour, price.source, price.at)
         number = connection.execute(
             "INSERT INTO charges (job, at, target, workflow, batch, price, price_source, price_at, "
-            "bound, why, estimated, reserved, amount, booked, by_hour) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)",
+            "bound, why, estimated, reserved, amount, booked, by_hour, over_cap) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?, ?)",
             (
                 *(job_id, now, charge.target, workflow, batch, *said, charge.bound, charge.why),
                 *(charge.estimated, charge.reserved, charge.reserved, charge.by_hour),
+                charge.over_cap,
             ),
         ).lastrowid
         if number is not None and number % _FORGET_EVERY == 0:
@@ -334,9 +336,7 @@ class Ledger:
                 row = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
                 if row is None or row["booked"] != Booked.HELD.value or row["bound"] >= bound:
                     return
-                charge = Charge(
-                    row["target"], _price_of(row), bound, why=_LONGER, by_hour=bool(row["by_hour"])
-                )
+                charge = replace(_charge_of(row), bound=bound, why=_LONGER)
                 rows, batch = _rows_of(connection), row["batch"]
                 check(charge, caps, lambda cap: self._used(rows, cap, batch, row))
                 connection.execute(
@@ -494,6 +494,7 @@ class Ledger:
             seconds=row["seconds"],
             booked=Booked.UNCERTAIN if stale else Booked(row["booked"]),
             by_hour=bool(row["by_hour"]),
+            over_cap=bool(row["over_cap"]),
         )
 
     def _forget(self, connection: sqlite3.Connection, now: float) -> None:
@@ -526,6 +527,16 @@ def _price_of(row: sqlite3.Row) -> Price | None:
     if row["price"] is None:
         return None
     return Price(row["price"], row["price_source"], row["price_at"])
+
+
+def _charge_of(row: sqlite3.Row) -> Charge:
+    return Charge(
+        row["target"],
+        _price_of(row),
+        row["bound"],
+        by_hour=bool(row["by_hour"]),
+        over_cap=bool(row["over_cap"]),
+    )
 
 
 def _rows_of(connection: sqlite3.Connection) -> Callable[..., list[sqlite3.Row]]:

@@ -372,5 +372,6 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         END
         """,
     ),
+    ("ALTER TABLE charges ADD COLUMN over_cap INTEGER NOT NULL DEFAULT 0",),
 )
 """What leads from each version of the file to the next. Only ever added to."""
