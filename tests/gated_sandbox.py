@@ -17,7 +17,7 @@ from comfy_remote.sandbox.nodes.schema import NodeSchema, Output, socket, string
 
 
 class Gated(Node):
-    """Reports its first of two steps, and passes the image on once there is a file."""
+    """Reports its first of two steps, over and over, until there is a file; gives the image."""
 
     schema = NodeSchema(
         name="Gated",
@@ -30,7 +30,8 @@ class Gated(Node):
     def run(self, context: NodeContext, image: ImageBatch, file: str) -> NodeResult:
         context.progress(1, 2)
         while not Path(file).exists():
-            context.sleep(0.02)
+            context.sleep(0.05)
+            context.progress(1, 2)
         return NodeResult([image])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 JOB_EVENT = "comfy_remote.job"
 
 

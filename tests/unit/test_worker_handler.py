@@ -538,12 +538,11 @@ async def test_the_engines_last_lines_are_in_a_failure() -> None:
     engine = FakeEngine()
     engine.log = ["of the job before"]
     target = EngineTarget(
-        [Started(), 0.05, Finished(JobState.FAILED, ExecutionFailed("KSampler failed: boom"))]
+        [Started(), Finished(JobState.FAILED, ExecutionFailed("KSampler failed: boom"))]
     )
-    task = asyncio.create_task(handler_for(target, engine)("j", {"workflow": PROMPT}, silent))
-    await submitted(target, 1)
-    engine.log += ["loading the model", "a shape does not fit"]
-    assert (await task)["details"] == ["loading the model", "a shape does not fit"]
+    target.on_submit = lambda _: engine.log.extend(["loading the model", "a shape does not fit"])
+    result = await handler_for(target, engine)("j", {"workflow": PROMPT}, silent)
+    assert result["details"] == ["loading the model", "a shape does not fit"]
 
 
 async def test_a_job_may_set_a_deadline_of_its_own() -> None:
