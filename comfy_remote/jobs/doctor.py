@@ -310,6 +310,10 @@ async def _price(
     name: str, configuration: Configuration, environment: Mapping[str, str]
 ) -> list[Finding]:
     """What an hour costs there; nothing for a target that costs nothing."""
+    settings = configuration.targets.get(name) or TargetSettings(name)
+    kind = kind_of(settings.target)
+    if kind is not None and kind.members(settings):
+        return []  # each has its own
     price, why = await asked_price(name, configuration, environment)
     if price is not None:
         active = ""

@@ -343,7 +343,7 @@ def test_targets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         Path("home"),
         'default = "gpu"\n[targets.gpu]\ntarget = "runpod:abc"\n[targets.box]\n'
         'target = "runpod:w"\nbase_url = "https://box/v2"\nkey_env = "BOX_TOKEN"\n'
-        'price_per_hour = 0.69\n[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
+        'price_per_hour = 0.69\n[targets.any]\nroute = ["gpu", "box"]\n[targets.lan]\ntarget = "http://192.168.1.20:8188"\n',
     )
     monkeypatch.setenv("BOX_TOKEN", "a-secret-that-is-not-shown")
     _, out, err = run("targets", "--json")
@@ -369,6 +369,7 @@ def test_targets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gpu (default)" in out
     assert "not known" in out
     assert "$0.69 an hour" in " ".join(out.split())
+    assert "its members'" in " ".join(out.split())
     assert "BOX_TOKEN is set" in out
     assert "a-secret" not in out + err
 

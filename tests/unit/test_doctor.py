@@ -236,6 +236,7 @@ async def test_what_an_hour_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         server.on("GET /v2/serverless/abc", Answer(endpoint))
         known = (await findings("runpod:abc", **keys))["price"]
         assert "price" not in await findings("sandbox", **keys)
+        assert "price" not in await findings("route:runpod:abc,sandbox", **keys)
     assert (unknown.status, refused.status, known.status) == ("skipped", "skipped", "ok")
     assert "does not say what it costs" in unknown.message
     assert "price_per_hour" in unknown.advice

@@ -129,6 +129,7 @@ def _row(
     if price is None and trusted:
         with suppress(ConfigurationError):  # its address is wrong: whoever uses it is told
             words = "not known" if configuration.billing_of(name) is not None else ""
+            words = "its members'" if kind is not None and kind.members(settings) else words
     return _Row(
         *(name, settings.target, default, variable, key_set, known, str(path), trusted),
         price_per_hour=None if price is None else price.per_hour,
