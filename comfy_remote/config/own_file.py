@@ -132,6 +132,16 @@ class OwnFile:
                 advice="Only this file is changed. If the target is listed, another file names it.",
             )
 
+    def rename(self, name: str, after: str) -> None:
+        """Call a target something else; what else its table says stays, such as its caps.
+
+        Raises:
+            ConfigurationError: There is none of that name in the file.
+        """
+        self.check_has(name)
+        targets = self._document["targets"]
+        targets[after] = targets.pop(name)
+
     def remove(self, name: str) -> None:
         """Remove a target; and the default, if it was that.
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from .json_route import body_of, check_json, json_route
 from .middleware import Peers
 from .panel_jobs import PanelJobs
+from .switch import Switch
 
 __all__ = ["add_job_routes"]
 
@@ -28,7 +29,7 @@ class _NameRequest(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def add_job_routes(table: web.RouteTableDef, jobs: PanelJobs) -> None:
+def add_job_routes(table: web.RouteTableDef, jobs: PanelJobs, switch: Switch) -> None:
     """Add them to the table of the pack's routes."""
 
     @table.get("/remote/jobs/recent")
@@ -62,7 +63,10 @@ def add_job_routes(table: web.RouteTableDef, jobs: PanelJobs) -> None:
     async def run_again(request: web.Request) -> JsonValue:
         wanted = await body_of(request, _ByRequest)
         return await jobs.run_again(
-            request.match_info["prompt_id"], wanted.client_id, Peers.of(request)
+            request.match_info["prompt_id"],
+            wanted.client_id,
+            Peers.of(request),
+            over_cap=switch.take_over_cap(wanted.client_id),
         )
 
     @table.post("/remote/jobs/{prompt_id}/name")

@@ -82,12 +82,14 @@ class RemoteLane:
         peer: object = None,
         *,
         with_repo_list: bool = True,
+        over_cap: bool = False,
     ) -> dict[str, JsonValue]:
         """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
 
         Args:
             peer: The browser it comes from, for `interrupt`.
             with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
+            over_cap: Whether it may go over the caps on spending.
         """
         wanted = PagePrompt.parse(body, target, with_repo_list=with_repo_list)
         await self._check_new(wanted.prompt_id)
@@ -98,7 +100,9 @@ class RemoteLane:
         entry = QueueEntry(
             number, wanted.prompt_id, wanted.prompt, wanted.extra_data, checked.outputs
         )
-        sending = asyncio.ensure_future(self._send(wanted, checked.prompt, schemas, entry, target))
+        sending = asyncio.ensure_future(
+            self._send(wanted, checked.prompt, schemas, entry, target, over_cap)
+        )
         try:
             await self._accept(entry, target, sending, peer)
         except ComfyRemoteError as error:
@@ -112,7 +116,12 @@ class RemoteLane:
         }
 
     async def run_again(
-        self, recorded: JobEntry, client_id: str | None, peer: object = None
+        self,
+        recorded: JobEntry,
+        client_id: str | None,
+        peer: object = None,
+        *,
+        over_cap: bool = False,
     ) -> str:
         """Run a job of the record once more, as if a page had posted it; the id of the new one.
 
@@ -145,7 +154,9 @@ class RemoteLane:
 
         async def send() -> Submitted:
             async with self._order[recorded.target]:
-                return await self._send_by(client, request, entry, recorded.source, recorded.id)
+                return await self._send_by(
+                    client, request, entry, recorded.source, recorded.id, over_cap=over_cap
+                )
 
         sending = asyncio.ensure_future(send())
         await self._accept(entry, recorded.target, sending, peer, recorded.source)
@@ -303,6 +314,7 @@ class RemoteLane:
         schemas: Schemas | None,
         entry: QueueEntry,
         target: str,
+        over_cap: bool,
     ) -> Submitted:
         async with self._order[target]:
             client = await self._pool.client(target)
@@ -317,7 +329,7 @@ class RemoteLane:
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )
-            return await self._send_by(client, request, entry)
+            return await self._send_by(client, request, entry, over_cap=over_cap)
 
     async def _send_by(
         self,
@@ -326,6 +338,7 @@ class RemoteLane:
         entry: QueueEntry,
         source: str = UNNAMED,
         again: str | None = None,
+        over_cap: bool = False,
     ) -> Submitted:
         sending = client.send(
             request,
@@ -333,6 +346,7 @@ class RemoteLane:
             folder=self._host.folder("output"),
             page=_page(entry, self._host.identity),
             again=again,
+            over_cap=over_cap,
         )
         return Submitted(client, await started(sending, call_off))
 

@@ -19,7 +19,7 @@ from ..events import JobState
 from ..jobs.client import resume
 from ..jobs.estimate import RunEstimate, estimate_on
 from ..jobs.prices import remembered_price
-from ..jobs.record import JobEntry, JobLine, SavedOutput
+from ..jobs.record import Booked, Booking, JobEntry, JobLine, SavedOutput
 from ..jobs.submission import not_recorded
 from ..schedule.money import Price
 from ..targets.base import placed
@@ -29,6 +29,7 @@ from .advice import error_json
 from .host import FolderKind, Host
 from .lane import RemoteLane
 from .lane_job import UNNAMED, LaneJob
+from .spending import day_of_all
 from .target_pool import TargetPool
 
 __all__ = ["PanelJobs", "remaining"]
@@ -37,6 +38,7 @@ _DAY = 86400.0
 _MOST = 100
 _PRICES_AGE = 20.0
 _CANCEL_WITHIN = 10.0
+_MOST_ESTIMATES = 500
 
 # By the source that they are recorded with.
 _KINDS = {UNNAMED: "job", "remote part": "part", "RunPod Remote Execute": "node"}
@@ -72,13 +74,17 @@ class PanelJobs:
         attempts = {line.id: line.attempt for line in begun}
         lines = [line for line in (*begun, *ended[:limit]) if line.id not in running]
         await self._price({line.placed or line.target for line in lines})
+        booked = await self._record.read(self._record.ledger.of_all, [line.id for line in lines])
         self._estimate(running.values())
         jobs = [
             self._of_lane(job, now, attempts.get(prompt_id, 1))
             for prompt_id, job in reversed(running.items())
         ]
-        jobs += [self._of_record(line, now) for line in lines]
-        return {"now": now, "jobs": [*jobs], "more": len(ended) > limit}
+        jobs += [self._of_record(line, now, booked.get(line.id)) for line in lines]
+        answer: dict[str, JsonValue] = {"now": now, "jobs": [*jobs], "more": len(ended) > limit}
+        if not self._host.several_users:
+            answer["today"] = await day_of_all(self._record)
+        return answer
 
     async def details(self, job_id: str) -> JsonValue:
         """The outputs of a job, why it failed, and what was said while it ran.
@@ -97,10 +103,13 @@ class PanelJobs:
             "said": [{"at": one.at, "message": cleaned_text(one.message)} for one in entry.said],
         }
 
-    async def run_again(self, job_id: str, client_id: str | None, peer: object) -> JsonValue:
+    async def run_again(
+        self, job_id: str, client_id: str | None, peer: object, *, over_cap: bool = False
+    ) -> JsonValue:
         """Run a job that has ended once more; see `RemoteLane.run_again`."""
         entry = await self._entry(job_id)
-        return {"prompt_id": await self._lane.run_again(entry, client_id, peer), "again": entry.id}
+        prompt_id = await self._lane.run_again(entry, client_id, peer, over_cap=over_cap)
+        return {"prompt_id": prompt_id, "again": entry.id}
 
     async def cancel(self, job_id: str) -> None:
         """Stop a job, wherever it was started.
@@ -197,7 +206,8 @@ class PanelJobs:
     def _estimate(self, jobs: Iterable[LaneJob]) -> None:
         """Have past runs looked up for jobs that have none yet; the next answer has them."""
         running = {job.entry.prompt_id: job for job in jobs}
-        self._estimates = {i: one for i, one in self._estimates.items() if i in running}
+        while len(self._estimates) > _MOST_ESTIMATES:
+            self._estimates.pop(next(iter(self._estimates)))
         self._estimated &= running.keys()
         for prompt_id, job in running.items():
             if prompt_id not in self._estimated and job.sent is not None:
@@ -233,7 +243,8 @@ class PanelJobs:
             "seen": now,
             "remaining": remaining(now, own["started"], fraction, seconds),
             "run_seconds": None,
-            "cost": None if cost is None else {"dollars": round(cost, 6), "estimated": True},
+            "cost": _cost(cost, estimated=True),
+            "expected": None if estimate is None else _expected(estimate.seconds, estimate.price),
             "outputs": 0,
             "error": None,
             "attempt": attempt,
@@ -241,14 +252,13 @@ class PanelJobs:
             "batch": None,
         }
 
-    def _of_record(self, line: JobLine, now: float) -> dict[str, JsonValue]:
+    def _of_record(
+        self, line: JobLine, now: float, booking: Booking | None
+    ) -> dict[str, JsonValue]:
         progress = line.progress or {}
         kind = _KINDS.get(line.source, "job")
         final = line.state.final
-        price = self._prices.get(line.placed or line.target)
-        cost = None
-        if price is not None and line.run_seconds is not None:
-            cost = price.of(line.run_seconds)
+        cost, at_most = self._price_of(line, booking)
         estimated = progress.get("estimated") is True
         fraction = progress.get("fraction")
         return {
@@ -271,7 +281,8 @@ class PanelJobs:
             if final
             else remaining(now, line.started, None if estimated else fraction, None),
             "run_seconds": line.run_seconds,
-            "cost": None if cost is None else {"dollars": round(cost, 6), "estimated": False},
+            "cost": _cost(cost, at_most=at_most),
+            "expected": self._expected_of(line.id, booking),
             "outputs": line.outputs,
             "error": None
             if line.error is None or line.state is JobState.CANCELLED
@@ -280,6 +291,27 @@ class PanelJobs:
             "again": final and line.again,
             "batch": None if line.batch is None else cleaned_text(line.batch),
         }
+
+    def _price_of(self, line: JobLine, booking: Booking | None) -> tuple[float | None, bool]:
+        """US dollars that a job has cost; and whether that is only the most that it can be."""
+        if line.state.final and booking is not None and booking.amount is not None:
+            if booking.booked is Booked.RELEASED:
+                return None, False
+            return booking.amount, booking.booked is not Booked.SETTLED
+        price = self._prices.get(line.placed or line.target)
+        if price is None or line.run_seconds is None:
+            return None, False
+        return price.of(line.run_seconds), False
+
+    def _expected_of(self, job_id: str, booking: Booking | None) -> JsonValue:
+        """What was known before it ran."""
+        estimate = self._estimates.get(job_id)
+        if estimate is not None:
+            return _expected(estimate.seconds, estimate.price)
+        if booking is None or booking.estimated is None or booking.price is None:
+            return None
+        an_hour = booking.price.per_hour
+        return _expected(booking.estimated * 3600 / an_hour if an_hour else None, booking.estimated)
 
     def _output(self, saved: SavedOutput) -> dict[str, JsonValue]:
         """A file that a job has saved, and how the page can show it."""
@@ -344,6 +376,19 @@ def _member(job: LaneJob) -> str | None:
         return None
     ref = job.sent.job.ref
     return placed(job.sent.client.target, ref)[0].details.get(MEMBER_KEY)
+
+
+def _cost(dollars: float | None, *, estimated: bool = False, at_most: bool = False) -> JsonValue:
+    if dollars is None:
+        return None
+    return {"dollars": round(dollars, 6), "estimated": estimated, "at_most": at_most}
+
+
+def _expected(seconds: float | None, dollars: float | None) -> JsonValue:
+    if seconds is None:
+        return None
+    known = None if dollars is None else round(dollars, 6)
+    return {"seconds": round(seconds, 2), "dollars": known}
 
 
 def _prices(targets: Iterable[str]) -> dict[str, Price | None]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from ..clean import cleaned_json
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, SpendingCap
 from ..types import JsonValue, as_list, mapping
 from ..workflow.check.values import input_problem
 from ..workflow.packs import CORE, NodePack, find_packs, pack_for_people
@@ -62,11 +62,18 @@ def refusal_body(error: ComfyRemoteError, target: str | None = None) -> dict[str
 
 
 def refusal_event(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
-    """What `REFUSED_EVENT` carries: ``{"target", "message"}``, why it does not run the prompt."""
+    """What `REFUSED_EVENT` carries: why a target does not run the prompt.
+
+    Returns:
+        ``{"target", "message"}``, and of a cap on spending ``"cap"``, as `SpendingCap` has it.
+    """
     sentences = dict.fromkeys(_sentences(mapping(error.details.get("node_errors"))))
     message = " ".join([*filter(None, sentences)][:_MOST_SENTENCES])
     message = message or f"{error.message} {for_page(error.advice)}".rstrip()
-    return cleaned_json({"target": target, "message": message})
+    said: dict[str, JsonValue] = {"target": target, "message": message}
+    if isinstance(error, SpendingCap):
+        said["cap"] = dict(error.details)
+    return cleaned_json(said)
 
 
 def named(target: str | None, text: str) -> str:

@@ -277,8 +277,8 @@ def routes(
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
-    add_job_routes(table, PanelJobs(host, pool, lane))
-    add_setup_routes(table, host, pool)
+    add_job_routes(table, PanelJobs(host, pool, lane), switch)
+    add_setup_routes(table, host, pool, switch)
     add_batch_routes(table, host, batches)
     return table
 

@@ -26,6 +26,8 @@ from ..secrets import secret
 from .host import Host
 from .json_route import body_of, json_route, lines_route
 from .own_targets import OwnTargets
+from .spending import CapsForm, set_caps, spending
+from .switch import Switch
 from .target_form import ACCOUNT_KEY, TargetForm
 from .target_pool import TargetPool
 
@@ -38,6 +40,12 @@ class _AccountRequest(BaseModel):
     key: Annotated[SecretStr, Field(max_length=8192)] | None = None
 
 
+class _OverCapRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    client_id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
 class _TrustRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +53,9 @@ class _TrustRequest(BaseModel):
     named: list[str]
 
 
-def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> None:
+def add_setup_routes(
+    table: web.RouteTableDef, host: Host, pool: TargetPool, switch: Switch
+) -> None:
     """Add them to the table of the pack's routes."""
     own = OwnTargets(pool)
 
@@ -82,6 +92,28 @@ def add_setup_routes(table: web.RouteTableDef, host: Host, pool: TargetPool) -> 
         await asyncio.to_thread(_trust, Path(wanted.path), wanted.named)
         pool.renew()
         return {"trusted": wanted.path}
+
+    @table.get("/remote/spending")
+    @json_route
+    async def spent(_request: web.Request) -> JsonValue:
+        if host.several_users:
+            raise NotTrusted("Where several people share a ComfyUI, its record is not shown.")
+        return await spending(pool.record)
+
+    @table.put("/remote/spending/caps")
+    @json_route
+    async def put_caps(request: web.Request) -> JsonValue:
+        check_owner(request, host)
+        await asyncio.to_thread(set_caps, await body_of(request, CapsForm))
+        return await spending(pool.record)
+
+    @table.post("/remote/spending/over")
+    @json_route
+    async def over_cap(request: web.Request) -> JsonValue:
+        check_owner(request, host)
+        wanted = await body_of(request, _OverCapRequest)
+        switch.let_over_cap(wanted.client_id)
+        return {"client_id": wanted.client_id}
 
 
 def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:

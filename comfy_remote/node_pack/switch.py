@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from typing import TypeVar
 
 __all__ = ["Switch"]
 
+_T = TypeVar("_T")
+
 _MOST_CLIENTS = 1000
+_YES_HOLDS = 60.0
+"""Seconds in which a run that somebody has allowed must be sent."""
 
 
 class Switch:
@@ -20,6 +26,7 @@ class Switch:
         self._targets: OrderedDict[str, str] = OrderedDict()
         self._usual: OrderedDict[str, str] = OrderedDict()
         self._without_repo_list: OrderedDict[str, str] = OrderedDict()
+        self._over_cap: OrderedDict[str, float] = OrderedDict()
 
     @property
     def in_use(self) -> bool:
@@ -40,6 +47,15 @@ class Switch:
         """Whether the client's jobs ask for the models of a node titled ``repo_list``."""
         return client_id is None or client_id not in self._without_repo_list
 
+    def let_over_cap(self, client_id: str) -> None:
+        """Let the next job of a client, if it is sent soon, go over every cap on spending."""
+        _put(self._over_cap, client_id, time.monotonic() + _YES_HOLDS)
+
+    def take_over_cap(self, client_id: str | None) -> bool:
+        """Whether its job may go over every cap. That is true once for each yes."""
+        until = None if client_id is None else self._over_cap.pop(client_id, None)
+        return until is not None and time.monotonic() < until
+
     def set(
         self,
         client_id: str,
@@ -59,9 +75,9 @@ class Switch:
         _put(self._usual, client_id, usual or target)
 
 
-def _put(targets: OrderedDict[str, str], client_id: str, target: str | None) -> None:
-    targets.pop(client_id, None)
-    if target is not None:
-        targets[client_id] = target
-        while len(targets) > _MOST_CLIENTS:
-            targets.popitem(last=False)
+def _put(values: OrderedDict[str, _T], client_id: str, value: _T | None) -> None:
+    values.pop(client_id, None)
+    if value is not None:
+        values[client_id] = value
+        while len(values) > _MOST_CLIENTS:
+            values.popitem(last=False)

@@ -28,6 +28,7 @@ from comfy_remote.node_pack.switch import Switch
 from comfy_remote.node_pack.target_form import FilledIn, TargetForm
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.schedule.money import Charge, Price
 
 KEY = "rpa_planted_key_that_must_not_show"
 
@@ -355,6 +356,8 @@ async def test_a_target_is_removed_with_its_key(page: Page) -> None:
         ("POST", "/remote/account", {"key": KEY}),
         ("POST", "/remote/targets", {"kind": "comfyui", "address": "http://x:1", "key": KEY}),
         ("POST", "/remote/trust", {"path": "/x", "named": []}),
+        ("PUT", "/remote/spending/caps", {"job": None, "day": 100.0, "month": None}),
+        ("POST", "/remote/spending/over", {"client_id": "tab"}),
         ("DELETE", "/remote/targets/gpu", {}),
     ],
 )
@@ -434,3 +437,53 @@ def test_what_people_copy_is_understood(
     assert address in (None, found.settings.target)
     assert base_url in (None, found.settings.base_url)
     assert name in (None, found.name)
+
+
+async def test_caps_are_written_into_the_owner_s_file_and_shown_with_what_is_spent(
+    page: Page,
+) -> None:
+    configure(page.home, '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3600\n')
+    every = {"target": None, "job": None, "day": 5.0, "month": 60}
+    assert (await page.send("PUT", "/remote/spending/caps", every))[0] == 200
+    with Record(page.home) as record:
+        charge = Charge("gpu", Price(3600.0, "your settings"), 2.0)
+        record.add("j", target="gpu", source="x", folder=None, prompt={}, charge=charge)
+    status, text = await page.send(
+        "PUT", "/remote/spending/caps", {"target": "gpu", "job": 0.5, "day": None, "month": None}
+    )
+    assert status == 200
+    answer = json.loads(text)
+    assert (answer["spent"], answer["cap"]) == (2.0, 5.0)
+    assert answer["own"] == [
+        {"target": None, "job": None, "day": 5.0, "month": 60.0},
+        {"target": "gpu", "job": 0.5, "day": None, "month": None},
+    ]
+    caps = {(cap["span"], cap["target"]): (cap["dollars"], cap["spent"]) for cap in answer["caps"]}
+    assert caps == {
+        ("day", None): (5.0, 2.0),
+        ("month", None): (60.0, 2.0),
+        ("job", "gpu"): (0.5, None),
+    }
+    assert "price_per_hour = 3600" in page.file()
+
+    # They stay when the target is called something else.
+    form = {"kind": "runpod", "address": "x", "name": "big", "replaces": "gpu", "test": False}
+    assert (await page.add(**form))[1] == [{"added": "big"}]
+    assert Configuration.load().caps_on("big")[-1].dollars == 0.5
+
+    removed = {"target": "big", "job": None, "day": None, "month": None}
+    assert (await page.send("PUT", "/remote/spending/caps", removed))[0] == 200
+    assert "cap_per_job" not in page.file()
+    for wrong in ({**every, "day": -1}, {**every, "target": "other"}, {"target": None}):
+        assert (await page.send("PUT", "/remote/spending/caps", wrong))[0] == 400
+    page.host.several_users = True
+    assert (await page.send("GET", "/remote/spending"))[0] == 403
+
+
+def test_a_yes_is_for_one_run_of_one_tab() -> None:
+    switch = Switch()
+    switch.let_over_cap("tab")
+    assert not switch.take_over_cap("other")
+    assert not switch.take_over_cap(None)
+    assert switch.take_over_cap("tab")
+    assert not switch.take_over_cap("tab")

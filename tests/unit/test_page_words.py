@@ -18,7 +18,7 @@ LANGUAGES = ("en", "ja", "zh")
 COMMENT = re.compile(r"/\*.*?\*/|(?<![:'])//[^\n]*", re.DOTALL)
 LITERAL = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"|`((?:[^`\\]|\\.)*)`")
 NOT_SHOWN = re.compile(
-    r"comfy-remote|COMFY_REMOTE_KEY_|[A-Z_]+=…|DELETE$|pi pi-|ComfyRemote\.|Comfy\.Locale"
+    r"comfy-remote|COMFY_REMOTE_KEY_|[A-Z_]+=…|(?:DELETE|PUT)$|pi pi-|ComfyRemote\.|Comfy\.Locale"
     r"|Comfy-Remote-Page|Content-Type|Workspace\."
     r"|Comfy Remote| trust --list$"  # its name, a line in the console, a command
     r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB)$"

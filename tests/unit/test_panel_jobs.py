@@ -18,6 +18,7 @@ from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.lane import RemoteLane
 from comfy_remote.node_pack.panel_jobs import PanelJobs, remaining
 from comfy_remote.node_pack.target_pool import TargetPool
+from comfy_remote.schedule.money import Charge, Price
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT: Prompt = {"1": {"class_type": "Slow", "inputs": {"steps": 3}}}
@@ -76,8 +77,32 @@ async def test_a_job_that_ended_has_its_time_its_price_and_how_many_files(
     assert (job["kind"], job["name"], job["state"]) == ("job", "portrait.json", "succeeded")
     assert job["ended"] is not None
     assert job["run_seconds"] == 100
-    assert job["cost"] == {"dollars": 0.02, "estimated": False}
+    assert job["cost"] == {"dollars": 0.02, "estimated": False, "at_most": False}
     assert (job["outputs"], job["again"], job["followed"]) == (1, True, False)
+
+
+async def test_what_was_expected_stands_beside_what_it_was_and_today_s_total_above(
+    record: Record, tmp_path: Path
+) -> None:
+    configure(tmp_path / "home", "cap_per_day = 5\n")
+
+    def charged() -> str:
+        job_id, price = str(uuid.uuid4()), Price(3600.0, "your settings")
+        charge = Charge("gpu", price, bound=4.0, expected=1.5)
+        record.add(job_id, target="gpu", source="x", folder=None, prompt=PROMPT, charge=charge)
+        return job_id
+
+    ran, unknown = charged(), charged()
+    record.state(ran, JobState.SUCCEEDED, run_seconds=2.0, billed=2.0)
+    record.state(unknown, JobState.FAILED, ExecutionFailed("It broke."))
+
+    answer: Any = await listing(record, tmp_path).recent(10)
+
+    assert answer["today"] == {"spent": 6.0, "cap": 5.0}
+    jobs = {job["prompt_id"]: job for job in answer["jobs"]}
+    assert jobs[ran]["cost"] == {"dollars": 2.0, "estimated": False, "at_most": False}
+    assert jobs[ran]["expected"] == {"seconds": 1.5, "dollars": 1.5}
+    assert jobs[unknown]["cost"] == {"dollars": 4.0, "estimated": False, "at_most": True}
 
 
 async def test_what_is_in_progress_is_listed_however_much_has_ended_since(

@@ -15,6 +15,7 @@ released   it certainly did not run: nothing counts
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import time
@@ -369,6 +370,15 @@ class Ledger:
         """What a job costs; ``None`` for one that costs nothing, or is not known."""
         rows = self._read(f"{_NEWEST} LIMIT 1", job_id)
         return self._booking(rows[0]) if rows else None
+
+    def of_all(self, job_ids: Iterable[str]) -> dict[str, Booking]:
+        """What each of some jobs costs, as `of`, by its id."""
+        rows = self._read(
+            "SELECT charges.* FROM json_each(?) AS one JOIN charges ON charges.job = one.value "
+            "ORDER BY charges.number",
+            json.dumps([*job_ids]),
+        )
+        return {row["job"]: self._booking(row) for row in rows}  # of several, the newest
 
     def bookings(
         self, since: float, until: float | None = None, *, target: str | None = None

@@ -19,6 +19,7 @@ import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
 import { showError, showProblem, showWarning } from './notices.js'
 import { OpenGraph } from './open_graph.js'
+import { askToRunOver } from './over_cap.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
 import { ServerPartMissing, getAddress } from './remote_api.js'
@@ -34,6 +35,7 @@ import { t } from './words.js'
 const PANEL = 'comfy-remote'
 const WAKING_SECONDS = 10
 const SIDEBAR_MS = 1500
+const PANEL_MS = 100
 const TARGET_SETTING = 'ComfyRemote.Target'
 
 const state = new RemoteState(preset)
@@ -44,7 +46,7 @@ const actions = {
   choose,
   added,
   removed,
-  ...jobActions(state, isUsable),
+  ...jobActions(state, isUsable, changeCaps),
   askForModels,
   showCut: () => void showCut(state)
 }
@@ -88,6 +90,20 @@ async function toggle() {
 /** Open the panel, unless it is open. */
 function showPanel() {
   if (!panelIsOpen()) openPanel()
+}
+
+/** Open the panel, at the form for caps on spending. */
+function changeCaps() {
+  showPanel()
+  const opened = setInterval(() => {
+    const caps = [...document.querySelectorAll('.comfy-remote-spending')].find((one) => one.checkVisibility())
+    if (!(caps instanceof HTMLDetailsElement)) return
+    clearInterval(opened)
+    caps.open = true
+    caps.scrollIntoView({ block: 'nearest' })
+    caps.querySelector('summary')?.focus()
+  }, PANEL_MS)
+  setTimeout(() => clearInterval(opened), SIDEBAR_MS * 2)
 }
 
 /** @param {string | null} target */
@@ -274,8 +290,9 @@ app.registerExtension({
       if (detail.state === 'failed') showError(t('jobFailed', { target }), detail.message)
     })
     events.addEventListener('comfy_remote.refused', (event) => {
-      const { target, message } = /** @type {CustomEvent} */ (event).detail
-      showError(t('refused', { target }), message)
+      const { target, message, cap } = /** @type {CustomEvent} */ (event).detail
+      if (cap) void askToRunOver(cap, changeCaps)
+      else showError(t('refused', { target }), message)
     })
     events.addEventListener('comfy_remote.confirm', (event) => {
       void askForNodes(/** @type {CustomEvent} */ (event).detail)

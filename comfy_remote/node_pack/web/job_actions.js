@@ -6,6 +6,7 @@ import { app } from '../../scripts/app.js'
 import { button, element, openDialog } from './dom.js'
 import { getJob, postAgain, postCancelAll, postName } from './job_requests.js'
 import { showError, showNote } from './notices.js'
+import { mayGoOver, overCapOf } from './over_cap.js'
 import { wordsOf } from './remote_api.js'
 import { t } from './words.js'
 
@@ -24,9 +25,22 @@ import { t } from './words.js'
 /**
  * @param {RemoteState} state
  * @param {(target: string) => Promise<boolean>} isUsable  Asks the user about a new address.
+ * @param {() => void} changeCaps  Opens the form for caps on spending.
  * @returns {JobActions}
  */
-export function jobActions(state, isUsable) {
+export function jobActions(state, isUsable, changeCaps) {
+  /** @param {string} promptId */
+  const runOnceMore = async (promptId) => {
+    try {
+      await postAgain(promptId)
+    } catch (error) {
+      const cap = overCapOf(error)
+      if (cap === null) throw error
+      if (!(await mayGoOver(cap, changeCaps))) return false
+      await postAgain(promptId)
+    }
+    return true
+  }
   return {
     async cancel(promptId) {
       try {
@@ -84,7 +98,7 @@ export function jobActions(state, isUsable) {
     async runAgain(job) {
       try {
         if (!(await isUsable(job.target))) return
-        await postAgain(job.prompt_id)
+        if (!(await runOnceMore(job.prompt_id))) return
         showNote(t('runsAgain'), t('runsAgainOn', { target: job.target }))
       } catch (error) {
         showError(t('notRunAgain'), error)

@@ -3,13 +3,14 @@
 
 import { button, element, icon } from './dom.js'
 import { getRecentJobs } from './job_requests.js'
-import { hasFailed, nameOf, progressOf, resultOf } from './job_words.js'
+import { expectedOf, hasFailed, nameOf, progressOf, resultOf } from './job_words.js'
 import { t } from './words.js'
 
 /** @import { JobActions } from './job_actions.js' */
 /** @import { ListedJob } from './job_requests.js' */
 /** @import { Job } from './remote_api.js' */
 /** @import { RemoteState } from './remote_state.js' */
+/** @import { Today } from './spending_api.js' */
 
 const POLL_MS = 3000
 const SOON_MS = 300
@@ -26,9 +27,10 @@ const MANY = 300
  *
  * @param {RemoteState} state
  * @param {JobActions} actions
+ * @param {(today: Today | undefined) => void} showToday
  * @returns {{root: HTMLElement, show: () => void}}
  */
-export function makeJobList(state, actions) {
+export function makeJobList(state, actions, showToday) {
   const counts = element('span', { class: 'comfy-remote-quiet' })
   const stopAll = button(
     { class: 'comfy-remote-button comfy-remote-small', onclick: () => actions.cancelAll(active.length) },
@@ -79,6 +81,7 @@ export function makeJobList(state, actions) {
       clock = answer.now - Date.now() / 1000
       listed = answer.jobs
       hasMore = answer.more
+      showToday(answer.today)
       show()
     } catch {
       // The panel says that the server does not answer; what was listed stays.
@@ -174,6 +177,7 @@ function justBegun(job, now) {
     remaining: null,
     run_seconds: null,
     cost: null,
+    expected: null,
     outputs: 0,
     error: null,
     attempt: 1,
@@ -255,6 +259,7 @@ function endedRow(job, actions) {
   const state = icon('check')
   const name = element('span', { class: 'comfy-remote-name', title: job.prompt_id })
   const words = element('span', { class: 'comfy-remote-quiet comfy-remote-result' })
+  const expected = element('span', { class: 'comfy-remote-quiet' })
   const reason = element('span', { class: 'comfy-remote-quiet comfy-remote-clamped' })
   const open = small('openOutputs', () => actions.open(job.prompt_id, nameOf(job)))
   const why = small('why', () => actions.why(job.prompt_id, nameOf(job)))
@@ -268,6 +273,7 @@ function endedRow(job, actions) {
     { 'data-ended-id': job.prompt_id },
     element('div', { class: 'comfy-remote-job' }, state, name),
     element('div', { class: 'comfy-remote-job' }, words, open, why, again),
+    expected,
     reason
   )
   /** @type {(job: ListedJob) => void} */
@@ -279,6 +285,8 @@ function endedRow(job, actions) {
     name.textContent = nameOf(job)
     words.textContent = resultOf(job)
     words.title = words.textContent
+    expected.textContent = expectedOf(job)
+    expected.hidden = expected.textContent === ''
     reason.textContent = job.error ?? ''
     reason.hidden = job.error === null
     open.hidden = job.outputs === 0

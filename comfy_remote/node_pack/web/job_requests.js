@@ -23,7 +23,8 @@ import { ask } from './remote_api.js'
  * @property {string} message
  * @property {number | null} remaining  Seconds; while it waits, of the whole run.
  * @property {number | null} run_seconds
- * @property {{dollars: number, estimated: boolean} | null} cost
+ * @property {{dollars: number, estimated: boolean, at_most: boolean} | null} cost
+ * @property {{seconds: number, dollars: number | null} | null} expected  Before it ran.
  * @property {number} outputs
  * @property {string | null} error
  * @property {number} attempt  Which run of the same prompt it is, from 1.
@@ -50,7 +51,8 @@ import { ask } from './remote_api.js'
 
 /**
  * @param {number} limit  Of those that have ended.
- * @returns {Promise<{now: number, jobs: ListedJob[], more: boolean}>} Those in progress come first.
+ * @returns {Promise<{now: number, jobs: ListedJob[], more: boolean,
+ *   today?: import('./spending_api.js').Today}>} Those in progress come first.
  */
 export function getRecentJobs(limit) {
   return ask(`/remote/jobs/recent?limit=${limit}`)

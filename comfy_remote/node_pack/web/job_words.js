@@ -2,7 +2,7 @@
 /** Jobs in words: what they are called, how far they are, what they took. */
 
 import { api } from '../../scripts/api.js'
-import { aboutDollars, dollars } from './amounts.js'
+import { aboutDollars, dollars, roundTime } from './amounts.js'
 import { t } from './words.js'
 
 /** @import { ListedJob } from './job_requests.js' */
@@ -64,8 +64,22 @@ export function resultOf(job) {
   if (job.state === 'cancelled') words.push(t('jobCancelled'))
   if (FAILED.includes(job.state)) words.push(t('jobFailedShort'))
   if (job.run_seconds !== null) words.push(durationOf(job.run_seconds))
-  if (job.cost) words.push(dollars(job.cost.dollars))
+  if (job.cost) {
+    const cost = dollars(job.cost.dollars)
+    words.push(job.cost.at_most ? t('atMost', { cost }) : cost)
+  }
   return words.join(' · ')
+}
+
+/**
+ * @param {ListedJob} job  One that has ended.
+ * @returns {string} What was expected of one that ran to its end; empty where nothing was.
+ */
+export function expectedOf({ state, expected }) {
+  if (state !== 'succeeded' || expected === null) return ''
+  const time = roundTime(expected.seconds)
+  const both = expected.dollars === null ? time : t('timeAndCost', { time, cost: dollars(expected.dollars) })
+  return t('expectedBefore', { amount: both })
 }
 
 /**

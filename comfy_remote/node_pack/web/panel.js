@@ -9,6 +9,7 @@ import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { showNote } from './notices.js'
 import { asRemoteError, getDetails, wordsOf } from './remote_api.js'
+import { makeSpending } from './spending.js'
 import { makeForm, makeKinds, makeRemoval, makeWelcome } from './setup.js'
 import { targetFacts } from './target_facts.js'
 import { makeUntrusted } from './untrusted.js'
@@ -76,7 +77,8 @@ export function makePanel(state, cost, actions, varying) {
   const setup = element('div', { hidden: true })
   const condition = element('div', {})
   const price = element('p', { class: 'comfy-remote-run-cost', hidden: true })
-  const jobs = makeJobList(state, actions)
+  const spending = makeSpending(state)
+  const jobs = makeJobList(state, actions, spending.showToday)
   const batches = makeBatchList()
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
     showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
@@ -104,6 +106,7 @@ export function makePanel(state, cost, actions, varying) {
     facts,
     models,
     jobs.root,
+    spending.caps,
     element('h3', {}, t('partOfGraph')),
     element('p', { class: 'comfy-remote-foot' }, t('partOfGraphHelp')),
     button({ onclick: actions.showCut }, t('showCut')),
@@ -113,6 +116,7 @@ export function makePanel(state, cost, actions, varying) {
     'section',
     { class: 'comfy-remote-panel', 'aria-label': 'Comfy Remote' },
     element('header', {}, element('h2', {}, icon('cloud'), ` ${t('remote')}`), toggle),
+    spending.head,
     problem,
     unused.root,
     setup,

@@ -192,13 +192,15 @@ export class RemoteError extends Error {
    * @param {string} advice
    * @param {Refused | null} confirm  What the user has to be asked about first.
    * @param {Failure['hint']} hint
+   * @param {import('./spending_api.js').OverCap | null} cap  The cap on spending that it would go over.
    */
-  constructor(message, advice = '', confirm = null, hint = undefined) {
+  constructor(message, advice = '', confirm = null, hint = undefined, cap = null) {
     super(message)
     this.name = 'RemoteError'
     this.advice = advice
     this.confirm = confirm
     this.hint = hint
+    this.cap = cap
   }
 }
 
@@ -416,7 +418,8 @@ async function refusal(route, response) {
   const answer = await response.json().catch(() => null)
   const error = answer?.error
   if (typeof error?.message === 'string') {
-    return new RemoteError(error.message, error.advice, answer.confirm, error.hint)
+    const cap = error.code === 'spending_cap' ? error.details : null
+    return new RemoteError(error.message, error.advice, answer.confirm, error.hint, cap)
   }
   if (response.status === 404 || response.status === 405) {
     return new ServerPartMissing(t('serverPartMissing'), t('serverPartMissingHelp'))
