@@ -204,7 +204,7 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
         bodies += [(await shown.queue(long, "runpod:lane")).body for _ in range(4)]
         ids = [body["prompt_id"] for body in bodies]
         for prompt_id in ids:
-            await shown.heard("progress", prompt_id)
+            await shown.heard("progress", prompt_id, node="9")
         assert set(await shown.unfinished()) == {*ids}
         assert (await shown.get("/prompt"))["exec_info"]["queue_remaining"] == 5
         numbers = [body["number"] for body in bodies]
@@ -213,15 +213,14 @@ async def test_a_batch_runs_side_by_side_and_local_prompts_run_meanwhile(
             await shown.post("/interrupt", {"prompt_id": prompt_id})
             await shown.ended(prompt_id)
 
-        local = (await shown.queue(slow(0.5))).body["prompt_id"]
-        batch = [(await shown.queue(slow(0.5), "runpod:lane")).body for _ in range(4)]
+        local = (await shown.queue(slow(1.0))).body["prompt_id"]
+        batch = [(await shown.queue(slow(1.0), "runpod:lane")).body for _ in range(4)]
         ids = [body["prompt_id"] for body in batch]
         entries = [await shown.ended(prompt_id) for prompt_id in [*ids, local]]
         assert all(entry["status"]["status_str"] == "success" for entry in entries)
         names = [entry["outputs"]["3"]["images"][0]["filename"] for entry in entries]
         assert len(set(names)) == 5
         for prompt_id in ids:
-            assert await shown.heard("progress", prompt_id, node="9")
             fractions = [
                 data["fraction"]
                 for name, data in shown.of(prompt_id, own=True)
