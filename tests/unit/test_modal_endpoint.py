@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import json
 from typing import Any
@@ -113,8 +114,11 @@ def test_modals_sdk_has_what_is_used_of_it() -> None:
     volume = modal.Volume.from_name("any")
     call = modal.FunctionCall.from_id("fc-0123")
     function = modal.Function.from_name("any", "front")
-    assert callable(modal.Workspace.from_context)
-    assert callable(modal.Workspace.billing.fget)
+    billing = modal.Workspace.from_context().billing
+    assert callable(billing.rates)
+    assert {"start", "end", "resolution"} <= inspect.signature(billing.report).parameters.keys()
+    item = {field.name for field in dataclasses.fields(modal.types.BillingReportItem)}
+    assert {"description", "interval_start", "cost"} <= item
     for method in (
         *(dictionary.get, dictionary.put),
         *(volume.commit, volume.reload, volume.read_file),
