@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..config.cache_settings import CACHE_MODES
-
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -119,7 +117,7 @@ download_option = click.option(
 cache_option = click.option(
     "--cache",
     metavar="use|refresh|off",
-    type=click.Choice(CACHE_MODES),
+    type=click.Choice(("use", "refresh", "off")),  # `CACHE_MODES`, without its imports
     help="Take the result of an earlier run that must be the same, and store new ones (use); only "
     "store (refresh); neither (off). Default: what cache in comfy-remote.toml says, else off.",
 )

@@ -169,7 +169,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             else:
                 listed = await wait_and_list(job, reporter, plan.on_interrupt)
                 reporter.done(listed, time.monotonic() - began, job.problems)
-            await _say_cost(job.id, record, reporter)
+            if paid:
+                await _say_cost(job.id, record, reporter)
             exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)

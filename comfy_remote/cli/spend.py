@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Column
 
     from ..config.settings import Configuration
-    from ..jobs.record import By, Ledger, Spent
+    from ..jobs.record.ledger import By, Ledger, Spent
     from ..schedule.caps import Cap
     from ..types import JsonValue
 

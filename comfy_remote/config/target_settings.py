@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..schedule.choose import Prefer
 from ..types import JsonValue
+
+if TYPE_CHECKING:
+    from ..schedule.choose import Prefer
 
 __all__ = ["TargetSettings"]
 

@@ -22,16 +22,17 @@ from ..events import Event, Finished, Log, Queued, Started
 from ..schedule.caps import Cap, OnCap
 from ..schedule.money import Charge, Price
 from ..targets.base import LimitsTime, server_of
-from ..targets.kinds import Billing, kind_of, sent_to
 from ..units import about_text, counted
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
+from .billed import billed
 from .estimate import Guess, guess_by
-from .record import Booked, Record
+from .record.ledger import Booked
 
 if TYPE_CHECKING:
     from ..aio import Background
     from ..targets.base import Target
+    from .record import Record
 
 __all__ = ["Allowance", "Allowed", "charge_of", "still_allowed", "with_top_ups"]
 
@@ -90,7 +91,7 @@ async def charge_of(
         batch: The id of its batch.
         background: Where an old price is renewed.
     """
-    name, billing = _billed(target, configuration, environment)
+    name, billing = billed(target, configuration, environment)
     if billing is None:
         return None
     caps = [] if allowance.over_cap else configuration.caps_on(name)
@@ -117,23 +118,6 @@ async def charge_of(
 
 def _of_batch(dollars: float) -> Cap:
     return Cap(dollars, "batch", None, "the cap of this batch")
-
-
-def _billed(
-    target: Target, configuration: Configuration, environment: Mapping[str, str]
-) -> tuple[str, Billing | None]:
-    """What the configuration calls a target, and how it costs money.
-
-    Where it is counts, if it tells: its name may mean another one by now, or be a program's own.
-    """
-    name, sent = target.name, sent_to(server_of(target))
-    known = name in configuration.targets or kind_of(name) is not None
-    named = configuration.billing_of(name, environment) if known else None
-    kind = None if sent is None else kind_of(sent.target)
-    if sent is None or kind is None:
-        return name, named
-    there = kind.billing(sent, environment)
-    return (sent.target if named is None else name), there
 
 
 async def _price(

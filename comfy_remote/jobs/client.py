@@ -45,7 +45,7 @@ from ..workflow.models import find_models
 from ..workflow.prompt import Prompt, check_texts
 from ..workflow.repo_list import find_repo_list, without_repo_list
 from ..workflow.schema import Schemas
-from .charges import Allowance, Allowed, charge_of, still_allowed
+from .billed import billed
 from .interruption import PATIENCE, OnInterrupt, Patience, end_jobs, is_interruption, started
 from .job import Job
 from .record import JobEntry, Record
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from ..schemas.finding import Found
     from .cache.keeping import Keeper
     from .cache.results import CacheAnswer, ResultCache
+    from .charges import Allowed
     from .route_book import RouteBook
 
 __all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
@@ -445,7 +446,7 @@ class Client:
             if isinstance(found, Job):
                 return found  # it costs nothing
             keeper = found
-        allowed = await self._allowed(request, Allowance(cap, over_cap, ends_after))
+        allowed = await self._allowed(request, cap, over_cap=over_cap, ends_after=ends_after)
         try:
             await record.write(
                 record.add,
@@ -489,12 +490,19 @@ class Client:
             ref = await sending
         return self._followed(ref, request.prompt, deadline, allowed=allowed, keeper=keeper)
 
-    async def _allowed(self, request: RunRequest, allowance: Allowance) -> Allowed | None:
+    async def _allowed(
+        self, request: RunRequest, cap: float | None, *, over_cap: bool, ends_after: float | None
+    ) -> Allowed | None:
+        configuration = await asyncio.to_thread(self._configured)
+        if self._book is None and billed(self.target, configuration)[1] is None:
+            return None
+        from .charges import Allowance, charge_of  # here: most targets cost nothing
+
+        allowance = Allowance(cap, over_cap, ends_after)
         if self._book is not None:
             # What it may cost is reserved for each member, as it is sent there.
             self._book.allow(request.job_id, allowance)
             return None
-        configuration = await asyncio.to_thread(self._configured)
         return await charge_of(
             *(self.target, self.record, request.prompt, configuration, allowance),
             batch=request.batch,
@@ -605,6 +613,8 @@ class Client:
         async def reserved() -> Allowed | None:
             if entry is None and self._book is None:
                 return allowed
+            from .charges import still_allowed
+
             # In a thread, since the configuration is read.
             return await self.record.read_at_once(
                 lambda: still_allowed(self.record, ref.job_id, self._configured)
@@ -614,7 +624,7 @@ class Client:
             *(self.target, self.record, ref, prompt, deadline),
             entry=entry,
             patience=self.patience,
-            reserved=reserved,
+            reserved=reserved if entry or allowed or self._book else None,
             keeper=keeper,
         )
         if self.on_interrupt is not None:

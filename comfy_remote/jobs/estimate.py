@@ -10,13 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..schedule.money import Price
 from ..targets.base import server_of
 from ..types import JsonValue
 from ..units import about_text, counted
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
-from .prices import hour_to_json, known_price, remembered_price
 from .record import PastRun, Record
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..aio import Background
     from ..config.settings import Configuration
+    from ..schedule.money import Price
     from ..targets.base import Target
 
 __all__ = ["Guess", "RunEstimate", "estimate_on", "estimate_run", "guess_by"]
@@ -72,6 +71,8 @@ class RunEstimate:
 
     def to_json(self) -> dict[str, JsonValue]:
         """All of it, and the sentence as ``text``."""
+        from .prices import hour_to_json  # here: only programs ask for it
+
         return {
             "target": self.target,
             "seconds": None if self.seconds is None else round(self.seconds, 2),
@@ -132,18 +133,22 @@ async def estimate_on(
         background: With it, the target's provider is asked for a price that is not known, or old;
             otherwise nobody is asked. See `known_price`.
     """
-    name = name or target.name
-    if background is None:
-        hour = (await asyncio.to_thread(remembered_price, name, configuration)).price
-    else:
-        hour = await known_price(name, configuration, background=background)
+    name, hour = name or target.name, None
+    settings, billing = configuration.targets.get(name), configuration.billing_of(name)
+    if billing is not None or (settings is not None and settings.price_per_hour is not None):
+        from .prices import known_price, remembered_price  # here: most targets cost nothing
+
+        if background is None:
+            hour = (await asyncio.to_thread(remembered_price, name, configuration)).price
+        else:
+            hour = await known_price(name, configuration, background=background)
     return await estimate_run(
         record,
         target.name,
         prompt,
         hour,
         server=server_of(target),
-        billed=configuration.billing_of(name) == "by run",
+        billed=billing == "by run",
     )
 
 

@@ -49,7 +49,6 @@ from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
-from .charges import Allowed, with_top_ups
 from .guessed_progress import ProgressEstimate, estimate_progress, with_estimates
 from .output import JobOutput, Output
 from .phases import StartTime, with_phases
@@ -60,6 +59,7 @@ from .submission import send
 if TYPE_CHECKING:
     from ..media.values.limits import ValueLimits
     from .cache.keeping import Keeper
+    from .charges import Allowed
 
 __all__ = ["PATIENCE", "SAVED_BEFORE", "Job", "Patience"]
 
@@ -189,6 +189,8 @@ class Job:
             missed = False
             followed = with_phases(followed, self._prompt, self._usual_start)
             if self._reserved is not None:
+                from .charges import with_top_ups  # here: most targets cost nothing
+
                 followed = with_top_ups(
                     *(followed, self._record, self.id, self._reserved),
                     self._cancel_at_cap,

@@ -19,7 +19,8 @@ from ..events import JobState
 from ..jobs.client import resume
 from ..jobs.estimate import RunEstimate, estimate_on
 from ..jobs.prices import remembered_price
-from ..jobs.record import Booked, Booking, JobEntry, JobLine, SavedOutput
+from ..jobs.record import JobEntry, JobLine, SavedOutput
+from ..jobs.record.ledger import Booked, Booking
 from ..jobs.submission import not_recorded
 from ..schedule.money import Price
 from ..targets.base import placed

@@ -18,13 +18,12 @@ from ..errors import (
     ConfigurationError,
 )
 from ..net.address import COMFYUI_PORT, POD_PROXY, base_address, pod_proxy_url
-from ..schedule.bill import Running
 from ..secrets import secret
 from .comfyui.kind import ComfyUIKind
 from .kinds import Billing, Choose, ProviderSays, kind_of
 
 if TYPE_CHECKING:
-    from ..schedule.bill import Billed
+    from ..schedule.bill import Billed, Running
     from ..schedule.money import Price
     from .base import Target
     from .runpod.pods import Pod
@@ -125,6 +124,7 @@ class PodKind(ComfyUIKind):
         """The account's pods that run; ``None`` without a key."""
         import asyncio
 
+        from ..schedule.bill import Running
         from .runpod.kind import API_KEY_VARIABLE
         from .runpod.pods import account_pods
 

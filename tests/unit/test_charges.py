@@ -19,7 +19,8 @@ from comfy_remote.events import DidItRun, Event, Finished, JobState, Log, Phase,
 from comfy_remote.jobs.charges import Allowance, Allowed, charge_of, with_top_ups
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.phases import StartTime
-from comfy_remote.jobs.record import Booked, Record
+from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.record.ledger import Booked
 from comfy_remote.schedule.caps import Cap, OnCap
 from comfy_remote.schedule.money import Charge, Price
 from comfy_remote.targets.base import RemoteRef, Target

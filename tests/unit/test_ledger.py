@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import ExecutionFailed, JobCancelled, JobNotFound, SpendingCap
 from comfy_remote.events import DidItRun, JobState
-from comfy_remote.jobs.record import Booked, LedgerRetention, Record, Spent
+from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.record.ledger import Booked, LedgerRetention, Spent
 from comfy_remote.schedule.caps import Cap
 from comfy_remote.schedule.days import day_start, month_start
 from comfy_remote.schedule.money import Charge, Price

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from comfy_remote.config.cache_settings import CacheMode, CacheSettings
-from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import OutputLost
 from comfy_remote.events import Finished, JobState, Log
 from comfy_remote.jobs.cache.store import ResultStore
@@ -23,6 +22,7 @@ from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record, SavedOutput
 from comfy_remote.library.client import Client as LibraryClient
 from comfy_remote.targets.base import Capabilities
+from comfy_remote.targets.comfyui.kind import ComfyUIKind
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.sandbox.target import SandboxTarget
 from comfy_remote.types import JsonValue
@@ -391,7 +391,7 @@ async def test_a_batch_made_again_runs_what_is_new_and_counts_the_rest(
     sandbox_url: str, tmp_path: Path, prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Configuration, "billing_of", lambda *_: "by run")
+    monkeypatch.setattr(ComfyUIKind, "billing", lambda *_: "by run")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "comfy-remote.toml").write_text(
         f'[targets.lan]\ntarget = "{sandbox_url}"\nprice_per_hour = 36000\n'

@@ -12,7 +12,7 @@ from .options import job_argument, offline_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ...jobs.record import Booking
+    from ...jobs.record.ledger import Booking
     from ...jobs.status import JobStatus
     from ...targets.route.book import Step
 

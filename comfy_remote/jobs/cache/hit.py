@@ -19,7 +19,8 @@ from .store import ResultStore
 if TYPE_CHECKING:
     from ...types import JsonValue
     from ...workflow.prompt import Prompt
-    from ..record import JobEntry, Record, StoredResult
+    from ..record import JobEntry, Record
+    from ..record.results import StoredResult
 
 __all__ = ["CachedTarget", "cached_sentence", "described", "ref_of", "reopened", "stored_output"]
 

@@ -14,7 +14,7 @@ from ...errors import ComfyRemoteError
 from ...events import Finished, JobState
 from ...media.receive import Received
 from ...targets.base import server_of
-from ..record import StoredResult
+from ..record.results import StoredResult
 from ..sent_inputs import check_unchanged
 from .hit import stored_output
 

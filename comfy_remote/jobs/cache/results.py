@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ...schedule.cache_key import Verdict
     from ...targets.base import RunRequest, Target
     from ...types import JsonValue
-    from ..record import Record, StoredResult
+    from ..record import Record
+    from ..record.results import StoredResult
 
 __all__ = ["CacheAnswer", "ResultCache"]
 

@@ -19,7 +19,8 @@ from ...config.cache_settings import CacheSettings
 from ...media.disk_space import DiskLimits
 from ...media.file_changes import discard, link_file
 from ...media.files import copy_whole, sha256_of
-from ..record import Record, StoredResult
+from ..record import Record
+from ..record.results import StoredResult
 
 __all__ = ["Pruned", "ResultStore"]
 

@@ -14,31 +14,21 @@ record    reading and writing, from this thread or from an event loop
 from .batches import BatchEntry, Batches, BatchState, RunState, Wanted
 from .choosing import JobFilter, Retention
 from .entries import SAVED_BEFORE, JobEntry, JobLine, PastRun, Said, SavedOutput
-from .ledger import Booked, Booking, By, Ledger, LedgerRetention, Spent
 from .record import Record
-from .results import Results, StoredResult
 
 __all__ = [
     "SAVED_BEFORE",
     "BatchEntry",
     "BatchState",
     "Batches",
-    "Booked",
-    "Booking",
-    "By",
     "JobEntry",
     "JobFilter",
     "JobLine",
-    "Ledger",
-    "LedgerRetention",
     "PastRun",
     "Record",
-    "Results",
     "Retention",
     "RunState",
     "Said",
     "SavedOutput",
-    "Spent",
-    "StoredResult",
     "Wanted",
 ]

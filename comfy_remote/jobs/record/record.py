@@ -17,16 +17,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import tzinfo
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...advice import Hint
 from ...config.folders import home
 from ...database import transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
-from ...schedule.caps import Cap
-from ...schedule.money import Charge
 from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
 from ...types import JsonValue
@@ -35,10 +34,14 @@ from ...workflow.workload import workload_of
 from .batches import Batches
 from .choosing import JobFilter, Retention
 from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
-from .ledger import Ledger
-from .results import Results
-from .routes import Routes
 from .schema import MIGRATIONS, store_prompt, whole_prompt
+
+if TYPE_CHECKING:
+    from ...schedule.caps import Cap
+    from ...schedule.money import Charge
+    from .ledger import Ledger
+    from .results import Results
+    from .routes import Routes
 
 __all__ = ["Record"]
 
@@ -53,6 +56,7 @@ _FORGET_EVERY = 64  # jobs that are added
 _FORGET_AT_ONCE = 256
 _MOST_WARNINGS = 20
 _LONGEST_WARNING = 500  # characters
+_CHARGED = "SELECT 1 FROM charges WHERE job = ? LIMIT 1"
 _REMOVE = "DELETE FROM jobs WHERE id = ?"
 _NEXT_ATTEMPT = """
     SELECT COALESCE(MAX(other.attempt), 0) + 1, COALESCE(one.first, one.id)
@@ -87,9 +91,6 @@ class Record:
 
     Attributes:
         batches: The batches that are known, and how far each is.
-        results: What runs gave, for `jobs.cache`.
-        ledger: What jobs cost.
-        routes: What routes have done with their jobs, and which of their members cool down.
 
     Raises:
         LocalStorageError: The folder or the file cannot be used.
@@ -112,9 +113,7 @@ class Record:
         self._reader = _Thread("comfy-remote-record-reader")
         self._reading = threading.Lock()
         self.batches = Batches(self._write, self._read)
-        self.results = Results(self._write, self._read)
-        self.ledger = Ledger(self._write, self._read, now=now, zone=zone)
-        self.routes = Routes(self._write, self._read, self.ledger)
+        self._now, self._zone = now, zone
         with self._errors():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.touch(mode=0o600)
@@ -129,6 +128,29 @@ class Record:
 
     def __repr__(self) -> str:
         return f"Record({str(self.path.parent)!r})"
+
+    # Imported by those who ask for them: a run on one's own machine does not.
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What jobs cost."""
+        from .ledger import Ledger
+
+        return Ledger(self._write, self._read, now=self._now, zone=self._zone)
+
+    @cached_property
+    def results(self) -> Results:
+        """What runs gave, for `jobs.cache`."""
+        from .results import Results
+
+        return Results(self._write, self._read)
+
+    @cached_property
+    def routes(self) -> Routes:
+        """What routes have done with their jobs, and which of their members cool down."""
+        from .routes import Routes
+
+        return Routes(self._write, self._read, self.ledger)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -371,7 +393,7 @@ class Record:
                         *(run_seconds, typical, job_id, state.value),
                     ),
                 ).rowcount
-                if changed:
+                if changed and state.final and connection.execute(_CHARGED, (job_id,)).fetchone():
                     self.ledger.settle(connection, job_id, state, error, billed)
 
         self._write(write)
