@@ -178,7 +178,8 @@ async def examine(
         stack.push_async_callback(checks.stop)
         if kind is not None:
             checks.begin(kind.name, _provider(kind, settings, environment))
-        checks.begin("price", _price(name, configuration, environment))
+        if kind is None or not kind.members(settings):
+            checks.begin("price", _price(name, configuration, environment))
         opened = await checks.look("connection", _opened(stack, target))
         stack.push_async_callback(checks.stop)  # before the target closes
         connected = opened or await checks.look("connection", _connection(target))

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import JobNotFound
+from ..errors import JobNotFound, SpendingCap
 from ..targets.base import RunRequest, Target
 from ..targets.route.book import Begun, Past, Step, cooled_for
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
-from .charges import Allowance, charge_of
+from .charges import Allowance, Allowed, charge_of
 from .estimate import guess_by
+from .prices import remembered_price
 from .record import Record
 from .recorded_request import request_from_json
 
@@ -46,19 +47,39 @@ class RouteBook:
         while len(self._allowances) > _MOST_ALLOWANCES:
             self._allowances.pop(next(iter(self._allowances)))
 
-    async def begin(self, step: Step, request: RunRequest, target: Target) -> Begun:
+    async def begin(
+        self, step: Step, request: RunRequest, target: Target, at_most: int | None = None
+    ) -> Begun:
         """See `Book.begin`."""
-        configuration = await asyncio.to_thread(self._configured)
-        allowed = await charge_of(
-            *(target, self._record, request.prompt, configuration),
-            self._allowances.get(step.job_id, Allowance()),
-            batch=request.batch,
-        )
+        allowed = await self._allowed(request, target)
         return await self._record.write(
             self._record.routes.begin,
             step,
             None if allowed is None else allowed.charge,
             () if allowed is None else allowed.caps,
+            at_most,
+        )
+
+    async def over_cap(self, request: RunRequest, target: Target) -> str:
+        """See `Book.over_cap`."""
+        allowed = await self._allowed(request, target)
+        if allowed is None:
+            return ""
+        try:
+            await self._record.read_at_once(
+                self._record.ledger.check, allowed.charge, allowed.caps, request.batch
+            )
+        except SpendingCap as error:
+            return error.message
+        return ""
+
+    async def _allowed(self, request: RunRequest, target: Target) -> Allowed | None:
+        """What a request may cost at a member."""
+        return await charge_of(
+            *(target, self._record, request.prompt),
+            await asyncio.to_thread(self._configured),
+            self._allowances.get(request.job_id, Allowance()),
+            batch=request.batch,
         )
 
     async def note(self, step: Step) -> None:
@@ -112,7 +133,7 @@ class RouteBook:
         known = {name: Past(cooling.get(name, 0.0), ours.get(name, 0)) for name in members}
         if not learned:
             return known
-        workload = workload_of(prompt)
+        workload, configuration = workload_of(prompt), self._configured()
         last = routes.last_target(workload.shape)
         for name, past in known.items():
             guess = guess_by(record.past_runs(name, workload.shape), workload)
@@ -120,6 +141,7 @@ class RouteBook:
                 past,
                 seconds=None if guess is None else guess.seconds,
                 start=record.last_start(name),
+                price=remembered_price(name, configuration).price,
                 had_models=name == last,
             )
         return known

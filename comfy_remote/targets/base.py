@@ -54,6 +54,7 @@ __all__ = [
     "TellsWhatRuns",
     "WaitsForWorkers",
     "WakesWorkers",
+    "Withdraws",
     "answer_graded",
     "before_sending",
     "if_unfollowed",
@@ -549,6 +550,14 @@ class HoldsWorkers(WakesWorkers, Target, Protocol):
             AuthenticationError: The key may not do that.
             ComfyRemoteError: It could not be changed.
         """
+
+
+@runtime_checkable
+class Withdraws(Protocol):
+    """A target that takes back a job which waits, and leaves one that has begun."""
+
+    async def withdraw(self, ref: RemoteRef) -> None:
+        """Take it back if it waits. Whether that was in time, `Target.follow` says by its end."""
 
 
 @runtime_checkable

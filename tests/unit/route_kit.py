@@ -33,7 +33,7 @@ PROMPT: Prompt = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
 }
-QUICK = RouteTimes(others=0.05, poll=0.001, again=0.01, silent=0.0)
+QUICK = RouteTimes(others=0.05, poll=0.001, again=0.01, silent=0.0, fresh=0.0, stale=0.0)
 
 
 class Killed(BaseException):
@@ -50,6 +50,9 @@ class Server:
             ``killed before``, ``killed after``; ``""`` for none.
         can_tell: Whether it can say that it never got a job.
         down: Whether it answers nothing.
+        key: Whether it accepts the key.
+        obeys: Whether it takes back a job that waits.
+        asked: How often it was asked what it has.
         jobs: How each job stands: ``late``, ``waits``, ``runs``, ``done``, ``failed``,
             ``withdrawn``, ``stopped``.
         runs: How often each was begun.
@@ -67,6 +70,7 @@ class Server:
     jobs: dict[str, str] = field(default_factory=dict)
     runs: Counter[str] = field(default_factory=Counter)
     sent: list[str] = field(default_factory=list)
+    obeys: bool = True
     asked: int = 0
     while_sending: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -191,7 +195,7 @@ class ServerTarget:
 
     async def withdraw(self, ref: RemoteRef) -> None:
         self._up()
-        if self.machine.jobs.get(ref.job_id) == "waits":
+        if self.machine.jobs.get(ref.job_id) == "waits" and self.machine.obeys:
             self.machine.put(ref.job_id, "withdrawn")
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:

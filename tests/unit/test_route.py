@@ -5,11 +5,14 @@ That no job runs twice is tested by `test_route_machine`.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers import until
 from owner import configure
 from route_kit import PROMPT, Server, ServerTarget, request_of, route_of
 
@@ -283,6 +286,56 @@ async def test_a_job_cancelled_before_it_is_sent_is_not_sent(servers: list[Serve
     assert DidItRun.of(caught.value) in (None, DidItRun.NEVER_ACCEPTED)
 
 
+# --- Waiting ------------------------------------------------------------------------------
+
+
+async def test_a_job_that_waits_too_long_is_taken_back_and_sent_on(record: Record) -> None:
+    lan, gpu = Server("lan"), Server("gpu", down=True)
+    route = route_of([lan, gpu], patience=0.01)
+    async with Client(route, record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT})
+        gpu.down = False
+        said = []
+        async for event in job:
+            if isinstance(event, Log):
+                said.append(event.message)
+                if event.message.startswith("Sent to gpu"):
+                    gpu.put(job.id, "runs")
+                    gpu.put(job.id, "done")
+    assert (lan.jobs[job.id], gpu.runs[job.id], lan.runs[job.id]) == ("withdrawn", 1, 0)
+    assert re.fullmatch("It has waited for .* at lan, and another could take it.", said[1])
+    assert re.fullmatch("Sent to gpu: lan had it waiting for .*", said[2])
+
+
+@pytest.mark.parametrize("other", [Health(0, 1, 0), None])
+async def test_it_waits_where_no_other_could_begin_it(record: Record, other: Health | None) -> None:
+    lan, gpu = Server("lan"), Server("gpu", down=other is None, health=other or Health(0, 0, 0))
+    route = route_of([lan, gpu], patience=0.001)
+    async with Client(route, record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT})
+        waiting = asyncio.ensure_future(job.wait())
+        asked = gpu.asked
+        await until(lambda: gpu.asked > asked + 1 or other is None)
+        assert lan.jobs[job.id] == "waits"
+        lan.put(job.id, "runs")
+        lan.put(job.id, "done")
+        assert (await waiting).state is JobState.SUCCEEDED
+    assert gpu.sent == []
+
+
+async def test_one_that_begins_as_it_is_taken_back_stays(record: Record) -> None:
+    lan, gpu = Server("lan", obeys=False), Server("gpu")
+    route = route_of([lan, gpu], patience=0.001)
+    async with Client(route, record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT})
+        async for event in job:
+            if isinstance(event, Log) and event.message.startswith("It has waited"):
+                lan.put(job.id, "runs")
+                lan.put(job.id, "done")
+    assert job.state is JobState.SUCCEEDED
+    assert (lan.runs[job.id], gpu.sent) == (1, [])
+
+
 # --- Clients that end, and others that look -----------------------------------------------
 
 
@@ -369,6 +422,13 @@ async def test_a_step_begins_once_and_only_behind_one_that_surely_did_not_run(bo
     assert await begin(book, replace(first, number=3)) == "cancelled"
     request = await book.request("job-1")
     assert request is not None and request.prompt == PROMPT
+
+
+async def test_a_member_has_no_more_jobs_than_it_may(servers: list[Server], record: Record) -> None:
+    route = route_of(servers[:2], at_most={"lan": 2})
+    async with Client(route, record=record, on_interrupt=None) as client:
+        await asyncio.gather(*(client.submit({**PROMPT}) for _ in range(5)))
+    assert [len(server.sent) for server in servers] == [2, 3, 0]
 
 
 async def test_members_cool_down(book: Book) -> None:

@@ -47,13 +47,20 @@ class Routes:
         self._read = read
         self._ledger = ledger
 
-    def begin(self, step: Step, charge: Charge | None = None, caps: Iterable[Cap] = ()) -> Begun:
+    def begin(
+        self,
+        step: Step,
+        charge: Charge | None = None,
+        caps: Iterable[Cap] = (),
+        at_most: int | None = None,
+    ) -> Begun:
         """See `targets.route.book.Book.begin`.
 
         Args:
             charge: What the job may cost at the member, which is reserved instead of what was
                 reserved for the step before; ``None`` where it costs nothing.
             caps: Those that apply to it.
+            at_most: How many jobs the member may have at a time.
 
         Raises:
             SpendingCap: It does not fit under a cap; nothing is changed.
@@ -75,6 +82,14 @@ class Routes:
                     return "taken"
                 if last is not None and not StepState(last["state"]).surely_not:
                     return "taken"
+                if at_most is not None:
+                    [there] = connection.execute(
+                        "SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running') AND "
+                        "COALESCE(placed, target) = ? AND id <> ?",
+                        (step.member, step.job_id),
+                    ).fetchone()
+                    if there >= at_most:
+                        return "full"
                 self._ledger.moved(connection, step.job_id, charge, caps)
                 connection.execute(
                     "INSERT INTO route_steps (job, number, member, at, state, why, decision) "

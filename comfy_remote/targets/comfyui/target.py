@@ -343,6 +343,17 @@ class ComfyUITarget:
             # So it never ran, unless the history says that it began in between.
             self._cancelled[ref.remote_id] = DidItRun.WITHDRAWN
 
+    async def withdraw(self, ref: RemoteRef) -> None:
+        """Take it out of the queue; one that runs goes on. See `Withdraws`."""
+        _, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
+        if not any(item.prompt_id == ref.remote_id for item in pending):
+            return
+        await self._http.post_idempotent("queue", {"delete": [ref.remote_id]})
+        running, pending = self._items(await self._http.get("queue", limit=_LARGEST_QUEUE))
+        if not any(item.prompt_id == ref.remote_id for item in [*running, *pending]):
+            # So it never ran, unless the history says that it began in between.
+            self._cancelled[ref.remote_id] = DidItRun.WITHDRAWN
+
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Stream a file from ``/view``."""
         if output.text is not None:

@@ -113,24 +113,28 @@ class Past:
     had_models: bool = False
 
 
-Begun: TypeAlias = Literal["begun", "taken", "cancelled"]
-"""Whether a step may be sent now; else somebody else has begun one, or the job is cancelled."""
+Begun: TypeAlias = Literal["begun", "taken", "cancelled", "full"]
+"""Whether a step may be sent now; else see `Book.begin`."""
 
 
 class Book(Protocol):
     """What a route remembers. Its methods raise `LocalStorageError`."""
 
-    async def begin(self, step: Step, request: RunRequest, target: Target) -> Begun:
+    async def begin(
+        self, step: Step, request: RunRequest, target: Target, at_most: int | None = None
+    ) -> Begun:
         """Write a step down, before anything of it is sent, and reserve what it may cost.
 
         Args:
             request: What is to be sent.
             target: Of the member.
+            at_most: How many jobs of the user it may have at a time.
 
         Returns:
             ``begun``: It is the next one of its job, and what the job was sent as before surely did
             not run. ``taken``: That is not so, or another process has begun the step.
-            ``cancelled``: The user has cancelled the job.
+            ``cancelled``: The user has cancelled the job. ``full``: The member has as many jobs as
+            it may.
 
         Raises:
             SpendingCap: A cap does not allow the member for this job. Nothing is written.
@@ -150,6 +154,9 @@ class Book(Protocol):
 
     async def request(self, job_id: str) -> RunRequest | None:
         """What was sent, to send it to another member; ``None`` if it is not known any more."""
+
+    async def over_cap(self, request: RunRequest, target: Target) -> str:
+        """Why a cap would not allow a request at a member, a sentence; empty where it would."""
 
     async def failed(self, member: str) -> None:
         """Write down that a member could not be reached or used: it cools down."""
@@ -186,15 +193,25 @@ class MemoryBook:
     _requests: dict[str, RunRequest] = field(default_factory=dict)
     _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-    async def begin(self, step: Step, request: RunRequest, target: Target) -> Begun:
+    async def begin(
+        self, step: Step, request: RunRequest, target: Target, at_most: int | None = None
+    ) -> Begun:
         """See `Book.begin`."""
         if step.job_id in self._cancelled:
             return "cancelled"
         steps = self._steps.setdefault(step.job_id, [])
         if step.number != len(steps) + 1 or (steps and not steps[-1].state.surely_not):
             return "taken"
+        if at_most is not None and self._at(step.member) >= at_most:
+            return "full"
         steps.append(step)
         return "begun"
+
+    def _at(self, member: str) -> int:
+        """How many jobs a member has."""
+        last = [steps[-1] for steps in self._steps.values() if steps]
+        there = (StepState.SENDING, StepState.ACCEPTED)
+        return sum(one.member == member and one.state in there for one in last)
 
     async def note(self, step: Step) -> None:
         """See `Book.note`."""
@@ -221,6 +238,10 @@ class MemoryBook:
         """See `Book.request`."""
         return self._requests.get(job_id)
 
+    async def over_cap(self, request: RunRequest, target: Target) -> str:
+        """See `Book.over_cap`: there are no caps here."""
+        return ""
+
     async def failed(self, member: str) -> None:
         """See `Book.failed`."""
         failures = self._failures.get(member, (0, 0.0))[0] + 1
@@ -233,8 +254,6 @@ class MemoryBook:
     async def past(
         self, members: Sequence[str], prompt: Prompt, *, learned: bool
     ) -> Mapping[str, Past]:
-        """Only how long each has to cool down."""
-        return {
-            name: Past(cooling=max(0.0, self._failures.get(name, (0, 0.0))[1] - self.now()))
-            for name in members
-        }
+        """Only how long each has to cool down, and how many jobs it has."""
+        until = {name: self._failures.get(name, (0, 0.0))[1] for name in members}
+        return {name: Past(max(0.0, at - self.now()), self._at(name)) for name, at in until.items()}

@@ -31,12 +31,13 @@ from ...errors import (
     TargetNotFound,
     TargetUnreachable,
 )
-from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Queued
+from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Phase, Queued
 from ...media.files import sha256_of
 from ...net.retry import at_most_tries
 from ...outputs import RemoteOutput
 from ...schedule.choose import Candidate, Prefer, Ranked, choose, sentence
 from ...types import JsonValue
+from ...units import seconds_text
 from ...workflow.prompt import Prompt
 from ..base import (
     Capabilities,
@@ -46,6 +47,7 @@ from ..base import (
     RunRequest,
     Target,
     TellsVersions,
+    Withdraws,
     before_sending,
     if_unfollowed,
     not_returned,
@@ -162,49 +164,65 @@ class RouteTarget:
             ask_all: Ask also those that come after the first that can, which is not needed where
                 the route's order decides.
         """
-        refused = refused or {}
+        return choose(await self._candidates(request, refused or {}, ask_all), self._options.prefer)
+
+    async def _candidates(
+        self, request: RunRequest, refused: Mapping[str, str], ask_all: bool
+    ) -> list[Candidate]:
+        """What is known of the members, in their order; without those that need not be asked."""
         learned = ask_all or self._options.prefer != "order"
         past = await self._book.past(tuple(self._members), request.prompt, learned=learned)
         classes = {node["class_type"] for node in request.prompt.values()}
         asked = Request.of(request)
         found: dict[str, Candidate] = {}
-        warm = [one for one in self._members.values() if past[one.name].cooling <= 0]
-        cooling = [one for one in self._members.values() if past[one.name].cooling > 0]
-        for group in (warm, cooling):
-            group = [one for one in group if one.name not in refused]
+        for cooling in (False, True):
+            group = [
+                member
+                for name, member in self._members.items()
+                if name not in refused and (past[name].cooling > 0) is cooling
+            ]
             if self._options.prefer == "order" and not ask_all:
                 for member in group:
-                    found[member.name] = one = await self._candidate(member, past, classes, asked)
+                    found[member.name] = one = await self._candidate(
+                        member, past, classes, asked, None
+                    )
                     if choose([one])[0].able:
                         break
             else:
-                asking = [self._candidate(member, past, classes, asked) for member in group]
+                capped = request if ask_all else None
+                asking = [self._candidate(one, past, classes, asked, capped) for one in group]
                 found.update({one.name: one for one in await asyncio.gather(*asking)})
-            if any(choose([one])[0].able for one in found.values()) and not ask_all:
+            if not ask_all and any(choose([one])[0].able for one in found.values()):
                 break
-        candidates = []
-        for member in self._members.values():
-            if member.name in refused:
-                candidates.append(Candidate(member.name, refused=refused[member.name]))
-            elif member.name in found:
-                candidates.append(found[member.name])
-        return choose(candidates, self._options.prefer)
+        for name, why in refused.items():
+            if name in self._members:
+                found[name] = Candidate(name, refused=why)
+        return [found[name] for name in self._members if name in found]
 
     async def _candidate(
         self,
         member: OpenMember,
         past: Mapping[str, Past],
         classes: Collection[str],
-        request: Request,
+        asked: Request,
+        capped: RunRequest | None,
     ) -> Candidate:
+        """What is known of one.
+
+        Args:
+            capped: To see whether its cap would allow that.
+        """
         known = past[member.name]
         seen = await self._looked(member, classes, known)
         if seen.problem:
             return Candidate(member.name, problem=seen.problem, cooling=known.cooling)
-        able = await asyncio.to_thread(lacking, member, seen, request)
-        health = seen.health
+        able = await asyncio.to_thread(lacking, member, seen, asked)
+        health, over = seen.health, ""
+        if capped is not None:
+            over = await self._book.over_cap(capped, await member.open())
         return replace(
             able,
+            cap=f"is over a cap ({over.rstrip('.')})" if over else "",
             cooling=known.cooling,
             ours=known.ours,
             at_most=self._options.at_most.get(member.name),
@@ -281,13 +299,16 @@ class RouteTarget:
                 member = self._members[chosen.name]
                 try:
                     target = await member.open()
-                    begun = await self._book.begin(step, request, target)
+                    most = self._options.at_most.get(chosen.name)
+                    begun = await self._book.begin(step, request, target, most)
                 except LocalStorageError:
                     raise
                 except SpendingCap as error:
                     errors.append(error)
                     refused[chosen.name] = f"is over a cap ({error.message.rstrip('.')})"
                     continue
+            if begun == "full":
+                continue  # another job was quicker: decided once more
             if begun != "begun":
                 raise _NotBegun(begun)
             self._steps[request.job_id] = step
@@ -408,7 +429,7 @@ class RouteTarget:
             if not step.state.surely_not:
                 step = await self._located(step)
                 end = None
-                async with aclosing(self._events_at(step, prompt)) as events:
+                async with aclosing(self._patiently(step, prompt)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
                             end = event
@@ -497,6 +518,60 @@ class RouteTarget:
                         return
                     case _:
                         yield event
+
+    async def _patiently(self, step: Step, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """`_events_at`; a job that waits too long while another could take it is taken back.
+
+        It is sent on only if its end confirms that: see `follow`.
+        """
+        events = self._events_at(step, prompt)
+        patience, target = self._options.patience, await self._target_of(step.member)
+        waits = patience is not None and isinstance(target, Withdraws) and not self._look
+        due = Deadline(None if patience is None else max(0.0, patience - time.time() + step.at))
+        upcoming: asyncio.Future[Event] | None = None
+        try:
+            while True:
+                upcoming = asyncio.ensure_future(events.__anext__())
+                while waits and not (await asyncio.wait({upcoming}, timeout=due.left))[0]:
+                    due = Deadline(self._times.again)
+                    if isinstance(target, Withdraws) and await self._another_can(step, prompt):
+                        waits = False
+                        yield await self._taken_back(step, target)
+                try:
+                    event = await upcoming
+                except StopAsyncIteration:
+                    return
+                waits = waits and isinstance(event, Queued | Phase | Log)
+                yield event
+        finally:
+            if upcoming is not None and not upcoming.done():
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
+            await events.aclose()
+
+    async def _another_can(self, step: Step, prompt: Prompt) -> bool:
+        """Whether another member could begin a job at once that waits at this one."""
+        request = self._requests.get(step.job_id) or await self._book.request(step.job_id)
+        if request is None or await self._book.cancelled(step.job_id):
+            return False
+        self._requests[step.job_id] = request
+        refused = {**self._refused.get(step.job_id, {}), step.member: "has it"}
+        with suppress(ComfyRemoteError):
+            candidates = await self._candidates(request, refused, True)
+            return any(
+                one.ready and one.cooling <= 0 and choose([one])[0].able for one in candidates
+            )
+        return False
+
+    async def _taken_back(self, step: Step, target: Withdraws) -> Log:
+        """Have a member give up a job that waits there; what to say about it."""
+        assert step.ref is not None  # noqa: S101  it waits there
+        seconds = seconds_text(time.time() - step.at)
+        refused = self._refused.setdefault(step.job_id, {})
+        refused[step.member] = f"had it waiting for {seconds}"
+        with suppress(ComfyRemoteError):  # then it stays
+            await target.withdraw(step.ref)
+        return Log(f"It has waited for {seconds} at {step.member}, and another could take it.")
 
     async def _moved(
         self, step: Step, prompt: Prompt, end: Finished | None

@@ -531,6 +531,15 @@ class RunPodTarget:
         except TargetNotFound:
             return  # it is gone, so it does not run
 
+    async def withdraw(self, ref: RemoteRef) -> None:
+        """Cancel it if it waits. See `Withdraws`.
+
+        RunPod knows no such condition: a job that begins between the two requests is stopped.
+        """
+        status = _parse(JobStatus, await self._http.get_once(_path("status", ref)), "status")
+        if status.status is RunPodState.IN_QUEUE:
+            await self.cancel(ref)
+
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """The bytes that came with the result, or a stream from where they were stored."""
         source = output.source
