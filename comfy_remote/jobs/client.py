@@ -522,7 +522,7 @@ class Client:
         verdict = await results.verdict(request)
         for doubt in verdict.doubts:
             _log.info("Not cached: %s", doubt)
-        if verdict.key is None:
+        if not results.may_store(verdict, request):
             return None
         result = await results.find(verdict) if cache == "use" else None
         if result is None:

@@ -25,6 +25,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..types import JsonValue, mapping
+from ..wire.installed import COMFYUIS_OWN
 from ..workflow.files import every_file_use
 from ..workflow.graph import links
 from ..workflow.models import FOLDERS, model_uses
@@ -35,7 +36,16 @@ from ..workflow.schema import NodeSchema, Schemas
 if TYPE_CHECKING:
     from ..wire.installed import Installed, InstalledPack, ModelFile
 
-__all__ = ["Asked", "Doubt", "Runner", "Verdict", "early_doubts", "judged", "model_folders"]
+__all__ = [
+    "Asked",
+    "Doubt",
+    "Runner",
+    "Verdict",
+    "early_doubts",
+    "judged",
+    "model_folders",
+    "named_models",
+]
 
 # Hashed along, so that a change of the rules below makes every earlier key worthless.
 _RULES = "comfy-remote cache key 1"
@@ -44,8 +54,6 @@ _RULES = "comfy-remote cache key 1"
 _DECIDING = ("output", "output_is_list", "output_node", "python_module", "is_input_list")
 _OWN_MODULES = ("nodes", "comfy_remote.sandbox")
 _CUSTOM = "custom_nodes."
-# ComfyUI comes with this one.
-_OWN_PACKS = frozenset({"websocket_image_save"})
 _TIME = re.compile(r"%(year|month|day|hour|minute|second|date(:[^%]*)?)%")
 _SEED = re.compile(r"(^|_)seed(_|$)|^rand", re.IGNORECASE)
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*://|[/~\\]|\.{1,2}[/\\]|[a-z]:[/\\]", re.IGNORECASE)
@@ -105,12 +113,15 @@ class Runner:
         device: Of the GPU, or ``cpu``.
         nodes: What ``/object_info`` says of the prompt's classes.
         installed: Packs, models and the rest; ``None`` where the target does not say.
+        confirmed: Whether the models are those that the engine has in its memory: a result is
+            stored only if the worker's answer says so.
     """
 
     engine: str | None
     device: str | None
     nodes: Mapping[str, JsonValue] | None
     installed: Installed | None
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +167,29 @@ def _allowed() -> _Allowed:
 def model_folders(prompt: Prompt) -> frozenset[str]:
     """The folders of models that a key of this prompt depends on."""
     folders: set[str] = set()
-    for node in prompt.values():
-        folders.update(_allowed().loaders.get(node["class_type"], {}).values())
-    for use in model_uses(prompt):
-        folders.update(FOLDERS if use.folder is None else (use.folder,))
+    for _, folder, _ in named_models(prompt):
+        folders.update(FOLDERS if folder is None else (folder,))
     return frozenset(folders)
+
+
+def named_models(prompt: Prompt) -> list[tuple[str, str | None, str]]:
+    """The models that a prompt names, each once a node: its id, the folder, the name.
+
+    The folder is ``None`` where only the node's pack knows it. The name of an embedding has no
+    ending, mostly.
+    """
+    named: dict[tuple[str, str | None, str], None] = {}
+    for node_id, node in prompt.items():
+        for name, folder in _allowed().loaders.get(node["class_type"], {}).items():
+            value = node["inputs"].get(name)
+            if isinstance(value, str):
+                named[node_id, folder, value.replace("\\", "/")] = None
+    loaded = {(node_id, name) for node_id, _, name in named}
+    for use in model_uses(prompt):
+        name = use.name.replace("\\", "/")
+        if (use.node_id, name) not in loaded:
+            named[use.node_id, use.folder, name] = None
+    return list(named)
 
 
 def early_doubts(asked: Asked, packs: Collection[str] = ()) -> tuple[Doubt, ...]:
@@ -225,7 +254,7 @@ def judged(asked: Asked, runner: Runner, packs: Collection[str] = ()) -> Verdict
         Doubt(f"{_target_says_not('which files belong to the node pack')} {name}.")
         for name in sorted(used - {pack.name for pack in installed.packs})
     ]
-    models = _models(asked.prompt, installed.models)
+    models = _models(asked.prompt, installed.models, confirmed=runner.confirmed)
     doubts += models.doubts
     if doubts:
         return Verdict(None, tuple(dict.fromkeys(doubts)))
@@ -248,12 +277,15 @@ def judged(asked: Asked, runner: Runner, packs: Collection[str] = ()) -> Verdict
         return Verdict(None, (Doubt("A value cannot be written as JSON."),))
     return Verdict(
         key,
-        to_load=_after(asked.prompt, models.nodes),
+        to_load=frozenset() if runner.confirmed else _after(asked.prompt, models.nodes),
         one_process=any(pack.content is None for pack in counted),
     )
 
 
 def _runner_doubts(runner: Runner) -> Iterator[Doubt]:
+    if runner.engine is None and runner.nodes is None and runner.installed is None:
+        yield Doubt(f"{_target_says_not('what it would run this with')}.")
+        return
     said = {
         "its engine's version": runner.engine,
         "its device": runner.device,
@@ -348,7 +380,7 @@ def _counted_packs(
             pack
             for pack in installed
             if pack.name in used
-            or (pack.name not in _OWN_PACKS and pack.name.casefold() not in vouched)
+            or (pack.name not in COMFYUIS_OWN and pack.name.casefold() not in vouched)
         ),
         key=lambda pack: pack.name,
     )
@@ -368,28 +400,23 @@ class _Models:
     doubts: list[Doubt] = field(default_factory=list)
 
 
-def _models(prompt: Prompt, there: Mapping[str, Sequence[ModelFile]]) -> _Models:
+def _models(
+    prompt: Prompt, there: Mapping[str, Sequence[ModelFile]], *, confirmed: bool
+) -> _Models:
     models = _Models()
-    named: dict[tuple[str, str | None, str], None] = {}
     for node_id, node in prompt.items():
         kind = node["class_type"]
-        for name, folder in _allowed().loaders.get(kind, {}).items():
-            value = node["inputs"].get(name)
-            if isinstance(value, str):
-                named[node_id, folder, value] = None
-            elif value is not None:
+        for name in _allowed().loaders.get(kind, {}):
+            if not isinstance(node["inputs"].get(name, ""), str):
                 why = f"{name} comes from another node, so the model is not known."
                 models.doubts.append(Doubt(why, node_id, kind))
-    for use in model_uses(prompt):
-        if not any(key[0] == use.node_id and key[2] == use.name for key in named):
-            named[use.node_id, use.folder, use.name] = None
-    for node_id, of_folder, name in named:
+    for node_id, of_folder, name in named_models(prompt):
         kind = prompt[node_id]["class_type"]
         models.nodes.add(node_id)
-        if kind in _allowed().held:
+        if kind in _allowed().held and not confirmed:
             why = f"it keeps {name} in memory by its name, so a file that was replaced is not read."
             models.doubts.append(Doubt(why, node_id, kind))
-        matches = _named_files(there, of_folder, name.replace("\\", "/"))
+        matches = _named_files(there, of_folder, name)
         if not matches:
             why = f"the target does not say which file {name} is."
             models.doubts.append(Doubt(why, node_id, kind))

@@ -31,6 +31,7 @@ __all__ = [
     "CHOICE_KEY",
     "Acts",
     "Capabilities",
+    "ConfirmsWhatRan",
     "DescribesByJob",
     "Health",
     "HoldsWorkers",
@@ -275,6 +276,24 @@ class TellsWhatRuns(Protocol):
 
     async def still_runs(self, job_id: str) -> bool:
         """Whether the process that ran a job is still the one that would run the next."""
+
+
+@runtime_checkable
+class ConfirmsWhatRan(TellsWhatRuns, Protocol):
+    """A target whose workers come and go: each result says what ran it.
+
+    `TellsWhatRuns.what_runs` gives what its workers said the last time; no worker is started for
+    it.
+    """
+
+    async def what_ran(self, details: Mapping[str, JsonValue]) -> Capabilities | None:
+        """What a job has run with, ``installed`` included; ``None`` if that is not certain.
+
+        A worker that is awake may be asked for what is not known here yet.
+
+        Args:
+            details: The job's `Finished.details`.
+        """
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from ..types import JsonValue, mapping, mappings
 from ..wire.installed import Installed
 from .engine_arguments import arguments_of, lasting_arguments
 
-__all__ = ["installed_of", "python_of"]
+__all__ = ["imports_packs", "installed_of", "python_of"]
 
 # Its page, its templates and its help compute nothing.
 _NO_LIBRARIES = ("frontend", "templates", "docs")
@@ -31,6 +31,11 @@ def installed_of(stats: Mapping[str, JsonValue]) -> Installed:
         },
         arguments=[redact(one) for one in lasting_arguments(arguments_of(stats))],
     )
+
+
+def imports_packs(stats: Mapping[str, JsonValue]) -> bool:
+    """Whether node packs are imported into it: not into the sandbox, which is all ours."""
+    return "sandbox" not in mapping(stats.get("system"))
 
 
 def python_of(stats: Mapping[str, JsonValue]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from ..outputs import OutputKind, OutputProblem
+from .installed import RanOn
 
 __all__ = [
     "Answer",
@@ -74,6 +75,7 @@ class Answer(BaseModel):
         problems: Which outputs are missing or damaged; ``None`` for none.
         shown: By node, what it shows in ComfyUI's page besides its outputs: see
             `events.ShownValues`. ``None`` from older workers.
+        ran_on: What it was run with; ``None`` where the worker does not know.
         kept_inputs: SHA-256 of the job's files that the worker stores for a while: later jobs may
             send only this hash. ``None`` for none.
     """
@@ -88,10 +90,12 @@ class Answer(BaseModel):
     problems: list[AnswerProblem] | None = None
     shown: dict[str, dict[str, JsonValue]] | None = None
     kept_inputs: list[str] | None = None
+    ran_on: RanOn | None = None
 
     def facts(self) -> dict[str, JsonValue]:
         """What a client shows besides the outputs."""
         shown = {"timings", "engine", "worker", *(["kept_inputs"] if self.kept_inputs else [])}
+        shown |= {"ran_on"} if self.ran_on else set()
         return self.model_dump(mode="json", include=shown)
 
 

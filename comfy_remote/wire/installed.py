@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from pydantic import BaseModel, Field
 
-__all__ = ["Installed", "InstalledPack", "ModelFile"]
+__all__ = ["COMFYUIS_OWN", "Installed", "InstalledPack", "ModelFile", "RanOn"]
+
+COMFYUIS_OWN = frozenset({"websocket_image_save"})
+"""What ComfyUI itself has in ``custom_nodes``."""
 
 
 class InstalledPack(BaseModel):
@@ -35,6 +41,7 @@ class ModelFile(BaseModel):
         name: Relative to its folder, ``/`` between parts: what a workflow calls it.
         size: Bytes; ``None`` when the target does not say.
         modified: When it was changed last, in s since 1970; ``None`` likewise.
+        changed: When it was changed, renamed or replaced last, as far as the file system tells.
         sha256: Of its content; ``None`` while the worker has not read it. It does so when no job
             runs.
         fetched_from: Where the worker fetched it from; ``None`` if it did not.
@@ -44,6 +51,7 @@ class ModelFile(BaseModel):
     name: str
     size: int | None = Field(default=None, ge=0)
     modified: float | None = None
+    changed: float | None = None
     sha256: str | None = None
     fetched_from: str | None = None
     pinned: bool = False
@@ -67,4 +75,33 @@ class Installed(BaseModel):
     libraries: dict[str, str] = {}
     arguments: list[str] = []
     packs: list[InstalledPack] = []
+    models: dict[str, list[ModelFile]] = {}
+
+    def digest(self, engine: str | None, device: str | None) -> str | None:
+        """SHA-256 of all but the models; ``None`` where the content of a pack is not known.
+
+        Args:
+            engine: Name and version.
+            device: Of the GPU, or ``cpu``.
+        """
+        packs = [pack for pack in self.packs if pack.name not in COMFYUIS_OWN]
+        if any(pack.content is None for pack in packs):
+            return None
+        said = [
+            *(engine, device, self.torch, self.python, self.libraries, self.arguments),
+            sorted([one.name, one.version, one.commit, one.content] for one in packs),
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+class RanOn(BaseModel):
+    """What a worker ran a job with, to be compared with what it has described.
+
+    Attributes:
+        digest: See `Installed.digest`.
+        models: Those of the job's models, by folder, that the engine can only have read as they
+            are: none of them has changed since it was started.
+    """
+
+    digest: str
     models: dict[str, list[ModelFile]] = {}

@@ -17,7 +17,7 @@ from pydantic import BaseModel, JsonValue
 from ..errors import ComfyRemoteError
 from ..events import Progress
 from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
-from ..targets.engine_facts import installed_of, python_of
+from ..targets.engine_facts import imports_packs, installed_of, python_of
 from ..version import __version__
 from ..wire.actions import (
     DescribeAnswer,
@@ -34,7 +34,7 @@ from .engine import Engine
 from .models.downloads import Say
 from .models.library import ModelLibrary
 from .models.plan import free_bytes
-from .packs import custom_node_folders, installed_packs
+from .packs import custom_node_folders, installed_packs, packs_in
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import KeptFiles
@@ -58,11 +58,13 @@ async def describe(
     library: ModelLibrary,
     *,
     ours: bool,
+    started: float | None = None,
 ) -> DescribeAnswer:
     """What the engine has installed, and whether the worker may fetch models for a workflow.
 
     Args:
         ours: Whether the engine was started here: then its folders can be looked into.
+        started: When it was, in seconds since the epoch.
 
     Raises:
         TargetError: The engine cannot be asked.
@@ -76,6 +78,9 @@ async def describe(
     device = _first_device(stats)
     listed, names = await models_listed(target), _packs(nodes)
     folders = custom_node_folders(stats, settings.models.volume) if ours else []
+    imported = {*names, *await asyncio.to_thread(packs_in, folders)}
+    imported = imported if imports_packs(stats) else set()
+    packs = await asyncio.to_thread(installed_packs, imported, folders, unchanged_since=started)
     versions = _versions(stats)
     return DescribeAnswer(
         nodes_hash=nodes_hash,
@@ -91,7 +96,7 @@ async def describe(
         fetches_models=settings.models.download is True,
         installed=installed_of(stats).model_copy(
             update={
-                "packs": await asyncio.to_thread(installed_packs, names, folders),
+                "packs": packs,
                 "models": await library.details(listed),
             }
         ),

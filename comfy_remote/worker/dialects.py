@@ -21,6 +21,7 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import redact
 from ..types import as_list
 from ..wire.answer import Answer, AnswerOutput, AnswerProblem
+from ..wire.installed import RanOn
 from ..wire.plain import (
     FailedOutput,
     ImageB64,
@@ -74,6 +75,7 @@ class AnswerFacts:
     kept_inputs: Sequence[str] = ()
     problems: Sequence[OutputProblem] = ()
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
+    ran_on: RanOn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ class _ComfyRemote1(Dialect):
             problems=[AnswerProblem.of(problem) for problem in facts.problems] or None,
             shown={node_id: dict(values) for node_id, values in facts.shown.items()},
             kept_inputs=list(facts.kept_inputs) or None,
+            ran_on=facts.ran_on,
         ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:

@@ -86,6 +86,7 @@ class Engine:
         self._environ = environ
         self._choice: EngineChoice | None = None
         self._process: ChildProcess | None = None
+        self._started: float | None = None
         self._printed_url: str | None = None
         self._was_ready = False
         self._why_ended = ""
@@ -107,6 +108,11 @@ class Engine:
     def pid(self) -> int | None:
         """Of the process, if there is one."""
         return self._process.pid if self._process else None
+
+    @property
+    def started(self) -> float | None:
+        """When its process was started, in seconds since the epoch, if there is one."""
+        return self._started if self._process else None
 
     @property
     def models_folder(self) -> Path | None:
@@ -143,6 +149,7 @@ class Engine:
             self._why_ended = ""
             self._process = None
             if choice.command:
+                self._started = time.time()
                 self._process = ChildProcess(
                     "engine",
                     choice.command,

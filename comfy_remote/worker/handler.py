@@ -268,7 +268,10 @@ class JobHandler:
             if action == "health":
                 return await health(target, self._settings.folder, self._settings.worker)
             ours = self._engine.pid is not None
-            return await describe(target, payload, self._settings, self._parts.models, ours=ours)
+            started = self._engine.started
+            return await describe(
+                *(target, payload, self._settings, self._parts.models), ours=ours, started=started
+            )
 
 
 def _lenient(payload: JsonValue) -> JsonValue:

@@ -57,6 +57,7 @@ from .storage import (
     gateway_store,
 )
 from .storage import settings_of as bucket_settings_of
+from .what_ran import WhatRan
 
 __all__ = ["JobResult", "WorkerParts", "WorkflowJob"]
 
@@ -81,6 +82,7 @@ class WorkerParts:
         folders: Each job's own files are in one of them.
         kept: Where large outputs go in the end.
         about: What is known of the engine.
+        what_ran: Confirms in an answer what has made it.
     """
 
     engine: Engine
@@ -95,12 +97,14 @@ class WorkerParts:
     about: EngineFacts = field(init=False)
     cleaner: Cleaner = field(init=False)
     receiver: InputReceiver = field(init=False)
+    what_ran: WhatRan = field(init=False)
     stores: list[Store] = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.kept = KeptFiles(settings.folder / "outputs", limit=settings.kept_limit)
         self.about = EngineFacts(self.engine)
+        self.what_ran = WhatRan(self.engine, self.models, settings.models.volume)
         self.cleaner = Cleaner()
         gateway = gateway_store(settings)
         self.stores: list[Store] = [one for one in (self.store, gateway) if one is not None]
@@ -321,7 +325,7 @@ class _Attempt:
             # The files are in our folder now, which the next worker removes if this one is killed.
             removing = asyncio.ensure_future(self._remove_files(run, self.prompt, target.uploaded))
             try:
-                return await self._answer(result, run, engine_of(stats), request)
+                return await self._answer(result, run, stats, request)
             finally:
                 await removing
                 self.cleaned = True
@@ -377,21 +381,26 @@ class _Attempt:
             await target.forget(self.prompt_id)
 
     async def _answer(
-        self, result: RunResult, run: EngineRun, engine: str | None, request: RunRequest
+        self,
+        result: RunResult,
+        run: EngineRun,
+        stats: Mapping[str, JsonValue],
+        request: RunRequest,
     ) -> JobResult:
-        job, settings = self.job, self.parts.settings
+        job, parts, settings = self.job, self.parts, self.parts.settings
         for problem in result.problems:
             _log.warning("job %s: %s", job.id, problem)
         shown, left_out = shown_within(run.shown)
         facts = AnswerFacts(
             run.timings,
-            engine,
+            engine_of(stats),
             settings.worker,
             request.job_id,
             round(time.monotonic() - job.begun, 3),
             await self.parts.receiver.kept(request.files),
             result.problems,
             shown,
+            await parts.what_ran.of(stats, request.prompt),
         )
         room = _ROOM_FOR_ERROR if result.error is not None else 0
         try:

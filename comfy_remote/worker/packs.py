@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["custom_node_folders", "installed_packs"]
+__all__ = ["custom_node_folders", "installed_packs", "packs_in"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
@@ -44,14 +44,34 @@ def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Pa
     return [found for one in folders if (found := one / "custom_nodes").is_dir()]
 
 
-def installed_packs(names: Collection[str], folders: Sequence[Path]) -> list[InstalledPack]:
+def packs_in(folders: Sequence[Path]) -> set[str]:
+    """The names of all packs that ComfyUI imports, also of those without a node. Blocking."""
+    found = set()
+    for folder in folders:
+        try:
+            for path in folder.iterdir():
+                hidden = path.name.startswith((".", "__")) or path.name.endswith(".disabled")
+                if not hidden and (path.suffix == ".py" or (path / "__init__.py").is_file()):
+                    found.add(path.name.removesuffix(".py"))
+        except OSError:
+            continue
+    return found
+
+
+def installed_packs(
+    names: Collection[str], folders: Sequence[Path], *, unchanged_since: float | None = None
+) -> list[InstalledPack]:
     """What is known of packs, by their names in ``custom_nodes``, in the order of the names.
     Blocking.
+
+    Args:
+        unchanged_since: When the engine was started, in seconds since 1970: what it has imported of
+            a pack that was changed after that is not known.
     """
-    return [_pack(name, folders) for name in sorted(names)]
+    return [_pack(name, folders, unchanged_since) for name in sorted(names)]
 
 
-def _pack(name: str, folders: Sequence[Path]) -> InstalledPack:
+def _pack(name: str, folders: Sequence[Path], unchanged_since: float | None) -> InstalledPack:
     for folder in folders:
         for path in (folder / name, folder / f"{name}.py"):
             if path.exists():
@@ -62,7 +82,7 @@ def _pack(name: str, folders: Sequence[Path]) -> InstalledPack:
                     version=version,
                     commit=_commit(path),
                     url=_origin(path),
-                    content=_content(path),
+                    content=_content(path, unchanged_since),
                 )
     return InstalledPack(name=name)
 
@@ -132,16 +152,20 @@ def _git_folder(path: Path) -> Path:
     return path / named.removeprefix("gitdir:").strip() if named.startswith("gitdir:") else git
 
 
-def _content(path: Path) -> str | None:
-    """SHA-256 of the Python files and their paths; ``None`` if they are too many."""
+def _content(path: Path, unchanged_since: float | None) -> str | None:
+    """SHA-256 of the Python files and their paths; ``None`` if they are too many, or changed."""
     digest, size = hashlib.sha256(), 0
     files = [path] if path.is_file() else sorted(_python_files(path))
     if len(files) > _MOST_FILES:
         return None
     try:
         for file in files:
-            size += file.stat().st_size
+            status = file.stat()
+            size += status.st_size
             if size > _LARGEST_CONTENT:
+                return None
+            changed = max(status.st_mtime, status.st_ctime)
+            if unchanged_since is not None and changed > unchanged_since:
                 return None
             content = file.read_bytes()
             name = file.name if file == path else file.relative_to(path).as_posix()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from ...aio import within
 from ...errors import ComfyRemoteError
 from ...schedule.cache_key import Asked, Doubt, Runner, Verdict, early_doubts, judged, model_folders
-from ...targets.base import TellsWhatRuns
+from ...targets.base import ConfirmsWhatRan, TellsWhatRuns
 
 if TYPE_CHECKING:
-    from ...targets.base import RunRequest, Target
+    from ...targets.base import Capabilities, RunRequest, Target
     from ...types import JsonValue
 
-__all__ = ["PATIENCE", "asked_of", "verdict_on"]
+__all__ = ["PATIENCE", "asked_of", "judged_with", "verdict_on"]
 
 PATIENCE = 10.0
 """Seconds for a target to say what it would run a prompt with."""
@@ -64,5 +64,13 @@ async def verdict_on(
     except ComfyRemoteError as error:
         why = f"{target.name} could not be asked what computes its results: {error.message}"
         return Verdict(None, (Doubt(why),))
-    runner = Runner(said.engine, said.device, said.nodes, said.installed)
-    return judged(asked, runner, packs)
+    return judged_with(target, request, said, packs)
+
+
+def judged_with(
+    target: Target, request: RunRequest, said: Capabilities, packs: Collection[str] = ()
+) -> Verdict:
+    """The key of a request that is run, or was, with what a target says."""
+    confirmed = isinstance(target, ConfirmsWhatRan)
+    runner = Runner(said.engine, said.device, said.nodes, said.installed, confirmed)
+    return judged(asked_of(request), runner, packs)

@@ -8,12 +8,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import ComfyRemoteError
 from ...events import Finished, JobState
 from ...media.receive import Received
-from ...targets.base import server_of
+from ...targets.base import ConfirmsWhatRan, server_of
 from ..record.results import StoredResult
 from ..sent_inputs import check_unchanged
 from .hit import stored_output
@@ -37,7 +38,7 @@ class Keeper:
 
     Attributes:
         verdict: As it was before the job was sent.
-        asked_again: Gives it once more: what runs the job may have been replaced meanwhile.
+        made_by: What it is by now: what runs the job may have been replaced meanwhile.
     """
 
     target: Target
@@ -45,7 +46,7 @@ class Keeper:
     source: str
     verdict: Verdict
     store: ResultStore
-    asked_again: Callable[[], Awaitable[Verdict]]
+    made_by: Callable[[Finished], Awaitable[Verdict]]
 
     async def keep(
         self,
@@ -55,21 +56,26 @@ class Keeper:
     ) -> None:
         """Store what was fetched, if it is all of it and it is certain what it was made by."""
         try:
-            why_not = await self._why_not(finished, fetched)
+            why_not = self._incomplete(finished, fetched)
             if not why_not:
-                await asyncio.to_thread(self._put, finished, fetched, run_seconds)
-        except (ComfyRemoteError, OSError, sqlite3.Error) as error:
+                await asyncio.to_thread(check_unchanged, self.request.files)
+                verdict = await self.made_by(finished)
+                why_not = self._uncertain(finished, verdict)
+            if not why_not:
+                put = partial(self._put, verdict, finished, fetched, run_seconds)
+                await asyncio.to_thread(put)
+        except (ComfyRemoteError, OSError, sqlite3.Error, asyncio.TimeoutError) as error:
             _log.warning("The result of job %s was not cached: %s", self.request.job_id, error)
         else:
             if why_not:
                 _log.info("The result of job %s was not cached: %s", self.request.job_id, why_not)
 
-    async def _why_not(
+    def _incomplete(
         self,
         finished: Finished,
         fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
     ) -> str:
-        """Why it must not be stored; empty if it may."""
+        """What keeps this from being a whole result; empty if nothing does."""
         if finished.state is not JobState.SUCCEEDED or finished.error or not finished.outputs:
             return "it has no result."
         if finished.problems or finished.details.get("warnings"):
@@ -79,33 +85,42 @@ class Keeper:
             one.file for one in finished.outputs
         }:
             return "not all of its outputs were fetched whole."
-        made_by = {output.node_id for output in finished.outputs}
-        if None in made_by:
+        if any(output.node_id is None for output in finished.outputs):
             return "its worker does not say which nodes made the outputs."
-        cached = finished.details.get("cached_nodes", [])
+        return ""
+
+    def _uncertain(self, finished: Finished, verdict: Verdict) -> str:
+        """Why it is not certain what has made the result; empty if it is.
+
+        Args:
+            verdict: As it is by now.
+        """
+        if verdict.key is None:
+            return " ".join(map(str, verdict.doubts))
+        said = finished.details.get("cached_nodes", [])
+        from_memory = {str(one) for one in said} if isinstance(said, list) else set()
         drawn = {output.drawn_node for output in finished.outputs}
-        if from_memory := {*map(str, cached if isinstance(cached, list) else [])} & (
-            self.verdict.to_load | drawn
-        ):
-            nodes = ", ".join(sorted(from_memory))
+        if old := from_memory & (verdict.to_load | drawn):
+            nodes = ", ".join(sorted(old))
             return f"the engine had results of nodes {nodes} in its memory from an earlier run."
-        await asyncio.to_thread(check_unchanged, self.request.files)
-        again = await self.asked_again()
-        if again.key != self.verdict.key or again.one_process != self.verdict.one_process:
+        if isinstance(self.target, ConfirmsWhatRan):
+            return ""  # it has said what ran this very job
+        if verdict != self.verdict:
             return "what runs it has changed since it was sent."
-        if self.verdict.one_process and not server_of(self.target):
+        if verdict.one_process and not server_of(self.target):
             return "its server has no address of its own."
         return ""
 
     def _put(
         self,
+        verdict: Verdict,
         finished: Finished,
         fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
         run_seconds: float | None,
     ) -> None:
-        now, key = time.time(), self.verdict.key
+        now, key = time.time(), verdict.key
         here = [(output, one) for output, one in fetched if isinstance(one, Received)]
-        assert key is not None  # noqa: S101  else there would be no keeper
+        assert key is not None  # noqa: S101  see `_uncertain`
         result = StoredResult(
             key=key,
             job_id=self.request.job_id,
@@ -113,7 +128,7 @@ class Keeper:
             used=now,
             target=self.target.name,
             source=self.source,
-            server=dict(server_of(self.target)) if self.verdict.one_process else None,
+            server=dict(server_of(self.target)) if verdict.one_process else None,
             run_seconds=run_seconds,
             size=sum(one.size for _, one in here),
             outputs=[stored_output(output, one.size, one.sha256) for output, one in here],

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from ...aio import within
 from ...errors import ComfyRemoteError
-from ...targets.base import TellsWhatRuns, server_of
-from .asking import PATIENCE, verdict_on
+from ...schedule.cache_key import Doubt, Verdict, early_doubts
+from ...targets.base import ConfirmsWhatRan, TellsWhatRuns, server_of
+from .asking import PATIENCE, asked_of, judged_with, verdict_on
 from .hit import CachedTarget, cached_sentence, described
 from .keeping import Keeper
 from .store import ResultStore
 
 if TYPE_CHECKING:
     from ...config.settings import Configuration
-    from ...schedule.cache_key import Verdict
+    from ...events import Finished
     from ...targets.base import RunRequest, Target
     from ...types import JsonValue
     from ..record import Record
@@ -158,6 +159,25 @@ class ResultCache:
 
     def keeper(self, request: RunRequest, source: str, verdict: Verdict) -> Keeper:
         """Stores the result of that request."""
-        return Keeper(
-            self._target, request, source, verdict, self.store, lambda: self.verdict(request)
-        )
+
+        async def made_by(finished: Finished) -> Verdict:
+            target = self._target
+            if not isinstance(target, ConfirmsWhatRan):
+                return await self.verdict(request)
+            said = await within(target.what_ran(finished.details), PATIENCE)
+            if said is None:
+                return Verdict(None, (Doubt(f"{target.name} did not say what ran it."),))
+            return judged_with(target, request, said, self._configuration.cache.packs)
+
+        return Keeper(self._target, request, source, verdict, self.store, made_by)
+
+    def may_store(self, verdict: Verdict, request: RunRequest) -> bool:
+        """Whether a result may be stored once it is there.
+
+        Where each result says what ran it, that need not be known before.
+        """
+        if verdict.key is not None:
+            return True
+        packs = self._configuration.cache.packs
+        late = isinstance(self._target, ConfirmsWhatRan)
+        return late and not early_doubts(asked_of(request), packs)

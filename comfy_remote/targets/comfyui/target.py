@@ -52,7 +52,7 @@ from ..base import (
     answer_graded,
     before_sending,
 )
-from ..engine_facts import installed_of
+from ..engine_facts import imports_packs, installed_of
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .connection import ComfyUIConnection
@@ -445,8 +445,8 @@ class ComfyUITarget:
             asyncio.gather(self.describe(classes), self.system(), self._packs()),
             concurrent_map(self._model_files, wanted),
         )
-        if described.engine is not None and described.engine.startswith("sandbox "):
-            packs = []  # it imports none
+        if not imports_packs(stats):
+            packs = []
         if packs is None:
             return described
         found = {"packs": packs, "models": dict(zip(wanted, models, strict=True))}

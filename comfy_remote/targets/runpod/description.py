@@ -29,6 +29,7 @@ from ...errors import (
 )
 from ...media.files import write_whole
 from ...wire.actions import DescribeAnswer, unpack_nodes
+from ...wire.installed import RanOn
 from ..base import Capabilities
 
 __all__ = ["Description", "DescriptionCache", "Descriptions"]
@@ -149,6 +150,56 @@ class Descriptions:
         except ComfyRemoteError as error:
             _log.info("%s is awake: it answered %s", self.name, error)
 
+    def lately(self, seconds: float) -> Capabilities | None:
+        """What a worker said within so many seconds; ``None`` if none did. Blocking."""
+        known = self.cache.read()
+        if known is None or not known.fresh(seconds):
+            return None
+        return _capabilities(known.answer)
+
+    async def now(self) -> Capabilities | None:
+        """What a worker says now; ``None`` if it does not."""
+        asked = time.time()
+        answer = await self._ask(await asyncio.to_thread(self.cache.read))
+        known = await asyncio.to_thread(self.cache.read)
+        if known is None or known.asked < asked:
+            return None  # it was not answered, and `answer` is what was known before
+        return _capabilities(answer)
+
+    async def that_ran(self, ran: RanOn) -> Capabilities | None:
+        """What was described by a worker that has just run a job with it.
+
+        What was remembered is renewed by it. If it was something else, it is forgotten, and the
+        worker is asked, as long as it is awake.
+        """
+        known = await asyncio.to_thread(self.cache.read)
+        answer = known.answer if known is not None else None
+        if _digest(answer) != ran.digest:
+            if known is not None:
+                await asyncio.to_thread(self.cache.write, answer, asked=0.0)
+            if not await self.is_awake():
+                return None
+            answer = await self._ask(known)
+            if _digest(answer) != ran.digest:
+                return None
+        return _capabilities(await asyncio.to_thread(self._confirmed, answer, ran))
+
+    def _confirmed(self, answer: DescribeAnswer | None, ran: RanOn) -> DescribeAnswer | None:
+        """The answer with the models that the job has read, remembered."""
+        if answer is None or answer.installed is None:
+            return None
+        models = dict(answer.installed.models)
+        for folder, files in ran.models.items():
+            newer = {one.name: one for one in files}
+            older = [one for one in models.get(folder, []) if one.name not in newer]
+            models[folder] = [*older, *files]
+        installed = answer.installed.model_copy(update={"models": models})
+        answer = answer.model_copy(update={"installed": installed})
+        self.cache.write(answer)
+        # What the job named and did not confirm is not there for this one.
+        confirmed = installed.model_copy(update={"models": ran.models})
+        return answer.model_copy(update={"installed": confirmed})
+
     async def stop(self, patience: float) -> None:
         """Cancel a question that nobody waits for any more, within ``patience`` seconds."""
         if self._asking is not None:
@@ -201,9 +252,13 @@ class DescriptionCache:
         except (OSError, ValidationError):
             return None
 
-    def write(self, answer: DescribeAnswer | None) -> Description:
-        """Remember an answer, if it can be written."""
-        description = Description(asked=time.time(), answer=answer)
+    def write(self, answer: DescribeAnswer | None, *, asked: float | None = None) -> Description:
+        """Remember an answer, if it can be written.
+
+        Args:
+            asked: When it came, in seconds since the epoch; now by default.
+        """
+        description = Description(asked=time.time() if asked is None else asked, answer=answer)
         _write(self._path, description)
         return description
 
@@ -250,6 +305,12 @@ def _write(path: Path | None, content: BaseModel) -> None:
         write_whole(path, content.model_dump_json().encode())
     except OSError as error:
         _log.warning("what the endpoint has could not be stored: %s", error)
+
+
+def _digest(answer: DescribeAnswer | None) -> str | None:
+    if answer is None or answer.installed is None:
+        return None
+    return answer.installed.digest(answer.engine, answer.device)
 
 
 def _capabilities(answer: DescribeAnswer | None) -> Capabilities:

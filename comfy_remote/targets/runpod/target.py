@@ -54,6 +54,7 @@ from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
 from ...units import seconds_text
 from ...wire.actions import FetchAnswer
+from ...wire.installed import RanOn
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
@@ -97,6 +98,8 @@ class EndpointTimes:
         leave: For an endpoint to take back a question that nobody waits for any more.
         fresh: Before it asks again what its workers have.
         recent: The same, where a workflow does not fit what they had.
+        trusted: For which it counts as what they still have, where nobody is awake to be asked and
+            a stored result might be taken.
         wait_noted: For a worker to take the job, before it is said why that may take longer.
     """
 
@@ -111,6 +114,7 @@ class EndpointTimes:
     leave: float = 3.0
     fresh: float = 3600.0
     recent: float = 30.0
+    trusted: float = 36 * 3600.0
     wait_noted: float = 5.0
 
 
@@ -630,6 +634,31 @@ class RunPodTarget:
         """See `DescribesByJob`."""
         await self._own_gateway()  # for `body_limit`
         return await self._descriptions.describe(again=True)
+
+    async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
+        """See `ConfirmsWhatRan`. A worker that has nothing to do is asked; all unknown, if none has
+        said it lately.
+        """
+        del classes, folders
+        known = await asyncio.to_thread(self._descriptions.lately, self._times.recent)
+        if known is None and (await self.health()).ready:
+            known = await self._descriptions.now()
+        elif known is None:
+            known = await asyncio.to_thread(self._descriptions.lately, self._times.trusted)
+        return known or Capabilities(nodes=None, device=None, engine=None)
+
+    async def still_runs(self, job_id: str) -> bool:
+        """Not known: a worker's process says what it is, and not which."""
+        del job_id
+        return False
+
+    async def what_ran(self, details: Mapping[str, JsonValue]) -> Capabilities | None:
+        """See `ConfirmsWhatRan`."""
+        try:
+            ran = RanOn.model_validate(details.get("ran_on"))
+        except ValidationError:
+            return None
+        return await self._descriptions.that_ran(ran)
 
     async def wake(self) -> None:
         """See `base.WakesWorkers`: any worker answers a job that asks what it has."""

@@ -369,6 +369,7 @@ class ModelLibrary:
             name=name,
             size=status.st_size,
             modified=status.st_mtime,
+            changed=status.st_ctime,
             sha256=entry.sha256 if entry else known,
             fetched_from=entry.identity if entry else None,
             pinned=manifest.pinned(f"{folder}/{name}"),
