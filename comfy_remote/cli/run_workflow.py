@@ -24,6 +24,7 @@ from ..targets.base import OneEngine, if_unfollowed, not_returned
 from ..targets.opening import open_target
 from ..workflow.change.prepare import Changes
 from ..workflow.load import LoadedWorkflow
+from .advice import for_terminal
 from .console import resume_command
 from .errors import check_named_files
 from .follow import (
@@ -225,6 +226,8 @@ async def _dry_run(
         base=_base(plan),
         repo_list=None if plan.with_repo_list else "",
     )
+    if not plan.over_cap and (over := await client.refused_by_cap(dry.request, cap=plan.cap)):
+        reporter.event(Log(f"{over.message} {for_terminal(over.advice)}", "warning"))
     reporter.would_send(dry)
     if dry.report.errors:
         raise click.exceptions.Exit(WorkflowInvalid.exit_status)

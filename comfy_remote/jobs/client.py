@@ -30,6 +30,7 @@ from ..errors import (
     JobNotFound,
     JobTimedOut,
     OutputLost,
+    SpendingCap,
 )
 from ..events import DidItRun, JobState
 from ..media.temporary import remove_leftovers
@@ -489,6 +490,27 @@ class Client:
         else:
             ref = await sending
         return self._followed(ref, request.prompt, deadline, allowed=allowed, keeper=keeper)
+
+    async def refused_by_cap(
+        self, request: RunRequest, *, cap: float | None = None
+    ) -> SpendingCap | None:
+        """Why a request would not be sent now: a cap on spending. ``None`` if none forbids it.
+
+        Of a route, only its members know, when one is chosen: ``None``.
+
+        Args:
+            cap: As for `submit`.
+        """
+        allowed = await self._allowed(request, cap, over_cap=False, ends_after=None)
+        if allowed is None:
+            return None
+        try:
+            await self.record.read(
+                lambda: self.record.ledger.check(allowed.charge, allowed.caps, request.batch)
+            )
+        except SpendingCap as error:
+            return error
+        return None
 
     async def _allowed(
         self, request: RunRequest, cap: float | None, *, over_cap: bool, ends_after: float | None

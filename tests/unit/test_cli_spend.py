@@ -207,3 +207,61 @@ def test_a_provider_that_cannot_be_asked(
         spend("--check")
     configure(tmp_path / "home", "[targets.lan]\ntarget = 'http://192.168.1.20:8188'\n")
     assert spend("--check") == "No target costs money at a provider that could be asked.\n"
+
+
+# Caps on the command line
+
+GPU = """
+[targets.gpu]
+target = "runpod:abc123xyz"
+price_per_hour = 3.6
+"""
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("RUNPOD_API_KEY", "k" * 20)
+    monkeypatch.delenv("RUNPOD_ENDPOINT_BASE_URL", raising=False)
+    configure(tmp_path / "home", f"cap_per_month = 0.2\n{GPU}")
+    Path("w.json").write_text('{"1": {"class_type": "EmptyImage", "inputs": {}}}')
+
+    def command(*arguments: str) -> tuple[int, str]:
+        words = ["comfy-remote", "run", "w.json", "--on", "gpu", *arguments]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out + err
+
+    return command
+
+
+def test_a_run_over_a_cap_is_refused_before_anything_is_sent(
+    run: Callable[..., tuple[int, str]],
+) -> None:
+    status, out = run("--json")
+    assert status == 2
+    [error] = check_lines([line for line in out.splitlines() if '"error"' in line])
+    assert error["code"] == "spending_cap"
+    assert "cap of $0.20 a month" in error["message"]
+    assert "--over-cap" in error["advice"]
+    status, out = run("--cap", "$0.10")
+    assert status == 2
+    assert "This run may cost $0.60 on gpu" in out
+    with Record() as record:
+        assert record.newest() == []
+        assert record.ledger.spent(0.0) == []
+
+
+def test_caps_that_contradict_each_other_or_are_no_amount(
+    run: Callable[..., tuple[int, str]],
+) -> None:
+    status, out = run("--cap", "1", "--over-cap")
+    assert (status, "contradict" in out) == (2, True)
+    for wrong in ("-1", "nan", "much"):
+        assert run("--cap", wrong)[0] == 2

@@ -193,6 +193,12 @@ async def _check(
             wanted.dry,
         )
     )
+    cap = wanted.options.cap
+    if cap is not None and expected.price is not None and expected.price > cap:
+        costs = f"These runs may cost {dollars(expected.price)}"
+        reporter.event(
+            Log(f"{costs}, and the batch pauses at its cap of {dollars(cap)}.", "warning")
+        )
     for one in problems[:_MOST_PROBLEMS]:
         reporter.event(Log(_sentence(one), one.problem.severity))
     if len(problems) > _MOST_PROBLEMS:
