@@ -105,6 +105,7 @@ class Job:
 
     Attributes:
         id: A lower-case UUID.
+        target: Who has it: the client's target, or a stored result (`cache.hit`).
         run_seconds: How long it ran, once it has ended, if that is known.
     """
 
@@ -123,7 +124,7 @@ class Job:
     ) -> None:
         self.id = ref.job_id
         self.ref = ref
-        self._target = target
+        self.target = target
         self._record = record
         self._prompt = prompt
         self._deadline = deadline or Deadline(None)
@@ -147,7 +148,7 @@ class Job:
         self._keeper = keeper
 
     def __repr__(self) -> str:
-        return f"Job({self.id!r}, target={self._target.name!r}, state={self._state.value!r})"
+        return f"Job({self.id!r}, target={self.target.name!r}, state={self._state.value!r})"
 
     @property
     def state(self) -> JobState:
@@ -185,7 +186,7 @@ class Job:
             return
         while True:
             await self._sent_again()
-            followed = self._target.follow(self.ref, self._prompt)
+            followed = self.target.follow(self.ref, self._prompt)
             missed = False
             followed = with_phases(followed, self._prompt, self._usual_start)
             if self._reserved is not None:
@@ -222,18 +223,18 @@ class Job:
             await self._send_whole()
 
     async def _estimated(self) -> ProgressEstimate:
-        _, there = placed(self._target, self.ref)
+        _, there = placed(self.target, self.ref)
         return await self._record.read_at_once(
             estimate_progress, self._record, there.name, self._prompt, server_of(there)
         )
 
     async def _cancel_at_cap(self) -> None:
         with suppress(ComfyRemoteError):  # it runs on, as the warning about it says by then
-            await self._target.cancel(self.ref)
+            await self.target.cancel(self.ref)
 
     async def _usual_start(self) -> float | None:
         """Seconds that a worker took to start the last time."""
-        _, there = placed(self._target, self.ref)
+        _, there = placed(self.target, self.ref)
         return await self._record.read_at_once(self._record.last_start, there.name)
 
     async def look(self) -> JobState:
@@ -244,7 +245,7 @@ class Job:
         """
         # At the first question, a target sends all events so far at once.
         until: Deadline | None = None
-        async with aclosing(self._target.follow(self.ref, self._prompt)) as events:
+        async with aclosing(self.target.follow(self.ref, self._prompt)) as events:
             while self._finished is None:
                 patience = None if until is None else until.at_most(_LOOK_PAUSE)
                 try:
@@ -292,12 +293,12 @@ class Job:
         spool = TemporaryFolder("outputs")
         local = []
         fetched = await self._fetch(outputs, Path(spool.name), on_bytes)
-        await self._kept(outputs, fetched)
+        await self.keep(outputs, fetched)
         for output, here in self._without_lost(outputs, fetched):
             if isinstance(here, ComfyRemoteError):
                 raise here
             local.append(_local(_named_for_people(output, self._prompt), here, spool))
-        await release(self._target, outputs)
+        await release(self.target, outputs)
         return local
 
     async def output(self, output: RemoteOutput) -> Output:
@@ -335,14 +336,14 @@ class Job:
         outputs = await self._made(even_if_failed=even_if_failed)
         async with off_the_loop(_arriving(folder, self.id, self._prompt)) as arriving:
             fetched = await self._fetch(outputs, arriving.spool, on_bytes)
-            await self._kept(outputs, fetched)
+            await self.keep(outputs, fetched)
             arriving.here = self._without_lost(outputs, fetched)
         saved = arriving.saved
         try:
             await self._record.write(self._record.saved, self.id, saved)
         except LocalStorageError as error:
             self._goes_on_without_record(error)
-        await release(self._target, outputs)
+        await release(self.target, outputs)
         return saved
 
     async def listed(self, *, even_if_failed: bool = False) -> tuple[RemoteOutput, ...]:
@@ -374,12 +375,12 @@ class Job:
         """
         files = []
         fetched = await self._fetch(outputs, folder, on_bytes)
-        await self._kept(outputs, fetched)
+        await self.keep(outputs, fetched)
         for here in fetched:
             if isinstance(here, ComfyRemoteError):
                 raise here
             files.append(here)
-        await release(self._target, outputs)
+        await release(self.target, outputs)
         return files
 
     async def fetch_values(
@@ -392,10 +393,10 @@ class Job:
         """
 
         async def fetch(output: RemoteOutput) -> bytearray:
-            return await download_value(self._target, output, limits)
+            return await download_value(self.target, output, limits)
 
         values = await self._in_time(concurrent_map(fetch, outputs))
-        await release(self._target, outputs)
+        await release(self.target, outputs)
         return values
 
     def address_of(self, output: RemoteOutput) -> str | None:
@@ -403,7 +404,7 @@ class Job:
         source = output.source
         if source is None or source.path is None:
             return None if source is None else source.url
-        ref, _ = placed(self._target, self.ref)
+        ref, _ = placed(self.target, self.ref)
         base = ref.details.get("url")
         return f"{base}/{source.path}" if base else None
 
@@ -411,7 +412,7 @@ class Job:
         """Ask the target to stop it. Follow the job to see how it ends."""
         self._cancelled = True
         await self._sent_again()
-        await self._target.cancel(self.ref)
+        await self.target.cancel(self.ref)
 
     async def _send_whole(self) -> None:
         """Submit the job once more, with the bytes of all its files."""
@@ -426,11 +427,11 @@ class Job:
             raise
         # Not stopped half way, if whoever follows the job gives up: it may have arrived.
         self._sending = asyncio.ensure_future(
-            send(self._target, self._record, request, self._deadline)
+            send(self.target, self._record, request, self._deadline)
         )
         await self._sent_again()
         if self._cancelled:
-            await self._target.cancel(self.ref)
+            await self.target.cancel(self.ref)
 
     async def _sent_again(self) -> None:
         """Wait until the job has been sent once more, if that is under way."""
@@ -464,7 +465,7 @@ class Job:
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job did not end within {self._deadline}. It was not cancelled: it may "
-                f"still be running at {self._target.name}.",
+                f"still be running at {self.target.name}.",
                 advice=Hint.RESUME_OR_CANCEL(job_id=self.id),
                 details={"job_id": self.id},
             ) from None
@@ -588,7 +589,7 @@ class Job:
             number, output = numbered
             began = time.monotonic()
             try:
-                here = await download(self._target, output, spool / str(number), on_bytes)
+                here = await download(self.target, output, spool / str(number), on_bytes)
             except ComfyRemoteError as error:
                 _log.debug("%s could not be fetched: %s", output.filename, error)
                 return error
@@ -606,10 +607,13 @@ class Job:
             DiskLimits.of().check_room(spool / "outputs", whole)
         return await self._in_time(concurrent_map(fetch, enumerate(outputs)))
 
-    async def _kept(
+    async def keep(
         self, outputs: Sequence[RemoteOutput], fetched: Sequence[Received | ComfyRemoteError]
     ) -> None:
-        """Have what was fetched stored for other runs like this, if it is to be."""
+        """Have what was fetched stored for other runs like this, if it is to be.
+
+        For whoever fetches the outputs without `outputs`; once it has ended.
+        """
         keeper, finished = self._keeper, self._finished
         if keeper is not None and finished is not None:
             self._keeper = None

@@ -17,6 +17,8 @@ from functools import partial
 from typing import cast
 
 from ..aio import Background
+from ..config.cache_settings import CacheMode
+from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
@@ -82,6 +84,7 @@ class RemoteLane:
         peer: object = None,
         *,
         with_repo_list: bool = True,
+        cache: CacheMode | None = None,
         over_cap: bool = False,
     ) -> dict[str, JsonValue]:
         """Run what a page posted to ``/prompt``; the answer to it, as ComfyUI gives it.
@@ -89,6 +92,7 @@ class RemoteLane:
         Args:
             peer: The browser it comes from, for `interrupt`.
             with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
+            cache: Whether a stored result is used; ``None`` for what is configured.
             over_cap: Whether it may go over the caps on spending.
         """
         wanted = PagePrompt.parse(body, target, with_repo_list=with_repo_list)
@@ -101,7 +105,7 @@ class RemoteLane:
             number, wanted.prompt_id, wanted.prompt, wanted.extra_data, checked.outputs
         )
         sending = asyncio.ensure_future(
-            self._send(wanted, checked.prompt, schemas, entry, target, over_cap)
+            self._send(wanted, checked.prompt, schemas, entry, target, cache, over_cap)
         )
         try:
             await self._accept(entry, target, sending, peer)
@@ -249,6 +253,7 @@ class RemoteLane:
         is dead until the next one starts.
         """
         self._jobs.pop(job.entry.prompt_id, None)
+        self._asking.start(job.keep())
         client_id = job.entry.client_id
         for other in self._jobs.values():
             if other.state is JobState.RUNNING and other.entry.client_id == client_id is not None:
@@ -314,6 +319,7 @@ class RemoteLane:
         schemas: Schemas | None,
         entry: QueueEntry,
         target: str,
+        cache: CacheMode | None,
         over_cap: bool,
     ) -> Submitted:
         async with self._order[target]:
@@ -329,7 +335,9 @@ class RemoteLane:
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )
-            return await self._send_by(client, request, entry, over_cap=over_cap)
+            if cache is None:
+                cache = (await asyncio.to_thread(Configuration.load)).cache.mode
+            return await self._send_by(client, request, entry, cache=cache, over_cap=over_cap)
 
     async def _send_by(
         self,
@@ -338,6 +346,7 @@ class RemoteLane:
         entry: QueueEntry,
         source: str = UNNAMED,
         again: str | None = None,
+        cache: CacheMode = "off",
         over_cap: bool = False,
     ) -> Submitted:
         sending = client.send(
@@ -346,6 +355,7 @@ class RemoteLane:
             folder=self._host.folder("output"),
             page=_page(entry, self._host.identity),
             again=again,
+            cache=cache,
             over_cap=over_cap,
         )
         return Submitted(client, await started(sending, call_off))

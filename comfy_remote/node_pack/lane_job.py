@@ -158,6 +158,12 @@ class LaneJob:
         self._messages.job(self.state)
         self._recorded()
 
+    async def keep(self) -> None:
+        """Have its result stored, once it has ended, if its page wants that."""
+        if self.state is JobState.SUCCEEDED and self._submitted and self._saver:
+            outputs = [output for output, _ in self._saver.received]
+            await self._submitted.job.keep(outputs, [here for _, here in self._saver.received])
+
     def cancel(self) -> None:
         """Stop it, wherever it is."""
         if self._cancelled:
@@ -202,7 +208,7 @@ class LaneJob:
             raise JobCancelled("The job was cancelled before it was sent.") from None
         self._submitted = submitted
         self._messages.note = ""
-        target = submitted.client.target
+        target = submitted.job.target
         if sentence := not_returned(target, self.entry.prompt):
             self._note(sentence)
             self._messages.job(self.state)

@@ -147,6 +147,7 @@ class LaneRouter:
                 target,
                 self._peers.of(request),
                 with_repo_list=self._switch.with_repo_list(posted.client_id),
+                cache=self._switch.cache_of(posted.client_id),
                 over_cap=self._switch.take_over_cap(posted.client_id),
             )
         except ComfyRemoteError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..aio import Background, concurrent_map
@@ -94,11 +94,21 @@ class PanelJobs:
             JobNotFound: The record has no such job, or this browser may not see it.
         """
         entry = await self._entry(job_id)
+        steps = await self._record.read(self._record.routes.steps, job_id)
         outputs = await asyncio.to_thread(lambda: [self._output(one) for one in entry.outputs])
         return {
             "prompt_id": entry.id,
             "state": entry.state.value,
             "outputs": [*outputs],
+            "steps": [
+                {
+                    "member": step.member,
+                    "at": step.at,
+                    "state": step.state.value,
+                    "why": cleaned_text(step.why),
+                }
+                for step in steps
+            ],
             "folder": None if entry.folder is None else str(entry.folder),
             "error": None if entry.error is None else error_json(entry.error),
             "said": [{"at": one.at, "message": cleaned_text(one.message)} for one in entry.said],
@@ -236,7 +246,8 @@ class PanelJobs:
         cost = None if estimate is None else estimate.price
         return {
             **own,
-            "target": _where(job.target, _member(job)),
+            "member": _member(job),
+            "cached": None,
             "followed": True,
             "kind": "job",
             "name": "" if job.name == UNNAMED else job.name,
@@ -265,7 +276,9 @@ class PanelJobs:
         return {
             "prompt_id": line.id,
             "followed": False,
-            "target": _where(line.target, line.placed),
+            "target": line.target,
+            "member": line.placed,
+            "cached": _cached(line.cached),
             "client_id": None,
             "state": line.state.value,
             "created": line.created,
@@ -367,12 +380,13 @@ def remaining(
     return fraction * by_progress + (1 - fraction) * by_runs
 
 
-def _where(target: str, member: str | None) -> str:
-    """A job's target, for people; of a route, with the member that has the job."""
-    return target if member is None else f"{target} ({member})"
+def _cached(cached: Mapping[str, JsonValue] | None) -> JsonValue:
+    """Of a job that did not run: when its result was made, and what that saved in US dollars."""
+    return None if cached is None else {"at": cached.get("at"), "saved": cached.get("saved")}
 
 
 def _member(job: LaneJob) -> str | None:
+    """Of a route, the one that has the job."""
     if job.sent is None:
         return None
     ref = job.sent.job.ref

@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from ..aio import Background
+from ..config.cache_settings import CacheMode
 from ..config.environment import unused_files
 from ..config.settings import Configuration
 from ..errors import (
@@ -73,6 +74,7 @@ class _SwitchRequest(BaseModel):
     target: _Target | None
     usual: _Target | None = None
     repo_list: bool = True
+    cache: CacheMode | None = None
 
 
 class _WarmRequest(BaseModel):
@@ -139,7 +141,13 @@ def routes(
         wanted = await body_of(request, _SwitchRequest)
         if wanted.target is not None:
             await asyncio.to_thread(_check_usable, wanted.target)
-        switch.set(wanted.client_id, wanted.target, wanted.usual, with_repo_list=wanted.repo_list)
+        switch.set(
+            wanted.client_id,
+            wanted.target,
+            wanted.usual,
+            with_repo_list=wanted.repo_list,
+            cache=wanted.cache,
+        )
         if wanted.target is not None:
             # What the page asks next takes seconds on a ComfyUI with many nodes.
             background.start(_prefetch(pool, wanted.target))

@@ -6,7 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -57,6 +57,7 @@ class OutputSaver:
     Attributes:
         shown: By node id, what the page shows on the node, in ComfyUI's own form.
         saved: The files, for the record.
+        received: The same, each with the output that it is.
         failure: Why an output could not be brought, with its ``node_id`` in the details. An
             `OutputLost` only if nothing else went wrong: the target does not have it.
         problems: Each output that the target does not have, or not whole.
@@ -65,6 +66,7 @@ class OutputSaver:
     def __init__(self, host: Host, target: Target, prompt_id: str) -> None:
         self.shown: dict[str, dict[str, JsonValue]] = {}
         self.saved: list[SavedOutput] = []
+        self.received: list[tuple[RemoteOutput, Received]] = []
         self.failure: ComfyRemoteError | None = None
         self.problems: list[OutputProblem] = []
         self._host = host
@@ -219,6 +221,7 @@ class OutputSaver:
             folder = self._host.folder(kind)
             path = await asyncio.to_thread(_place, fetched, output, folder, mark)
             moves = await asyncio.to_thread(_moves, output, path)
+        self.received.append((output, replace(fetched, path=path)))
         self.saved.append(
             SavedOutput(
                 path=path,

@@ -6,6 +6,8 @@ import time
 from collections import OrderedDict
 from typing import TypeVar
 
+from ..config.cache_settings import CacheMode
+
 __all__ = ["Switch"]
 
 _T = TypeVar("_T")
@@ -27,6 +29,7 @@ class Switch:
         self._usual: OrderedDict[str, str] = OrderedDict()
         self._without_repo_list: OrderedDict[str, str] = OrderedDict()
         self._over_cap: OrderedDict[str, float] = OrderedDict()
+        self._cache: OrderedDict[str, CacheMode] = OrderedDict()
 
     @property
     def in_use(self) -> bool:
@@ -47,6 +50,10 @@ class Switch:
         """Whether the client's jobs ask for the models of a node titled ``repo_list``."""
         return client_id is None or client_id not in self._without_repo_list
 
+    def cache_of(self, client_id: str | None) -> CacheMode | None:
+        """Whether a client's jobs use stored results; ``None`` for what is configured."""
+        return None if client_id is None else self._cache.get(client_id)
+
     def let_over_cap(self, client_id: str) -> None:
         """Let the next job of a client, if it is sent soon, go over every cap on spending."""
         _put(self._over_cap, client_id, time.monotonic() + _YES_HOLDS)
@@ -63,13 +70,16 @@ class Switch:
         usual: str | None = None,
         *,
         with_repo_list: bool = True,
+        cache: CacheMode | None = None,
     ) -> None:
         """Switch a client to a target, or off.
 
         Args:
             usual: Where it would switch to, for nodes that are marked to run elsewhere.
             with_repo_list: See the method of that name.
+            cache: Whether its jobs use stored results; ``None`` for what is configured.
         """
+        _put(self._cache, client_id, cache)
         _put(self._without_repo_list, client_id, None if with_repo_list else client_id)
         _put(self._targets, client_id, target)
         _put(self._usual, client_id, usual or target)

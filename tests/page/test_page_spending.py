@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from comfy_remote.schedule.money import Charge, Price
 
 pytest_plugins = ["page_fixtures"]
 
+INVERT = Path(__file__).resolve().parent / "invert.json"
 SLOW = Path(__file__).resolve().parents[2] / "examples" / "page" / "slow.json"
 
 
@@ -102,4 +104,28 @@ def test_a_run_over_a_cap_is_refused_and_runs_after_a_yes(
     expect(dialog(page)).to_contain_text("The cap is $0.50 a run.")
     page.window.keyboard.press("Escape")
     expect(dialog(page)).to_have_count(0)
+    assert not page.complaints
+
+
+def test_a_result_from_the_cache_is_shown_as_one(page: ComfyPage, server: PackServer) -> None:
+    page.window.evaluate("() => app.extensionManager.setting.set('ComfyRemote.Cache', 'use')")
+    page.load(INVERT)
+    page.switch_on()
+    page.open_panel()
+    ended = page.panel.locator("[data-ended-id]")
+    page.run()
+    expect(ended).to_have_count(1)
+    with Record(server.home) as record:
+        for _ in range(300):
+            if record.results.all():
+                break
+            page.window.wait_for_timeout(100)
+    page.run()
+    expect(ended).to_have_count(2)
+    expect(ended.first).to_contain_text(re.compile("from [0-9]+ s ago"))
+    [first, again] = [entry["outputs"] for entry in page.wait_for_history(2)]
+    assert first.keys() == again.keys()
+    ended.first.get_by_role("button", name="Open").click()
+    page.window.wait_for_function("() => document.querySelector('dialog img')?.naturalWidth > 0")
+    page.picture("cached")
     assert not page.complaints

@@ -21,7 +21,7 @@ NOT_SHOWN = re.compile(
     r"comfy-remote|COMFY_REMOTE_KEY_|[A-Z_]+=…|(?:DELETE|PUT)$|pi pi-|ComfyRemote\.|Comfy\.Locale"
     r"|Comfy-Remote-Page|Content-Type|Workspace\."
     r"|Comfy Remote| trust --list$"  # its name, a line in the console, a command
-    r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Panel|Node|Group|POST|B|MB|GB)$"
+    r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Cache|Panel|Node|Group|POST|B|MB|GB)$"
     r"|by (?:run|hour)$"  # how a target costs money, as the server calls it
 )
 

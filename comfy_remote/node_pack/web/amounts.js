@@ -32,3 +32,14 @@ export function roundTime(seconds) {
   if (seconds < 7200) return t('minutes', { count: Math.round(seconds / 60) })
   return t('hours', { count: (seconds / 3600).toFixed(1) })
 }
+
+/**
+ * @param {number} seconds
+ * @returns {string}  `42 s`, `26 min`, `2 h`, `3 d`
+ */
+export function ageOf(seconds) {
+  if (seconds < 90) return t('seconds', { count: Math.round(seconds) })
+  if (seconds < 5400) return t('minutes', { count: Math.round(seconds / 60) })
+  if (seconds < 129600) return t('hours', { count: Math.round(seconds / 3600) })
+  return t('days', { count: Math.round(seconds / 86400) })
+}

@@ -37,8 +37,10 @@ const WAKING_SECONDS = 10
 const SIDEBAR_MS = 1500
 const PANEL_MS = 100
 const TARGET_SETTING = 'ComfyRemote.Target'
+const CACHE_SETTING = 'ComfyRemote.Cache'
+const CONFIGURED = 'configured'
 
-const state = new RemoteState(preset)
+const state = new RemoteState(preset, cacheMode)
 const graph = new OpenGraph()
 const cost = new Cost(state, graph)
 const actions = {
@@ -59,6 +61,12 @@ const lists = new TargetLists(state)
 function preset() {
   const setting = app.extensionManager.setting.get(TARGET_SETTING)
   return typeof setting === 'string' && setting.trim() ? setting.trim() : null
+}
+
+/** @returns {string | null} `use`, `off`, or null: what the server's configuration says. */
+function cacheMode() {
+  const setting = app.extensionManager.setting.get(CACHE_SETTING)
+  return typeof setting === 'string' && setting !== CONFIGURED ? setting : null
 }
 
 function openPanel() {
@@ -243,6 +251,22 @@ app.registerExtension({
       tooltip: t('settingTargetTooltip'),
       type: 'text',
       defaultValue: ''
+    },
+    {
+      id: /** @type {any} */ (CACHE_SETTING),
+      category: [t('remote'), t('target'), 'Cache'],
+      name: t('settingCache'),
+      tooltip: t('settingCacheTooltip'),
+      type: 'combo',
+      options: [
+        { value: CONFIGURED, text: t('cacheConfigured') },
+        { value: 'use', text: t('cacheUse') },
+        { value: 'off', text: t('cacheOff') }
+      ],
+      defaultValue: CONFIGURED,
+      onChange: (/** @type {unknown} */ _value, /** @type {unknown} */ before) => {
+        if (before !== undefined) state.sendSettings().catch((error) => showError(t('remote'), error))
+      }
     },
     {
       id: /** @type {any} */ ('ComfyRemote.Panel'),

@@ -74,8 +74,8 @@ export function jobActions(state, isUsable, changeCaps) {
 
     async open(promptId, name) {
       try {
-        const { outputs } = await getJob(promptId)
-        openDialog(name, element('div', { class: 'comfy-remote-outputs' }, ...outputs.map(shown)))
+        const { outputs, steps } = await getJob(promptId)
+        openDialog(name, ...stepsShown(steps), element('div', { class: 'comfy-remote-outputs' }, ...outputs.map(shown)))
       } catch (error) {
         showError(name, error)
       }
@@ -83,10 +83,11 @@ export function jobActions(state, isUsable, changeCaps) {
 
     async why(promptId, name) {
       try {
-        const { error, said } = await getJob(promptId)
+        const { error, said, steps } = await getJob(promptId)
         openDialog(
           name,
           element('p', { class: 'comfy-remote-problem' }, error ? wordsOf(error) : t('jobFailedShort')),
+          ...stepsShown(steps),
           ...said.map(({ message }) => element('p', { class: 'comfy-remote-advice' }, message)),
           element('p', { class: 'comfy-remote-foot' }, promptId)
         )
@@ -145,6 +146,15 @@ function nameOfWorkflow(id) {
   const open = [store?.activeWorkflow, ...(store?.openWorkflows ?? [])]
   const found = id === null ? open[0] : open.find((workflow) => idOf(workflow) === id)
   return typeof found?.filename === 'string' ? found.filename : null
+}
+
+/**
+ * Where a route has sent a job, and why, each time.
+ *
+ * @param {import('./job_requests.js').JobDetails['steps']} steps
+ */
+function stepsShown(steps) {
+  return steps.map(({ member, why }) => element('p', { class: 'comfy-remote-quiet' }, why || member))
 }
 
 /**

@@ -178,6 +178,8 @@ function justBegun(job, now) {
     run_seconds: null,
     cost: null,
     expected: null,
+    member: null,
+    cached: null,
     outputs: 0,
     error: null,
     attempt: 1,

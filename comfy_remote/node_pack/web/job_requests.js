@@ -11,6 +11,9 @@ import { ask } from './remote_api.js'
  * @property {'job' | 'part' | 'node'} kind
  * @property {string} name  Of its workflow; may be empty.
  * @property {string} target
+ * @property {string | null} member  Of a route, the one that has the job.
+ * @property {{at: number | null, saved: number | null} | null} cached  Of a job that did not run: when
+ *   its result was made, and what that saved in US dollars.
  * @property {string | null} client_id
  * @property {string} state
  * @property {number} created
@@ -47,6 +50,7 @@ import { ask } from './remote_api.js'
  * @property {Output[]} outputs
  * @property {import('./remote_api.js').Failure | null} error
  * @property {{at: number, message: string}[]} said
+ * @property {{member: string, at: number, state: string, why: string}[]} steps  Of a route.
  */
 
 /**

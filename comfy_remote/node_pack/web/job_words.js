@@ -2,7 +2,7 @@
 /** Jobs in words: what they are called, how far they are, what they took. */
 
 import { api } from '../../scripts/api.js'
-import { aboutDollars, dollars, roundTime } from './amounts.js'
+import { aboutDollars, ageOf, dollars, roundTime } from './amounts.js'
 import { t } from './words.js'
 
 /** @import { ListedJob } from './job_requests.js' */
@@ -30,7 +30,7 @@ export function nameOf(job) {
  * @returns {string}
  */
 export function progressOf(job, now) {
-  const words = [job.target, phaseOf(job)]
+  const words = [whereOf(job), phaseOf(job)]
   words.push(durationOf(now - (job.started ?? job.created)))
   if (job.remaining !== null) {
     const left = durationOf(job.remaining)
@@ -60,11 +60,12 @@ function phaseOf({ state, fraction, estimated, phase }) {
  * @returns {string}
  */
 export function resultOf(job) {
-  const words = [clock(job.ended ?? job.seen), job.target]
+  const words = [clock(job.ended ?? job.seen), whereOf(job)]
+  if (job.cached) words.push(cachedWords(job.cached, (job.ended ?? job.seen)))
   if (job.state === 'cancelled') words.push(t('jobCancelled'))
   if (FAILED.includes(job.state)) words.push(t('jobFailedShort'))
-  if (job.run_seconds !== null) words.push(durationOf(job.run_seconds))
-  if (job.cost) {
+  if (job.run_seconds !== null && !job.cached) words.push(durationOf(job.run_seconds))
+  if (job.cost && !job.cached) {
     const cost = dollars(job.cost.dollars)
     words.push(job.cost.at_most ? t('atMost', { cost }) : cost)
   }
@@ -100,6 +101,20 @@ export function durationOf(seconds) {
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60]
   const end = `${hours ? String(minutes).padStart(2, '0') : minutes}:${String(rest).padStart(2, '0')}`
   return hours ? `${hours}:${end}` : end
+}
+
+/** @param {ListedJob} job */
+function whereOf({ target, member }) {
+  return member ? t('routedTo', { route: target, target: member }) : target
+}
+
+/**
+ * @param {NonNullable<ListedJob['cached']>} cached
+ * @param {number} now
+ */
+function cachedWords({ at, saved }, now) {
+  const words = at === null ? t('fromCache') : t('fromBefore', { time: ageOf(Math.max(0, now - at)) })
+  return saved ? t('andSaved', { words, saved: dollars(saved) }) : words
 }
 
 /** @param {number} at */

@@ -248,10 +248,11 @@ export function getStatus(clientId) {
  * @param {string | null} target  A name or an address; null switches Remote off.
  * @param {string | null} usual  Where it would switch to, for marked nodes.
  * @param {boolean} repoList  Whether jobs ask for the models of a node titled `repo_list`.
+ * @param {string | null} cache  `use` or `off`; null for what is configured.
  * @returns {Promise<{target: string | null}>}
  */
-export function postSwitch(clientId, target, usual, repoList) {
-  return ask('/remote/switch', { client_id: clientId, target, usual, repo_list: repoList })
+export function postSwitch(clientId, target, usual, repoList, cache) {
+  return ask('/remote/switch', { client_id: clientId, target, usual, repo_list: repoList, cache })
 }
 
 /**

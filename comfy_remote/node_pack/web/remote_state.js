@@ -19,11 +19,16 @@ const ENDED = ['succeeded', 'failed', 'cancelled', 'expired']
 export class RemoteState extends EventTarget {
   #updating
   #preset
+  #cache
 
-  /** @param {() => string | null} preset  The target that this user has set, if there is one. */
-  constructor(preset) {
+  /**
+   * @param {() => string | null} preset  The target that this user has set, if there is one.
+   * @param {() => string | null} cache  Whether this user's jobs use stored results; null: what is configured.
+   */
+  constructor(preset, cache) {
     super()
     this.#preset = preset
+    this.#cache = cache
     /** @type {string | null} Where this tab's prompts go; null: they run here. */
     this.target = sessionStorage.getItem(STORED)
     /** @type {Target[]} */
@@ -122,7 +127,7 @@ export class RemoteState extends EventTarget {
     if (this.target === null && status.target !== null) {
       // Chosen by a script for this client.
       this.#keep(status.target)
-    } else if (this.target !== status.target || this.#usual() !== null) {
+    } else if (this.target !== status.target || this.#usual() !== null || this.#cache() !== null) {
       await this.#post(this.target)
     }
   }
@@ -158,9 +163,14 @@ export class RemoteState extends EventTarget {
     await this.#post(this.target)
   }
 
+  /** Tell the server what this user's settings say now. */
+  async sendSettings() {
+    await this.#post(this.target)
+  }
+
   /** @param {string | null} target */
   async #post(target) {
-    return postSwitch(await this.clientKnown, target, this.#usual(), this.repoList)
+    return postSwitch(await this.clientKnown, target, this.#usual(), this.repoList, this.#cache())
   }
 
   /** Ask the switch's target whether it answers. */

@@ -126,6 +126,17 @@ export const en = {
   "atMost": "at most {cost}",
   "expectedBefore": "expected: about {amount}",
 
+  "routedTo": "{route} → {target}",
+  "fromCache": "from the cache",
+  "fromBefore": "from {time} ago",
+  "andSaved": "{words}, {saved} saved",
+  "days": "{count} d",
+  "settingCache": "Take results that must be the same from the cache",
+  "settingCacheTooltip": "What an earlier run with the same inputs, models and nodes gave is taken from the machine that ComfyUI runs on: in a moment, and without costs. “As configured” is what comfy-remote.toml says.",
+  "cacheConfigured": "As configured",
+  "cacheUse": "Use it",
+  "cacheOff": "Off",
+
   "noJobs": "No jobs in progress.",
   "jobCounts": "{running} running, {waiting} waiting",
   "moreWaiting": "Show {count} more that wait",

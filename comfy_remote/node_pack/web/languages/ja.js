@@ -127,6 +127,17 @@ export const ja = {
   "atMost": "最大 {cost}",
   "expectedBefore": "予測: 約 {amount}",
 
+  "routedTo": "{route} → {target}",
+  "fromCache": "キャッシュから",
+  "fromBefore": "{time}前の結果",
+  "andSaved": "{words}、{saved} 節約",
+  "days": "{count} 日",
+  "settingCache": "同じになる結果をキャッシュから取得",
+  "settingCacheTooltip": "同じ入力、モデル、ノードによる以前の実行結果を、ComfyUI が動作しているマシンから取得します。すぐに終わり、費用はかかりません。「設定に従う」は comfy-remote.toml の内容に従います。",
+  "cacheConfigured": "設定に従う",
+  "cacheUse": "使用する",
+  "cacheOff": "オフ",
+
   "noJobs": "進行中のジョブはありません。",
   "jobCounts": "実行中 {running}、待機中 {waiting}",
   "moreWaiting": "待機中のジョブをあと {count} 件表示",

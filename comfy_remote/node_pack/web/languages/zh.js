@@ -127,6 +127,17 @@ export const zh = {
   "atMost": "最多 {cost}",
   "expectedBefore": "预计：约 {amount}",
 
+  "routedTo": "{route} → {target}",
+  "fromCache": "来自缓存",
+  "fromBefore": "{time}前的结果",
+  "andSaved": "{words}，节省 {saved}",
+  "days": "{count} 天",
+  "settingCache": "从缓存获取必然相同的结果",
+  "settingCacheTooltip": "输入、模型和节点相同的先前运行结果直接取自 ComfyUI 所在的机器：即刻完成，且不产生费用。“按配置”以 comfy-remote.toml 为准。",
+  "cacheConfigured": "按配置",
+  "cacheUse": "使用",
+  "cacheOff": "关闭",
+
   "noJobs": "没有进行中的任务。",
   "jobCounts": "{running} 个运行中，{waiting} 个等待中",
   "moreWaiting": "再显示 {count} 个等待中的任务",
