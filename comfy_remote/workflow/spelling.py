@@ -77,7 +77,9 @@ def listed_as(value: JsonValue, choices: Sequence[JsonValue]) -> str | None:
 def _respelled(node: Node, schemas: Schemas) -> Iterator[tuple[str, JsonValue]]:
     inputs = node["inputs"]
     paths = [name for name, value in inputs.items() if _has_path(value)]
-    declared = schemas.declared(node["class_type"]) if paths else {}
+    if not paths:
+        return
+    declared = schemas.declared(node["class_type"])
     specs = live_inputs(declared, inputs).all()
     for name in paths:
         # A choice that brings inputs along is only live under its own name once it is listed.
@@ -111,12 +113,17 @@ def _differences(node_id: str, node: Node, name: str, new: JsonValue) -> Iterato
 
 
 def _has_path(value: JsonValue) -> bool:
-    return any(
-        isinstance(one, str)
-        and ("/" in one or "\\" in one)
-        and len(one) <= _LONGEST_PATH
-        and "\n" not in one
-        for one in own_values(value)
+    if isinstance(value, list | dict):
+        return not is_link(value) and any(map(_is_path, own_values(value)))
+    return _is_path(value)
+
+
+def _is_path(value: JsonValue) -> bool:
+    return (
+        isinstance(value, str)
+        and ("/" in value or "\\" in value)
+        and len(value) <= _LONGEST_PATH
+        and "\n" not in value
     )
 
 

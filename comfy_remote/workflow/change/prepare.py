@@ -259,6 +259,8 @@ def prepare(
 
 def _settings_made(before: Prompt, after: Prompt) -> Iterator[str]:
     for node_id, node in after.items():
+        if node is before[node_id]:  # most are
+            continue
         for name, value in node["inputs"].items():
             if name not in before[node_id]["inputs"] or before[node_id]["inputs"][name] != value:
                 shown = reprlib.repr(value)

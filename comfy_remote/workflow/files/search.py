@@ -184,7 +184,7 @@ def possible_uses(prompt: Prompt, uses: Iterable[FileUse]) -> list[FileUse]:
         file_use(node_id, key, text)
         for node_id, node in prompt.items()
         for key, value in node["inputs"].items()
-        if (node_id, key) not in known
+        if isinstance(value, str | list | dict) and (node_id, key) not in known
         for text in _possible_names(value)
     ]
 
