@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from ..config.cache_settings import CacheMode
     from ..schemas.finding import Found
+    from .cache.asking import Answers
     from .cache.keeping import Keeper
     from .cache.results import CacheAnswer, ResultCache
     from .charges import Allowed
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
 __all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
 
 _log = logging.getLogger(__name__)
+
+_LATELY = 1.0
+"""Seconds for which what a target said of itself serves the next run of a batch."""
 
 
 class PrepareWords(ChangeWords, total=False):
@@ -151,6 +155,7 @@ class Client:
         self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
         self._book: RouteBook | None = None
+        self._answers: Answers | None = None
         self.background = Background()
 
     def __repr__(self) -> str:
@@ -399,7 +404,7 @@ class Client:
             source=source or ready.source,
             folder=folder,
             followed=followed,
-            cache=cache or (await asyncio.to_thread(self._configured)).cache.mode,
+            cache=cache,
             timeout=timeout,
             begun=deadline.begun,
             cap=cap,
@@ -416,7 +421,7 @@ class Client:
         page: Mapping[str, JsonValue] | None = None,
         again: str | None = None,
         followed: bool = True,
-        cache: CacheMode = "off",
+        cache: CacheMode | None = "off",
         timeout: float | None = None,
         begun: float | None = None,
         cap: float | None = None,
@@ -441,13 +446,18 @@ class Client:
         deadline = Deadline(timeout, begun)
         record, target = self.record, self.target
         request = await self.completed(request, followed=followed)
+        configuration = await asyncio.to_thread(self._configured)
         keeper = None
+        cache = cache or configuration.cache.mode
         if cache != "off":
-            found = await self._cached(request, cache, source, folder, page)
+            results = self._results(configuration)
+            found = await self._cached(request, results, cache, source, folder, page)
             if isinstance(found, Job):
                 return found  # it costs nothing
             keeper = found
-        allowed = await self._allowed(request, cap, over_cap=over_cap, ends_after=ends_after)
+        allowed = await self._allowed(
+            *(request, configuration, cap), over_cap=over_cap, ends_after=ends_after
+        )
         try:
             await record.write(
                 record.add,
@@ -501,7 +511,10 @@ class Client:
         Args:
             cap: As for `submit`.
         """
-        allowed = await self._allowed(request, cap, over_cap=False, ends_after=None)
+        configuration = await asyncio.to_thread(self._configured)
+        allowed = await self._allowed(
+            *(request, configuration, cap), over_cap=False, ends_after=None
+        )
         if allowed is None:
             return None
         try:
@@ -513,9 +526,14 @@ class Client:
         return None
 
     async def _allowed(
-        self, request: RunRequest, cap: float | None, *, over_cap: bool, ends_after: float | None
+        self,
+        request: RunRequest,
+        configuration: Configuration,
+        cap: float | None,
+        *,
+        over_cap: bool,
+        ends_after: float | None,
     ) -> Allowed | None:
-        configuration = await asyncio.to_thread(self._configured)
         if self._book is None and billed(self.target, configuration)[1] is None:
             return None
         from .charges import Allowance, charge_of  # here: most targets cost nothing
@@ -534,14 +552,16 @@ class Client:
     async def _cached(
         self,
         request: RunRequest,
+        results: ResultCache,
         cache: CacheMode,
         source: str,
         folder: Path | None,
         page: Mapping[str, JsonValue] | None,
     ) -> Job | Keeper | None:
         """The job, if its result is stored; else what stores the result, where it can be."""
-        results = await self.results()
-        verdict = await results.verdict(request)
+        # The runs of a batch begin by themselves, so nobody has changed anything just before one.
+        lately = _LATELY if request.batch is not None else 0.0
+        verdict = await results.verdict(request, lately=lately)
         for doubt in verdict.doubts:
             _log.info("Not cached: %s", doubt)
         if not results.may_store(verdict, request):
@@ -583,10 +603,15 @@ class Client:
 
     async def results(self) -> ResultCache:
         """The stored results, as far as they can serve this client's target."""
-        from .cache.results import ResultCache  # here: most runs use none
+        return self._results(await asyncio.to_thread(self._configured))
 
+    def _results(self, configuration: Configuration) -> ResultCache:
+        from .cache.asking import Answers  # here, like the next: most runs use none
+        from .cache.results import ResultCache
+
+        self._answers = self._answers or Answers()
         return ResultCache(
-            self.target, self.record, await asyncio.to_thread(self._configured), self.named
+            *(self.target, self.record, configuration, self.named), answers=self._answers
         )
 
     async def completed(self, request: RunRequest, *, followed: bool = True) -> RunRequest:

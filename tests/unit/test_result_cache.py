@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from comfy_remote.config.cache_settings import CacheMode, CacheSettings
-from comfy_remote.errors import OutputLost
+from comfy_remote.errors import OutputLost, TargetUnreachable
 from comfy_remote.events import Finished, JobState, Log
+from comfy_remote.jobs.cache.asking import Answers
 from comfy_remote.jobs.cache.store import ResultStore
 from comfy_remote.jobs.client import Client, resume
 from comfy_remote.jobs.job import Job
@@ -412,3 +413,32 @@ async def test_a_batch_made_again_runs_what_is_new_and_counts_the_rest(
                 assert line.job is not None
                 # Nothing is reserved for what does not run.
                 assert (client.record.ledger.of(line.job) is None) is bool(line.cached)
+
+
+async def test_runs_that_begin_together_share_what_a_target_says_and_others_do_not() -> None:
+    class Target:
+        asked = 0
+
+        async def what_runs(
+            self, classes: Collection[str], folders: Collection[str]
+        ) -> Capabilities:
+            self.asked += 1
+            if self.asked == 4:
+                raise TargetUnreachable("It is gone.")
+            return Capabilities({}, None, str(self.asked))
+
+        async def still_runs(self, job_id: str) -> bool:
+            return True
+
+    target, answers = Target(), Answers()
+
+    async def engine(lately: float, node: str = "A") -> str | None:
+        return (await answers.of(target, {node}, (), lately)).engine
+
+    assert await asyncio.gather(engine(3600), engine(3600)) == ["1", "1"]
+    assert await engine(0) == "2", "after its end, a run asks once more"
+    assert await engine(3600) == "2"
+    assert await engine(3600, "B") == "3", "of other nodes, nothing was said"
+    with pytest.raises(TargetUnreachable):
+        await engine(0)
+    assert await engine(3600) == "5", "no answer serves nobody"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ...targets.base import Capabilities, RunRequest, Target
     from ...types import JsonValue
 
-__all__ = ["PATIENCE", "asked_of", "judged_with", "verdict_on"]
+__all__ = ["PATIENCE", "Answers", "asked_of", "judged_with", "verdict_on"]
 
 PATIENCE = 10.0
 """Seconds for a target to say what it would run a prompt with."""
@@ -36,11 +37,43 @@ def asked_of(request: RunRequest) -> Asked:
     )
 
 
+class Answers:
+    """What a target says computes its results, asked once for several runs that begin together."""
+
+    def __init__(self) -> None:
+        self._about: tuple[frozenset[str], frozenset[str]] | None = None
+        self._asked = 0.0
+        self._said: asyncio.Future[Capabilities] | None = None
+
+    async def of(
+        self,
+        target: TellsWhatRuns,
+        classes: Collection[str],
+        folders: Collection[str],
+        lately: float,
+    ) -> Capabilities:
+        """As `TellsWhatRuns.what_runs` gives it, asked no more than so many seconds ago."""
+        about = frozenset(classes), frozenset(folders)
+        said = self._said
+        old = lately <= 0 or time.monotonic() - self._asked > lately
+        if said is None or old or self._about != about or _has_failed(said):
+            self._about, self._asked = about, time.monotonic()
+            said = self._said = asyncio.ensure_future(target.what_runs(classes, folders))
+            said.add_done_callback(_has_failed)  # so that asyncio does not log an error
+        return await asyncio.shield(said)
+
+
+def _has_failed(said: asyncio.Future[Capabilities]) -> bool:
+    return said.done() and (said.cancelled() or said.exception() is not None)
+
+
 async def verdict_on(
     target: Target,
     request: RunRequest,
     packs: Collection[str] = (),
     *,
+    answers: Answers,
+    lately: float = 0.0,
     patience: float = PATIENCE,
 ) -> Verdict:
     """The key of a request on a target, or why it has none. Raises nothing of a target's.
@@ -49,6 +82,8 @@ async def verdict_on(
 
     Args:
         packs: Those that the owner vouches for.
+        answers: What the target has said before, and says now.
+        lately: Seconds since which an answer will do; 0 to ask now.
     """
     asked = asked_of(request)
     if doubts := early_doubts(asked, packs):
@@ -57,7 +92,8 @@ async def verdict_on(
         return Verdict(None, (Doubt(f"{target.name} does not say what computes its results."),))
     classes = {node["class_type"] for node in asked.prompt.values()}
     try:
-        said = await within(target.what_runs(classes, model_folders(asked.prompt)), patience)
+        asking = answers.of(target, classes, model_folders(asked.prompt), lately)
+        said = await within(asking, patience)
     except asyncio.TimeoutError:
         why = f"{target.name} did not say within {patience:g} s what computes its results."
         return Verdict(None, (Doubt(why),))

@@ -14,7 +14,7 @@ from ...aio import within
 from ...errors import ComfyRemoteError
 from ...schedule.cache_key import Doubt, Verdict, early_doubts
 from ...targets.base import ConfirmsWhatRan, TellsWhatRuns, server_of
-from .asking import PATIENCE, asked_of, judged_with, verdict_on
+from .asking import PATIENCE, Answers, asked_of, judged_with, verdict_on
 from .hit import CachedTarget, cached_sentence, described
 from .keeping import Keeper
 from .store import ResultStore
@@ -80,6 +80,7 @@ class ResultCache:
         named: What the configuration calls the target.
         configuration: Says its limits, the packs that the owner vouches for, and prices.
         now: Seconds since the epoch.
+        answers: Shared with other runs on the target.
     """
 
     def __init__(
@@ -90,17 +91,23 @@ class ResultCache:
         named: str | None = None,
         *,
         now: Callable[[], float] = time.time,
+        answers: Answers | None = None,
     ) -> None:
         self._target = target
+        self._answers = answers or Answers()
         self._named = named or target.name
         self._configuration = configuration
         self._now = now
         self.store = ResultStore(record, configuration.cache, now=now)
 
-    async def verdict(self, request: RunRequest, *, patience: float = PATIENCE) -> Verdict:
+    async def verdict(
+        self, request: RunRequest, *, lately: float = 0.0, patience: float = PATIENCE
+    ) -> Verdict:
         """The key of a request, or why it has none: see `verdict_on`."""
-        packs = self._configuration.cache.packs
-        return await verdict_on(self._target, request, packs, patience=patience)
+        packs, answers = self._configuration.cache.packs, self._answers
+        return await verdict_on(
+            *(self._target, request, packs), answers=answers, lately=lately, patience=patience
+        )
 
     async def find(self, verdict: Verdict) -> StoredResult | None:
         """The stored result of a key, if it may be handed out now.

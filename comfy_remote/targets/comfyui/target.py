@@ -419,6 +419,12 @@ class ComfyUITarget:
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""
+        return (await self._described(classes))[0]
+
+    async def _described(
+        self, classes: Collection[str] | None
+    ) -> tuple[Capabilities, dict[str, JsonValue]]:
+        """What it has, and its ``/system_stats``."""
         if classes is None or len(classes) > _CLASSES_ONE_BY_ONE:
             paths = ["object_info"]
         else:
@@ -430,19 +436,21 @@ class ComfyUITarget:
                 nodes.update(part)
         if not isinstance(stats, dict) or not all(isinstance(part, dict) for part in found):
             raise self._not_comfyui()
-        return Capabilities(
+        described = Capabilities(
             nodes=nodes,
             device=device_of(stats),
             engine=engine_of(stats),
             memory_total=_memory_of(stats, "vram_total"),
             memory_free=_memory_of(stats, "vram_free"),
         )
+        return described, stats
 
     async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
         """See `base.TellsWhatRuns`: packs by their names alone, since ComfyUI says no more."""
         wanted = sorted(folders)
-        (described, stats, packs), models = await asyncio.gather(
-            asyncio.gather(self.describe(classes), self.system(), self._packs()),
+        (described, stats), packs, models = await asyncio.gather(
+            self._described(classes),
+            self._packs(),
             concurrent_map(self._model_files, wanted),
         )
         if not imports_packs(stats):
