@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..targets.base import server_of
+from ..targets.base import Places, server_of
 from ..types import JsonValue
 from ..units import about_text, counted
 from ..workflow.prompt import Prompt
@@ -128,11 +128,15 @@ async def estimate_on(
 ) -> RunEstimate:
     """`estimate_run` for an open target, with what is known of its price.
 
+    One that chooses among others is asked which it would choose.
+
     Args:
         name: What the configuration calls it; its own name by default.
         background: With it, the target's provider is asked for a price that is not known, or old;
             otherwise nobody is asked. See `known_price`.
     """
+    if isinstance(target, Places) and (there := await target.likely(prompt)) is not None:
+        return await estimate_on(there, record, prompt, configuration, background=background)
     name, hour = name or target.name, None
     settings, billing = configuration.targets.get(name), configuration.billing_of(name)
     if billing is not None or (settings is not None and settings.price_per_hour is not None):

@@ -447,6 +447,9 @@ class Places(Protocol):
     def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
         """How to find the job now, and the target that has it; ``None`` where that is not known."""
 
+    async def likely(self, prompt: Prompt) -> Target | None:
+        """The target that it would choose for a prompt now; ``None`` if none can take it."""
+
     async def problems(self) -> Mapping[str, str]:
         """Why each of the others cannot be used now, by name; empty where it can.
 

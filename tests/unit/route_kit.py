@@ -16,6 +16,7 @@ from comfy_remote.errors import (
     OutputLost,
     SubmissionUnknown,
     TargetUnreachable,
+    WorkflowInvalid,
 )
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Queued, Started
 from comfy_remote.outputs import OutputSource, RemoteOutput
@@ -125,6 +126,10 @@ class ServerTarget:
             raise Killed
         while server.while_sending:
             await server.while_sending.pop()()
+        if fault == "invalid":
+            invalid = WorkflowInvalid(f"{self.name} refused the workflow.")
+            DidItRun.NEVER_ACCEPTED.noted_in(invalid)
+            raise invalid
         if fault in ("refused", "unreachable") or server.down:
             error = TargetUnreachable(f"{self.name} {fault or 'is down'}.")
             DidItRun.NEVER_ACCEPTED.noted_in(error)

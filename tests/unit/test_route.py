@@ -28,6 +28,7 @@ from comfy_remote.errors import (
     SubmissionUnknown,
     TargetError,
     TargetUnreachable,
+    WorkflowInvalid,
 )
 from comfy_remote.events import DidItRun, Finished, JobState, Log
 from comfy_remote.jobs.job import Job
@@ -206,6 +207,15 @@ async def test_what_all_refuse_for_one_reason_keeps_its_error(
     for server in servers:
         server.fault = "unreachable"
     with pytest.raises(TargetUnreachable, match="lan unreachable"):
+        await client.submit({**PROMPT})
+
+
+async def test_a_workflow_that_is_refused_where_it_could_run_keeps_its_error(
+    client: Client, servers: list[Server]
+) -> None:
+    servers[0].down = servers[1].down = True
+    servers[2].fault = "invalid"
+    with pytest.raises(WorkflowInvalid, match="box refused the workflow"):
         await client.submit({**PROMPT})
 
 

@@ -84,8 +84,10 @@ def retry(
 
     async def whole(record: Record) -> None:
         kind = kind_of(entry.target)
-        if on is not None or (kind is not None and kind.on_this_machine):
-            # The sandbox that it ran on has ended: a new one.
+        configured = entry.target in Configuration.load().targets
+        routed = entry.placed is not None and (configured or kind is not None)
+        if on is not None or routed or (kind is not None and kind.on_this_machine):
+            # The sandbox that it ran on has ended: a new one. A route chooses once more.
             named = entry.target if on is None else on
             target = open_target(named, Configuration.load(), choose=reporter.choose)
         else:

@@ -624,10 +624,10 @@ class Record:
             "SELECT started - created AS waited FROM ("
             "SELECT created, started, MAX(updated) OVER (ORDER BY created "
             "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others FROM jobs "
-            "WHERE COALESCE(placed, target) = ?) "
+            "WHERE target = ? OR placed = ?) "
             "WHERE started - created > ? AND COALESCE(others, 0) <= created "
             "ORDER BY created DESC LIMIT 1",
-            *(target, longer_than),
+            *(target, target, longer_than),
         )
         return float(rows[0]["waited"]) if rows else None
 
@@ -773,7 +773,7 @@ def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[st
     """What finds the jobs that ran on a target, and its values: see `Record.past_runs`."""
     ran = "state = 'succeeded' AND run_seconds IS NOT NULL AND work > 0"
     if not server:
-        return f"{ran} AND COALESCE(placed, target) = ?", [target]
+        return f"{ran} AND (target = ? OR placed = ?)", [target, target]
     # A pair of the JSON is found as text: quotes in another value are escaped there.
     said = [json.dumps({name: value})[1:-1] for name, value in server.items()]
     return ran + " AND instr(details, ?) > 0" * len(said), said

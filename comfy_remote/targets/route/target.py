@@ -30,6 +30,7 @@ from ...errors import (
     TargetError,
     TargetNotFound,
     TargetUnreachable,
+    WorkflowInvalid,
 )
 from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Phase, Queued
 from ...media.files import sha256_of
@@ -364,7 +365,8 @@ class RouteTarget:
         ) is not None:
             over.details["route"] = [to_json(one) for one in ranked]
             return over
-        if errors and len(ranked) == len(errors) and len({one.code for one in errors}) == 1:
+        alike = len({one.code for one in errors}) == 1
+        if alike and (len(ranked) == len(errors) or isinstance(errors[0], WorkflowInvalid)):
             return errors[0]
         said = "; ".join(f"{one.name} {', and '.join(one.why)}" for one in ranked)
         return TargetError(
@@ -643,6 +645,11 @@ class RouteTarget:
         member = self._members.get(name)
         target = self._former.get(name) if member is None else member.target
         return (ref if step is None else step.ref or ref), target
+
+    async def likely(self, prompt: Prompt) -> Target | None:
+        """See `Places`."""
+        chosen = (await self.decide(RunRequest("", prompt)))[0]
+        return self._members[chosen.name].target if chosen.able else None
 
     async def problems(self) -> dict[str, str]:
         """See `Places`."""
