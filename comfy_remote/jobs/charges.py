@@ -26,7 +26,7 @@ from ..units import about_text, counted
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .billed import billed
-from .estimate import Guess, guess_by
+from .estimate import Learned, learned_by
 from .record.ledger import Booked
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ async def charge_of(
     price, why_not = await _price(
         name, configuration, environment, needed=bool(caps), background=background
     )
-    guess, start = await record.read_at_once(_learned, record, target, prompt)
+    learned, start = await record.read_at_once(_learned, record, target, prompt)
     limit = target.time_limit if isinstance(target, LimitsTime) else None
-    bound, why = _bound(limit, allowance.ends_after, guess, start)
+    bound, why = _bound(limit, allowance.ends_after, learned, start)
     charge = Charge(
         configuration.booked_as(name),
         price,
         bound,
-        expected=None if guess is None else guess.seconds,
+        expected=None if learned is None else learned.seconds,
         why=why,
         unpriced=why_not,
         by_hour=billing == "by hour",
@@ -152,15 +152,15 @@ async def _price(
     return price, ""
 
 
-def _learned(record: Record, target: Target, prompt: Prompt) -> tuple[Guess | None, float]:
+def _learned(record: Record, target: Target, prompt: Prompt) -> tuple[Learned | None, float]:
     """How long a prompt probably runs there, and how long a worker takes to start."""
     workload = workload_of(prompt)
-    runs = record.past_runs(target.name, workload.shape, _RUNS, server_of(target))
-    return guess_by(runs, workload), record.last_start(target.name) or 0.0
+    times = record.past_times(target.name, workload.shape, _RUNS, server_of(target))
+    return learned_by(times, workload.work), record.last_start(target.name) or 0.0
 
 
 def _bound(
-    limit: float | None, ends_after: float | None, guess: Guess | None, start: float
+    limit: float | None, ends_after: float | None, learned: Learned | None, start: float
 ) -> tuple[float, str]:
     """Seconds to reserve for, and why so many."""
     bounds = [] if limit is None else [limit + start]
@@ -168,9 +168,9 @@ def _bound(
         bounds.append(ends_after)
     if bounds:
         return min(bounds), f"it may run for {about_text(min(bounds))}"
-    if guess is not None:
-        bound = _MARGIN * guess.high + start
-        return bound, f"{about_text(bound)}, by {counted(guess.runs, 'earlier run')}"
+    if learned is not None:
+        bound = _MARGIN * learned.high + start
+        return bound, f"{about_text(bound)}, by {counted(learned.runs, 'earlier run')}"
     return FIRST_RUN, f"{about_text(FIRST_RUN)} are reserved for a workflow's first run there"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..targets.base import Places, server_of
 from ..types import JsonValue
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from ..schedule.money import Price
     from ..targets.base import Target
 
-__all__ = ["Guess", "RunEstimate", "estimate_on", "estimate_run", "guess_by"]
+__all__ = [
+    "Guess",
+    "Learned",
+    "RunEstimate",
+    "estimate_on",
+    "estimate_run",
+    "guess_by",
+    "learned_by",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,36 +168,58 @@ async def estimate_on(
 class Guess:
     """How long a prompt probably runs, by how many runs.
 
-    Attributes:
-        scaled: As in `RunEstimate`.
-        high: Seconds that 95 % of those runs did not exceed.
+    ``scaled`` is as in `RunEstimate`.
     """
 
     seconds: float
     runs: int
     scaled: tuple[str, ...]
+
+
+class Learned(NamedTuple):
+    """How long so much work takes, by the past runs that are nearest to it.
+
+    Attributes:
+        seconds: Of an ordinary run.
+        high: Seconds that 95 % of those runs would not have exceeded.
+        runs: How many there are.
+        nearest: How much work they were.
+    """
+
+    seconds: float
     high: float
+    runs: int
+    nearest: float
 
 
-def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
-    """How long so much work takes, by the past runs that are nearest to it; ``None`` without any.
+def learned_by(times: Sequence[tuple[float, float]], work: float) -> Learned | None:
+    """What past runs say of so much work; ``None`` without any.
 
     The farther a run, the less its time says: much of it (loading a model) does not scale.
+
+    Args:
+        times: Of each run, its seconds and its work.
     """
-    known = [(run.seconds, workload_of(run.prompt)) for run in runs]
-    known = [(seconds, past) for seconds, past in known if past.work > 0]
-    if not known or workload.work <= 0:
+    known = [(seconds, past) for seconds, past in times if past > 0]
+    if not known or work <= 0:
         return None
-    nearest = min(
-        (past for _, past in known), key=lambda past: abs(math.log(past.work / workload.work))
-    )
-    alike = sorted(seconds for seconds, past in known if math.isclose(past.work, nearest.work))
+    nearest = min((past for _, past in known), key=lambda past: abs(math.log(past / work)))
+    alike = sorted(seconds for seconds, past in known if math.isclose(past, nearest))
     # The median: one cold start, or one run that was cached, does not count. Not of `statistics`,
     # whose import takes as long as reading and preparing a small workflow.
     median = (alike[(len(alike) - 1) // 2] + alike[len(alike) // 2]) / 2
-    more = workload.work / nearest.work
-    seconds, high = median * more, alike[math.ceil(0.95 * len(alike)) - 1] * more
-    if math.isclose(nearest.work, workload.work):
-        return Guess(seconds, len(alike), (), high)
+    more, high = work / nearest, alike[math.ceil(0.95 * len(alike)) - 1]
+    return Learned(median * more, high * more, len(alike), nearest)
+
+
+def guess_by(runs: Sequence[PastRun], workload: Workload) -> Guess | None:
+    """How long so much work takes, by past runs, and what is scaled; ``None`` without any."""
+    known = [(run.seconds, workload_of(run.prompt)) for run in runs]
+    learned = learned_by([(seconds, past.work) for seconds, past in known], workload.work)
+    if learned is None:
+        return None
+    if math.isclose(learned.nearest, workload.work):
+        return Guess(learned.seconds, learned.runs, ())
+    nearest = next(past for _, past in known if past.work == learned.nearest)
     changes = workload.changes_from(nearest) or ["the work in it"]
-    return Guess(seconds, len(alike), tuple(changes), high)
+    return Guess(learned.seconds, learned.runs, tuple(changes))

@@ -611,6 +611,19 @@ class Record:
                 for row in rows
             ]
 
+    def past_times(
+        self, target: str, shape: str, limit: int, server: Mapping[str, str] | None = None
+    ) -> list[tuple[float, float]]:
+        """Seconds and work of what ran on a target, the newest first: see `past_runs`."""
+        ran, values = _ran_at(target, server)
+        rows = self._read(
+            f"SELECT run_seconds, work FROM jobs WHERE {ran} AND shape = ? "  # noqa: S608 - see there
+            "ORDER BY created DESC LIMIT ?",
+            *values,
+            *(shape, limit),
+        )
+        return [(row["run_seconds"], row["work"]) for row in rows]
+
     def last_start(self, target: str, longer_than: float = 5.0) -> float | None:
         """Seconds that a job waited for a worker to start, the last time that one had to.
 
