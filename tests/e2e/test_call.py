@@ -247,7 +247,7 @@ def slow() -> Prompt:
 
 
 async def wait_until_idle(client: Client) -> None:
-    for _ in range(100):
+    for _ in range(600):
         health = await client.target.health()
         if not health.running and not health.queued:
             return

@@ -228,7 +228,7 @@ def at_a_terminal(cli: Cli, words: list[str], answers: dict[str, str], **environ
             [sys.executable, "-c", code, *words],
             {**cli.environment, **environment, "TERM": "xterm"},
         )
-    said, left, end = "", dict(answers), time.monotonic() + 50
+    said, left, end = "", dict(answers), time.monotonic() + 180
     while time.monotonic() < end:
         try:
             piece = os.read(terminal, 4096).decode("utf-8", "replace")

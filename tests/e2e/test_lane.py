@@ -780,15 +780,16 @@ async def test_what_is_being_sent_when_the_server_has_settled_is_not_taken_up(
 
 
 async def test_a_job_that_ended_while_the_server_was_down_is_fetched(
-    tmp_path: Path, target: SandboxServer
+    tmp_path: Path, gated_url: str
 ) -> None:
+    gates = [Gate(tmp_path, name) for name in ("first", "second")]
     with sandbox_with_pack(tmp_path) as server:
         async with page(server.url) as shown:
-            ids = [
-                (await shown.queue(slow(seconds), target.url)).body["prompt_id"]
-                for seconds in (0.5, 0.1)
-            ]
-    async with page(target.url) as there:
+            answers = [await shown.queue(gate.prompt, gated_url) for gate in gates]
+            ids = [answer.body["prompt_id"] for answer in answers]
+    for gate in gates:
+        gate.open()
+    async with page(gated_url) as there:
         for prompt_id in ids:
             await there.ended(prompt_id)
     with sandbox_with_pack(tmp_path) as server:

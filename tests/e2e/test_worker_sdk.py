@@ -243,13 +243,13 @@ def _content(output: AnswerOutput) -> bytes:
 
 async def test_cancel_reaches_the_engine(engine: tuple[str, Endpoint]) -> None:
     kind, client = engine
-    job_id = await client.run(slow() if kind == "sandbox" else many_steps())
+    job_id = await client.run(slow(3000) if kind == "sandbox" else many_steps())
     await client.running(job_id)
     await client.cancel(job_id)
     begun = time.monotonic()
     await client.answer(save())
     # Had the engine gone on, this would have waited for all the rest of it.
-    assert time.monotonic() - begun < 8.0
+    assert time.monotonic() - begun < 60.0
 
 
 @pytest.fixture
@@ -332,10 +332,10 @@ async def test_an_engine_that_dies_is_started_anew_and_its_job_run_again(
 
 async def test_refresh_worker_gives_each_job_a_worker_of_its_own() -> None:
     begun = time.monotonic()
-    async with endpoint("sandbox", poll_wait=60.0, REFRESH_WORKER="true") as client:
+    async with endpoint("sandbox", poll_wait=150.0, REFRESH_WORKER="true") as client:
         workers = [(await client.answer(save(color=color))).worker for color in (1, 2, 3)]
     assert len(set(workers)) == 3
-    assert time.monotonic() - begun < 60.0, "none waits for the answer to an open question"
+    assert time.monotonic() - begun < 150.0, "none waits for the answer to an open question"
 
 
 @POSIX
@@ -490,14 +490,14 @@ async def test_the_engine_ends_with_its_worker(caplog: pytest.LogCaptureFixture)
         worker = worker_pid(caplog)
         assert len(engines_of(worker)) == 1
         os.kill(worker, signal.SIGKILL)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 60.0
         while engines_of(worker) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         assert engines_of(worker) == []
         assert (await client.answer(save())).outputs  # by the next worker
         worker = worker_pid(caplog)
     # The gateway has ended that one politely.
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while engines_of(worker) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     assert engines_of(worker) == []
