@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,20 +55,23 @@ async def test_a_workers_answer_says_what_made_it_and_its_result_is_taken_again(
     assert await _run(server, tmp_path, 1, Asleep)
     assert not await _run(server, tmp_path, 2, Asleep)
     assert await _run(server, tmp_path, 2)
-    # What was described is of another worker now: the next answer says so, and nothing is taken.
+    # What was described is of another worker now: nothing is taken, and the next answer says so.
     [known] = [path for path in (tmp_path / "memory").iterdir() if ".worker" not in path.name]
     text = known.read_text()
     assert '"torch":"none"' in text
     known.write_text(text.replace('"torch":"none"', '"torch":"other"'))
-    assert not await _run(server, tmp_path, 1)
+    assert not await _run(server, tmp_path, 1, Asleep)
+    assert await _run(server, tmp_path, 1, Asleep)
+    # A worker that is awake and idle is asked first.
+    known.write_text(text.replace('"torch":"none"', '"torch":"other"'))
     assert await _run(server, tmp_path, 1)
-    # What was said long ago counts no more, and a worker that is awake is asked.
+    # What was said long ago counts no more.
     cache = DescriptionCache(tmp_path / "memory", f"{server}/local")
 
     def aged(hours: float) -> None:
         description = cache.read()
         assert description is not None
-        cache.write(description.answer, asked=description.asked - 3600 * hours)
+        cache.write(description.answer, true=description.true - 3600 * hours)
 
     aged(40)
     assert not await _run(server, tmp_path, 1, Asleep)
@@ -77,4 +81,4 @@ async def test_a_workers_answer_says_what_made_it_and_its_result_is_taken_again(
     assert await _run(server, tmp_path, 1)
     description = cache.read()
     assert description is not None
-    assert description.fresh(600)
+    assert time.time() - description.true < 600

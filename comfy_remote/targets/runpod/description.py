@@ -64,12 +64,14 @@ class Description(BaseModel):
 
     Attributes:
         asked: Seconds since the epoch.
+        true: When it was certainly so, likewise: 0 where a worker did not get to answer.
         answer: With its node schemas; ``None`` when the workers are not ours and cannot say.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     asked: float
+    true: float = 0.0
     answer: DescribeAnswer | None = None
 
     def fresh(self, seconds: float) -> bool:
@@ -104,6 +106,7 @@ class Descriptions:
     fresh: float
     recent: float
     _asking: asyncio.Task[DescribeAnswer | None] | None = field(default=None, init=False)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def describe(self, *, again: bool = False) -> Capabilities:
         """What is remembered, if that is fresh or nobody is awake; else what a worker says.
@@ -153,18 +156,26 @@ class Descriptions:
     def lately(self, seconds: float) -> Capabilities | None:
         """What a worker said within so many seconds; ``None`` if none did. Blocking."""
         known = self.cache.read()
-        if known is None or not known.fresh(seconds):
+        if known is None or not 0 <= time.time() - known.true < seconds:
             return None
         return _capabilities(known.answer)
 
     async def now(self) -> Capabilities | None:
-        """What a worker says now; ``None`` if it does not."""
-        asked = time.time()
-        answer = await self._ask(await asyncio.to_thread(self.cache.read))
-        known = await asyncio.to_thread(self.cache.read)
-        if known is None or known.asked < asked:
-            return None  # it was not answered, and `answer` is what was known before
-        return _capabilities(answer)
+        """What a worker says now; ``None`` if it does not.
+
+        Those who ask at once share a question that has begun after they asked.
+        """
+        wanted = time.time()
+        async with self._one_at_a_time:
+            known = await asyncio.to_thread(self.cache.read)
+            if known is None or known.true < wanted:
+                if self.cache.worker_is_ours is False:
+                    return None  # it knows no such question
+                await self._ask(known)
+                known = await asyncio.to_thread(self.cache.read)
+            if known is None or known.true < wanted:
+                return None
+            return _capabilities(known.answer)
 
     async def that_ran(self, ran: RanOn) -> Capabilities | None:
         """What was described by a worker that has just run a job with it.
@@ -176,7 +187,7 @@ class Descriptions:
         answer = known.answer if known is not None else None
         if _digest(answer) != ran.digest:
             if known is not None:
-                await asyncio.to_thread(self.cache.write, answer, asked=0.0)
+                await asyncio.to_thread(self.cache.write, answer, asked=0.0, true=0.0)
             if not await self.is_awake():
                 return None
             answer = await self._ask(known)
@@ -195,7 +206,7 @@ class Descriptions:
             models[folder] = [*older, *files]
         installed = answer.installed.model_copy(update={"models": models})
         answer = answer.model_copy(update={"installed": installed})
-        self.cache.write(answer)
+        self.cache.write(answer, true=time.time())
         # What the job named and did not confirm is not there for this one.
         confirmed = installed.model_copy(update={"models": ran.models})
         return answer.model_copy(update={"installed": confirmed})
@@ -213,6 +224,7 @@ class Descriptions:
         payload: dict[str, JsonValue] = {"action": "describe"}
         if before is not None:
             payload["known"] = before.nodes_hash
+        began = time.time()
         try:
             answer = DescribeAnswer.model_validate(await self.act(payload, ttl=_DESCRIBE_TTL))
         except (TargetError, AuthenticationError) as error:
@@ -224,11 +236,12 @@ class Descriptions:
             remembered = before if isinstance(error, _UNANSWERED) else None
             if not isinstance(error, _UNANSWERED):
                 self.cache.saw_worker(ours=False)
-            return self.cache.write(remembered).answer
+            true = known.true if known is not None and remembered is not None else 0.0
+            return self.cache.write(remembered, true=true).answer
         if answer.nodes is None and before is not None:
             answer = answer.model_copy(update={"nodes": before.nodes})
         self.cache.saw_worker(ours=True)
-        return self.cache.write(answer).answer
+        return self.cache.write(answer, true=began).answer
 
 
 class DescriptionCache:
@@ -252,13 +265,17 @@ class DescriptionCache:
         except (OSError, ValidationError):
             return None
 
-    def write(self, answer: DescribeAnswer | None, *, asked: float | None = None) -> Description:
+    def write(
+        self, answer: DescribeAnswer | None, *, asked: float | None = None, true: float = 0.0
+    ) -> Description:
         """Remember an answer, if it can be written.
 
         Args:
             asked: When it came, in seconds since the epoch; now by default.
+            true: See `Description`.
         """
-        description = Description(asked=time.time() if asked is None else asked, answer=answer)
+        now = time.time() if asked is None else asked
+        description = Description(asked=now, true=true, answer=answer)
         _write(self._path, description)
         return description
 

@@ -100,6 +100,7 @@ class EndpointTimes:
         recent: The same, where a workflow does not fit what they had.
         trusted: For which it counts as what they still have, where nobody is awake to be asked and
             a stored result might be taken.
+        trusted_busy: The same, where all that are awake are busy: then each result renews it.
         wait_noted: For a worker to take the job, before it is said why that may take longer.
     """
 
@@ -115,6 +116,7 @@ class EndpointTimes:
     fresh: float = 3600.0
     recent: float = 30.0
     trusted: float = 36 * 3600.0
+    trusted_busy: float = 600.0
     wait_noted: float = 5.0
 
 
@@ -636,15 +638,17 @@ class RunPodTarget:
         return await self._descriptions.describe(again=True)
 
     async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
-        """See `ConfirmsWhatRan`. A worker that has nothing to do is asked; all unknown, if none has
-        said it lately.
+        """See `ConfirmsWhatRan`: asked of a worker that is idle, else what was said lately.
+
+        All is unknown if nothing was.
         """
         del classes, folders
-        known = await asyncio.to_thread(self._descriptions.lately, self._times.recent)
-        if known is None and (await self.health()).ready:
+        health = await self.health()
+        if health.ready:
             known = await self._descriptions.now()
-        elif known is None:
-            known = await asyncio.to_thread(self._descriptions.lately, self._times.trusted)
+        else:
+            lately = self._times.trusted_busy if health.running else self._times.trusted
+            known = await asyncio.to_thread(self._descriptions.lately, lately)
         return known or Capabilities(nodes=None, device=None, engine=None)
 
     async def still_runs(self, job_id: str) -> bool:
