@@ -35,6 +35,7 @@ BENCHMARKS = {
     "sheet": "sheet:bench_sheet",
     "batch-rows": "batch_rows:bench_batch_rows",
     "spend": "spend:bench_spend",
+    "route": "route:bench_route",
 }
 """The function of each, as ``module:function``."""
 

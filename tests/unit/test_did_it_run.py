@@ -27,7 +27,7 @@ from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
 from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
-from comfy_remote.targets.base import Target
+from comfy_remote.targets.base import RemoteRef, Target
 from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.modal import ModalKind
@@ -169,6 +169,24 @@ async def test_a_job_on_comfyui(record: Record, script: Script, expected: DidItR
         assert await grade(target, record, lambda job: script(server, job)) is expected
 
 
+async def test_what_a_comfyui_is_to_take_back_waits_there_or_runs_on(record: Record) -> None:
+    async with FakeComfyUI() as server:
+        target = ComfyUITarget(server.url, times=SOON)
+        assert await grade(target, record, lambda job: target.withdraw(job.ref)) is WITHDRAWN
+    record.remove([JOB])
+
+    async def while_it_runs(job: Job) -> None:
+        server.start(job.id)
+        await until(lambda: job.state.value == "running")
+        await target.withdraw(job.ref)
+        server.finish(job.id, {}, [["execution_error", {"node_id": "1"}]])
+
+    async with FakeComfyUI() as server:
+        target = ComfyUITarget(server.url, times=SOON)
+        assert await grade(target, record, while_it_runs) is STOPPED
+        assert (server.count("POST /interrupt"), server.count("POST /queue")) == (0, 0)
+
+
 # --- RunPod and Modal ---------------------------------------------------------------------
 
 
@@ -258,6 +276,19 @@ async def test_a_gateway_that_refuses_the_key(record: Record, gateway: GatewaySe
 
 async def test_a_job_that_a_gateway_never_began(record: Record, gateway: GatewayServer) -> None:
     assert await grade(_desk(gateway), record, lambda job: job.cancel()) is WITHDRAWN
+
+
+async def test_a_job_that_a_gateway_gives_back(record: Record, gateway: GatewayServer) -> None:
+    target = _desk(gateway)
+    assert await grade(target, record, lambda job: target.withdraw(job.ref)) is WITHDRAWN
+
+
+async def test_an_endpoint_is_not_asked_to_give_back_what_runs(record: Record) -> None:
+    async with ScriptedServer() as server:
+        server.on(STATUS, _status("IN_PROGRESS"))
+        async with _endpoint(server.url, RunPodKind()) as target:
+            await target.withdraw(RemoteRef(JOB, "abc-e1", {}))
+        assert server.count(CANCEL) == 0
 
 
 async def test_a_job_that_a_gateway_began(record: Record, gateway: GatewayServer) -> None:
