@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..targets.base import Target
     from .record import Record
 
-__all__ = ["Allowance", "Allowed", "charge_of", "still_allowed", "with_top_ups"]
+__all__ = ["Allowance", "Allowed", "charge_of", "price_at", "still_allowed", "with_top_ups"]
 
 FIRST_RUN = 600.0
 """Seconds that are reserved for a workflow that has not run on a target yet."""
@@ -97,7 +97,7 @@ async def charge_of(
     caps = [] if allowance.over_cap else configuration.caps_on(name)
     if allowance.cap is not None and not allowance.over_cap:
         caps.append(_of_batch(allowance.cap) if batch else Cap(allowance.cap, "job"))
-    price, why_not = await _price(
+    price, why_not = await price_at(
         name, configuration, environment, needed=bool(caps), background=background
     )
     learned, start = await record.read_at_once(_learned, record, target, prompt)
@@ -120,13 +120,13 @@ def _of_batch(dollars: float) -> Cap:
     return Cap(dollars, "batch", None, "the cap of this batch")
 
 
-async def _price(
+async def price_at(
     name: str,
     configuration: Configuration,
     environment: Mapping[str, str],
     *,
     needed: bool,
-    background: Background | None,
+    background: Background | None = None,
 ) -> tuple[Price | None, str]:
     """What an hour costs there; where that is not known, why.
 

@@ -113,6 +113,7 @@ class Client:
         patience: How long it waits when it is interrupted.
 
     Attributes:
+        configured: As it was given, or made of ``config``.
         named: The name or address of its target; ``None`` if it was given a `Target`.
         background: What goes on beside its jobs, and ends with it.
 
@@ -148,7 +149,7 @@ class Client:
         self.address = address or target.name
         self._given = schemas
         self.config = config
-        self._configured = configured or partial(Configuration.load, file=config)
+        self.configured = configured or partial(Configuration.load, file=config)
         self.patience = patience
         self._own_record = record is None
         self._record = record
@@ -174,7 +175,7 @@ class Client:
         if isinstance(self.target, Remembers):
             from .route_book import RouteBook  # here: most targets are no route
 
-            self._book = RouteBook(self.record, self._configured)
+            self._book = RouteBook(self.record, self.configured)
             self.target.remember_in(self._book)
         try:
             await asyncio.to_thread(remove_leftovers)
@@ -446,7 +447,7 @@ class Client:
         deadline = Deadline(timeout, begun)
         record, target = self.record, self.target
         request = await self.completed(request, followed=followed)
-        configuration = await asyncio.to_thread(self._configured)
+        configuration = await asyncio.to_thread(self.configured)
         keeper = None
         cache = cache or configuration.cache.mode
         if cache != "off":
@@ -511,7 +512,7 @@ class Client:
         Args:
             cap: As for `submit`.
         """
-        configuration = await asyncio.to_thread(self._configured)
+        configuration = await asyncio.to_thread(self.configured)
         allowed = await self._allowed(
             *(request, configuration, cap), over_cap=False, ends_after=None
         )
@@ -603,7 +604,7 @@ class Client:
 
     async def results(self) -> ResultCache:
         """The stored results, as far as they can serve this client's target."""
-        return self._results(await asyncio.to_thread(self._configured))
+        return self._results(await asyncio.to_thread(self.configured))
 
     def _results(self, configuration: Configuration) -> ResultCache:
         from .cache.asking import Answers  # here, like the next: most runs use none
@@ -664,7 +665,7 @@ class Client:
 
             # In a thread, since the configuration is read.
             return await self.record.read_at_once(
-                lambda: still_allowed(self.record, ref.job_id, self._configured)
+                lambda: still_allowed(self.record, ref.job_id, self.configured)
             )
 
         job = Job(

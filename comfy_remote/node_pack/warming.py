@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 
 from ..errors import ComfyRemoteError
-from ..jobs.keep_warm import keep_warm, start_worker
+from ..jobs.keep_warm import start_worker
+from ..jobs.kept_ready import keep_ready
 from ..targets.base import Target, WakesWorkers
 from ..targets.kinds import Billing
 from .target_pool import TargetPool
@@ -100,12 +101,6 @@ class WarmUps:
                 warm()
                 return
             folder = self._pool.record.path.parent
-            await keep_warm(
-                client.target,
-                lambda: one.until or 0.0,
-                address=client.address,
-                folder=folder,
-                on_warm=warm,
-            )
+            await keep_ready(client, lambda: one.until or 0.0, folder=folder, on_warm=warm)
         except ComfyRemoteError as error:
             one.error = error

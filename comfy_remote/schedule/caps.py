@@ -71,7 +71,7 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
         if charge.reserved <= 0 or charge.reserved + used <= cap.dollars + _ROUNDING:
             continue
         raise _refusal(
-            f"This run may cost {_up(charge.reserved)} on {charge.target}{_because(charge)}"
+            f"{charge.what} may cost {_up(charge.reserved)} on {charge.target}{_because(charge)}"
             f"{_with(cap, used)}, which is over the cap of {cap}.",
             Hint.RAISE_CAP(where=cap.where),
             {

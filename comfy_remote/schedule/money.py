@@ -51,6 +51,7 @@ class Charge:
         bound: Seconds that it is reserved for: the longest that it can run, and a start.
         expected: Seconds that it probably takes; ``None`` if nothing is known of it.
         why: Where the bound comes from, for people.
+        what: What costs that, as the beginning of a sentence.
         unpriced: Why the price is not known, as a part of a sentence.
         by_hour: Whether the target costs money while it exists, whether it runs anything or not:
             then no cap covers the job, and what it costs stands apart.
@@ -62,6 +63,7 @@ class Charge:
     bound: float
     expected: float | None = None
     why: str = ""
+    what: str = "This run"
     unpriced: str = ""
     by_hour: bool = False
     over_cap: bool = False

@@ -58,8 +58,11 @@ def moment(
     callback=moment,
     help="Keep a worker waiting until then: 18:00, or 90m, 2h from now.",
 )
+@click.option(
+    "--over-cap", is_flag=True, help="Go over every cap on spending, this once (with --until)."
+)
 @json_option
-def warm(name: str | None, until: float | None, json_lines: bool) -> None:
+def warm(name: str | None, until: float | None, over_cap: bool, json_lines: bool) -> None:
     """Start a worker ahead, so that the next run need not wait for one.
 
     NAME is a RunPod endpoint or an app on Modal; the default target, if none is named. With
@@ -90,7 +93,7 @@ def warm(name: str | None, until: float | None, json_lines: bool) -> None:
                     "apps on Modal have."
                 )
             price = await known_price(target, configuration)
-            await _warm(client, target, until, price, json_lines=json_lines)
+            await _warm(client, target, until, price, over_cap=over_cap, json_lines=json_lines)
 
     import asyncio
 
@@ -101,9 +104,16 @@ def warm(name: str | None, until: float | None, json_lines: bool) -> None:
 
 
 async def _warm(
-    client: Client, name: str, until: float | None, price: Price | None, *, json_lines: bool
+    client: Client,
+    name: str,
+    until: float | None,
+    price: Price | None,
+    *,
+    over_cap: bool,
+    json_lines: bool,
 ) -> None:
-    from ...jobs.keep_warm import keep_warm, start_worker
+    from ...jobs.keep_warm import start_worker
+    from ...jobs.kept_ready import keep_ready
     from ...units import dollars, seconds_text
     from ..console import print_json, say
 
@@ -128,7 +138,7 @@ async def _warm(
         await start_worker(client.target)
         warmed()
         return
-    await keep_warm(client.target, lambda: until, address=client.address, on_warm=warmed)
+    await keep_ready(client, lambda: until, over_cap=over_cap, on_warm=warmed)
     if json_lines:
         print_json({"event": "ended", "target": name})
     else:

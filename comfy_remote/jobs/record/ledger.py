@@ -267,14 +267,11 @@ class Ledger:
         row = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
         if row is None:
             return
-        price, number = _price_of(row), row["number"]
+        number = row["number"]
         if grade is not None and grade.surely_not:
             _release(connection, number)
         elif seconds is not None:
-            connection.execute(
-                "UPDATE charges SET booked = 'settled', amount = ?, seconds = ? WHERE number = ?",
-                (None if price is None else price.of(seconds), seconds, number),
-            )
+            _settle(connection, row, seconds)
         elif row["booked"] == Booked.HELD.value:
             connection.execute(
                 "UPDATE charges SET booked = 'uncertain' WHERE number = ?", (number,)
@@ -345,6 +342,43 @@ class Ledger:
                     "WHERE number = ?",
                     (bound, charge.why, charge.reserved, charge.reserved, row["number"]),
                 )
+
+        self._write(write)
+
+    def hold(self, lease: str, charge: Charge, caps: Iterable[Cap], workflow: str) -> None:
+        """Reserve for something that is no job, under an id of its own; `end` settles it.
+
+        Args:
+            workflow: What stands for it.
+
+        Raises:
+            SpendingCap: It does not fit under a cap.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                self.reserve(connection, lease, charge, caps, workflow=workflow, batch=None)
+
+        self._write(write)
+
+    def end(self, lease: str, seconds: float) -> None:
+        """Settle what `hold` has reserved, if it has.
+
+        Args:
+            seconds: That it took; what jobs there took since it began is no part of its cost.
+        """
+
+        def write(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                row = connection.execute(f"{_NEWEST} LIMIT 1", (lease,)).fetchone()
+                if row is None:
+                    return
+                [jobs] = connection.execute(
+                    "SELECT TOTAL(seconds) FROM charges WHERE target = ? AND at >= ? "
+                    "AND number <> ? AND booked = 'settled'",
+                    (row["target"], row["at"], row["number"]),
+                ).fetchone()
+                _settle(connection, row, max(0.0, seconds - jobs))
 
         self._write(write)
 
@@ -530,6 +564,15 @@ def _release(connection: sqlite3.Connection, number: int) -> None:
     connection.execute(
         "UPDATE charges SET booked = 'released', amount = 0, seconds = NULL WHERE number = ?",
         (number,),
+    )
+
+
+def _settle(connection: sqlite3.Connection, row: sqlite3.Row, seconds: float) -> None:
+    price = _price_of(row)
+    amount = None if price is None else price.of(seconds)
+    connection.execute(
+        "UPDATE charges SET booked = 'settled', amount = ?, seconds = ? WHERE number = ?",
+        (amount, seconds, row["number"]),
     )
 
 
