@@ -9,8 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
@@ -25,14 +24,12 @@ from ..errors import (
     NotTrusted,
     TargetError,
 )
-from ..jobs.estimate import estimate_run
 from ..jobs.keep_warm import LONGEST, can_keep_warm
-from ..jobs.prices import hour_to_json, known_price, remembered_price
+from ..jobs.prices import hour_to_json, known_price
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
-from ..schedule.money import Price
-from ..targets.base import WaitsForWorkers, server_of
-from ..targets.kinds import Billing, typed_target
+from ..targets.base import WaitsForWorkers
+from ..targets.kinds import typed_target
 from ..targets.opening import open_target
 from ..targets.own_command import own_command
 from ..version import __version__
@@ -48,6 +45,7 @@ from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
 from .panel_jobs import PanelJobs
+from .run_cost import run_cost
 from .saved_images import SaveRequest, save_images
 from .setup_routes import add_setup_routes, setup_state
 from .switch import Switch
@@ -244,9 +242,7 @@ def routes(
             raise ConfigurationError(
                 "The prompt is in UI format.", advice="Send what the page posts to /prompt."
             )
-        costs, billing = await asyncio.to_thread(_costs, wanted.target)
-        estimate = await estimate_run(pool.record, wanted.target, prompt, **costs)
-        return {**estimate.to_json(), "billing": billing}
+        return await run_cost(pool.record, wanted.target, prompt)
 
     @table.post("/remote/cut")
     @json_route
@@ -298,24 +294,6 @@ def _known() -> list[KnownTarget]:
 def _check_usable(target: str) -> None:
     check_target(target)
     open_target(target)  # raises if it means nothing, or its key is missing
-
-
-class _Costs(TypedDict):
-    hour: Price | None
-    billed: bool
-    server: Mapping[str, str]
-
-
-def _costs(name: str) -> tuple[_Costs, Billing | None]:
-    """What is known of a target's costs; nothing is asked over the network."""
-    configuration = Configuration.load()
-    try:
-        server = server_of(open_target(name, configuration))
-    except ComfyRemoteError:
-        server = {}  # its key is missing
-    billing = configuration.billing_of(name)
-    hour = remembered_price(name, configuration).price
-    return {"hour": hour, "billed": billing == "by run", "server": server}, billing
 
 
 async def _prefetch(pool: TargetPool, target: str) -> None:

@@ -37,6 +37,7 @@ from comfy_remote.node_pack.saved_images import MAX_IMAGES
 from comfy_remote.node_pack.switch import Switch
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
+from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.own_command import own_command
 from comfy_remote.targets.runpod.kind import RunPodKind
 from comfy_remote.targets.runpod.target import RunPodTarget
@@ -571,9 +572,31 @@ async def test_an_estimate_of_time_and_price(page: Page, tmp_path: Path) -> None
         "price": 0.02,
         "scaled": ["steps 20 → 10"],
         "billing": "by run",
+        "member": None,
         "text": "About 20 s and $0.02 on gpu, from 1 run of this workflow, scaled by steps "
         "20 → 10.",
     }
+
+
+async def test_the_estimate_of_a_route_is_its_member_s(page: Page, tmp_path: Path) -> None:
+    configure(
+        tmp_path / "home",
+        '[targets.dear]\ntarget = "http://192.168.1.20:8188"\nprice_per_hour = 36\n'
+        '[targets.cheap]\ntarget = "http://192.168.1.21:8188"\nprice_per_hour = 3.6\n'
+        '[targets.no_key]\ntarget = "runpod:x"\nprice_per_hour = 0.1\n'
+        '[targets.any]\nroute = ["no_key", "dear", "cheap"]\nprefer = "price"\n',
+    )
+    prompt = {"1": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": 1}}}
+    body = {"target": "any", "prompt": prompt}
+    for name, address in (("dear", "20"), ("cheap", "21")):
+        page.pool.record.add(name, target=name, source="x", folder=None, prompt=prompt)  # type: ignore[arg-type]
+        ref = RemoteRef(name, name, {"url": f"http://192.168.1.{address}:8188"})
+        page.pool.record.submitted(ref)
+        page.pool.record.state(name, JobState.SUCCEEDED, run_seconds=40.0)
+    status, known = await page.post("/remote/estimate", body)
+    assert status == 200
+    assert (known["target"], known["member"]) == ("any", "cheap")
+    assert (known["seconds"], known["price"]) == (40.0, 0.04)
 
 
 @pytest.mark.parametrize(

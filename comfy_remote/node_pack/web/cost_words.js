@@ -32,10 +32,12 @@ export function shortCost({ seconds, price }, runs) {
  * @returns {string} What is known, from what, and what is not.
  */
 export function costSentences(estimate, runs) {
-  const { seconds, price, target } = estimate
+  const { seconds, price } = estimate
+  const target = estimate.member ?? estimate.target
   const said = []
   if (seconds === null) said.push(t('notRunOn', { target }))
   else said.push(t('costBy', { what: countOf(runs), cost: amountOf(estimate, runs), runs: runsLikeIt(estimate) }))
+  if (estimate.member) said.push(t('routeWouldSend', { target: estimate.member }))
   const scaled = estimate.scaled.map(scaledWords).filter((words) => words !== null)
   if (scaled.length > 0) said.push(t('costScaled', { changes: scaled.join(', ') }))
   if (estimate.billing === 'by hour') said.push(t('costByHour', { target }))

@@ -132,6 +132,7 @@ import { adviceFor, t } from './words.js'
  * @property {number | null} price_per_hour
  * @property {number | null} price  US dollars; null: time or price is not known.
  * @property {'by run' | 'by hour' | null} billing
+ * @property {string | null} member  Of a route, the one that it is about.
  */
 
 /**

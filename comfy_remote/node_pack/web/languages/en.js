@@ -126,6 +126,7 @@ export const en = {
   "atMost": "at most {cost}",
   "expectedBefore": "expected: about {amount}",
 
+  "routeWouldSend": "As far as is known here, it goes to {target}.",
   "routedTo": "{route} → {target}",
   "fromCache": "from the cache",
   "fromBefore": "from {time} ago",

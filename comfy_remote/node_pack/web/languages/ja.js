@@ -127,6 +127,7 @@ export const ja = {
   "atMost": "最大 {cost}",
   "expectedBefore": "予測: 約 {amount}",
 
+  "routeWouldSend": "現時点の情報では {target} に送信されます。",
   "routedTo": "{route} → {target}",
   "fromCache": "キャッシュから",
   "fromBefore": "{time}前の結果",

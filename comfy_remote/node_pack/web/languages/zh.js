@@ -127,6 +127,7 @@ export const zh = {
   "atMost": "最多 {cost}",
   "expectedBefore": "预计：约 {amount}",
 
+  "routeWouldSend": "就目前所知，将发送到 {target}。",
   "routedTo": "{route} → {target}",
   "fromCache": "来自缓存",
   "fromBefore": "{time}前的结果",
