@@ -22,6 +22,7 @@ BENCHMARKS = {
     "gateway-start": "fleet:bench_start",
     "fleet": "fleet:bench_fleet",
     "gateway-joined": "joined:bench_joined",
+    "estimate": "estimate:bench_estimate",
     "worker": "worker:bench_worker",
     "sdk-jobs": "sdk_jobs:bench_sdk_jobs",
     "models": "models:bench_models",
