@@ -37,6 +37,7 @@ BENCHMARKS = {
     "batch-rows": "batch_rows:bench_batch_rows",
     "spend": "spend:bench_spend",
     "route": "route:bench_route",
+    "cache": "cache:bench_cache",
 }
 """The function of each, as ``module:function``."""
 
