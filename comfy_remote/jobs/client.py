@@ -289,7 +289,10 @@ class Client:
             TargetError: The target cannot be reached or used.
         """
         whole = Changes.of(words, changes)
-        loaded = await asyncio.to_thread(read, workflow, whole, source)
+        if isinstance(workflow, str | Path):
+            loaded = await asyncio.to_thread(read, workflow, whole, source)
+        else:
+            loaded = read(workflow, whole, source)
         if base is None and isinstance(workflow, str | Path):
             base = Path(workflow).absolute().parent
         search = FileSearch.beside(base, inputs)

@@ -83,7 +83,7 @@ class Submission:
 
 
 def read(workflow: Workflow, changes: Changes, source: str | None = None) -> LoadedWorkflow:
-    """The workflow, with the variables of its file filled in. Blocking."""
+    """The workflow, with the variables of its file filled in. It blocks if it is a file."""
     if isinstance(workflow, LoadedWorkflow):
         return workflow
     if isinstance(workflow, str) and re.fullmatch(r"\s*\{.*\}\s*", workflow, re.DOTALL):
