@@ -447,6 +447,10 @@ class Places(Protocol):
     def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
         """How to find the job now, and the target that has it; ``None`` where that is not known."""
 
+    @property
+    def among(self) -> Sequence[Target]:
+        """Those that can be opened."""
+
     async def likely(self, prompt: Prompt) -> Target | None:
         """The target that it would choose for a prompt now; ``None`` if none can take it."""
 

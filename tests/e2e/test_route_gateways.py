@@ -31,7 +31,8 @@ from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.kinds import Member
 from comfy_remote.targets.route.book import StepState
 from comfy_remote.targets.route.member import OpenMember, RouteTimes
-from comfy_remote.targets.route.target import RouteOptions, RouteTarget
+from comfy_remote.targets.route.members import RouteOptions
+from comfy_remote.targets.route.target import RouteTarget
 from comfy_remote.targets.runpod.kind import RunPodKind
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.workflow.prompt import Prompt

@@ -26,7 +26,8 @@ from comfy_remote.targets.comfyui.kind import ComfyUIKind
 from comfy_remote.targets.kinds import Member
 from comfy_remote.targets.route.book import Book
 from comfy_remote.targets.route.member import OpenMember, RouteTimes
-from comfy_remote.targets.route.target import RouteOptions, RouteTarget
+from comfy_remote.targets.route.members import RouteOptions
+from comfy_remote.targets.route.target import RouteTarget
 from comfy_remote.types import JsonValue
 from comfy_remote.workflow.prompt import Prompt
 

@@ -34,7 +34,7 @@ from comfy_remote.events import DidItRun, Finished, JobState, Log
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import JobFilter, Record
 from comfy_remote.jobs.route_book import RouteBook
-from comfy_remote.node_pack.trusted_targets import unconfirmed_address
+from comfy_remote.node_pack.trusted_targets import refuse_own_address, unconfirmed_address
 from comfy_remote.targets.base import Health, RemoteRef, if_unfollowed
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.kinds import MEMBER_KEY, kind_of, typed_target
@@ -610,6 +610,15 @@ def test_a_page_names_no_address_by_a_route(home: Path) -> None:
     assert unconfirmed_address("route:lan", configuration) is None
     thief = "http://thief.example:8188"
     assert unconfirmed_address(f"route:lan,{thief}", configuration) == thief
+
+
+def test_no_node_waits_for_its_own_comfyui_by_a_route(home: Path) -> None:
+    own = "http://127.0.0.1:8188"
+    configure(home, LAN)
+    for address, port in ((f"route:lan,{own}", 8188), (own, 8188)):
+        with pytest.raises(ConfigurationError, match="is this ComfyUI"):
+            refuse_own_address(open_target(address, Configuration.load(), {}), port)
+    refuse_own_address(open_target(f"route:lan,{own}", Configuration.load(), {}), 8189)
 
 
 # --- Found again --------------------------------------------------------------------------

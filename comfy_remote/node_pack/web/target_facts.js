@@ -16,7 +16,8 @@ const KINDS = {
   modal: 'kindModal',
   pod: 'kindPod',
   comfyui: 'kindComfyui',
-  sandbox: 'kindSandbox'
+  sandbox: 'kindSandbox',
+  route: 'kindRoute'
 }
 
 /**

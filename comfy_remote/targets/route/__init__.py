@@ -2,7 +2,10 @@
 
 ```
 kind     its address, and its members as they are opened
-member   one of them: opened when it is needed, and what is known of it
+member   one of them: opened when it is needed, and what it says for a while
+members  all of them: what is known of each for a run, and what they have together
+able     what one of them lacks for a request
+union    what several targets have together
 book     what a route must remember: a protocol, which `jobs/` implements with the record
 target   sends a job to a member, follows it there, and goes on to the next if it surely did not run
 ```

@@ -66,7 +66,8 @@ class RouteKind(Kind):
     ) -> Target:
         """The route. A member without its key stays one, and is skipped."""
         from .member import OpenMember, RouteTimes
-        from .target import RouteOptions, RouteTarget
+        from .members import RouteOptions
+        from .target import RouteTarget
 
         options = RouteOptions(settings.prefer or "order", settings.patience, settings.at_most)
         times = RouteTimes()

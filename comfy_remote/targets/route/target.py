@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from ...advice import Hint
-from ...aio import Deadline, in_thread, within
+from ...aio import Deadline, in_thread
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -36,14 +36,13 @@ from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Pha
 from ...media.files import sha256_of
 from ...net.retry import at_most_tries
 from ...outputs import RemoteOutput
-from ...schedule.choose import Candidate, Prefer, Ranked, choose, sentence
+from ...schedule.choose import Ranked, choose, sentence
 from ...types import JsonValue
 from ...units import seconds_text
 from ...workflow.prompt import Prompt
 from ..base import (
     Capabilities,
     Health,
-    ListsModels,
     RemoteRef,
     RunRequest,
     Target,
@@ -55,12 +54,11 @@ from ..base import (
     release,
 )
 from ..kinds import MEMBER_KEY
-from .able import Request, lacking
-from .book import Begun, Book, MemoryBook, Past, Step, StepState
-from .member import TRIES, OpenMember, RouteTimes, Seen, clause_of
-from .union import union_of
+from .book import Begun, Book, Step, StepState
+from .member import TRIES, OpenMember, RouteTimes, clause_of
+from .members import Members, RouteOptions
 
-__all__ = ["RouteOptions", "RouteTarget"]
+__all__ = ["RouteTarget"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -70,15 +68,6 @@ _COOLING = (TargetUnreachable, AuthenticationError, TargetNotFound, RateLimited)
 """Errors that are about a member, and not about what was sent to it."""
 _HERE = (InputFileMissing, LocalStorageError)
 """Errors of this machine: no other member would do better."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouteOptions:
-    """What is set for a route: see `TargetSettings`."""
-
-    prefer: Prefer = "order"
-    patience: float | None = None
-    at_most: Mapping[str, int] = field(default_factory=dict)
 
 
 class _NotBegun(Exception):
@@ -103,7 +92,7 @@ class RouteTarget:
         self,
         name: str,
         members: Sequence[OpenMember],
-        options: RouteOptions = RouteOptions(),
+        options: RouteOptions = RouteOptions(),  # noqa: B008 - frozen
         *,
         sent: Mapping[str, Target] | None = None,
         elsewhere: Callable[[str], Target] | None = None,
@@ -112,12 +101,12 @@ class RouteTarget:
         times: RouteTimes = RouteTimes(),  # noqa: B008 - frozen
     ) -> None:
         self._name = name
-        self._members = {one.name: one for one in members}
-        self._options = options
+        self._members = Members(name, members, options, times)
         self._sent = dict(sent or {})
         self._elsewhere = elsewhere
         self._look = look
-        self._book: Book = book or MemoryBook()
+        if book is not None:
+            self.remember_in(book)
         self._times = times
         self._former: dict[str, Target] = {}
         self._requests: dict[str, RunRequest] = {}
@@ -133,18 +122,21 @@ class RouteTarget:
     @property
     def options(self) -> RouteOptions:
         """What is set for it."""
-        return self._options
+        return self._members.options
 
     def remember_in(self, book: Book) -> None:
         """See `targets.remembering.Remembers`."""
-        self._book = book
+        self._members.book = book
+
+    @property
+    def _book(self) -> Book:
+        return self._members.book
 
     async def __aenter__(self) -> RouteTarget:
         return self  # each member is opened when it is needed
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for member in self._members.values():
-            await member.close(*exc_info)
+        await self._members.close(*exc_info)
         for target in self._former.values():
             await target.__aexit__(*exc_info)
         self._former.clear()
@@ -165,92 +157,9 @@ class RouteTarget:
             ask_all: Ask also those that come after the first that can, which is not needed where
                 the route's order decides.
         """
-        return choose(await self._candidates(request, refused or {}, ask_all), self._options.prefer)
-
-    async def _candidates(
-        self, request: RunRequest, refused: Mapping[str, str], ask_all: bool
-    ) -> list[Candidate]:
-        """What is known of the members, in their order; without those that need not be asked."""
-        learned = ask_all or self._options.prefer != "order"
-        past = await self._book.past(tuple(self._members), request.prompt, learned=learned)
-        classes = {node["class_type"] for node in request.prompt.values()}
-        asked = Request.of(request)
-        found: dict[str, Candidate] = {}
-        for cooling in (False, True):
-            group = [
-                member
-                for name, member in self._members.items()
-                if name not in refused and (past[name].cooling > 0) is cooling
-            ]
-            if self._options.prefer == "order" and not ask_all:
-                for member in group:
-                    found[member.name] = one = await self._candidate(
-                        member, past, classes, asked, None
-                    )
-                    if choose([one])[0].able:
-                        break
-            else:
-                capped = request if ask_all else None
-                asking = [self._candidate(one, past, classes, asked, capped) for one in group]
-                found.update({one.name: one for one in await asyncio.gather(*asking)})
-            if not ask_all and any(choose([one])[0].able for one in found.values()):
-                break
-        for name, why in refused.items():
-            if name in self._members:
-                found[name] = Candidate(name, refused=why)
-        return [found[name] for name in self._members if name in found]
-
-    async def _candidate(
-        self,
-        member: OpenMember,
-        past: Mapping[str, Past],
-        classes: Collection[str],
-        asked: Request,
-        capped: RunRequest | None,
-    ) -> Candidate:
-        """What is known of one.
-
-        Args:
-            capped: To see whether its cap would allow that.
-        """
-        known = past[member.name]
-        seen = await self._looked(member, classes, known)
-        if seen.problem:
-            return Candidate(member.name, problem=seen.problem, cooling=known.cooling)
-        able = await asyncio.to_thread(lacking, member, seen, asked)
-        health, over = seen.health, ""
-        if capped is not None:
-            over = await self._book.over_cap(capped, await member.open())
-        return replace(
-            able,
-            cap=f"is over a cap ({over.rstrip('.')})" if over else "",
-            cooling=known.cooling,
-            ours=known.ours,
-            at_most=self._options.at_most.get(member.name),
-            ready=None if health is None else health.ready,
-            running=None if health is None else health.running,
-            queued=None if health is None else health.queued,
-            seconds=known.seconds,
-            start=known.start,
-            price=known.price or member.price,
-            peak=known.peak,
-            had_models=known.had_models,
+        return choose(
+            await self._members.candidates(request, refused or {}, ask_all), self.options.prefer
         )
-
-    async def _looked(
-        self, member: OpenMember, classes: Collection[str] | None, known: Past
-    ) -> Seen:
-        """What a member says; one that cannot be used cools down."""
-        seen = await member.look(classes)
-        if seen.problem and known.cooling <= 0 and member.target is not None:
-            with suppress(LocalStorageError):  # then it does not cool down
-                await self._book.failed(member.name)
-        return seen
-
-    async def _failed(self, member: OpenMember) -> None:
-        member.forget()
-        with suppress(LocalStorageError):  # then it does not cool down
-            await self._book.failed(member.name)
 
     # Sending
 
@@ -293,14 +202,14 @@ class RouteTarget:
                     request.job_id,
                     number,
                     chosen.name,
-                    why=sentence(ranked, self._options.prefer),
+                    why=sentence(ranked, self.options.prefer),
                     at=time.time(),
                     decision=[to_json(one, chosen=one is chosen) for one in ranked],
                 )
                 member = self._members[chosen.name]
                 try:
                     target = await member.open()
-                    most = self._options.at_most.get(chosen.name)
+                    most = self.options.at_most.get(chosen.name)
                     begun = await self._book.begin(step, request, target, most)
                 except LocalStorageError:
                     raise
@@ -326,7 +235,7 @@ class RouteTarget:
                 errors.append(error)
                 refused[member.name] = _refusal(error)
                 if isinstance(error, _COOLING):
-                    await self._failed(member)
+                    await self._members.failed(member)
                 number += 1
                 continue
             return await self._accepted(step, answer, target, request)
@@ -422,6 +331,12 @@ class RouteTarget:
             await target.__aenter__()
             self._former[member] = target
         return self._former[member]
+
+    def _known(self, member: str) -> Target | None:
+        """`_target_of`, if that is known without opening anything."""
+        if member in self._members:
+            return self._members[member].target
+        return self._former.get(member)
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """The events of the member that has it; of the next, if it surely did not run there."""
@@ -527,7 +442,7 @@ class RouteTarget:
         It is sent on only if its end confirms that: see `follow`.
         """
         events = self._events_at(step, prompt)
-        patience, target = self._options.patience, await self._target_of(step.member)
+        patience, target = self.options.patience, await self._target_of(step.member)
         waits = patience is not None and isinstance(target, Withdraws) and not self._look
         due = Deadline(None if patience is None else max(0.0, patience - time.time() + step.at))
         upcoming: asyncio.Future[Event] | None = None
@@ -559,7 +474,7 @@ class RouteTarget:
         self._requests[step.job_id] = request
         refused = {**self._refused.get(step.job_id, {}), step.member: "has it"}
         with suppress(ComfyRemoteError):
-            candidates = await self._candidates(request, refused, True)
+            candidates = await self._members.candidates(request, refused, True)
             return any(
                 one.ready and one.cooling <= 0 and choose([one])[0].able for one in candidates
             )
@@ -642,21 +557,17 @@ class RouteTarget:
         """See `Places`."""
         step = self._steps.get(ref.job_id)
         name = ref.details.get(MEMBER_KEY, "") if step is None else step.member
-        member = self._members.get(name)
-        target = self._former.get(name) if member is None else member.target
-        return (ref if step is None else step.ref or ref), target
+        return (ref if step is None else step.ref or ref), self._known(name)
+
+    @property
+    def among(self) -> Sequence[Target]:
+        """See `Places`."""
+        return [one.target for one in self._members if one.target is not None]
 
     async def likely(self, prompt: Prompt) -> Target | None:
         """See `Places`."""
         chosen = (await self.decide(RunRequest("", prompt)))[0]
         return self._members[chosen.name].target if chosen.able else None
-
-    async def problems(self) -> dict[str, str]:
-        """See `Places`."""
-        past = await self._book.past(tuple(self._members), {}, learned=False)
-        looks = [self._looked(one, (), past[one.name]) for one in self._members.values()]
-        seen = await asyncio.gather(*looks)
-        return {name: one.problem for name, one in zip(self._members, seen, strict=True)}
 
     # Outputs
 
@@ -682,8 +593,7 @@ class RouteTarget:
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """See `TellsVersions`."""
-        member = self._members.get(output.member or "")
-        target = self._former.get(output.member or "") if member is None else member.target
+        target = self._known(output.member or "")
         return target.version_of(output) if isinstance(target, TellsVersions) else None
 
     # What it has
@@ -692,7 +602,7 @@ class RouteTarget:
         """That nobody sends it on; and what its members lose."""
         said = [
             lost.message
-            for member in self._members.values()
+            for member in self._members
             if member.target is not None
             and (lost := if_unfollowed(member.target, prompt)) is not None
             and lost.level == "warning"
@@ -702,75 +612,23 @@ class RouteTarget:
 
     async def has_input(self, name: str) -> bool:
         """Whether every member that answers has it: the job may go to any."""
-        asked = await self._of_each(lambda target: target.has_input(name))
-        return bool(asked) and all(asked)
+        return await self._members.have_input(name)
 
     async def models(self) -> dict[str, list[str]]:
         """See `ListsModels`: what any of them has."""
-
-        async def listed(target: Target) -> dict[str, list[str]]:
-            return await target.models() if isinstance(target, ListsModels) else {}
-
-        found: dict[str, dict[str, None]] = {}
-        for models in await self._of_each(listed):
-            for folder, names in models.items():
-                found.setdefault(folder, {}).update(dict.fromkeys(names))
-        return {folder: [*names] for folder, names in found.items()}
+        return await self._members.models()
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """What any of them has: each class as the first of them has it, with the choices of all."""
-
-        seen = await self._all_seen(classes)
-        known = [one.capabilities for one in seen.values() if one.capabilities is not None]
-        return await asyncio.to_thread(union_of, known)
+        return await self._members.describe(classes)
 
     async def health(self) -> Health:
         """All of them together; those that do not answer have no workers."""
-        seen = await self._all_seen(())
-        ready = running = queued = starting = throttled = 0
-        for name, one in seen.items():
-            if one.health is None:
-                continue
-            most = self._options.at_most.get(name)
-            ready += one.health.ready if most is None else min(one.health.ready, most)
-            running += one.health.running if most is None else min(one.health.running, most)
-            queued += one.health.queued
-            starting += one.health.starting
-            throttled += one.health.throttled
-        return Health(ready, running, queued, starting, throttled)
+        return await self._members.health()
 
-    async def _all_seen(self, classes: Collection[str] | None) -> dict[str, Seen]:
-        """What the members say; those that cool down are not asked while others answer.
-
-        Raises:
-            TargetUnreachable: None can be used.
-        """
-        past = await self._book.past(tuple(self._members), {}, learned=False)
-        seen: dict[str, Seen] = {}
-        for cooling in (False, True):
-            group = [
-                one for name, one in self._members.items() if (past[name].cooling > 0) is cooling
-            ]
-            asking = [self._looked(one, classes, past[one.name]) for one in group]
-            seen.update(
-                zip([one.name for one in group], await asyncio.gather(*asking), strict=True)
-            )
-            if any(not one.problem for one in seen.values()):
-                return seen
-        said = "; ".join(f"{name} {one.problem}" for name, one in seen.items())
-        raise TargetUnreachable(f"No target of the route {self._name} can be used: {said}.")
-
-    async def _of_each(self, ask: Callable[[Target], Awaitable[_T]]) -> list[_T]:
-        """The answers of the members that can be used."""
-        usable = [name for name, one in (await self._all_seen(())).items() if not one.problem]
-
-        async def asked(name: str) -> list[_T]:
-            with suppress(ComfyRemoteError, asyncio.TimeoutError):
-                target = await self._members[name].open()
-                return [await within(ask(target), self._times.look)]
-            return []
-
-        return [one for some in await asyncio.gather(*map(asked, usable)) for one in some]
+    async def problems(self) -> dict[str, str]:
+        """See `Places`."""
+        return await self._members.problems()
 
 
 def to_json(ranked: Ranked, *, chosen: bool = False) -> dict[str, JsonValue]:

@@ -35,6 +35,7 @@ export const en = {
   "kind": "Kind",
   "kindRunpod": "RunPod endpoint",
   "kindGateway": "gateway of yours",
+  "kindRoute": "route",
   "kindModal": "app on Modal",
   "kindPod": "RunPod pod",
   "kindComfyui": "ComfyUI",

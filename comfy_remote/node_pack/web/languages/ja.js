@@ -36,6 +36,7 @@ export const ja = {
   "kind": "種類",
   "kindRunpod": "RunPod エンドポイント",
   "kindGateway": "自分のゲートウェイ",
+  "kindRoute": "ルート",
   "kindModal": "Modal アプリ",
   "kindPod": "RunPod ポッド",
   "kindComfyui": "ComfyUI",

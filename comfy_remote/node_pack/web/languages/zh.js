@@ -36,6 +36,7 @@ export const zh = {
   "kind": "类型",
   "kindRunpod": "RunPod 端点",
   "kindGateway": "自己的网关",
+  "kindRoute": "路由",
   "kindModal": "Modal 应用",
   "kindPod": "RunPod Pod",
   "kindComfyui": "ComfyUI",
