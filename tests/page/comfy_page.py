@@ -15,7 +15,9 @@ START_MS = 60_000
 WITH_ERRORS_TAB = (1, 40)
 """Newer pages show errors at the side, and have words of their own for many."""
 # A busy machine is slow, not wrong.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
+ACTION_MS = 90_000
+"""How long a click waits for what is clicked."""
 ARTEFACTS = Path(__file__).resolve().parents[2] / "test-artefacts" / "page"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -113,7 +115,7 @@ class ComfyPage:
 
     def wait_until_listed(self) -> None:
         """The page's lists have, or have not, what the target has."""
-        expect(self.switch).to_have_attribute("aria-busy", "false", timeout=30_000)
+        expect(self.switch).to_have_attribute("aria-busy", "false", timeout=90_000)
 
     def open_panel(self) -> None:
         """By the arrow beside the switch."""
@@ -157,7 +159,7 @@ class ComfyPage:
             node_id,
         )
 
-    def wait_for_node(self, node_id: int, condition: str, seconds: float = 30) -> None:
+    def wait_for_node(self, node_id: int, condition: str, seconds: float = 90) -> None:
         """Until a JavaScript condition over ``node`` holds."""
         self.window.wait_for_function(
             f"(id) => {{ const node = window.app.graph.getNodeById(id); return {condition} }}",
@@ -172,7 +174,7 @@ class ComfyPage:
         with urllib.request.urlopen(f"{self.url}/history", timeout=60) as answer:
             return list(json.load(answer).values())
 
-    def wait_for_history(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
+    def wait_for_history(self, count: int, seconds: float = 120) -> list[dict[str, Any]]:
         """Until so many prompts have ended."""
         for _ in range(int(seconds * 5)):
             if len(history := self.history()) >= count:

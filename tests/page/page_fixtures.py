@@ -13,7 +13,7 @@ from helpers import start_sandbox, stop
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ARTEFACTS, BROWSERS, ComfyPage, OpenPage
+from comfy_page import ACTION_MS, ARTEFACTS, BROWSERS, ComfyPage, OpenPage
 from page_server import PackServer, start_server
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
@@ -21,6 +21,13 @@ __all__ = ["browser", "home", "open_page", "page", "port", "server", "there", "w
 
 HERE = Path(__file__).resolve().parent
 SIZE = {"width": 1400, "height": 900}
+
+
+def patient_page(browser: Browser) -> Page:
+    """A window of its own that waits for a busy machine."""
+    context = browser.new_context(viewport=SIZE)
+    context.set_default_timeout(ACTION_MS)
+    return context.new_page()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ class WarmWindow:
     def take(self) -> Page:
         """The window, with nothing in it."""
         window, self._window = self._window, None
-        return window or self._browser.new_context(viewport=SIZE).new_page()
+        return window or patient_page(self._browser)
 
     def give_back(self, window: Page) -> None:
         """Remove what a test has left; a window that does not allow that is not used again."""
@@ -145,10 +152,7 @@ def open_page(
     pages: list[ComfyPage] = []
 
     def open_one(url: str) -> ComfyPage:
-        if not pages and warm.fits(url):
-            window = warm.take()
-        else:
-            window = browser.new_context(viewport=SIZE).new_page()
+        window = warm.take() if not pages and warm.fits(url) else patient_page(browser)
         pages.append(ComfyPage(window, url, ARTEFACTS, f"{name}-{len(pages)}" if pages else name))
         pages[-1].open()
         return pages[-1]

@@ -100,7 +100,7 @@ def test_a_batch_is_listed_and_what_has_ended_is_opened_and_run_again(
     expect(running(page)).to_have_count(9)
     page.panel.get_by_role("button", name="Cancel all").click()
     page.window.locator("dialog").get_by_role("button", name="Cancel all").click()
-    expect(running(page)).to_have_count(0, timeout=40_000)
+    expect(running(page)).to_have_count(0, timeout=90_000)
     expect(page.panel.locator("[data-ended-id]", has_text="cancelled").first).to_be_visible()
     page.wait_for_history(11)
     expect(page.panel.get_by_role("button", name="Show more")).to_be_visible()

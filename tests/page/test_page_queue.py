@@ -27,7 +27,7 @@ def states(page: ComfyPage) -> tuple[int, int]:
 
 
 def wait_for_states(page: ComfyPage, wanted: tuple[int, int]) -> None:
-    for _ in range(150):
+    for _ in range(450):
         if states(page) == wanted:
             return
         page.window.wait_for_timeout(200)

@@ -40,9 +40,13 @@ def changed(tmp_path: Path, source: Path, change: dict[int, dict[str, Any]]) -> 
 
 def said(page: ComfyPage) -> str:
     """All that the page shows about errors: its dialog, or its overlay and the tab behind it."""
-    page.window.wait_for_timeout(1000)
     texts = page.window.locator("[role=dialog], [data-testid=error-overlay], .p-toast")
-    words = " ".join(texts.all_inner_texts())
+    words, before = "", None
+    for _ in range(30):  # until nothing is added
+        page.window.wait_for_timeout(1000)
+        words, before = " ".join(texts.all_inner_texts()), words
+        if words and words == before:
+            break
     see = page.window.locator("[data-testid=error-overlay-see-errors]")
     if see.count() and see.first.is_visible():
         page.picture("overlay")

@@ -70,7 +70,7 @@ def box(tmp_path: Path) -> Iterator[str]:
             stderr=log,
         )
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{url}/", timeout=5):

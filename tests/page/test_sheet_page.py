@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
-from comfy_page import ARTEFACTS
+from comfy_page import ACTION_MS, ARTEFACTS
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from sheet_kit import PROMPT, BatchFolder
 
@@ -25,7 +25,6 @@ from comfy_remote.batch.sheet import SheetServer, make_sheet
 
 pytest_plugins = ["page_fixtures"]
 
-expect.set_options(timeout=20_000)  # a busy machine is slow, not wrong
 
 SAVED = Path(__file__).resolve().parents[1] / "data" / "saved"
 EVIL = "</script><img src=//evil.example/x onerror=\"document.title='owned'\"><b>x</b>"
@@ -41,6 +40,7 @@ def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browse
     context = browser.new_context(
         viewport=size, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"]
     )
+    context.set_default_timeout(ACTION_MS)
     yield context
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
