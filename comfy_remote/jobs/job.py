@@ -617,7 +617,8 @@ class Job:
         keeper, finished = self._keeper, self._finished
         if keeper is not None and finished is not None:
             self._keeper = None
-            await keeper.keep(finished, list(zip(outputs, fetched, strict=True)), self.run_seconds)
+            pairs = list(zip(outputs, fetched, strict=True))
+            await keeper.keep(finished, pairs, self.run_seconds, self.ref)
 
     async def _in_time(self, fetching: Awaitable[_T]) -> _T:
         try:

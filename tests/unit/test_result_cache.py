@@ -442,3 +442,25 @@ async def test_runs_that_begin_together_share_what_a_target_says_and_others_do_n
     with pytest.raises(TargetUnreachable):
         await engine(0)
     assert await engine(3600) == "5", "no answer serves nobody"
+
+
+async def test_a_route_takes_what_the_member_gave_that_would_get_the_run(
+    sandbox_url: str, gated_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "comfy-remote.toml").write_text(
+        f'[targets.one]\ntarget = "{sandbox_url}"\n[targets.two]\ntarget = "{gated_url}"\n'
+        '[targets.any]\nroute = ["one", "two"]\n'
+    )
+    async with Client("any") as client:
+        first = await _run(client, prompt, tmp_path / "1")
+        assert not first.hit
+        [stored] = client.record.results.all()
+        assert stored.target == "one"
+        second = await _run(client, prompt, tmp_path / "2")
+        assert second.hit
+        await client.record.written()
+        assert client.record.get(second.job.id).target == "any"
+    # It serves the member by its own name as well.
+    async with Client("one") as client:
+        assert (await _run(client, prompt, tmp_path / "3")).hit

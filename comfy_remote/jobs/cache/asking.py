@@ -41,7 +41,7 @@ class Answers:
     """What a target says computes its results, asked once for several runs that begin together."""
 
     def __init__(self) -> None:
-        self._about: tuple[frozenset[str], frozenset[str]] | None = None
+        self._about: tuple[TellsWhatRuns, frozenset[str], frozenset[str]] | None = None
         self._asked = 0.0
         self._said: asyncio.Future[Capabilities] | None = None
 
@@ -53,7 +53,7 @@ class Answers:
         lately: float,
     ) -> Capabilities:
         """As `TellsWhatRuns.what_runs` gives it, asked no more than so many seconds ago."""
-        about = frozenset(classes), frozenset(folders)
+        about = target, frozenset(classes), frozenset(folders)
         said = self._said
         old = lately <= 0 or time.monotonic() - self._asked > lately
         if said is None or old or self._about != about or _has_failed(said):

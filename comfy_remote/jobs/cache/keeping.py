@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...errors import ComfyRemoteError
 from ...events import Finished, JobState
 from ...media.receive import Received
-from ...targets.base import ConfirmsWhatRan, server_of
+from ...targets.base import ConfirmsWhatRan, placed, server_of
 from ..record.results import StoredResult
 from ..sent_inputs import check_unchanged
 from .hit import stored_output
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
     from ...outputs import RemoteOutput
     from ...schedule.cache_key import Verdict
-    from ...targets.base import RunRequest, Target
+    from ...targets.base import RemoteRef, RunRequest, Target
     from .store import ResultStore
 
-__all__ = ["Keeper"]
+__all__ = ["REMOTE_ID", "Keeper"]
+
+REMOTE_ID = "remote_id"
+"""In a stored result's ``server``: the id that its job has there."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +40,9 @@ class Keeper:
     """Stores the result of one job. Nothing that goes wrong here fails the job.
 
     Attributes:
+        target: Where it was sent; for a route, it says which member has run it.
         verdict: As it was before the job was sent.
-        made_by: What it is by now: what runs the job may have been replaced meanwhile.
+        made_by: What it is by now, where it has run: that may have been replaced meanwhile.
     """
 
     target: Target
@@ -46,23 +50,27 @@ class Keeper:
     source: str
     verdict: Verdict
     store: ResultStore
-    made_by: Callable[[Finished], Awaitable[Verdict]]
+    made_by: Callable[[Finished, Target], Awaitable[Verdict]]
 
     async def keep(
         self,
         finished: Finished,
         fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
         run_seconds: float | None,
+        ref: RemoteRef,
     ) -> None:
         """Store what was fetched, if it is all of it and it is certain what it was made by."""
         try:
             why_not = self._incomplete(finished, fetched)
             if not why_not:
                 await asyncio.to_thread(check_unchanged, self.request.files)
-                verdict = await self.made_by(finished)
-                why_not = self._uncertain(finished, verdict)
+                ref, there = placed(self.target, ref)
+                verdict = await self.made_by(finished, there)
+                why_not = self._uncertain(finished, verdict, there)
             if not why_not:
-                put = partial(self._put, verdict, finished, fetched, run_seconds)
+                server = {**server_of(there), REMOTE_ID: ref.remote_id}
+                place = there.name, server if verdict.one_process else None
+                put = partial(self._put, verdict, place, finished, fetched, run_seconds)
                 await asyncio.to_thread(put)
         except (ComfyRemoteError, OSError, sqlite3.Error, asyncio.TimeoutError) as error:
             _log.warning("The result of job %s was not cached: %s", self.request.job_id, error)
@@ -89,11 +97,12 @@ class Keeper:
             return "its worker does not say which nodes made the outputs."
         return ""
 
-    def _uncertain(self, finished: Finished, verdict: Verdict) -> str:
+    def _uncertain(self, finished: Finished, verdict: Verdict, there: Target) -> str:
         """Why it is not certain what has made the result; empty if it is.
 
         Args:
             verdict: As it is by now.
+            there: Where it has run.
         """
         if verdict.key is None:
             return " ".join(map(str, verdict.doubts))
@@ -103,17 +112,18 @@ class Keeper:
         if old := from_memory & (verdict.to_load | drawn):
             nodes = ", ".join(sorted(old))
             return f"the engine had results of nodes {nodes} in its memory from an earlier run."
-        if isinstance(self.target, ConfirmsWhatRan):
+        if isinstance(there, ConfirmsWhatRan):
             return ""  # it has said what ran this very job
         if verdict != self.verdict:
             return "what runs it has changed since it was sent."
-        if verdict.one_process and not server_of(self.target):
+        if verdict.one_process and not server_of(there):
             return "its server has no address of its own."
         return ""
 
     def _put(
         self,
         verdict: Verdict,
+        place: tuple[str, dict[str, str] | None],
         finished: Finished,
         fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
         run_seconds: float | None,
@@ -126,9 +136,9 @@ class Keeper:
             job_id=self.request.job_id,
             created=now,
             used=now,
-            target=self.target.name,
+            target=place[0],
             source=self.source,
-            server=dict(server_of(self.target)) if verdict.one_process else None,
+            server=place[1],
             run_seconds=run_seconds,
             size=sum(one.size for _, one in here),
             outputs=[stored_output(output, one.size, one.sha256) for output, one in here],

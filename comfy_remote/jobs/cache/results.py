@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ...aio import within
 from ...errors import ComfyRemoteError
 from ...schedule.cache_key import Doubt, Verdict, early_doubts
-from ...targets.base import ConfirmsWhatRan, TellsWhatRuns, server_of
+from ...targets.base import ConfirmsWhatRan, Places, TellsWhatRuns, server_of
 from .asking import PATIENCE, Answers, asked_of, judged_with, verdict_on
 from .hit import CachedTarget, cached_sentence, described
-from .keeping import Keeper
+from .keeping import REMOTE_ID, Keeper
 from .store import ResultStore
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class CacheAnswer:
 
 
 class ResultCache:
-    """The stored results, for one target.
+    """The stored results, for one request to a target. Of a route, the member counts that gets it.
 
     Args:
         named: What the configuration calls the target.
@@ -94,6 +94,7 @@ class ResultCache:
         answers: Answers | None = None,
     ) -> None:
         self._target = target
+        self._there: Target | None = None
         self._answers = answers or Answers()
         self._named = named or target.name
         self._configuration = configuration
@@ -104,9 +105,22 @@ class ResultCache:
         self, request: RunRequest, *, lately: float = 0.0, patience: float = PATIENCE
     ) -> Verdict:
         """The key of a request, or why it has none: see `verdict_on`."""
+        there: Target | None = self._target
+        if isinstance(self._target, Places):
+            if doubts := early_doubts(asked_of(request), self._configuration.cache.packs):
+                return Verdict(None, doubts)
+            there = await self._target.likely(request.prompt)
+        self._there = there
+        if there is None:
+            return Verdict(None, (Doubt(f"No member of {self._target.name} can take it now."),))
+        return await self._verdict_on(there, request, lately=lately, patience=patience)
+
+    async def _verdict_on(
+        self, target: Target, request: RunRequest, *, lately: float, patience: float
+    ) -> Verdict:
         packs, answers = self._configuration.cache.packs, self._answers
         return await verdict_on(
-            *(self._target, request, packs), answers=answers, lately=lately, patience=patience
+            *(target, request, packs), answers=answers, lately=lately, patience=patience
         )
 
     async def find(self, verdict: Verdict) -> StoredResult | None:
@@ -120,7 +134,7 @@ class ResultCache:
             result = await asyncio.to_thread(self.store.find, verdict.key)
             if result is None or (result.server is None and not verdict.one_process):
                 return result
-            if result.server == dict(server_of(self._target)) and await self._still_runs(result):
+            if await self._still_runs(result):
                 return result
             _log.info("What ran job %s may have been replaced since.", result.job_id)
         except (ComfyRemoteError, OSError, sqlite3.Error, asyncio.TimeoutError) as error:
@@ -128,10 +142,11 @@ class ResultCache:
         return None
 
     async def _still_runs(self, result: StoredResult) -> bool:
-        target = self._target
-        if not isinstance(target, TellsWhatRuns):
+        there, server = self._there, dict(result.server or {})
+        remote_id = server.pop(REMOTE_ID, result.job_id)
+        if not (isinstance(there, TellsWhatRuns) and server and server == dict(server_of(there))):
             return False
-        return await within(target.still_runs(result.job_id), PATIENCE)
+        return await within(there.still_runs(remote_id), PATIENCE)
 
     async def take(self, result: StoredResult) -> CachedTarget:
         """A stored result as a target, noted as used."""
@@ -158,19 +173,20 @@ class ResultCache:
         """
         from ..prices import remembered_price  # here: most runs take nothing from the cache
 
-        by_hour = self._configuration.billing_of(self._named) == "by hour"
+        there = self._there
+        name = self._named if there is None or there is self._target else there.name
+        by_hour = self._configuration.billing_of(name) == "by hour"
         if result.run_seconds is None or by_hour:
             return None
-        price = remembered_price(self._named, self._configuration).price
+        price = remembered_price(name, self._configuration).price
         return None if price is None else price.of(result.run_seconds)
 
     def keeper(self, request: RunRequest, source: str, verdict: Verdict) -> Keeper:
         """Stores the result of that request."""
 
-        async def made_by(finished: Finished) -> Verdict:
-            target = self._target
+        async def made_by(finished: Finished, target: Target) -> Verdict:
             if not isinstance(target, ConfirmsWhatRan):
-                return await self.verdict(request)
+                return await self._verdict_on(target, request, lately=0.0, patience=PATIENCE)
             said = await within(target.what_ran(finished.details), PATIENCE)
             if said is None:
                 return Verdict(None, (Doubt(f"{target.name} did not say what ran it."),))
@@ -186,5 +202,5 @@ class ResultCache:
         if verdict.key is not None:
             return True
         packs = self._configuration.cache.packs
-        late = isinstance(self._target, ConfirmsWhatRan)
+        late = isinstance(self._there, ConfirmsWhatRan)
         return late and not early_doubts(asked_of(request), packs)

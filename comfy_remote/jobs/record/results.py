@@ -29,8 +29,8 @@ class StoredResult:
         used: When it was taken last, likewise; ``created`` if it never was.
         target: Its target's name.
         source: The workflow's file.
-        server: Where it ran (see `targets.base.server_of`), if the key holds only while the process
-            lives that ran it; else ``None``.
+        server: Where it ran (see `targets.base.server_of`), and its ``remote_id`` there, if the key
+            holds only while the process lives that ran it; else ``None``.
         run_seconds: How long it ran; ``None`` when that was not seen.
         size: Bytes of its files.
         outputs: What `RemoteOutput` has, without the source, in order.
