@@ -84,10 +84,11 @@ async def test_a_cut_gives_what_the_whole_gives(
 
 
 async def test_the_page_sees_the_part_s_own_nodes(shown: Page, there: PackServer) -> None:
-    prompt = graph(0.1)
+    prompt = graph(0.3)
     marks = dict.fromkeys(("2", "4", "5", "3"), there.url)
     entry = await run(shown, prompt, marks)
     prompt_id = entry["prompt"][1]
+    await shown.heard("execution_success", prompt_id)
     heard = shown.of(prompt_id)
     steps = [
         data["nodes"]["2"]["value"]

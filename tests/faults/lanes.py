@@ -68,6 +68,10 @@ class EngineCounter:
         ids = [i for i, entry in self._get("history").items() if mark in json.dumps(entry)]
         self._post("history", {"delete": ids})
 
+    def interrupt(self) -> None:
+        """Stop what runs, as somebody in its page does."""
+        self._post("interrupt", {})
+
     def _get(self, path: str) -> Any:
         import urllib.request
 

@@ -29,6 +29,7 @@ from lanes import (
 from proxy import Answer, Delay, Fault, Rewrite
 
 from comfy_remote import Record
+from comfy_remote.events import JobState
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -143,16 +144,17 @@ async def test_the_command_is_out_of_time_and_resumes(
 
 async def test_the_command_is_killed_and_resumes(lane: Lane, tmp_path: Path, out: Path) -> None:
     mark = new_mark()
-    (tmp_path / "workflow.json").write_text(json.dumps(slow_picture(mark, steps=15)))
+    (tmp_path / "workflow.json").write_text(json.dumps(slow_picture(mark, steps=40)))
     process = await start_command(
         lane, "run", "workflow.json", "--on", lane.address, "-o", out, "--json", cwd=tmp_path
     )
     assert process.stdout is not None
     while line := await process.stdout.readline():
         event = json.loads(line)
-        # Not the first step: it comes with the news that the job runs, which is being recorded.
         if event.get("event") == "progress" and (event["step"] or 0) > 2:
             break
+    with Record(Path(os.environ["COMFY_REMOTE_HOME"])) as record:
+        await until(lambda: record.newest()[0].state is JobState.RUNNING)
     process.kill()
     await process.communicate()
     assert files_in(out) == []

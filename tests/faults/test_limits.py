@@ -106,7 +106,7 @@ async def test_a_deadline_in_the_submission_and_while_it_runs(
 async def test_a_deadline_in_the_queue(lane: Lane, out: Path) -> None:
     await out_of_time("not cancelled", lane, lambda mark, _: slow_picture(mark, steps=600), out)
     lane.engine._post("queue", {"clear": True})
-    lane.engine._post("interrupt", {})
+    lane.engine.interrupt()
 
 
 async def test_a_deadline_while_outputs_arrive(comfyui: Lane, out: Path) -> None:
