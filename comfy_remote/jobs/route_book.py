@@ -109,7 +109,8 @@ class RouteBook:
             sent = self._record.sent(job_id)
             if sent is None:
                 return RunRequest(job_id, entry.prompt, repo_list="", batch=entry.batch)
-            return request_from_json(job_id, entry.prompt, sent)
+            request = request_from_json(job_id, entry.prompt, sent)
+            return None if request is None else replace(request, batch=entry.batch)
 
         return await self._record.read(read)
 

@@ -90,6 +90,7 @@ class Ranked:
             able, why it comes last.
         cost: US dollars of the run there; ``None`` where that is not known.
         seconds: Until the run would be done there, likewise.
+        full: Whether it cannot take the run only because it has as many jobs as it may.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Ranked:
     why: tuple[str, ...] = ()
     cost: float | None = None
     seconds: float | None = None
+    full: bool = False
 
 
 def choose(candidates: Sequence[Candidate], prefer: Prefer = "order") -> tuple[Ranked, ...]:
@@ -158,7 +160,8 @@ def _judged(one: Candidate) -> Ranked:
     if one.memory is not None and one.peak is not None and one.peak > one.memory:
         has, used = size_text(one.memory), size_text(one.peak)
         against.append(f"has {has} of memory, and runs like this one used {used}")
-    if one.at_most is not None and one.ours >= one.at_most:
+    full = one.at_most is not None and one.ours >= one.at_most
+    if full:
         against.append(f"has {counted(one.ours, 'job')} of yours, and the route allows no more")
     cost = None
     if one.price is not None and one.seconds is not None:
@@ -167,7 +170,9 @@ def _judged(one: Candidate) -> Ranked:
     if not against and one.cooling > 0:
         cooling = f"failed, and comes last for another {seconds_text(one.cooling)}"
         return Ranked(one.name, True, (cooling,), cost, done)
-    return Ranked(one.name, not against, tuple(against), cost, done)
+    return Ranked(
+        one.name, not against, tuple(against), cost, done, full=full and len(against) == 1
+    )
 
 
 def _named(what: str, names: Sequence[str]) -> str:

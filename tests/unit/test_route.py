@@ -24,6 +24,7 @@ from comfy_remote.errors import (
     JobCancelled,
     LocalStorageError,
     NotTrusted,
+    RateLimited,
     SpendingCap,
     SubmissionUnknown,
     TargetError,
@@ -439,6 +440,21 @@ async def test_a_member_has_no_more_jobs_than_it_may(servers: list[Server], reco
     async with Client(route, record=record, on_interrupt=None) as client:
         await asyncio.gather(*(client.submit({**PROMPT}) for _ in range(5)))
     assert [len(server.sent) for server in servers] == [2, 3, 0]
+
+
+async def test_members_that_are_full_refuse_for_now(servers: list[Server], record: Record) -> None:
+    route = route_of(servers[:2], at_most={"lan": 1, "gpu": 1})
+    async with Client(route, record=record, on_interrupt=None) as client:
+        first = await client.submit({**PROMPT})
+        await client.submit({**PROMPT})
+        with pytest.raises(RateLimited, match="lan has 1 job of yours") as caught:
+            await client.submit({**PROMPT})
+        assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
+        servers[0].put(first.id, "runs")
+        servers[0].put(first.id, "done")
+        await first.wait()
+        await client.submit({**PROMPT})
+    assert [len(server.sent) for server in servers] == [2, 1, 0]
 
 
 async def test_members_cool_down(book: Book) -> None:

@@ -27,6 +27,14 @@ _REMEMBERED = 86400.0
 """Seconds after which the failures of a member do not count any more."""
 
 
+_UNDER_WAY = 86400.0
+"""Seconds without news after which a job that has not ended does not count as one."""
+_THERE = (
+    "SELECT id, COALESCE(placed, target) AS name FROM jobs "
+    "WHERE state IN ('queued', 'running') AND updated > ?"
+)
+
+
 class _Write(Protocol):
     def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
 
@@ -83,12 +91,11 @@ class Routes:
                 if last is not None and not StepState(last["state"]).surely_not:
                     return "taken"
                 if at_most is not None:
-                    [there] = connection.execute(
-                        "SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running') AND "
-                        "COALESCE(placed, target) = ? AND id <> ?",
-                        (step.member, step.job_id),
-                    ).fetchone()
-                    if there >= at_most:
+                    there = connection.execute(
+                        f"SELECT name FROM ({_THERE}) WHERE name = ? AND id <> ?",  # noqa: S608
+                        (time.time() - _UNDER_WAY, step.member, step.job_id),
+                    ).fetchall()
+                    if len(there) >= at_most:
                         return "full"
                 self._ledger.moved(connection, step.job_id, charge, caps)
                 connection.execute(
@@ -198,8 +205,8 @@ class Routes:
     def ours(self) -> Mapping[str, int]:
         """How many jobs that have not ended were sent to each target, by its name."""
         rows = self._read(
-            "SELECT COALESCE(placed, target) AS name, COUNT(*) AS jobs FROM jobs "
-            "WHERE state IN ('queued', 'running') GROUP BY name"
+            f"SELECT name, COUNT(*) AS jobs FROM ({_THERE}) GROUP BY name",  # noqa: S608
+            time.time() - _UNDER_WAY,
         )
         return {row["name"]: row["jobs"] for row in rows}
 

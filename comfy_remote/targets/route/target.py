@@ -209,6 +209,12 @@ class RouteTarget:
                 member = self._members[chosen.name]
                 try:
                     target = await member.open()
+                except ComfyRemoteError as error:
+                    errors.append(error)
+                    refused[chosen.name] = clause_of(error)
+                    await self._members.failed(member)
+                    continue
+                try:
                     most = self.options.at_most.get(chosen.name)
                     begun = await self._book.begin(step, request, target, most)
                 except LocalStorageError:
@@ -278,10 +284,17 @@ class RouteTarget:
         if alike and (len(ranked) == len(errors) or isinstance(errors[0], WorkflowInvalid)):
             return errors[0]
         said = "; ".join(f"{one.name} {', and '.join(one.why)}" for one in ranked)
+        details: dict[str, JsonValue] = {"route": [to_json(one) for one in ranked]}
+        if any(one.full for one in ranked) or any(isinstance(e, RateLimited) for e in errors):
+            return RateLimited(
+                f"No target of the route {self._name} takes more jobs for now: {said}.",
+                advice="Try again when a job has ended, or raise at_most.",
+                details=details,
+            )
         return TargetError(
             f"No target of the route {self._name} can take the job: {said}.",
             advice="Correct what keeps them from taking it, or name another target.",
-            details={"route": [to_json(one) for one in ranked]},
+            details=details,
         )
 
     # Following
