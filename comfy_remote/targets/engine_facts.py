@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..secrets import redact
 from ..types import JsonValue, mapping, mappings
 from ..wire.installed import Installed
 from .engine_arguments import arguments_of, lasting_arguments
 
-__all__ = ["imports_packs", "installed_of", "python_of"]
+__all__ = ["RUN_AT_START", "imported_packs", "imports_packs", "installed_of", "python_of"]
+
+RUN_AT_START = ("__init__.py", "prestartup_script.py")
+"""What ComfyUI runs of a folder in ``custom_nodes`` when it starts (``nodes.py``, ``main.py`` of
+0.33.0): hidden folders, too, and none that ends with ``.disabled``."""
 
 # Its page, its templates and its help compute nothing.
 _NO_LIBRARIES = ("frontend", "templates", "docs")
@@ -36,6 +40,22 @@ def installed_of(stats: Mapping[str, JsonValue]) -> Installed:
 def imports_packs(stats: Mapping[str, JsonValue]) -> bool:
     """Whether node packs are imported into it: not into the sandbox, which is all ours."""
     return "sandbox" not in mapping(stats.get("system"))
+
+
+def imported_packs(files: Iterable[str]) -> set[str]:
+    """The names of the packs that ComfyUI imports, with or without nodes.
+
+    Args:
+        files: All that are below ``custom_nodes``, relative to it.
+    """
+    found = set()
+    for file in files:
+        first, *rest = file.replace("\\", "/").split("/")
+        if first.endswith(".disabled"):
+            continue
+        if (not rest and first.endswith(".py")) or (len(rest) == 1 and rest[0] in RUN_AT_START):
+            found.add(first.removesuffix(".py"))
+    return found
 
 
 def python_of(stats: Mapping[str, JsonValue]) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from yarl import URL
 
 from ..targets.engine_arguments import arguments_of, path_after
+from ..targets.engine_facts import RUN_AT_START, imported_packs
 from ..types import JsonValue
 from ..wire.installed import InstalledPack
 
@@ -46,13 +47,12 @@ def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Pa
 
 def packs_in(folders: Sequence[Path]) -> set[str]:
     """The names of all packs that ComfyUI imports, also of those without a node. Blocking."""
-    found = set()
+    found: set[str] = set()
     for folder in folders:
         try:
             for path in folder.iterdir():
-                hidden = path.name.startswith((".", "__")) or path.name.endswith(".disabled")
-                if not hidden and (path.suffix == ".py" or (path / "__init__.py").is_file()):
-                    found.add(path.name.removesuffix(".py"))
+                files = [f"{path.name}/{name}" for name in RUN_AT_START if (path / name).is_file()]
+                found |= imported_packs(files or [path.name])
         except OSError:
             continue
     return found

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _DAY = 86400.0
 _PRUNED_EVERY = 32  # results
+_BEING_TAKEN = 60.0
+"""Seconds for which a result stays that was just taken: its files are being copied."""
 _LEFT_ALONE = 3600.0
 """Seconds: a file without a row that is younger may belong to a result that is being stored."""
 
@@ -151,6 +153,8 @@ class ResultStore:
         now, total, gone = self._now(), 0, []
         for result in self._rows.all():
             total += result.size
+            if result.hits and 0 <= now - result.used < _BEING_TAKEN and not everything:
+                continue
             if everything or total > limit or now - result.used > age:
                 total -= result.size
                 gone.append(result)

@@ -52,7 +52,7 @@ from ..base import (
     answer_graded,
     before_sending,
 )
-from ..engine_facts import imports_packs, installed_of
+from ..engine_facts import imported_packs, imports_packs, installed_of
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .connection import ComfyUIConnection
@@ -473,9 +473,7 @@ class ComfyUITarget:
             files = _strings(await self._http.get_json("models/custom_nodes"))
         except TargetError:
             return None
-        parts = [name.replace("\\", "/").split("/") for name in files if name.endswith(".py")]
-        names = {first.removesuffix(".py") for first, *_ in parts if _is_loaded(first)}
-        return [InstalledPack(name=name) for name in sorted(names)]
+        return [InstalledPack(name=name) for name in sorted(imported_packs(files))]
 
     async def _model_files(self, folder: str) -> list[ModelFile]:
         """The models of a folder, with sizes and times; none where ComfyUI does not say these."""
@@ -671,11 +669,6 @@ def _with_skipped(ref: RemoteRef, response: Response, prompt: Prompt) -> RemoteR
     errors = answer.get("node_errors") if isinstance(answer, dict) else None
     skipped = skipped_nodes(errors, prompt)
     return replace(ref, details={**ref.details, **skipped_note(skipped)})
-
-
-def _is_loaded(name: str) -> bool:
-    """Whether ComfyUI imports what has this name in ``custom_nodes``."""
-    return not (name.startswith((".", "__")) or name.endswith(".disabled"))
 
 
 def _new_id() -> str:
