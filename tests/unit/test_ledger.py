@@ -268,7 +268,8 @@ def test_reservations_never_exceed_a_cap_and_what_is_released_is(
     tmp_path_factory: pytest.TempPathFactory, jobs: list[tuple[float, str]], most: float
 ) -> None:
     cap, held = Cap(most, "day"), 0.0
-    with Record(tmp_path_factory.mktemp("ledger")) as record:
+    clock = Clock("2026-11-30 12:00")
+    with Record(tmp_path_factory.mktemp("ledger"), now=clock, zone=BERLIN) as record:
         for seconds, then in jobs:
             try:
                 job = add(record, charge(seconds), cap)
@@ -445,7 +446,7 @@ with Record(Path(sys.argv[1])) as record:
     for _ in range(40):
         try:
             record.add(str(uuid.uuid4()), target="gpu", source="a.json", folder=None, prompt={},
-                       charge=charge, caps=[Cap(25.0, "day"), Cap(30.0, "month")])
+                       charge=charge, caps=[Cap(25.0, "month"), Cap(30.0, "day")])
             taken += 1
         except SpendingCap:
             pass
