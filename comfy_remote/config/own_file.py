@@ -109,8 +109,16 @@ class OwnFile:
             inline = isinstance(targets, tomlkit.items.InlineTable)
             targets[name] = tomlkit.inline_table() if inline else tomlkit.table()
         table = targets[name]
+        kind = kind_of(settings.target)
+        members = () if kind is None else kind.members(settings)
+        if members:
+            table["route"] = list(members)
+        else:
+            table.pop("route", None)
         for field in fields(TargetSettings):
             value = getattr(settings, field.name)
+            if field.name == "target" and members:
+                value = None  # the route says it
             if value is None or value is False or value == {}:
                 table.pop(field.name, None)
             elif isinstance(value, Mapping):
@@ -133,7 +141,7 @@ class OwnFile:
             )
 
     def rename(self, name: str, after: str) -> None:
-        """Call a target something else; what else its table says stays, such as its caps.
+        """Call a target something else, in routes as well; what its table says stays.
 
         Raises:
             ConfigurationError: There is none of that name in the file.
@@ -141,6 +149,14 @@ class OwnFile:
         self.check_has(name)
         targets = self._document["targets"]
         targets[after] = targets.pop(name)
+        for route in self.routes_with(name):
+            members = targets[route]["route"]
+            members[list(members).index(name)] = after
+
+    def routes_with(self, name: str) -> list[str]:
+        """The routes of this file that have a target as a member."""
+        tables = self._document.get("targets", {})
+        return [str(one) for one, table in tables.items() if name in table.get("route", [])]
 
     def remove(self, name: str) -> None:
         """Remove a target; and the default, if it was that.

@@ -23,12 +23,13 @@ from ..config.stored_secrets import (
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.doctor import Finding, examine
 from ..secrets import SECRETS
-from ..targets.kinds import secret_variables
+from ..targets.kinds import kind_of, secret_variables
 from ..targets.opening import open_target
 from ..targets.runpod.account_targets import account_targets
 from ..targets.runpod.kind import API_KEY_VARIABLE
 from ..types import JsonValue
 from .advice import for_page
+from .known_targets import known_targets
 from .target_form import FilledIn, TargetForm
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class OwnTargets:
             own.check_has(form.replaces)
             before = configuration.targets.get(form.replaces)
         new = FilledIn.of(form, before)
+        _check_members(new, configuration)
         if new.name in own.targets and new.name != form.replaces:
             raise ConfigurationError(
                 f"You have a target {new.name!r} already.", advice="Choose another name."
@@ -146,6 +148,22 @@ class OwnTargets:
         async with self._changing:
             await asyncio.to_thread(_remove, name)
             self._pool.renew()
+
+
+def _check_members(new: FilledIn, configuration: Configuration) -> None:
+    """See that a route chooses among targets that are listed, and nothing else.
+
+    Raises:
+        ConfigurationError: It names something else, or itself.
+    """
+    kind = kind_of(new.settings.target)
+    members = () if kind is None else kind.members(new.settings)
+    listed = {one.name for one in known_targets(configuration, os.environ)} - {new.name}
+    for member in members:
+        if member not in listed:
+            raise ConfigurationError(
+                f"{member!r} is not one of your targets.", advice="Add it first."
+            )
 
 
 def _check_usable(new: FilledIn, configuration: Configuration) -> None:
@@ -203,6 +221,10 @@ def _put(new: FilledIn, replaces: str | None, before: TargetSettings | None) -> 
 def _remove(name: str) -> None:
     before = Configuration.load().targets.get(name)
     with OwnFile.changing() as own:
+        if routes := own.routes_with(name):
+            raise ConfigurationError(
+                f"{name} is in the route {routes[0]}.", advice="Take it out of the route first."
+            )
         own.remove(name)
     _forget_unused(before)
 

@@ -22,6 +22,7 @@ from ..config.target_settings import TargetSettings
 from ..config.trust import origin_of
 from ..errors import ConfigurationError
 from ..net.address import base_address
+from ..schedule.choose import Prefer
 from ..targets.kinds import kind_of, secret_variables
 from ..targets.runpod.kind import API_KEY_VARIABLE as ACCOUNT_KEY
 from ..targets.typed_settings import (
@@ -47,6 +48,7 @@ class TargetForm(BaseModel):
     Attributes:
         kind: What was chosen; what the address means counts, except for ``gateway``.
         endpoint: Of a gateway.
+        prefer: Of a route, whose address lists its members: ``route:lan,gpu``.
         key: What opens it: an API key, a token, the first half of Modal's.
         secret: The other half.
         replaces: The name of the target that is being changed.
@@ -55,11 +57,12 @@ class TargetForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["runpod", "comfyui", "gateway", "modal"]
+    kind: Literal["runpod", "comfyui", "gateway", "modal", "route"]
     name: _Word = ""
     address: _Word
     endpoint: _Word = ""
     price_per_hour: Annotated[float, Field(ge=0, le=1000)] | None = None
+    prefer: Prefer | None = None
     key: _Key | None = None
     secret: _Key | None = None
     replaces: _Word | None = None
@@ -111,7 +114,7 @@ class FilledIn:
 def form_of(settings: TargetSettings) -> dict[str, JsonValue] | None:
     """The fields of the form that shows a target; ``None`` for a kind that has no form."""
     kind = kind_of(settings.target)
-    if kind is None or kind.name not in ("runpod", "modal", "pod", "comfyui"):
+    if kind is None or kind.name not in ("runpod", "modal", "pod", "comfyui", "route"):
         return None
     form = {"pod": "runpod"}.get(kind.name, kind.name)
     address, endpoint = settings.target, ""
@@ -128,6 +131,7 @@ def form_of(settings: TargetSettings) -> dict[str, JsonValue] | None:
         "address": address,
         "endpoint": endpoint,
         "price_per_hour": settings.price_per_hour,
+        **({"prefer": settings.prefer} if form == "route" else {}),
     }
 
 
@@ -163,7 +167,20 @@ def _modal(address: str, form: TargetForm) -> TargetSettings:
     return TargetSettings(f"modal:{app}", base_url=origin, headers_env=headers)
 
 
-_SETTINGS = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
+def _route(address: str, form: TargetForm) -> TargetSettings:
+    kind = kind_of(address)
+    if kind is None or not kind.members(TargetSettings(address)):
+        raise ConfigurationError("The route has no members.", advice="Choose its targets.")
+    return TargetSettings(address, prefer=form.prefer)
+
+
+_SETTINGS = {
+    "runpod": _runpod,
+    "comfyui": _comfyui,
+    "gateway": _gateway,
+    "modal": _modal,
+    "route": _route,
+}
 
 
 def _origin(url: str) -> str:
@@ -184,7 +201,7 @@ def _server(settings: TargetSettings) -> tuple[str, str | None]:
 
 def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSettings:
     login = ("key_env", "user", "password_env", "headers_env")
-    others = ("ca_file", "keep_stored", "bucket", "policy")
+    others = ("ca_file", "keep_stored", "bucket", "policy", "patience", "at_most")
     stays = (*login, *others) if any(getattr(before, name) for name in login) else others
     return replace(settings, **{name: getattr(before, name) for name in stays})
 

@@ -487,3 +487,35 @@ def test_a_yes_is_for_one_run_of_one_tab() -> None:
     assert not switch.take_over_cap(None)
     assert switch.take_over_cap("tab")
     assert not switch.take_over_cap("tab")
+
+
+async def test_a_route_is_made_of_targets_that_are_there(page: Page) -> None:
+    configure(
+        page.home,
+        '[targets.lan]\ntarget = "http://192.168.1.20:8188"\n'
+        '[targets.gpu]\ntarget = "runpod:x"\ncap_per_day = 3\n'
+        '[targets.any]\nroute = ["gpu"]\npatience = 60\n',
+    )
+    form = {"kind": "route", "name": "any", "replaces": "any", "test": False}
+    for address in ("route:lan,other", "route:http://192.168.1.9:8188", "route:any", "route:"):
+        status, _ = await page.send("POST", "/remote/targets", {**form, "address": address})
+        assert status == 400, address
+    changed = {**form, "address": "route:lan,gpu", "prefer": "price"}
+    assert (await page.add(**changed))[1] == [{"added": "any"}]
+    route = Configuration.load().targets["any"]
+    assert (route.target, route.prefer, route.patience) == ("route:lan,gpu", "price", 60)
+    [shown] = [one for one in (await page.status())["targets"] if one["name"] == "any"]
+    assert shown["form"] == {
+        "kind": "route",
+        "address": "route:lan,gpu",
+        "endpoint": "",
+        "price_per_hour": None,
+        "prefer": "price",
+    }
+
+    # A member keeps its place when it is called something else, and cannot be removed.
+    renamed = {"kind": "runpod", "address": "x", "name": "big", "replaces": "gpu", "test": False}
+    assert (await page.add(**renamed))[1] == [{"added": "big"}]
+    assert Configuration.load().targets["any"].target == "route:lan,big"
+    status, text = await page.send("DELETE", "/remote/targets/big", {})
+    assert (status, "in the route any" in text) == (400, True)

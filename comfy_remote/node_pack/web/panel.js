@@ -160,14 +160,16 @@ export function makePanel(state, cost, actions, varying) {
   })
   const chooseKind = () =>
     setUp('kind', makeKinds(state.setup, fillIn), button({ onclick: close }, t('back')))
+  // A route chooses among targets, and not among routes.
+  const memberNames = () => state.targets.filter(({ type }) => type !== 'route').map(({ name }) => name)
   /** @param {Form['kind']} kind */
   const fillIn = (kind) => {
-    if (state.setup) setUp('form', makeForm(kind, state.setup, ways(null)))
+    if (state.setup) setUp('form', makeForm(kind, state.setup, ways(null), memberNames()))
   }
   const editTarget = () => {
     const target = state.find(state.usual())
     if (target?.form && state.setup) {
-      setUp('form', makeForm(target.form.kind, state.setup, ways(target), target))
+      setUp('form', makeForm(target.form.kind, state.setup, ways(target), memberNames(), target))
     }
   }
   const removeTarget = () => {

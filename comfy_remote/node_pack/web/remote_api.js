@@ -26,10 +26,11 @@ import { adviceFor, t } from './words.js'
 
 /**
  * @typedef {object} Form  What is filled in for a target.
- * @property {'runpod' | 'comfyui' | 'gateway' | 'modal'} kind
- * @property {string} address
+ * @property {'runpod' | 'comfyui' | 'gateway' | 'modal' | 'route'} kind
+ * @property {string} address  Of a route, its members: `route:lan,gpu`.
  * @property {string} endpoint  Of a gateway.
  * @property {number | null} price_per_hour
+ * @property {string | null} [prefer]  Of a route.
  * @property {string} [name]
  * @property {string | null} [key]  Only on its way to the server.
  * @property {string | null} [secret]  The second half of a token, likewise.

@@ -3,6 +3,7 @@
 
 import { button, element, icon } from './dom.js'
 import { deleteTarget, postAccount, putTarget, wordsOf } from './remote_api.js'
+import { routeFields } from './route_form.js'
 import { t } from './words.js'
 
 /** @import { Finding, Form, Setup, Target } from './remote_api.js' */
@@ -16,7 +17,8 @@ const KINDS = {
   runpod: { title: 'addRunpod', help: 'addRunpodHelp', icon: 'bolt' },
   comfyui: { title: 'addComfyui', help: 'addComfyuiHelp', icon: 'desktop' },
   gateway: { title: 'addGateway', help: 'addGatewayHelp', icon: 'server' },
-  modal: { title: 'addModal', help: 'addModalHelp', icon: 'box' }
+  modal: { title: 'addModal', help: 'addModalHelp', icon: 'box' },
+  route: { title: 'addRoute', help: 'addRouteHelp', icon: 'directions' }
 }
 const MARKS = { ok: 'check', warning: 'exclamation-triangle', problem: 'times', skipped: 'minus' }
 
@@ -87,12 +89,13 @@ export function makeKinds(setup, choose) {
  * @param {Form['kind']} kind
  * @param {Setup} setup
  * @param {Actions} actions
+ * @param {string[]} names  Of the targets that there are, for a route.
  * @param {Target | null} changed  The target that is to be changed.
  * @returns {HTMLElement}
  */
-export function makeForm(kind, setup, actions, changed = null) {
+export function makeForm(kind, setup, actions, names, changed = null) {
   const before = changed?.form ?? null
-  const fields = makeFields(kind, changed)
+  const fields = makeFields(kind, names, changed)
   const mayType = window.isSecureContext
   const results = element('ul', { class: 'comfy-remote-checks', 'aria-live': 'polite' })
   const problem = note('problem', '')
@@ -178,11 +181,20 @@ export function makeForm(kind, setup, actions, changed = null) {
     }
   }
 
-  const keyBox = mayType
+  const takesKey = kind !== 'route'
+  const keyBox = mayType || !takesKey
     ? fields.keyBox(setup)
     : note('advice', t('keyElsewhere', { line: KEY_LINES[kind], file: setup.keys }))
   listing.hidden = !mayType && !setup.account
   const asksAccount = kind === 'runpod' && !changed
+  const makeMore = () =>
+    element(
+      'details',
+      { open: changed !== null },
+      element('summary', {}, t('moreSettings')),
+      ...(kind === 'comfyui' && mayType ? [keyBox] : []),
+      ...fields.more
+    )
   const root = element(
     'form',
     { class: 'comfy-remote-setup', 'data-kind': kind, novalidate: true, autocomplete: 'off' },
@@ -191,14 +203,8 @@ export function makeForm(kind, setup, actions, changed = null) {
       ? [keyBox, listing, found, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
       : []),
     fields.addressBox,
-    ...(asksAccount || (kind === 'comfyui' && mayType) ? [] : [keyBox]),
-    element(
-      'details',
-      { open: changed !== null },
-      element('summary', {}, t('moreSettings')),
-      ...(kind === 'comfyui' && mayType ? [keyBox] : []),
-      ...fields.more
-    ),
+    ...(asksAccount || !takesKey || (kind === 'comfyui' && mayType) ? [] : [keyBox]),
+    ...(takesKey ? [makeMore()] : fields.more),
     results,
     problem,
     element(
@@ -208,7 +214,7 @@ export function makeForm(kind, setup, actions, changed = null) {
       anyway,
       submit
     ),
-    ...(before ? [element('p', { class: 'comfy-remote-foot' }, t('keyStaysWithServer'))] : [])
+    ...(before && takesKey ? [element('p', { class: 'comfy-remote-foot' }, t('keyStaysWithServer'))] : [])
   )
   root.addEventListener('submit', (event) => {
     event.preventDefault()
@@ -257,9 +263,10 @@ export function makeRemoval(target, done, close) {
 
 /**
  * @param {Form['kind']} kind
+ * @param {string[]} names
  * @param {Target | null} changed
  */
-function makeFields(kind, changed) {
+function makeFields(kind, names, changed) {
   const before = changed?.form ?? null
   const address = input({ placeholder: EXAMPLES[kind], value: before?.address ?? '' })
   const endpoint = input({ placeholder: 'local', value: before?.endpoint ?? '' })
@@ -271,6 +278,7 @@ function makeFields(kind, changed) {
     placeholder: '0.69',
     value: before?.price_per_hour?.toString() ?? ''
   })
+  const route = kind === 'route' ? routeFields(before, names.filter((one) => one !== changed?.name)) : null
   const key = secretInput()
   const secret = secretInput()
   const known = changed?.key.set ?? false
@@ -279,7 +287,7 @@ function makeFields(kind, changed) {
     address,
     name,
     key,
-    addressBox: element(
+    addressBox: route?.root ?? element(
       'div',
       {},
       labelled(t(ADDRESS_LABELS[kind]), address),
@@ -288,7 +296,7 @@ function makeFields(kind, changed) {
     more: [
       labelled(t('nameLabel'), name),
       ...(kind === 'gateway' ? [labelled(t('endpointLabel'), endpoint)] : []),
-      labelled(t('priceLabel'), price)
+      ...(route ? [] : [labelled(t('priceLabel'), price)])
     ],
     /** @param {Setup} setup */
     keyBox: (setup) => {
@@ -324,7 +332,8 @@ function makeFields(kind, changed) {
     /** @returns {Form} */
     values: () => ({
       kind,
-      address: address.value.trim(),
+      address: route?.address() ?? address.value.trim(),
+      prefer: route?.prefer() ?? null,
       endpoint: endpoint.value.trim(),
       name: name.value.trim(),
       price_per_hour: price.value.trim() === '' ? null : Number(price.value),
@@ -339,7 +348,8 @@ const EXAMPLES = {
   runpod: 'abc123xyz',
   comfyui: '192.168.1.20:8188',
   gateway: 'https://box.local:8000',
-  modal: 'portraits'
+  modal: 'portraits',
+  route: ''
 }
 
 /** @type {Record<Form['kind'], WordKey>} */
@@ -347,7 +357,8 @@ const ADDRESS_LABELS = {
   runpod: 'runpodAddress',
   comfyui: 'comfyuiAddress',
   gateway: 'gatewayAddress',
-  modal: 'modalAddress'
+  modal: 'modalAddress',
+  route: 'routeMembers'
 }
 
 /** @type {Partial<Record<Form['kind'], WordKey>>} */
@@ -358,7 +369,8 @@ const KEY_LABELS = {
   runpod: 'runpodKey',
   comfyui: 'comfyuiKey',
   gateway: 'gatewayKey',
-  modal: 'modalKey'
+  modal: 'modalKey',
+  route: 'key'
 }
 
 /** What a person writes into a file instead. @type {Record<Form['kind'], string>} */
@@ -366,7 +378,8 @@ const KEY_LINES = {
   runpod: 'RUNPOD_API_KEY=…',
   comfyui: 'COMFY_REMOTE_KEY_…=…',
   gateway: 'COMFY_REMOTE_KEY_…=…',
-  modal: 'MODAL_PROXY_TOKEN_ID=…, MODAL_PROXY_TOKEN_SECRET=…'
+  modal: 'MODAL_PROXY_TOKEN_ID=…, MODAL_PROXY_TOKEN_SECRET=…',
+  route: ''
 }
 
 /** @param {{name: string, address: string}} target */

@@ -30,7 +30,7 @@ export function makeSpending(state) {
   const save = button({ type: 'submit' }, t('saveCaps'))
   const form = element(
     'form',
-    { class: 'comfy-remote-setup', novalidate: true, autocomplete: 'off' },
+    { class: 'comfy-remote-caps-form', novalidate: true, autocomplete: 'off' },
     element('label', { class: 'comfy-remote-caption' }, t('capsFor'), target),
     element(
       'div',
