@@ -70,6 +70,12 @@ def _print_details(job: JobStatus, steps: Sequence[Step], booking: Booking | Non
         rows.append(("Progress", progress))
     if entry.run_seconds is not None:
         rows.append(("Ran", seconds_text(entry.run_seconds)))
+    if entry.cached is not None:
+        from ...jobs.cache.hit import cached_sentence
+
+        found = cached_sentence(entry.cached, entry.created)
+        ran = f"job {entry.cached.get('job')} on {entry.cached.get('target')}"
+        rows.append(("Not run", f"its result was in the cache, {found}, by {ran}"))
     if booking is not None:
         rows.append(("Cost", booking.sentence()))
     rows += [("Output", f"{o.path} ({size_text(o.size)})") for o in entry.outputs]
