@@ -203,7 +203,6 @@ export const en = {
   "addGatewayHelp": "A machine that runs comfy-remote serve",
   "addModal": "An app on Modal",
   "addModalHelp": "Made by comfy-remote deploy modal",
-  "kindRoute": "route",
   "addRoute": "A route",
   "addRouteHelp": "One name for several of your targets",
   "routeMembers": "The targets that it chooses among, in this order",

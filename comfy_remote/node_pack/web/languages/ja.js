@@ -204,7 +204,6 @@ export const ja = {
   "addGatewayHelp": "comfy-remote serve を実行しているマシン",
   "addModal": "Modal のアプリ",
   "addModalHelp": "comfy-remote deploy modal で作成したもの",
-  "kindRoute": "ルート",
   "addRoute": "ルート",
   "addRouteHelp": "複数のターゲットを 1 つの名前で",
   "routeMembers": "選択対象のターゲット（この順）",

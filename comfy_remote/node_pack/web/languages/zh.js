@@ -204,7 +204,6 @@ export const zh = {
   "addGatewayHelp": "运行 comfy-remote serve 的机器",
   "addModal": "Modal 上的应用",
   "addModalHelp": "由 comfy-remote deploy modal 创建",
-  "kindRoute": "路由",
   "addRoute": "路由",
   "addRouteHelp": "用一个名称代表您的多个目标",
   "routeMembers": "可供选择的目标（按此顺序）",
