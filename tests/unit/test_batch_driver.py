@@ -419,7 +419,7 @@ async def test_another_process_sees_what_happens_to_it(farm: Farm, here: Path) -
     seen: list[BatchEvent] = []
 
     async def watch(record: Record, entry: BatchEntry) -> None:
-        async for event in watched(entry, record, every=0.01, patience=5.0):
+        async for event in watched(entry, record, every=0.01, patience=60.0):
             seen.append(event)
             if len(seen) == 1:
                 farm.gate.set()

@@ -30,7 +30,7 @@ async def submit(gateway: GatewayServer, payload: object) -> Job:
 async def run(gateway: GatewayServer, payload: object = 1) -> dict[str, object]:
     """A job's whole status once it is final."""
     job = await submit(gateway, payload)
-    await gateway.queue.wait_until_final(job.id, 5)
+    await gateway.queue.wait_until_final(job.id, 60)
     job = await gateway.queue.get(job.id)
     status: dict[str, object] = json.loads(await gateway.endpoint.whole_status(job))
     return status
@@ -167,7 +167,7 @@ async def test_no_job_is_taken_while_the_engine_cannot_start(
     assert not gateway.queue.health().workers.idle
     handler.errors.clear()
     for job in jobs:
-        await gateway.queue.wait_until_final(job.id, 5)
+        await gateway.queue.wait_until_final(job.id, 60)
     assert {job.state for job in jobs} == {RunPodState.COMPLETED}
     assert handler.jobs == list(range(6))
 
@@ -178,7 +178,7 @@ async def test_a_wrong_setting_ends_the_worker_and_says_so(gateway: GatewayServe
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
         await asyncio.wait_for(gateway.wait_until_failed(), 60)
     with pytest.raises(ConfigurationError, match="COMFYUI_DIR"):
-        await gateway.wait_until_ready(5)
+        await gateway.wait_until_ready(60)
     assert job.state is RunPodState.IN_QUEUE
 
 

@@ -141,6 +141,7 @@ async def test_models_are_listed_by_the_engine_where_no_folder_is_known() -> Non
                     "name": "sd/a.safetensors",
                     "size": None,
                     "modified": None,
+                    "changed": None,
                     "sha256": None,
                     "fetched_from": None,
                     "pinned": False,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from fake_target import output
+from helpers import settled, until, wait_until
 from pydantic import JsonValue
 from worker_fakes import PROMPT, EngineTarget, FakeEngine, connect_to, succeeded
 
@@ -57,9 +60,8 @@ def handler_on(target: EngineTarget, engine: FakeEngine, grace: float = 0.2) -> 
 
 async def cancelled(handler: JobHandler, target: EngineTarget) -> None:
     job = asyncio.create_task(handler("j", OURS, silent))
-    while not target.requests:
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(0.02)
+    await until(lambda: target.requests)
+    await settled()
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
@@ -87,10 +89,10 @@ async def test_an_engine_that_follows_a_cancel_in_time_stays() -> None:
 
 async def test_the_wait_is_not_part_of_the_next_jobs_time() -> None:
     target, engine = EngineTarget([60.0], held=True), OwnEngine()
-    handler = handler_on(target, engine, grace=0.5)
+    handler = handler_on(target, engine, grace=2.0)
     await handler("j", {**OURS, "timeout": 0.1}, silent)
     target.events, target.files = succeeded(output("a.bmp")), {"a.bmp": b"x"}
-    answer = await handler("next", {**OURS, "timeout": 0.3}, silent)
+    answer = await handler("next", {**OURS, "timeout": 1.5}, silent)
     assert "error" not in answer
     assert engine.stops == 1
 
@@ -171,17 +173,20 @@ async def test_a_stopped_process_is_replaced(tmp_path: Path) -> None:
     handler = JobHandler(engine, settings)
     try:
         await handler.ready()
+        url = await engine.ready()
         stopped = engine.pid
         assert stopped is not None
         picture = {"width": 8, "height": 8, "batch_size": 1, "color": 1}
-        steps = {"steps": 100, "seconds_per_step": 0.1, "preview": False, "seed": 0}
+        steps = {"steps": 3000, "seconds_per_step": 0.1, "preview": False, "seed": 0}
         slow: dict[str, Any] = {
             "1": {"class_type": "EmptyImage", "inputs": picture},
             "2": {"class_type": "SandboxSlow", "inputs": {"image": ["1", 0], **steps}},
             "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
         }
         job = asyncio.create_task(handler("j", {**OURS, "workflow": slow}, silent))
-        await asyncio.sleep(1.0)
+        await asyncio.to_thread(
+            wait_until, lambda: json.load(urlopen(f"{url}/queue"))["queue_running"]
+        )
         os.kill(stopped, signal.SIGSTOP)
         job.cancel()
         with pytest.raises(asyncio.CancelledError):

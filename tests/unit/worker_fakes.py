@@ -34,6 +34,7 @@ class FakeEngine:
         self.alive = True
         self.starts = 0
         self.pid: int | None = None
+        self.started: float | None = None
         self.stops = 0
         self.log: list[str] = []
         self._death: asyncio.Future[EngineCrashed] | None = None
