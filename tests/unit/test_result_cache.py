@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -288,17 +289,29 @@ async def test_a_picture_that_its_user_changes_in_place_is_not_handed_out_again(
         assert fourth.saved[0].path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "folder"])
+@pytest.mark.parametrize("damage", ["changed", "removed", "folder", "full disk"])
 async def test_a_store_that_is_damaged_never_fails_a_run(
-    sandbox_url: str, tmp_path: Path, prompt: Prompt, damage: str
+    sandbox_url: str,
+    tmp_path: Path,
+    prompt: Prompt,
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     home = tmp_path / "home"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if damage == "full disk":
+        monkeypatch.setattr("comfy_remote.jobs.cache.store.link_file", full)
+        monkeypatch.setattr("comfy_remote.jobs.cache.store.copy_whole", full)
     if damage == "folder":
         home.mkdir()
         (home / "cache").write_text("not a folder")
     async with _client(sandbox_url) as client:
         await _run(client, prompt, tmp_path / "1")
-        if damage != "folder":
+        if damage in ("changed", "removed"):
             [stored] = [path for path in (home / "cache").rglob("*") if path.is_file()]
             stored.unlink()
             if damage == "changed":
@@ -306,6 +319,7 @@ async def test_a_store_that_is_damaged_never_fails_a_run(
         ran = await _run(client, prompt, tmp_path / "2")
         assert not ran.hit
         assert len(ran.saved) == 1
+    assert ("was not cached" in caplog.text) is (damage in ("folder", "full disk"))
 
 
 async def test_a_job_from_the_cache_is_taken_up_again_from_the_record(
