@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -639,19 +640,22 @@ async def test_a_gateway_that_answers_at_once_is_not_asked_without_a_pause(
     head: FakeHead, tmp_path: Path
 ) -> None:
     head.poll_wait = 0.001
+    began = time.monotonic()
     async with joined(head, tmp_path):
         await asyncio.sleep(0.5)
-    assert head.asked.count("take") < 60
-    assert head.asked.count("ping") < 60
+    most = 120 * (time.monotonic() - began)
+    assert head.asked.count("take") < most
+    assert head.asked.count("ping") < most
 
 
 async def test_one_that_always_wants_a_hello_is_not_asked_without_a_pause(
     head: FakeHead, tmp_path: Path
 ) -> None:
     head.instead["ping"] = answers(409, "who?", "say_hello")
+    began = time.monotonic()
     async with joined(head, tmp_path):
         await asyncio.sleep(0.5)
-    assert head.asked.count("hello") < 60
+    assert head.asked.count("hello") < 120 * (time.monotonic() - began)
 
 
 async def test_the_token_is_in_no_log_and_no_file(

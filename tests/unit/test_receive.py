@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import until
 
 from comfy_remote.errors import LocalStorageError, RequestTooLarge, ValueInvalid
 from comfy_remote.media.receive import file_chunks, receive_file
@@ -131,13 +132,14 @@ class Slow:
     """A disk that takes its time, and knows whether somebody uses it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.running = 0
+        self.running = self.begun = 0
         self._to_thread = asyncio.to_thread
         monkeypatch.setattr("comfy_remote.media.receive.asyncio.to_thread", self._slowly)
 
     async def _slowly(self, work: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         def later() -> Any:
             self.running += 1
+            self.begun += 1
             try:
                 time.sleep(0.2)
                 return work(*arguments, **more)
@@ -161,9 +163,9 @@ async def test_a_file_is_not_closed_while_a_thread_writes_it(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("after", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("at", [1, 2, 3])
 async def test_an_upload_that_waits_for_the_disk_can_be_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     path = tmp_path / "value"
     path.write_bytes(DATA)
@@ -175,9 +177,9 @@ async def test_an_upload_that_waits_for_the_disk_can_be_cancelled(
                 pass
 
     task = asyncio.create_task(upload())
-    await asyncio.sleep(after)
+    await until(lambda: disk.begun == at)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    if after > 0.2:  # opened
+    if at > 1:  # opened
         assert disk.running == 0

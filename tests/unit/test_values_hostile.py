@@ -198,7 +198,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_hostile_file_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ValueInvalid) as caught:
         decode_value(data, tensors="numpy")
