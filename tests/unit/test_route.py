@@ -718,6 +718,35 @@ async def test_what_is_reserved_follows_the_job(
         assert (spent.runs, spent.amount < 0.1) == (1, True)
 
 
+async def test_a_run_that_went_on_to_one_s_own_machine_costs_nothing(
+    home: Path, servers: list[Server], record: Record
+) -> None:
+    configure(home, PRICED.format(lan=1000, gpu=5))
+    lan, _, box = servers
+    async with Client(route_of([lan, box]), record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT})
+        lan.put(job.id, "withdrawn")
+        async for event in job:
+            if isinstance(event, Log) and event.message.startswith("Sent to box"):
+                box.put(job.id, "runs")
+                box.put(job.id, "done")
+        await record.written()
+    assert record.get(job.id).state is JobState.SUCCEEDED
+    assert record.ledger.spent(0.0) == []
+
+
+async def test_one_that_falls_silent_cools_down(servers: list[Server], record: Record) -> None:
+    lan, gpu, _ = servers
+    async with Client(route_of(servers), record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT})
+        lan.down = True
+        with pytest.raises(TargetUnreachable):
+            await job.wait()
+        lan.down = False
+        await client.submit({**PROMPT})
+    assert [len(lan.sent), len(gpu.sent)] == [1, 1]
+
+
 async def test_no_member_within_its_cap(home: Path, servers: list[Server], record: Record) -> None:
     configure(home, PRICED.format(lan=1, gpu=0.01))
     async with Client(route_of(servers[:2]), record=record, on_interrupt=None) as client:

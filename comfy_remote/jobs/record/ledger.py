@@ -268,6 +268,9 @@ class Ledger:
         if row is None:
             return
         number = row["number"]
+        [member] = connection.execute("SELECT placed FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if member is not None and row["booked"] == Booked.RELEASED.value:
+            return  # its route has sent it on to a member that costs nothing
         if grade is not None and grade.surely_not:
             _release(connection, number)
         elif seconds is not None:

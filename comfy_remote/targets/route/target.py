@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -173,6 +173,9 @@ class RouteTarget:
         self._requests[job_id] = request
         try:
             step = await self._send(request, len(steps) + 1)
+        except ComfyRemoteError:
+            self._forget(job_id)
+            raise
         except _NotBegun as refused:
             if refused.why == "cancelled":
                 raise JobCancelled("The job was cancelled before it was sent.") from None
@@ -436,7 +439,7 @@ class RouteTarget:
         for log in self._said.pop(step.job_id, ()):
             yield log
         target = await self._target_of(step.member)
-        async with aclosing(target.follow(step.ref, prompt)) as events:
+        async with aclosing(target.follow(step.ref, prompt)) as events, self._watched(step.member):
             async for event in events:
                 match event:
                     case OutputReady(output):
@@ -448,6 +451,16 @@ class RouteTarget:
                         return
                     case _:
                         yield event
+
+    @asynccontextmanager
+    async def _watched(self, member: str) -> AsyncIterator[None]:
+        """If a member falls silent meanwhile, it cools down."""
+        try:
+            yield
+        except _COOLING:
+            if member in self._members:
+                await self._members.failed(self._members[member])
+            raise
 
     async def _patiently(self, step: Step, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """`_events_at`; a job that waits too long while another could take it is taken back.
