@@ -32,6 +32,7 @@ BENCHMARKS = {
     "values": "values:bench_values",
     "offload": "offload:bench_offload",
     "page-load": "page_load:bench_page_load",
+    "page-cost": "page_cost:bench_page_cost",
     "page-typing": "page_typing:bench_page_typing",
     "batch": "batch:bench_batch",
     "sheet": "sheet:bench_sheet",

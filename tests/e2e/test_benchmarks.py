@@ -46,7 +46,7 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
         *("gateway-jobs", "gateway-submit", "gateway-stored", "gateway-results", "gateway-growth"),
         *("gateway-start", "fleet"),
         *("models", "lane", "download", "conversion", "values", "offload", "batch-rows", "sheet"),
-        *("page-load", "estimate", "page-typing"),
+        *("page-load", "estimate", "page-cost", "page-typing"),
     ],
 )
 def test_each_says_what_it_measured_or_why_it_did_not(

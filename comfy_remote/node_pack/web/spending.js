@@ -54,6 +54,11 @@ export function makeSpending(state) {
   /** @type {Spending | null} */
   let spending = null
 
+  /** @param {boolean} busy  What is typed meanwhile would be lost. */
+  const work = (busy) => {
+    for (const one of [save, target, ...Object.values(fields)]) one.disabled = busy
+  }
+
   const fill = () => {
     const chosen = spending?.own.find((one) => (one.target ?? ALL) === target.value)
     for (const [span, field] of Object.entries(fields)) {
@@ -112,7 +117,7 @@ export function makeSpending(state) {
       day: valueOf(fields.day),
       month: valueOf(fields.month)
     }
-    save.disabled = true
+    work(true)
     saved.hidden = true
     putCaps(wanted)
       .then((found) => {
@@ -121,9 +126,7 @@ export function makeSpending(state) {
         saved.hidden = false
         saved.textContent = t('capsSaved', { file: found.file })
       }, fail)
-      .finally(() => {
-        save.disabled = false
-      })
+      .finally(() => work(false))
   })
   return { head, caps, showToday }
 }
