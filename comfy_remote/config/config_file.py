@@ -13,7 +13,7 @@ from ..errors import ConfigurationError
 from ..json_text import problems_in
 from ..net.address import shown
 from ..schedule.caps import Cap, OnCap, Span
-from ..schedule.choose import Prefer
+from ..schedule.prefer import Prefer
 from ..targets.kinds import typed_target
 from ..text_file import SAVE_AS_UTF8, NotText, text_of
 from .cache_settings import CacheMode

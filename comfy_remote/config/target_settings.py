@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..types import JsonValue
 
 if TYPE_CHECKING:
-    from ..schedule.choose import Prefer
+    from ..schedule.prefer import Prefer
 
 __all__ = ["TargetSettings"]
 

@@ -22,7 +22,7 @@ from ..config.target_settings import TargetSettings
 from ..config.trust import origin_of
 from ..errors import ConfigurationError
 from ..net.address import base_address
-from ..schedule.choose import Prefer
+from ..schedule.prefer import Prefer
 from ..targets.kinds import kind_of, secret_variables
 from ..targets.runpod.kind import API_KEY_VARIABLE as ACCOUNT_KEY
 from ..targets.typed_settings import (

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from ..units import about_text, counted, dollars, seconds_text, size_text
 from .money import Price
+from .prefer import Prefer
 
-__all__ = ["Candidate", "Prefer", "Ranked", "choose", "sentence"]
-
-Prefer: TypeAlias = Literal["order", "price", "soonest"]
+__all__ = ["Candidate", "Ranked", "choose", "sentence"]
 
 _ASSUMED_RUN = 60.0  # seconds, where nobody knows how long it takes
 _ASSUMED_START = 60.0

@@ -74,7 +74,7 @@ def member_of(name: str, server: Serve) -> OpenMember:
     target = RunPodTarget(name, base_url=server.url(), name=name, times=TIMES)
     settings = TargetSettings(f"runpod:{name}")
     member = Member(name, settings, RunPodKind(), billed=False, open=lambda: target)
-    return OpenMember(member, target, "", RouteTimes(look=2.0, silent=0.0))
+    return OpenMember(member, target, "", RouteTimes(look=30.0, silent=0.0))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

@@ -20,7 +20,7 @@ from comfy_remote.errors import (
 )
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Queued, Started
 from comfy_remote.outputs import OutputSource, RemoteOutput
-from comfy_remote.schedule.choose import Prefer
+from comfy_remote.schedule.prefer import Prefer
 from comfy_remote.targets.base import Capabilities, Health, RemoteRef, RunRequest, Target
 from comfy_remote.targets.comfyui.kind import ComfyUIKind
 from comfy_remote.targets.kinds import Member

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_remote.schedule.choose import Candidate, Prefer, choose, sentence
+from comfy_remote.schedule.choose import Candidate, choose, sentence
 from comfy_remote.schedule.money import Price
+from comfy_remote.schedule.prefer import Prefer
 
 CHEAP, DEAR = Price(0.36, "your settings"), Price(3.6, "your settings")
 

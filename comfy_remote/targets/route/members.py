@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from ...aio import within
 from ...errors import ComfyRemoteError, LocalStorageError, TargetUnreachable
-from ...schedule.choose import Candidate, Prefer, choose
+from ...schedule.choose import Candidate, choose
+from ...schedule.prefer import Prefer
 from ..base import Capabilities, Health, ListsModels, RunRequest, Target
 from .able import Request, lacking
 from .book import Book, MemoryBook, Past
