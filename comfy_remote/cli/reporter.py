@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import ComfyRemoteError
-from ..events import Event, JobState, Log, Phase, Preview, Progress, Queued, Started, event_to_json
+from ..events import (
+    Event,
+    Finished,
+    JobState,
+    Log,
+    Phase,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+    event_to_json,
+)
 from ..jobs.record import SavedOutput
 from ..net.address import shown
 from ..outputs import OutputProblem, RemoteOutput
@@ -229,6 +240,7 @@ class JsonReporter(Reporter):
         self._write = write
         self._job_id: str | None = None
         self._target: str | None = None
+        self._member: JsonValue = None
         self._sending = Pace(_SENT_EVERY)
 
     def connecting(self, target: str) -> None:
@@ -250,18 +262,24 @@ class JsonReporter(Reporter):
 
     def event(self, event: Event) -> None:
         """`event_to_json`, with ``job_id`` and ``version``."""
+        if isinstance(event, Finished):
+            self._member = event.details.get("member")
         if not self._quiet and (self._previews or not isinstance(event, Preview)):
             self._print(event_to_json(event))
 
     def done(
         self, outputs: Outputs, seconds: float, problems: Sequence[OutputProblem] = ()
     ) -> None:
-        """``{"event": "result", "state", "target", "outputs", "problems", "seconds"}``."""
+        """``{"event": "result", "state", "target", "outputs", "problems", "seconds"}``.
+
+        Of a route, with ``member``: the target that has made it.
+        """
         self._print(
             {
                 "event": "result",
                 "state": JobState.SUCCEEDED.value,
                 "target": self._target,
+                **({} if self._member is None else {"member": self._member}),
                 "outputs": [output.to_json() for output in outputs],
                 "problems": [problem.to_json() for problem in problems],
                 "seconds": round(seconds, 3),

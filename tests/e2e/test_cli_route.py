@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from commands import Cli, line_with
 from gated_sandbox import Gate
+from json_lines import check_lines
 from owner import configure
 
 from comfy_remote.events import JobState
@@ -60,6 +61,8 @@ def test_a_route_is_explained_run_and_used_by_a_batch(cli: Cli, sandbox_url: str
     assert done.returncode == 0, done.stdout
     lines = lines_of(done)
     assert any("Sent to lan" in line.get("message", "") for line in lines)
+    check_lines(done.stdout.splitlines())
+    assert lines[-1]["member"] == "lan"
     job_id = lines[-1]["job_id"]
     [shown] = lines_of(cli("jobs", "show", job_id, "--json"))
     assert (shown["target"], shown["member"]) == ("any", "lan")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ...database import transaction
+from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Routes:
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(step.job_id, step.number, step.member, step.at, step.state.value),
-                        *(step.why, json.dumps(list(step.decision))),
+                        *(redact(step.why), json.dumps(redact_json([*step.decision]))),
                     ),
                 )
                 connection.execute(
