@@ -118,7 +118,7 @@ class Lane:
     ) -> Target:
         """A new target."""
         if self.gateway is None:
-            times = FollowTimes(requests, Polling(patience=patience), search=0.4)
+            times = FollowTimes(requests, Polling(patience=patience), search=1.5)
             return ComfyUITarget(self.proxy.url, times=times)
         return RunPodTarget(
             self.gateway.endpoint_id,
