@@ -149,7 +149,7 @@ def test_several_engines_that_are_not_gpus_work_side_by_side(servers: list[Serve
         address = server.url()
         wait_for(lambda: idle_workers(address) == 3, 60)
         with ThreadPoolExecutor(3) as threads:
-            results = list(threads.map(lambda _: run(address, slow(1.0)), range(3)))
+            results = list(threads.map(lambda _: run(address, slow(3.0)), range(3)))
         assert {done["workerId"] for done in results} == {"engine1", "engine2", "engine3"}
         assert server.stop(signal.SIGINT) == 0
         assert process.poll() is None  # it was not ours to end
@@ -169,7 +169,7 @@ def test_a_serve_that_is_killed_goes_on_with_the_jobs_of_all_its_engines(
         return server, url
 
     server, url = start()
-    jobs = [submit(url, slow(2.0)) for _ in range(3)]
+    jobs = [submit(url, slow(3.0)) for _ in range(3)]
     wait_for(lambda: sum(status(url, job)["status"] == "IN_PROGRESS" for job in jobs) == 2, 60)
     engines = children_of(server.process.pid)
     server.kill()

@@ -45,7 +45,7 @@ def ask_desk(server: Serve, path: str, prompt: object = None, key: str = "") -> 
 
 
 def wait_until(server: Serve, job: str, *states: str, output: bool = False) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         status = ask_desk(server, f"status/{job}")
         if status["status"] in states and (status.get("output") or not output):
@@ -107,7 +107,7 @@ def test_on_an_engine_that_goes_on_a_kill_fails_the_job_and_a_stop_takes_it_back
     url, engine = start_sandbox()
     try:
         first = serve(servers, tmp_path, "--engine", url)
-        runs = ask_desk(first, "run", slow(20))["id"]
+        runs = ask_desk(first, "run", slow(300))["id"]
         waits = ask_desk(first, "run", slow(0.1, color=1))["id"]
         wait_until(first, runs, "IN_PROGRESS", output=True)
         first.kill()

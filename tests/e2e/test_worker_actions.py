@@ -188,7 +188,7 @@ async def test_a_comfyui_says_what_computes_its_results(tmp_path: Path) -> None:
         assert found.content is not None
         [model] = first.models["loras"]
         assert (model.name, model.size) == ("a.safetensors", len(content))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while (await described()).models["loras"][0].sha256 is None:
             assert time.monotonic() < deadline
             await asyncio.sleep(2.5)  # without a job
