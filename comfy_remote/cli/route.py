@@ -94,13 +94,9 @@ def _opened(on: str | None) -> RouteTarget:
 
 def _configured(configuration: Configuration) -> str:
     """The default target, if that is a route; else the only route there is."""
-    from ..targets.kinds import kind_of
+    from ..targets.kinds import members_of
 
-    routes = []
-    for name, settings in configuration.targets.items():
-        kind = kind_of(settings.target)
-        if kind is not None and kind.members(settings):
-            routes.append(name)
+    routes = [name for name, one in configuration.targets.items() if members_of(one)]
     default = configuration.choose(None)
     return routes[0] if default not in routes and len(routes) == 1 else default
 

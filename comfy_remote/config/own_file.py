@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, LocalStorageError
 from ..media.files import storage_errors, write_whole
-from ..targets.kinds import kind_of
+from ..targets.kinds import kind_of, members_of
 from ..text_file import text_of
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, owner_folders
 from .one_writer import one_writer
@@ -109,8 +109,7 @@ class OwnFile:
             inline = isinstance(targets, tomlkit.items.InlineTable)
             targets[name] = tomlkit.inline_table() if inline else tomlkit.table()
         table = targets[name]
-        kind = kind_of(settings.target)
-        members = () if kind is None else kind.members(settings)
+        members = members_of(settings)
         if members:
             table["route"] = list(members)
         else:

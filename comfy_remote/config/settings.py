@@ -44,7 +44,14 @@ from ..clean import one_line
 from ..errors import NotTrusted
 from ..net.address import shown
 from ..secrets import SECRETS
-from ..targets.kinds import Billing, kind_of, kinds, secret_variables, typed_target
+from ..targets.kinds import (
+    Billing,
+    kind_of,
+    kinds,
+    members_of,
+    secret_variables,
+    typed_target,
+)
 from .cache_settings import CacheSettings
 from .folders import CONFIG_NAME, CONFIG_VARIABLE, home, is_owners, nearest, owner_folders
 from .target_settings import TargetSettings
@@ -317,9 +324,8 @@ class Configuration:
         One that chooses among others costs what the first of them does that is not owned.
         """
         settings = self.targets.get(name) or TargetSettings(name)
-        kind = kind_of(settings.target)
-        members = () if kind is None else kind.members(settings)
-        for one in (settings, *(self.targets.get(n) or TargetSettings(n) for n in members)):
+        members = (self.targets.get(one) or TargetSettings(one) for one in members_of(settings))
+        for one in (settings, *members):
             kind = kind_of(one.target)
             if kind is not None and (billing := kind.billing(one, environment)) is not None:
                 return billing
@@ -425,8 +431,7 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
 
 def _chooses_among(address: str, names: Collection[str]) -> bool:
     """Whether an address only chooses among names, each of which is judged by itself."""
-    kind = kind_of(address)
-    members = () if kind is None else kind.members(TargetSettings(address))
+    members = members_of(TargetSettings(address))
     return bool(members) and all(member in names for member in members)
 
 

@@ -31,7 +31,7 @@ from ..clean import one_line
 from ..database import transaction
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
-from ..targets.kinds import kind_of, secret_variables
+from ..targets.kinds import members_of, secret_variables
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -267,9 +267,7 @@ def not_trusted(
 
 
 def _sends(settings: TargetSettings) -> str:
-    kind = kind_of(settings.target)
-    members = () if kind is None else kind.members(settings)
-    each = [settings, *map(TargetSettings, members)]
+    each = [settings, *map(TargetSettings, members_of(settings))]
     variables = [*dict.fromkeys(one for named in each for one in secret_variables(named))]
     if settings.bucket is not None:
         variables.append("BUCKET_ACCESS_KEY_ID")  # the other key only signs

@@ -29,7 +29,7 @@ from ..errors import (
 from ..net.address import shown
 from ..secrets import secret
 from ..targets.base import Capabilities, OneEngine, Places, Target, WaitsForWorkers
-from ..targets.kinds import kind_of, secret_variables, whose_secret
+from ..targets.kinds import kind_of, members_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..types import JsonValue
 from ..units import dollars, size_text
@@ -178,7 +178,7 @@ async def examine(
         stack.push_async_callback(checks.stop)
         if kind is not None:
             checks.begin(kind.name, _provider(kind, settings, environment))
-        if kind is None or not kind.members(settings):
+        if not members_of(settings):
             checks.begin("price", _price(name, configuration, environment))
         opened = await checks.look("connection", _opened(stack, target))
         stack.push_async_callback(checks.stop)  # before the target closes
@@ -312,8 +312,7 @@ async def _price(
 ) -> list[Finding]:
     """What an hour costs there; nothing for a target that costs nothing."""
     settings = configuration.targets.get(name) or TargetSettings(name)
-    kind = kind_of(settings.target)
-    if kind is not None and kind.members(settings):
+    if members_of(settings):
         return []  # each has its own
     price, why = await asked_price(name, configuration, environment)
     if price is not None:

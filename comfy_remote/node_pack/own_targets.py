@@ -23,7 +23,7 @@ from ..config.stored_secrets import (
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.doctor import Finding, examine
 from ..secrets import SECRETS
-from ..targets.kinds import kind_of, secret_variables
+from ..targets.kinds import members_of, secret_variables
 from ..targets.opening import open_target
 from ..targets.runpod.account_targets import account_targets
 from ..targets.runpod.kind import API_KEY_VARIABLE
@@ -156,10 +156,8 @@ def _check_members(new: FilledIn, configuration: Configuration) -> None:
     Raises:
         ConfigurationError: It names something else, or itself.
     """
-    kind = kind_of(new.settings.target)
-    members = () if kind is None else kind.members(new.settings)
     listed = {one.name for one in known_targets(configuration, os.environ)} - {new.name}
-    for member in members:
+    for member in members_of(new.settings):
         if member not in listed:
             raise ConfigurationError(
                 f"{member!r} is not one of your targets.", advice="Add it first."

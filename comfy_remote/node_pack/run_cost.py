@@ -15,7 +15,7 @@ from ..jobs.record import Record
 from ..schedule.choose import Candidate, choose
 from ..schedule.money import Price
 from ..targets.base import server_of
-from ..targets.kinds import Billing, kind_of
+from ..targets.kinds import Billing, members_of
 from ..targets.opening import open_target
 from ..types import JsonValue
 from ..workflow.prompt import Prompt
@@ -48,14 +48,13 @@ async def run_cost(record: Record, target: str, prompt: Prompt) -> dict[str, Jso
     """
     configuration = await asyncio.to_thread(Configuration.load)
     settings = configuration.targets.get(target) or TargetSettings(target)
-    kind = kind_of(settings.target)
-    members = () if kind is None else kind.members(settings)
+    members = members_of(settings)
     if not members:
         known = await asyncio.to_thread(_known, target, configuration)
         estimate = await _estimate(record, known, prompt)
         return {**estimate.to_json(), "billing": known.billing, "member": None}
-    places = {name: await asyncio.to_thread(_known, name, configuration) for name in members}
-    estimates = {name: await _estimate(record, one, prompt) for name, one in places.items()}
+    known_members = {name: await asyncio.to_thread(_known, name, configuration) for name in members}
+    estimates = {name: await _estimate(record, one, prompt) for name, one in known_members.items()}
     cooling = await record.read_at_once(record.routes.cooling, members)
     ours = await record.read_at_once(record.routes.ours)
     ranked = choose(
@@ -69,13 +68,13 @@ async def run_cost(record: Record, target: str, prompt: Prompt) -> dict[str, Jso
                 seconds=estimates[name].seconds,
                 price=one.hour,
             )
-            for name, one in places.items()
+            for name, one in known_members.items()
         ],
         settings.prefer or "order",
     )
     chosen = ranked[0].name
     said = estimates[chosen].to_json()
-    return {**said, "target": target, "billing": places[chosen].billing, "member": chosen}
+    return {**said, "target": target, "billing": known_members[chosen].billing, "member": chosen}
 
 
 async def _estimate(record: Record, known: _Known, prompt: Prompt) -> RunEstimate:

@@ -23,7 +23,7 @@ from ..config.trust import origin_of
 from ..errors import ConfigurationError
 from ..net.address import base_address
 from ..schedule.prefer import Prefer
-from ..targets.kinds import kind_of, secret_variables
+from ..targets.kinds import kind_of, members_of, secret_variables
 from ..targets.runpod.kind import API_KEY_VARIABLE as ACCOUNT_KEY
 from ..targets.typed_settings import (
     comfyui_settings,
@@ -168,10 +168,10 @@ def _modal(address: str, form: TargetForm) -> TargetSettings:
 
 
 def _route(address: str, form: TargetForm) -> TargetSettings:
-    kind = kind_of(address)
-    if kind is None or not kind.members(TargetSettings(address)):
+    settings = TargetSettings(address, prefer=form.prefer)
+    if not members_of(settings):
         raise ConfigurationError("The route has no members.", advice="Choose its targets.")
-    return TargetSettings(address, prefer=form.prefer)
+    return settings
 
 
 _SETTINGS = {

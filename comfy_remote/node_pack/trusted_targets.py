@@ -19,7 +19,7 @@ from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
 from ..targets.base import OneEngine, Places, Target
-from ..targets.kinds import kind_of, typed_target
+from ..targets.kinds import kind_of, members_of, typed_target
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_PART
 from .part_document import PartDocument
@@ -122,11 +122,10 @@ def unconfirmed_address(name: str, configuration: Configuration | None = None) -
         NotTrusted: Only a folder's file has the name, and it is not trusted.
     """
     name = typed_target(name)
-    kind = kind_of(name)
-    members = () if kind is None else kind.members(TargetSettings(name))
-    for member in members:
+    for member in members_of(TargetSettings(name)):
         if (address := unconfirmed_address(member, configuration)) is not None:
             return address
+    kind = kind_of(name)
     url = None if kind is None else kind.public_url(name)
     if kind is not None and url is None:
         return None
@@ -198,10 +197,10 @@ def confirm(target: str) -> str | None:
         LocalStorageError: It cannot be stored.
     """
     target = typed_target(target)
-    kind = kind_of(target)
-    for member in () if kind is None else kind.members(TargetSettings(target)):
+    for member in members_of(TargetSettings(target)):
         if (origin := confirm(member)) is not None:
             return origin  # the others are asked for next
+    kind = kind_of(target)
     url = None if kind is None else kind.public_url(target)
     if url is None or unconfirmed_address(target) is None:
         return None

@@ -39,6 +39,7 @@ __all__ = [
     "forms",
     "kind_of",
     "kinds",
+    "members_of",
     "secret_variables",
     "sent_to",
     "typed_target",
@@ -365,6 +366,12 @@ def kind_of(address: str) -> Kind | None:
     # Looking for packages takes time, and a name has no colon.
     known = kinds() if ":" in address else _ours()
     return next((kind for kind in known if kind.matches(address)), None)
+
+
+def members_of(settings: TargetSettings) -> tuple[str, ...]:
+    """The targets that one chooses among, by name or address: see `Kind.members`."""
+    kind = kind_of(settings.target)
+    return () if kind is None else kind.members(settings)
 
 
 def typed_target(text: str) -> str:

@@ -23,6 +23,7 @@ from .kinds import (
     forms,
     kind_of,
     kinds,
+    members_of,
     secret_variables,
     sent_to,
     typed_target,
@@ -174,12 +175,10 @@ def _members(
         ConfigurationError: One means nothing, or chooses among others itself.
         NotTrusted: One is named by a folder's file that is not trusted.
     """
-    chooser = kind_of(settings.target)
-    names = () if chooser is None else chooser.members(settings)
     path = configuration.origins.get(name)
     where = f" in {path}" if path is not None else ""
     members = []
-    for member in names:
+    for member in members_of(settings):
         found = _settings_of(member, configuration)
         kind = None if found is None else kind_of(found.target)
         if found is None or kind is None:

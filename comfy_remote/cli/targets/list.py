@@ -117,7 +117,7 @@ def _row(
     from ...errors import ConfigurationError
     from ...jobs.prices import hour_words, remembered_price
     from ...secrets import secret
-    from ...targets.kinds import kind_of, secret_variables
+    from ...targets.kinds import kind_of, members_of, secret_variables
 
     kind = kind_of(settings.target)
     variable = settings.key_env if kind is None else kind.key_variable(settings)
@@ -129,7 +129,7 @@ def _row(
     if price is None and trusted:
         with suppress(ConfigurationError):  # its address is wrong: whoever uses it is told
             words = "not known" if configuration.billing_of(name) is not None else ""
-            words = "its members'" if kind is not None and kind.members(settings) else words
+            words = "its members'" if members_of(settings) else words
     return _Row(
         *(name, settings.target, default, variable, key_set, known, str(path), trusted),
         price_per_hour=None if price is None else price.per_hour,
