@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ...advice import Hint
 from ...database import transaction
 from ...errors import ConfigurationError, JobNotFound
+from .access import Read, Write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["BatchEntry", "BatchState", "Batches", "RunState", "Wanted"]
-
-_T = TypeVar("_T")
 
 
 class BatchState(str, Enum):
@@ -109,19 +107,10 @@ _COUNTED = """
 """
 
 
-class _Write(Protocol):
-    def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
-
-
 class Batches:
-    """The record's batches: part of a `Record`, whose `write` and `read` take these methods.
+    """The record's batches: part of a `Record`, whose `write` and `read` take these methods."""
 
-    Args:
-        write: Runs something in the record's writing thread.
-        read: Gives the rows of a query.
-    """
-
-    def __init__(self, write: _Write, read: Callable[..., list[sqlite3.Row]]) -> None:
+    def __init__(self, write: Write, read: Read) -> None:
         self._write = write
         self._read = read
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, replace
 from datetime import tzinfo
 from enum import Enum
-from typing import Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from ...database import transaction
 from ...errors import ComfyRemoteError, JobNotFound
@@ -34,10 +34,9 @@ from ...schedule.days import day_of, day_start, month_start
 from ...schedule.money import Charge, Price
 from ...types import JsonValue
 from ...units import dollars
+from .access import Read, Write
 
 __all__ = ["Booked", "Booking", "By", "Ledger", "LedgerRetention", "Spent"]
-
-_T = TypeVar("_T")
 
 By: TypeAlias = Literal["target", "day", "workflow", "batch"]
 
@@ -184,24 +183,18 @@ _SUMS = """
 """
 
 
-class _Write(Protocol):
-    def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
-
-
 class Ledger:
     """What jobs cost: part of a `Record`, whose `write` and `read` take these methods.
 
     Args:
-        write: Runs something in the record's writing thread.
-        read: Gives the rows of a query.
         now: Seconds since the epoch.
         zone: In which days and months begin; the local one by default.
     """
 
     def __init__(
         self,
-        write: _Write,
-        read: Callable[..., list[sqlite3.Row]],
+        write: Write,
+        read: Read,
         *,
         retention: LedgerRetention = LedgerRetention(),
         now: Callable[[], float] = time.time,
@@ -500,7 +493,7 @@ class Ledger:
 
     def _used(
         self,
-        read: Callable[..., list[sqlite3.Row]],
+        read: Read,
         cap: Cap,
         batch: str | None,
         own: sqlite3.Row | None = None,
@@ -595,5 +588,5 @@ def _charge_of(row: sqlite3.Row) -> Charge:
     )
 
 
-def _rows_of(connection: sqlite3.Connection) -> Callable[..., list[sqlite3.Row]]:
+def _rows_of(connection: sqlite3.Connection) -> Read:
     return lambda sql, *values: connection.execute(sql, values).fetchall()

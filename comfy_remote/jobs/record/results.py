@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from ...database import transaction
+from .access import Read, Write
 
 if TYPE_CHECKING:
     from ...types import JsonValue
 
 __all__ = ["Results", "Stored", "StoredResult"]
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +59,10 @@ class Stored:
     size: int
 
 
-class _Write(Protocol):
-    def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
-
-
 class Results:
-    """The record's stored results: part of a `Record`, whose `write` and `read` take these methods.
+    """Stored results: part of a `Record`, whose `write` and `read` take these methods."""
 
-    Args:
-        write: Runs something in the record's writing thread.
-        read: Gives the rows of a query.
-    """
-
-    def __init__(self, write: _Write, read: Callable[..., list[sqlite3.Row]]) -> None:
+    def __init__(self, write: Write, read: Read) -> None:
         self._write = write
         self._read = read
 

@@ -6,11 +6,12 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from ...database import transaction
 from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
+from .access import Read, Write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 __all__ = ["Routes"]
-
-_T = TypeVar("_T")
 
 _REMEMBERED = 86400.0
 """Seconds after which the failures of a member do not count any more."""
@@ -36,22 +35,14 @@ _THERE = (
 )
 
 
-class _Write(Protocol):
-    def __call__(self, work: Callable[[sqlite3.Connection], _T]) -> _T: ...
-
-
 class Routes:
     """What routes have done: part of a `Record`, whose `write` and `read` take these methods.
 
     Args:
-        write: Runs something in the record's writing thread.
-        read: Gives the rows of a query.
         ledger: Of the same record.
     """
 
-    def __init__(
-        self, write: _Write, read: Callable[..., list[sqlite3.Row]], ledger: Ledger
-    ) -> None:
+    def __init__(self, write: Write, read: Read, ledger: Ledger) -> None:
         self._write = write
         self._read = read
         self._ledger = ledger

@@ -1,6 +1,7 @@
 // @ts-check
 /** How the switch's target is, in words, and what can be done about it. */
 
+import { dollars } from './amounts.js'
 import { button, element } from './dom.js'
 import { durationOf } from './job_words.js'
 import { postWarm, wordsOf } from './remote_api.js'
@@ -101,7 +102,7 @@ function makeKeep(target, details, again) {
 /** @param {Details} details */
 function keepCost({ price_per_hour }) {
   if (price_per_hour === null) return t('keepCostUnknown')
-  return t('keepCost', { price: price_per_hour.toFixed(2) })
+  return t('keepCost', { price: dollars(price_per_hour) })
 }
 
 /** @param {number} at  Seconds since the epoch. */

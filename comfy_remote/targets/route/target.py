@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TypeVar
 
 from ...advice import Hint
 from ...aio import Deadline, in_thread
@@ -61,7 +60,6 @@ from .members import Members, RouteOptions
 __all__ = ["RouteTarget"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _MOST_STEPS = 1000
 _COOLING = (TargetUnreachable, AuthenticationError, TargetNotFound, RateLimited)
