@@ -76,7 +76,7 @@ export const en = {
   "keepWarm": "Keep a worker ready for …",
   "minutes": "{count} min",
   "hours": "{count} h",
-  "keepCost": "About ${price} an hour for as long as a worker is kept. If this ComfyUI ends meanwhile, the worker stops after ten minutes.",
+  "keepCost": "About {price} an hour for as long as a worker is kept. If this ComfyUI ends meanwhile, the worker stops after ten minutes.",
   "keepCostUnknown": "A worker is billed for as long as it is kept. If this ComfyUI ends meanwhile, it stops after ten minutes.",
   "askAgain": "Ask again",
   "runHere": "Run here instead",

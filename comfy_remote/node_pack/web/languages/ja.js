@@ -77,7 +77,7 @@ export const ja = {
   "keepWarm": "ワーカーを待機させておく …",
   "minutes": "{count} 分",
   "hours": "{count} 時間",
-  "keepCost": "待機中は 1 時間あたり約 ${price} です。この ComfyUI が途中で終了した場合、ワーカーは 10 分後に停止します。",
+  "keepCost": "待機中は 1 時間あたり約 {price} です。この ComfyUI が途中で終了した場合、ワーカーは 10 分後に停止します。",
   "keepCostUnknown": "待機中はワーカーの料金がかかります。この ComfyUI が途中で終了した場合、ワーカーは 10 分後に停止します。",
   "askAgain": "もう一度確認",
   "runHere": "代わりにここで実行",

@@ -77,7 +77,7 @@ export const zh = {
   "keepWarm": "让 worker 保持就绪 …",
   "minutes": "{count} 分钟",
   "hours": "{count} 小时",
-  "keepCost": "保持期间每小时约 ${price}。如果此 ComfyUI 在此期间结束，worker 会在十分钟后停止。",
+  "keepCost": "保持期间每小时约 {price}。如果此 ComfyUI 在此期间结束，worker 会在十分钟后停止。",
   "keepCostUnknown": "保持期间 worker 会一直计费。如果此 ComfyUI 在此期间结束，worker 会在十分钟后停止。",
   "askAgain": "再次询问",
   "runHere": "改为在此运行",
