@@ -322,7 +322,8 @@ def test_all_that_can_be_used_has_a_name(page: ComfyPage) -> None:
         """() => [...document.querySelectorAll(
             '[class*=comfy-remote] :is(button, input, select, progress), [aria-label=""]')]
           .filter((one) => one.getAttribute('aria-label') === '' || !(
-            one.getAttribute('aria-label') || one.innerText?.trim() || one.labels?.length
+            one.hidden || one.getAttribute('aria-label') || one.textContent.trim()
+              || one.labels?.length
           )).map((one) => one.outerHTML.slice(0, 300))"""
     )
     assert nameless == []
