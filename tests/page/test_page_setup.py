@@ -263,7 +263,7 @@ def test_what_a_folder_brings_is_shown_before_it_is_trusted(
         expect(dialog).to_contain_text(lan)
         page.picture("asked")
         dialog.locator("[value=yes]").click()
-        expect(page.panel.locator("select")).to_be_visible()
+        expect(page.panel.locator("select").first).to_be_visible()
         page.panel.locator("select").first.select_option("theirs")
         expect(page.panel).to_contain_text(str(tmp_path / "comfy-remote.toml"))
         page.picture("trusted")
