@@ -146,4 +146,4 @@ def test_a_service_is_served_and_called(here: Path, sandbox_url: str) -> None:
     finally:
         stop = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
         service.send_signal(stop)
-        assert service.wait(60) == 0
+        assert service.wait(180) == 0

@@ -45,7 +45,7 @@ def comfy_remote(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 

@@ -57,7 +57,7 @@ class Cli(Commands):
             input=key,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
 
     def targets(self) -> dict[str, TargetTable]:
@@ -323,7 +323,7 @@ def test_a_key_on_standard_input_in_any_encoding(cli: Cli, written: bytes, key: 
         env=cli.environment,
         input=written,
         capture_output=True,
-        timeout=60,
+        timeout=180,
     )
     kept = cli.folder / "home" / ".env"
     if key is None:

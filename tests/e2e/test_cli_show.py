@@ -31,7 +31,7 @@ def show(
         input=given,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -93,7 +93,7 @@ def test_every_setting_it_names_can_be_set(tmp_path: Path, sandbox_url: str) -> 
         cwd=tmp_path,
         env={**os.environ, "COMFY_REMOTE_HOME": str(tmp_path / "home")},
         capture_output=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     assert len(options) >= 5

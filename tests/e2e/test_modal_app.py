@@ -587,7 +587,7 @@ async def test_the_command_calls_it_by_its_name(app: App, tmp_path: Path) -> Non
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 60)
+    _, errors = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0, errors.decode()
     (saved,) = (tmp_path / "got").rglob("*.png")
     with Image.open(saved) as picture:

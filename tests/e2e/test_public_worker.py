@@ -105,7 +105,7 @@ async def _run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 180)
     lines = out.decode().splitlines() if "--json" in options else []
     return process.returncode or 0, [json.loads(line) for line in lines], err.decode()
 

@@ -232,7 +232,7 @@ def test_a_run_on_a_silent_worker_is_estimated_and_its_price_told(
     assert "no past run" in guesses[0]["message"]
     assert {guess["node_class"] for guess in guesses} <= {"KSampler", "SaveImage"}
     assert all(guess["fraction"] < 1 for guess in guesses)
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert again.returncode == 0, again.stderr
     assert "About 7.0 s and < $0.01 on gpu, from 1 run of this workflow." in again.stderr
     with urllib.request.urlopen(f"{silent_worker}/last", timeout=60) as answer:

@@ -66,7 +66,7 @@ async def command(home: Path, *words: str) -> tuple[bytes, bytes]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    return await asyncio.wait_for(process.communicate(), 60.0)
+    return await asyncio.wait_for(process.communicate(), 180)
 
 
 @pytest.mark.parametrize("more", [["--json"], [], ["--json", "-v"]])

@@ -139,7 +139,7 @@ def test_a_second_serve_on_the_same_endpoint_refuses_to_start(
     first = serve(servers, tmp_path)
     first.url()
     second = serve(servers, tmp_path)
-    assert second.process.wait(60) == 2
+    assert second.process.wait(180) == 2
     assert "Another gateway is running" in second.text
     assert "another endpoint id" in second.text
     other = Serve(

@@ -85,7 +85,7 @@ def started(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         finally:
             process.terminate()
             try:
-                process.wait(60)
+                process.wait(180)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -152,7 +152,7 @@ def test_an_endpoint_on_this_machine_until_it_is_told_to_end(tmp_path: Path) -> 
         below = descendants(process.pid)
         assert len(below) >= 2, "the worker and its engine"
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(180)
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
@@ -374,6 +374,6 @@ def test_models_and_nodes_on_the_volume_are_comfyuis(tmp_path: Path, volume: Pat
         of_node = nodes["OnTheVolume"]["input"]["required"]["model"][0]
         assert of_node == ["of_a_custom_node.safetensors"]
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(180)
     with pytest.raises(urllib.error.URLError):
         ask(f"{comfyui}/system_stats")

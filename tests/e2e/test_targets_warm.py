@@ -116,7 +116,7 @@ def test_the_idle_timeout_is_put_back_at_ctrl_c(cli: Commands, runpod: Any) -> N
     second = cli.run("main", *HOLD)
     assert second.returncode == 2 and "keeps workers of runpod:ep waiting already" in second.stderr
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
     assert runpod.workers == WORKERS
     assert not [*(cli.folder / "home" / "warm").glob("*.json")]
 
@@ -129,7 +129,7 @@ def test_after_a_kill_the_next_command_puts_it_back(
     process = cli.start("main", *HOLD)
     until_warm(process)
     process.kill()
-    process.wait(60)
+    process.wait(180)
     runpod.may_change = False
     not_yet = cli.run("main", "targets")
     assert "still wait 600 s" in not_yet.stderr and "may not change" in not_yet.stderr

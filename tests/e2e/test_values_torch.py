@@ -41,5 +41,5 @@ assert "torch" not in sys.modules and "PIL" not in sys.modules
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         check=True,
-        timeout=60,
+        timeout=180,
     )

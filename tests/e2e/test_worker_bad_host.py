@@ -55,7 +55,7 @@ def worker(url: str, folder: Path, **environ: str) -> subprocess.CompletedProces
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 

@@ -404,7 +404,7 @@ async def run_worker(*arguments: str, **more: str) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, log = await asyncio.wait_for(process.communicate(), 60.0)
+    output, log = await asyncio.wait_for(process.communicate(), 180)
     return process.returncode or 0, output.decode(), log.decode()
 
 

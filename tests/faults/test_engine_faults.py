@@ -96,7 +96,7 @@ async def test_the_engine_dies(out: Path) -> None:
             prompt = failing(new_mark(), "crash")
             error = await refused(TargetUnreachable, lane, prompt, out, patience=0.5)
             assert "resume" in error.advice.lower()
-            assert process.wait(60) == 1
+            assert process.wait(180) == 1
             assert lane.proxy.count(lane.submit) == 1
 
 

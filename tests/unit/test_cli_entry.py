@@ -113,7 +113,7 @@ enter(fault, "fault")
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 1
     assert "\ufffd[2J [STUDIO_PASS] stays in storage" in done.stderr

@@ -44,7 +44,7 @@ def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -73,7 +73,7 @@ def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
             os.write(terminal, answer.encode() + b"\n")
             answered = True
     os.close(terminal)
-    return process.wait(60), seen.decode().replace("\r\n", "\n")
+    return process.wait(180), seen.decode().replace("\r\n", "\n")
 
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="a pseudo-terminal")
@@ -209,7 +209,7 @@ def test_a_pod_by_a_folders_name_is_no_pod_by_its_id(project: Path) -> None:
         [sys.executable, "-c", code, "--workflow", "w.json", "--pod-url", "abcdefghij12"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 2
     assert "comfy-remote trust" in done.stderr

@@ -155,7 +155,7 @@ def test_bash_completes_in_a_new_terminal(person: Path) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "PATH": f"{person / 'bin'}{os.pathsep}{os.environ['PATH']}"},
-        timeout=60,
+        timeout=180,
     )
     assert [set(line.split()) for line in asked.stdout.splitlines()] == [*lines.values()]
 

@@ -16,7 +16,7 @@ def run_isolated(arguments: tuple[str, ...], folder: Path) -> subprocess.Complet
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -36,7 +36,7 @@ def test_dash_m_would_not_do(tmp_path: Path) -> None:
         [sys.executable, "-I", "-S", *own_module("sandbox"), "--help"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode != 0

@@ -529,7 +529,7 @@ def test_a_program_killed_at_any_moment_leaves_job_and_charge_alike(
     tmp_path: Path, when: str, job: JobState | None, amount: float
 ) -> None:
     command = [sys.executable, "-c", _KILLED, str(tmp_path), when]
-    assert subprocess.run(command, timeout=60, check=False).returncode == -signal.SIGKILL
+    assert subprocess.run(command, timeout=180, check=False).returncode == -signal.SIGKILL
     with Record(tmp_path) as record:
         assert [one.state for one in record.newest()] == ([] if job is None else [job])
         assert spent_in_all(record) == amount

@@ -54,7 +54,7 @@ def test_whoever_logs_does_not_wait_and_what_is_lost_is_said(terminal: Terminal)
     thread = LogThread(terminal, most=10)
     logger = logger_of(thread)
     logger.info("first")
-    assert terminal.paused.wait(60)
+    assert terminal.paused.wait(180)
     began = time.monotonic()
     for number in range(1000):
         logger.info("line %d", number)

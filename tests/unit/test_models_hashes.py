@@ -104,7 +104,7 @@ def test_nothing_is_read_while_a_job_runs(tmp_path: Path) -> None:
         def open(self, *args: object, **options: object) -> object:
             reads.append(self)
             if len(reads) == 3:
-                stop.wait(60)
+                stop.wait(180)
             return super().open(*args, **options)
 
     watched = Watched(path)

@@ -285,7 +285,7 @@ async def test_what_a_killed_worker_of_this_host_held_is_free_at_once(tmp_path: 
         "        os._exit(9)\n"
         "asyncio.run(hold())\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=180)
     assert killed.returncode == 9
     assert (tmp_path / ".comfy-remote/locks/key").exists()
     alive = Presence(tmp_path, "alive")

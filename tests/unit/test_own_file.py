@@ -169,7 +169,7 @@ def test_nobody_undoes_what_another_changes_at_the_same_time(own_home: Path) -> 
         "    store_secret(f'KEY_{name}', 'value', ring=False)\n"
     )
     started = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b", "c")]
-    assert [one.wait(60) for one in started] == [0, 0, 0]
+    assert [one.wait(180) for one in started] == [0, 0, 0]
     wanted = {f"{name}{number}" for name in ("a", "b", "c") for number in range(8)}
     assert {*OwnFile().targets} == wanted
     lines = (own_home / ".env").read_text().splitlines()

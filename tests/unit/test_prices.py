@@ -131,7 +131,7 @@ async def test_an_old_price_is_used_and_renewed_beside(desk: Desk) -> None:
     assert len(background) == 1
 
     desk.provider.free.set()
-    await background.wait(60)
+    await background.wait(180)
     assert await desk.known(now=later) == Price(1.3, "RunPod", later)
     assert desk.provider.asked == ["priced:gpu"] * 2
 
@@ -143,7 +143,7 @@ async def test_a_price_that_could_not_be_renewed_is_unknown_after_a_month(desk: 
 
     background = Background()
     assert await desk.known(background=background, now=NOW + 2 * DAY) == Price(1.1, "RunPod", NOW)
-    await background.wait(60)
+    await background.wait(180)
     assert desk.remembered(now=NOW + 29 * DAY).price == Price(1.1, "RunPod", NOW)
     price, why = desk.remembered(now=NOW + 31 * DAY)
     assert price is None
@@ -190,7 +190,7 @@ async def test_a_refused_key_is_said_once(desk: Desk, caplog: pytest.LogCaptureF
     background = Background()
     for hour in range(3):
         assert await desk.known(background=background, now=NOW + hour * 3600) is None
-        await background.wait(60)
+        await background.wait(180)
     assert len(desk.provider.asked) == 3
     assert caplog.text.count("RunPod refused the key") == 1
     assert "RunPod refused the key" in desk.remembered().why

@@ -121,7 +121,7 @@ def test_processes_write_side_by_side(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path / "new")]
     running = [subprocess.Popen([*command, name]) for name in ("one", "two")]
-    assert [process.wait(60) for process in running] == [0, 0]
+    assert [process.wait(180) for process in running] == [0, 0]
     with Record(tmp_path / "new") as record:
         assert len(record.newest(100)) == 40
 
@@ -261,7 +261,7 @@ def test_a_disk_that_is_full_leaves_an_old_record_as_it_is_and_says_why(old_fold
         "Record(pathlib.Path(sys.argv[1]))\n"
     )
     command = [sys.executable, "-c", script, str(old_folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert re.search("LocalStorageError: .*(I/O error|is full)", ended.stderr), ended.stderr
     [version] = sql(old_folder / "jobs.sqlite3", "PRAGMA user_version")
     assert version[0] == 4
@@ -297,7 +297,7 @@ def test_several_programs_take_an_old_record_over_at_once(old_folder: Path) -> N
     with ThreadPoolExecutor(4) as threads:
         for opened in [threads.submit(Record, old_folder) for _ in range(4)]:
             opened.result().close()
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(180) for process in running] == [0, 0, 0]
     with Record(old_folder) as record:
         assert len(record.newest(100)) == 8 + 3
 

@@ -252,5 +252,5 @@ def test_many_processes_lose_no_trust(store: TrustStore) -> None:
         subprocess.Popen([sys.executable, "-c", code, str(store.path.parent), str(number)])
         for number in range(3)
     ]
-    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert [process.wait(180) for process in running] == [0, 0, 0]
     assert len(store.addresses()) == 30

@@ -268,7 +268,7 @@ def test_no_hostile_file_takes_much_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY, str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
