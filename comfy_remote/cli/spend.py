@@ -114,7 +114,7 @@ def _print(
     from .console import print_table, say
 
     if total is None:
-        say("Nothing that costs money by the run was sent since then.")
+        say("Nothing that is billed by the run was sent since then.")
     else:
         print_table(*_table(by, groups))
         for sentence in _sentences(begin, total):
@@ -123,9 +123,9 @@ def _print(
         left = max(0.0, cap.dollars - used)
         print(f"The cap of {cap}: {dollars(used)} is used, {dollars(left)} is left.")
     for one in hourly:
-        cost = f", about {dollars(one.amount)} of what it costs" if one.amount else ""
+        cost = f", about {dollars(one.amount)} of its cost" if one.amount else ""
         print(
-            f"Apart, by the hour: {counted(one.runs, 'run')} on {one.name}, "
+            f"Billed by the hour: {counted(one.runs, 'run')} on {one.name}, "
             f"{about_text(one.seconds)}{cost}. It costs money as long as it exists."
         )
 
@@ -143,10 +143,10 @@ def _sentences(begin: float, total: Spent) -> Iterator[str]:
         yield f"Up to {dollars(total.uncertain)} of it is for runs whose end is not known."
     if total.estimated:
         estimated, actual = dollars(total.estimated), dollars(total.compared)
-        yield f"Runs that were estimated before: {estimated} then, and {actual} by what they took."
+        yield f"Runs with an estimate: {estimated} estimated, {actual} by the time they took."
     if total.unpriced:
         which = "1 run is" if total.unpriced == 1 else f"{total.unpriced:,} runs are"
-        yield f"{which} not in it, since no price was known: set price_per_hour for that target."
+        yield f"{which} not included, since no price was known: set price_per_hour for that target."
 
 
 def _table(by: By, groups: Sequence[Spent]) -> tuple[list[Column | str], list[tuple[str, ...]]]:

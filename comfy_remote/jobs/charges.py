@@ -207,7 +207,7 @@ async def with_top_ups(
     *,
     elapsed: float = 0.0,
 ) -> AsyncGenerator[Event, None]:
-    """A job's events; more is reserved for it each time that it runs longer than was thought.
+    """A job's events; more is reserved for it each time that it runs longer than expected.
 
     If that does not fit under a cap, there is a warning, and the job is cancelled if its user wants
     that.

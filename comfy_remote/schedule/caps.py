@@ -72,7 +72,7 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
             continue
         raise _refusal(
             f"{charge.what} may cost {_up(charge.reserved)} on {charge.target}{_because(charge)}"
-            f"{_with(cap, used)}, which is over the cap of {cap}.",
+            f"{_with(cap, used)} is over the cap of {cap}.",
             Hint.RAISE_CAP(where=cap.where),
             {
                 "target": charge.target,
@@ -95,9 +95,9 @@ def _because(charge: Charge) -> str:
 
 
 def _with(cap: Cap, used: float) -> str:
-    if cap.span == "job":
-        return ""
-    return f", and {dollars(used)} is spent or reserved {_SPENT[cap.span]}"
+    if used <= 0:
+        return ", which"
+    return f". With {dollars(used)} spent or reserved {_SPENT[cap.span]}, that"
 
 
 def _up(amount: float) -> str:

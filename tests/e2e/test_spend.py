@@ -61,7 +61,7 @@ async def test_a_job_is_reserved_by_its_policy_and_settled_by_its_execution_time
             assert booking is not None
             assert (booking.booked, booking.bound) == (Booked.HELD, 30.0)
             assert booking.reserved == pytest.approx(0.03)
-            with pytest.raises(SpendingCap, match=r"\$0\.03 is spent or reserved today"):
+            with pytest.raises(SpendingCap, match=r"\$0\.03 spent or reserved today"):
                 await client.submit(picture())
             gateway.add_local_worker(handler)  # type: ignore[arg-type]
             finished = await job.wait()

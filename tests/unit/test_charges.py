@@ -193,7 +193,7 @@ async def test_what_would_go_over_a_cap_is_not_sent(record: Record, home: Path) 
             await client.submit({**PROMPT})
         assert caught.value.message == (
             "This run may cost $0.60 on gpu (10 min are reserved for a workflow's first run "
-            "there), and $0.60 is spent or reserved today, which is over the cap of $1.00 a day."
+            "there). With $0.60 spent or reserved today, that is over the cap of $1.00 a day."
         )
         assert f"cap_per_day in {home / 'comfy-remote.toml'}" in caught.value.advice
         assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
@@ -202,7 +202,7 @@ async def test_what_would_go_over_a_cap_is_not_sent(record: Record, home: Path) 
         await client.submit({**PROMPT}, over_cap=True)
         # It is booked all the same.
         assert record.ledger.used(Cap(1.0, "day")) == pytest.approx(1.2)
-        # If it runs longer than was thought, that is no reason to stop it, now or later.
+        # If it runs longer than expected, that is no reason to stop it, now or later.
         booking = record.ledger.of(record.newest()[0].id)
         assert booking is not None and booking.over_cap
         record.ledger.top_up(booking.job, 6000.0, [Cap(1.0, "day")])
@@ -388,9 +388,9 @@ async def test_a_job_that_runs_longer_reserves_more_up_to_the_cap(
                 ends.set()
     assert isinstance(event, Finished)
     assert len(said) == 1
-    assert said[0].startswith("This run may cost $0.03 on gpu (it runs longer than was thought)")
+    assert said[0].startswith("This run may cost $0.03 on gpu (it runs longer than expected)")
     assert "over the cap of $0.02 a day" in said[0]
-    # The first time that it took longer than was thought, there was room for it.
+    # The first time that it took longer than expected, there was room for it.
     assert cancelled == ([] if on_cap == "warn" else [pytest.approx(0.015)])
     assert said[0].endswith("It goes on." if on_cap == "warn" else "It is cancelled.")
 

@@ -78,10 +78,10 @@ def test_what_was_spent_by_target(spend: Spend) -> None:
     assert ["modal", "1", "$0", "10", "s", "1"] in rows
     assert "About $0.66 for 4 runs since " in out
     assert "Of that, $0.60 is reserved for runs that have not ended." in out
-    assert "Runs that were estimated before: $0.06 then, and $0.06 by what they took." in out
-    assert "1 run is not in it, since no price was known" in out
+    assert "Runs with an estimate: $0.06 estimated, $0.06 by the time they took." in out
+    assert "1 run is not included, since no price was known" in out
     assert "The cap of $5.00 a day: $0.66 is used, $4.34 is left." in out
-    assert "Apart, by the hour: 1 run on pod, 5 min, about $0.30" in out
+    assert "Billed by the hour: 1 run on pod, 5 min, about $0.30" in out
     assert max(map(len, out.split("About ")[0].splitlines())) <= 80
 
 
@@ -93,7 +93,7 @@ def test_by_something_else_or_for_one_target(spend: Spend) -> None:
     assert "(no batch)" in by_batch
     assert "modal" not in spend("--on", "runpod:abc123xyz")  # an address of the owner's
     assert "for 3 runs" in spend("--on", "gpu", "--by", "day")
-    assert "Nothing that costs money by the run" in spend("--since", "2099-01-01")
+    assert "Nothing that is billed by the run" in spend("--since", "2099-01-01")
 
 
 @pytest.mark.usefixtures("spent")
@@ -110,7 +110,7 @@ def test_for_programs(spend: Spend) -> None:
 
 
 def test_with_nothing_spent(spend: Spend) -> None:
-    assert spend() == "Nothing that costs money by the run was sent since then.\n"
+    assert spend() == "Nothing that is billed by the run was sent since then.\n"
     [total] = check_lines(spend("--json").splitlines())
     assert (total["runs"], total["dollars"], total["caps"]) == (0, 0.0, [])
 

@@ -77,7 +77,7 @@ async def test_what_it_costs_is_reserved_and_settled_without_what_ran(
         held = booked(record)
         assert (held.booked, held.target) == (Booked.HELD, "gpu")
         assert held.reserved == pytest.approx(60, abs=30)
-        with pytest.raises(SpendingCap, match=r"\$\d\d\.\d\d is spent or reserved today"):
+        with pytest.raises(SpendingCap, match=r"\$\d\d\.\d\d spent or reserved today"):
             await client.submit({"1": {"class_type": "KSampler", "inputs": {}}})
         job = await client.submit({"1": {"class_type": "KSampler", "inputs": {}}}, over_cap=True)
         await record.write(record.state, job.id, JobState.SUCCEEDED, billed=0.0)

@@ -191,7 +191,7 @@ def test_a_cap_on_a_day_counts_what_is_reserved_and_what_was_spent(
     with pytest.raises(SpendingCap) as caught:
         add(record, charge(5), cap)
     assert caught.value.message == (
-        "This run may cost $5.00 on gpu (by a test), and $6.00 is spent or reserved today, which "
+        "This run may cost $5.00 on gpu (by a test). With $6.00 spent or reserved today, that "
         "is over the cap of $10.00 a day."
     )
     assert caught.value.details == {
@@ -225,7 +225,7 @@ def test_a_cap_on_a_month(record: Record, clock: Clock) -> None:
     clock.at("2026-10-31 23:59:59")
     add(record, charge(100))
     clock.at("2026-11-30 23:59:59")
-    with pytest.raises(SpendingCap, match=r"\$6\.00 is spent or reserved this month"):
+    with pytest.raises(SpendingCap, match=r"\$6\.00 spent or reserved this month"):
         add(record, charge(5), cap)
     clock.at("2026-12-01 00:00")
     add(record, charge(5), cap)
@@ -317,7 +317,7 @@ def test_a_job_that_runs_longer_reserves_more(record: Record) -> None:
     job = add(record, charge(5), cap)
     record.ledger.top_up(job, 7.0, [cap])
     assert record.ledger.used(cap) == 10.0
-    with pytest.raises(SpendingCap, match="runs longer than was thought"):
+    with pytest.raises(SpendingCap, match="runs longer than expected"):
         record.ledger.top_up(job, 7.1, [cap])
     assert record.ledger.used(cap) == 10.0
     record.ledger.top_up(job, 8.0)  # it goes on all the same, and that is said
@@ -550,9 +550,9 @@ def test_what_a_job_cost_is_said_in_a_sentence(record: Record) -> None:
     record.state(job, JobState.SUCCEEDED, billed=4.0)
     assert said() == "It cost about $4.00, and $5.00 was estimated."
     job = add(record, charge(10, price=None))
-    assert said() == "What it cost is not known, since no price is."
+    assert said() == "What it cost is not known: the target has no known price."
     job = add(record, charge(10))
     record.state(job, JobState.CANCELLED, JobCancelled("Stopped."))
-    assert said() == "How long it ran is not known: $10.00 at the most, as was reserved."
+    assert said() == "How long it ran is not known: at most $10.00, which was reserved for it."
     record.state(job, JobState.CANCELLED, refused(DidItRun.WITHDRAWN))
     assert said() == "It cost nothing."

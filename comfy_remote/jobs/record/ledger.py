@@ -43,7 +43,7 @@ By: TypeAlias = Literal["target", "day", "workflow", "batch"]
 UNKNOWN_FOR = 24 * 3600.0
 """Seconds, after the longest that it was to run, for which a job's end may still become known."""
 _FORGET_EVERY = 64  # charges that are added
-_LONGER = "it runs longer than was thought"
+_LONGER = "it runs longer than expected"
 _NEWEST = "SELECT * FROM charges WHERE job = ? ORDER BY number DESC"
 
 
@@ -110,12 +110,12 @@ class Booking:
         if self.booked is Booked.RELEASED:
             return "It cost nothing."
         if self.amount is None:
-            return "What it cost is not known, since no price is."
+            return "What it cost is not known: the target has no known price."
         cost = dollars(self.amount)
         if self.booked is Booked.HELD:
             return f"Up to {cost} is reserved for it ({self.why})."
         if self.booked is Booked.UNCERTAIN:
-            return f"How long it ran is not known: {cost} at the most, as was reserved."
+            return f"How long it ran is not known: at most {cost}, which was reserved for it."
         of_hour = " of what the target costs as long as it exists" if self.by_hour else ""
         known = "" if self.estimated is None else f", and {dollars(self.estimated)} was estimated"
         return f"It cost about {cost}{of_hour}{known}."
@@ -316,7 +316,7 @@ class Ledger:
         self._write(write)
 
     def top_up(self, job_id: str, bound: float, caps: Iterable[Cap] = ()) -> None:
-        """Reserve more for a job that runs longer than was thought.
+        """Reserve more for a job that runs longer than expected.
 
         Args:
             bound: Seconds that it is reserved for now.
