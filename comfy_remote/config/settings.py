@@ -412,14 +412,18 @@ def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]
 
     Args:
         owners: The names of the owner's own targets: to choose among them names nothing, nor does a
-            route among them, unless it takes the name of one.
+            route among them, unless it takes the name of one, or is called as an address is.
     """
     from .trust import named_default, named_target
 
+    # Of a table that is not trusted, a name that is an address still means that address.
+    plain = [name for name in file.targets if kind_of(name) is None]
     named: dict[str | None, str] = {
         name: named_target(name, table)
         for name, table in file.targets.items()
-        if name in owners or not _chooses_among(table.target, {*owners, *file.targets})
+        if name in owners
+        or kind_of(name) is not None
+        or not _chooses_among(table.target, {*owners, *plain})
     }
     default = file.default
     if default and default not in file.targets and default not in owners:

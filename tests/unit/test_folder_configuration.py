@@ -394,3 +394,24 @@ def test_a_deleted_current_folder_has_no_file(tmp_path: Path, project: Path) -> 
     project.rmdir()
     assert Configuration.load().choose("gpu") == "gpu"
     os.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["http://elsewhere.example:8188", "runpod:stranger", "pod:x"])
+def test_a_route_takes_no_address_in_by_a_table_that_is_called_so(
+    project: Path, address: str
+) -> None:
+    own = f'default = "r"\n[targets.r]\nroute = ["{address}"]\n'
+    (project / "comfy-remote.toml").write_text(f'{own}[targets."{address}"]\ntarget = "sandbox"\n')
+    configuration = Configuration.load()
+    assert "r" not in configuration.targets
+    with pytest.raises(NotTrusted):
+        configuration.chosen_default()
+    with pytest.raises(NotTrusted):
+        open_target("r", configuration)
+
+
+def test_a_route_does_not_change_what_an_address_means(project: Path) -> None:
+    (project / "comfy-remote.toml").write_text('[targets.sandbox]\nroute = ["box"]\n')
+    assert Configuration.load().address_of("sandbox") == "sandbox"
+    trust_all_of(project / "comfy-remote.toml")
+    assert Configuration.load().address_of("sandbox") == "route:box"
