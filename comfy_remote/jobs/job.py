@@ -135,6 +135,7 @@ class Job:
         self._record_failed = False
         self._resumed = entry is not None
         self._ran_before = 0.0
+        self._sent_at = None if entry is None else entry.created
         if entry is not None and entry.started is not None:
             self._ran_before = max(0.0, time.time() - entry.started)
         self._started: float | None = None
@@ -532,13 +533,22 @@ class Job:
                     self._write(self._sent.ended, self.id, self._prompt, event)
 
     def _run_seconds(self, finished: Finished) -> float | None:
-        """How long it ran: as the target says, else as seen, if it was seen from the start."""
+        """How long it ran: as the target says, else as seen, if it was seen from the start.
+
+        Not longer than since it was sent, whatever the target says.
+        """
         said = finished.details.get("run_seconds")
-        if isinstance(said, int | float) and said > 0:
-            return float(said)
+        since = self._since_sent()
+        if isinstance(said, int | float) and said > 0 and since > 0:
+            return min(float(said), since)
         if self._resumed or self._started is None:
             return None
         return time.monotonic() - self._started
+
+    def _since_sent(self) -> float:
+        if self._sent_at is None:
+            return time.monotonic() - self._deadline.begun
+        return time.time() - self._sent_at
 
     def _billed(self, finished: Finished) -> float | None:
         """How long it used a worker: also the one that was started for it."""

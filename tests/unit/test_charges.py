@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -312,11 +314,29 @@ async def test_a_job_is_settled_by_its_end(
     record: Record, end: Finished, booked: Booked, amount: float
 ) -> None:
     async with Client(named("gpu", FakeTarget([end])), record=record) as client:
-        job = await client.submit({**PROMPT})
+        job = await client.submit({**PROMPT}, begun=time.monotonic() - 1000)
         await job.wait()
     booking = record.ledger.of(job.id)
     assert booking is not None
     assert (booking.booked, booking.amount) == (booked, pytest.approx(amount))
+
+
+@pytest.mark.parametrize("said", [1e305, 1e9, 3600.0])
+async def test_no_target_says_that_a_job_ran_longer_than_since_it_was_sent(
+    record: Record, said: float
+) -> None:
+    end = Finished(JobState.SUCCEEDED, details={"run_seconds": said})
+    async with Client(named("gpu", FakeTarget([end])), record=record) as client:
+        job = await client.submit({**PROMPT}, begun=time.monotonic() - 100)
+        await job.wait()
+        entry = record.get(job.id)
+        again = await client.resume(replace(entry, created=time.time() - 200))
+        await again.wait()
+    booking = record.ledger.of(job.id)
+    assert booking is not None and booking.seconds is not None
+    assert 200 <= booking.seconds < 260
+    assert entry.run_seconds is not None
+    assert 100 <= entry.run_seconds < 160, "nor is that learned"
 
 
 async def test_what_never_arrived_is_released(record: Record) -> None:

@@ -22,6 +22,8 @@ from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.units import dollars
 from comfy_remote.workflow.prompt import Prompt
 
+LONG_AGO = -1e6  # by `time.monotonic`: a job cannot run longer than since it was sent
+
 
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Record]:
@@ -183,7 +185,7 @@ class AtServer(FakeTarget):
 async def test_runs_count_for_their_server_whatever_it_is_called(record: Record) -> None:
     async def ran(endpoint: str) -> None:
         async with Client(AtServer(endpoint), record=record) as client:
-            await (await client.submit(prompt())).wait()
+            await (await client.submit(prompt(), begun=LONG_AGO)).wait()
 
     async def known(endpoint: str, name: str = "gpu") -> float | None:
         server = AtServer(endpoint).server
@@ -230,7 +232,7 @@ async def test_a_run_is_measured(record: Record) -> None:
 async def test_what_the_target_says_goes_before_what_was_seen(record: Record) -> None:
     target = FakeTarget([Started(), Finished(JobState.SUCCEEDED, details={"run_seconds": 34.5})])
     async with Client(target, record=record) as client:
-        job = await client.submit(prompt())
+        job = await client.submit(prompt(), begun=LONG_AGO)
         await job.wait()
     assert record.get(job.id).run_seconds == 34.5
 
@@ -251,7 +253,7 @@ async def test_a_run_that_was_mostly_cached_is_no_measure(record: Record) -> Non
 
     for cached, measures in ((("1", "2"), 0), (("1",), 1), ((), 2)):
         async with Client(FakeTarget([Started(), ended(*cached)]), record=record) as client:
-            job = await client.submit(picture())
+            job = await client.submit(picture(), begun=LONG_AGO)
             await job.wait()
         assert record.get(job.id).run_seconds == 0.2, "it cost that much all the same"
         assert len(record.past_runs("fake")) == measures
