@@ -21,7 +21,6 @@ from comfy_remote.schedule.money import Charge, Price
 pytest_plugins = ["page_fixtures"]
 
 INVERT = Path(__file__).resolve().parent / "invert.json"
-SLOW = Path(__file__).resolve().parents[2] / "examples" / "page" / "slow.json"
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_a_run_over_a_cap_is_refused_and_runs_after_a_yes(
     page.window.on(
         "response", lambda one: answers.append(one) if one.url.endswith("/prompt") else None
     )
-    page.load(SLOW)
+    page.load(INVERT)
     page.open_panel()
     expect(page.panel.locator(".comfy-remote-today")).to_have_text("$1.50 of $7.00 today")
     row = page.panel.locator("[data-ended-id]").first
