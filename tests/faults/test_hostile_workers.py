@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from helpers import until
+from helpers import settled, until
 
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.gateway import GatewayLimits, GatewayServer
@@ -133,10 +133,12 @@ async def test_what_a_removed_worker_is_sending_is_not_taken(head: Head) -> None
     await machine.hello()
     job = await head.run()
     assert await machine.take() == (200, job)
-    removed = asyncio.Event()
+    removed, begun = asyncio.Event(), 0
 
     async def slow(content: bytes) -> AsyncIterator[bytes]:
+        nonlocal begun
         yield content[:5]
+        begun += 1
         await removed.wait()
         yield content[5:]
 
@@ -146,7 +148,9 @@ async def test_what_a_removed_worker_is_sending_is_not_taken(head: Head) -> None
         asyncio.create_task(machine.done(job, slow(b'{"output": "mine"}'))),
         asyncio.create_task(machine.ask("PUT", f"jobs/{job}/1/files/{sha256}", slow(picture))),
     ]
+    await until(lambda: begun == 2)
     await asyncio.sleep(0.2)
+    await settled()  # the gateway, in this loop, has read whose they are
     await head.remove("attic")
     removed.set()
     assert [answer[0] for answer in await asyncio.gather(*sending)] == [409, 409]

@@ -195,7 +195,7 @@ async def test_nobody_listens(lane: Lane, out: Path) -> None:
 async def test_nobody_listens_for_a_moment(
     any_lane: Lane, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.2)  # longer than the moment
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.5)  # longer than the moment
     mark = new_mark()
     await any_lane.proxy.leave()
     job = asyncio.create_task(fetch(any_lane.target(), picture(mark), out))

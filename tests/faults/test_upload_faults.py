@@ -79,7 +79,7 @@ async def test_an_upload_that_goes_wrong_is_repeated_if_it_did_not_arrive(
 async def test_a_gateway_that_goes_while_a_file_is_sent_is_waited_for(
     gateway: Lane, noise: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.2)
+    monkeypatch.setattr(Backoff, "seconds", lambda *_: 0.5)
     gateway.proxy.plan(FILES, Drop(), method="PUT")
     running = asyncio.ensure_future(run(gateway, new_mark(), noise))
     await gateway.proxy.saw(FILES, times=2)
