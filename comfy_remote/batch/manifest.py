@@ -77,7 +77,8 @@ class RunLine:
         job: The id of its job; ``None`` if it failed before it had one.
         started, ended: UTC, as ``2026-11-30T22:00:00.123Z``.
         seconds: How long it ran, on the GPU where the target tells it.
-        cost: US dollars, estimated; ``None`` where no price is known.
+        target: Where it ran; of a route, the member.
+        cost: US dollars, estimated, as the ledger has it; ``None`` where no price is known.
         problems: What it should have made, and did not.
         error: ``code``, ``message``, ``advice`` of what went wrong.
         cached: The id of the job whose result it was given; ``None`` if it ran.

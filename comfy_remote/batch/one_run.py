@@ -30,7 +30,7 @@ from ..jobs.record import JobEntry, SavedOutput
 from ..media.file_changes import discard
 from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
 from ..outputs import media_type_of
-from ..targets.base import server_of
+from ..targets.base import Places, placed, server_of
 from ..targets.opening import reopen
 from ..types import mapping
 from ..workflow.paid_nodes import any_paid_known
@@ -228,7 +228,9 @@ class OneRun:
         assert finished is not None  # noqa: S101  outputs were given
         problems = [str(problem) for problem in job.problems]
         cached = mapping(finished.details.get("cache"))
-        return await self._line(finished.error, saved, problems, job.run_seconds, cached)
+        line = await self._line(finished.error, saved, problems, job.run_seconds, cached)
+        _, there = placed(job.target, job.ref)
+        return line if there is job.target else replace(line, target=there.name)
 
     async def _line_of(self, entry: JobEntry) -> RunLine:
         """Of a job that had ended, its outputs here, when its driver was killed."""
@@ -259,8 +261,17 @@ class OneRun:
             dollars = float(saved_dollars) if isinstance(saved_dollars, int | float) else None
             cost = None if price is None else 0.0
             return replace(line, cost=cost, cached=str(cached.get("job")), saved=dollars)
-        cost = None if price is None or seconds is None else round(price.of(seconds), 6)
-        return replace(line, seconds=seconds, cost=cost)
+        return replace(line, seconds=seconds, cost=await self._cost(seconds))
+
+    async def _cost(self, seconds: float | None) -> float | None:
+        """US dollars for a run that has ended: what the ledger says, so that both agree."""
+        price, client = self._kind.price, self._kind.client
+        if price is None and not isinstance(client.target, Places):
+            return None
+        booking = await client.record.read(client.record.ledger.of, self.job_id)
+        if booking is not None:
+            return None if booking.amount is None else round(booking.amount, 6)
+        return None if price is None or seconds is None else round(price.of(seconds), 6)
 
     def _placed(self, saved: list[SavedOutput]) -> list[ManifestOutput]:
         """What was saved, where it belongs, as the manifest has it. With a pattern, it blocks."""

@@ -74,6 +74,8 @@ def test_a_route_is_explained_run_and_used_by_a_batch(cli: Cli, sandbox_url: str
     assert batch.returncode == 0, batch.stderr
     listed = lines_of(cli("jobs", "list", "--on", "lan", "--json"))
     assert [one["member"] for one in listed] == ["lan"] * 5
+    manifest = (cli.folder / "many" / "manifest.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line)["target"] for line in manifest.splitlines()] == ["lan"] * 3
     doctor = cli("doctor", "--on", "any")
     assert "dead cannot be reached." in doctor.stdout and "lan can be used." in doctor.stdout
 

@@ -870,7 +870,10 @@ async def test_a_batch_at_its_cap_waits_for_what_others_give_back(rented: Farm, 
         await drive(client, entry)
         assert now(client, entry).succeeded == 10
         cap = Cap(1.3, "batch")
-        assert 0.0 < client.record.ledger.used(cap, entry.id) < 1.3
+        used = client.record.ledger.used(cap, entry.id)
+        assert 0.0 < used < 1.3
+        costs = [line.cost for line in lines(entry).values()]
+        assert sum(cost or 0.0 for cost in costs) == pytest.approx(used, abs=1e-4)
     assert rented.ran == dict.fromkeys(range(10), 1)
     assert rented.most <= 2  # room for two, though there are workers for three
     assert {line.state for line in lines(entry).values()} == {"succeeded"}

@@ -188,7 +188,7 @@ def test_powershells_own_file_loads_the_script(
     ("typed", "word", "found"),
     [
         ("comfy-remote jobs re", "re", {"resume", "retry"}),
-        ("comfy-remote jobs retry --o", "--o", {"--on", "--output", "--open"}),
+        ("comfy-remote jobs retry --o", "--o", {"--on", "--output", "--open", "--over-cap"}),
         ("comfy-remote jo", "jo", {"jobs"}),
     ],
 )
