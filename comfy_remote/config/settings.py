@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING
 from ..advice import Hint
 from ..clean import one_line
 from ..errors import NotTrusted
-from ..net.address import shown
+from ..net.address import base_address, is_loopback, shown
 from ..secrets import SECRETS
 from ..targets.kinds import (
     Billing,
@@ -312,6 +312,34 @@ class Configuration:
         """What happens to a job that would go over a cap there while it runs."""
         said = self.on_cap
         return said.get(name) or said.get(self.booked_as(name)) or said.get(None) or "warn"
+
+    def owner_names(
+        self,
+        name: str,
+        sent: TargetSettings | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> bool:
+        """Whether a target is on this machine, or the owner's files name where it is.
+
+        Not so one that only a folder's file names, trusted or not, or whose address was typed.
+
+        Args:
+            sent: Where it is: see `targets.kinds.sent_to`; ``None`` where its name alone tells.
+        """
+        kind = kind_of(name if sent is None else sent.target)
+        if sent is None:
+            return name in self.own_targets or (kind is not None and kind.on_this_machine)
+        server = (None if kind is None else kind.server(sent, environment)) or ""
+        if server.startswith(("http://", "https://")) and is_loopback(base_address(server).host):
+            return True
+        for own in self.own_targets.values():
+            theirs = kind_of(own.target)
+            if theirs is None or not theirs.same_server(own, sent, environment):
+                continue
+            # A server may have several targets, unless its address is the target's.
+            if own.target == sent.target or (kind is not None and kind.public_url(sent.target)):
+                return True
+        return False
 
     @property
     def of_owner(self) -> Configuration:

@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -143,6 +143,14 @@ class Verdict:
     doubts: tuple[Doubt, ...] = ()
     to_load: frozenset[str] = frozenset()
     one_process: bool = False
+
+    def only_at(self, place: str) -> Verdict:
+        """The same, with a key that no run elsewhere has.
+
+        Args:
+            place: Where it runs, in one spelling.
+        """
+        return self if self.key is None else replace(self, key=_sha256([self.key, place]))
 
 
 @dataclass(frozen=True, slots=True)

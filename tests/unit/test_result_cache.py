@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import errno
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from comfy_remote.jobs.cache.store import ResultStore
 from comfy_remote.jobs.client import Client, resume
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record, SavedOutput
+from comfy_remote.jobs.record.results import StoredResult
 from comfy_remote.library.client import Client as LibraryClient
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.targets.comfyui.kind import ComfyUIKind
@@ -478,3 +480,65 @@ async def test_a_route_takes_what_the_member_gave_that_would_get_the_run(
     # It serves the member by its own name as well.
     async with Client("one") as client:
         assert (await _run(client, prompt, tmp_path / "3")).hit
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "changed", "a link to nothing"])
+def test_a_damaged_file_is_replaced_when_its_content_is_stored_again(
+    tmp_path: Path, damage: str
+) -> None:
+    content = b"a picture"
+    sha256 = hashlib.sha256(content).hexdigest()
+    source = tmp_path / "a.png"
+    source.write_bytes(content)
+    output: dict[str, JsonValue] = {"sha256": sha256, "size": len(content)}
+    result = StoredResult(
+        *("k1", "job", 0.0, 0.0, "lan", "a.json", None, 1.0, len(content), [output], {})
+    )
+    with Record(tmp_path / "home") as record:
+        store = ResultStore(record, now=lambda: 0.0)
+        store.put(result, [(sha256, source)])
+        assert store.find("k1") == result
+        stored = store.path_of(sha256)
+        stored.unlink()
+        if damage == "a link to nothing":
+            stored.symlink_to(tmp_path / "nothing")
+        else:
+            stored.write_bytes({"shorter": b"a", "longer": content * 2}.get(damage, b"B picture"))
+        again = replace(result, key="k2")
+        store.put(again, [(sha256, source)])
+        assert store.find("k2") == again
+        assert stored.read_bytes() == content
+        assert source.read_bytes() == content
+
+
+class Stranger(Changing):
+    """The sandbox, which stands for a server elsewhere: it says of itself what the user's says."""
+
+    @property
+    def server(self) -> dict[str, str]:
+        return {"url": "http://stranger.example:8188"}
+
+
+async def test_a_result_of_a_target_that_the_owner_does_not_name_serves_that_one_alone(
+    sandbox_url: str, tmp_path: Path, prompt: Prompt
+) -> None:
+    async def hit(target: ComfyUITarget, number: int) -> bool:
+        async with Client(target) as client:
+            return (await _run(client, prompt, tmp_path / f"{target.name}{number}")).hit
+
+    stranger = Stranger(sandbox_url, name="gpu")
+    assert [await hit(stranger, 1), await hit(stranger, 2)] == [False, True]
+    assert not await hit(SandboxTarget(), 3)
+    # A name of the owner's for another server does not help.
+    (tmp_path / "home" / "comfy-remote.toml").write_text(
+        '[targets.gpu]\ntarget = "http://10.0.0.7:8188"\n'
+    )
+    prompt["1"]["inputs"]["color"] = 254
+    assert [await hit(stranger, 4), await hit(stranger, 5)] == [False, True]
+    assert not await hit(SandboxTarget(), 6)
+    (tmp_path / "home" / "comfy-remote.toml").write_text(
+        '[targets.hired]\ntarget = "http://stranger.example:8188/"\n'
+    )
+    prompt["1"]["inputs"]["color"] = 253
+    assert not await hit(stranger, 7)
+    assert await hit(SandboxTarget(), 8)

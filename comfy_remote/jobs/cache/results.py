@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from ...aio import within
 from ...errors import ComfyRemoteError
 from ...schedule.cache_key import Doubt, Verdict, early_doubts
 from ...targets.base import ConfirmsWhatRan, Places, TellsWhatRuns, server_of
+from ...targets.kinds import sent_to
 from .asking import PATIENCE, Answers, asked_of, judged_with, verdict_on
 from .hit import CachedTarget, cached_sentence, described
 from .keeping import REMOTE_ID, Keeper
@@ -119,9 +121,20 @@ class ResultCache:
         self, target: Target, request: RunRequest, *, lately: float, patience: float
     ) -> Verdict:
         packs, answers = self._configuration.cache.packs, self._answers
-        return await verdict_on(
+        verdict = await verdict_on(
             *(target, request, packs), answers=answers, lately=lately, patience=patience
         )
+        return self._for(target, verdict)
+
+    def _for(self, target: Target, verdict: Verdict) -> Verdict:
+        """A verdict that holds for a target: its result serves others if the owner names it.
+
+        What any other says of itself may be made up, so that its results are taken for another's.
+        """
+        server = server_of(target)
+        if self._configuration.owner_names(target.name, sent_to(server)):
+            return verdict
+        return verdict.only_at(json.dumps({"name": "" if server else target.name, **server}))
 
     async def find(self, verdict: Verdict) -> StoredResult | None:
         """The stored result of a key, if it may be handed out now.
@@ -190,7 +203,8 @@ class ResultCache:
             said = await within(target.what_ran(finished.details), PATIENCE)
             if said is None:
                 return Verdict(None, (Doubt(f"{target.name} did not say what ran it."),))
-            return judged_with(target, request, said, self._configuration.cache.packs)
+            packs = self._configuration.cache.packs
+            return self._for(target, judged_with(target, request, said, packs))
 
         return Keeper(self._target, request, source, verdict, self.store, made_by)
 

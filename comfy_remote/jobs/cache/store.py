@@ -19,6 +19,7 @@ from ...config.cache_settings import CacheSettings
 from ...media.disk_space import DiskLimits
 from ...media.file_changes import discard, link_file
 from ...media.files import copy_whole, sha256_of
+from ...types import JsonValue
 from ..record import Record
 from ..record.results import StoredResult
 
@@ -78,12 +79,9 @@ class ResultStore:
         if self._now() - result.used > self._settings.max_days * _DAY:
             return None
         for output in result.outputs:
-            path, sha256 = self.path_of(str(output["sha256"])), output["sha256"]
-            try:
-                whole = path.stat().st_size == output["size"] and sha256_of(path) == sha256
-            except OSError:
-                whole = False
-            if not whole:
+            sha256 = str(output["sha256"])
+            path = self.path_of(sha256)
+            if not _is_whole(path, output["size"], sha256):
                 _log.info("%s was changed or removed in the cache: it counts no more.", path)
                 self._rows.remove([key])
                 discard(path)
@@ -115,10 +113,9 @@ class ResultStore:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for sha256, source in files:
             path = self.path_of(sha256)
-            if path.is_file() and path.stat().st_size == source.stat().st_size:
-                if sha256_of(path) == sha256:
-                    continue
-                discard(path)
+            if _is_whole(path, source.stat().st_size, sha256):
+                continue
+            discard(path)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 link_file(source, path)
@@ -175,3 +172,10 @@ class ResultStore:
                     with contextlib.suppress(OSError):
                         if time.time() - path.stat().st_ctime >= younger:
                             discard(path)
+
+
+def _is_whole(path: Path, size: JsonValue, sha256: str) -> bool:
+    try:
+        return path.stat().st_size == size and sha256_of(path) == sha256
+    except OSError:
+        return False
