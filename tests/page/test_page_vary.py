@@ -93,7 +93,8 @@ def test_a_node_varies_here_and_its_runs_are_looked_through(
     pictures = batch.locator(".comfy-remote-picture")
     expect(pictures).to_have_count(6)
     page.picture("batch")
-    pictures.nth(0).click()  # the last run
+    # Not the first picture: runs end in any order.
+    batch.locator(".comfy-remote-picture[title*='width = 18']").first.click()
     page.wait_for_node(scale, "node.widgets.find((one) => one.name === 'width').value === 18")
     with page.window.expect_popup() as opened:
         batch.get_by_role("link", name="Sheet").click()
