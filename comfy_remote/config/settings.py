@@ -46,6 +46,7 @@ from ..net.address import base_address, is_loopback, shown
 from ..secrets import SECRETS
 from ..targets.kinds import (
     Billing,
+    billing_of,
     kind_of,
     kinds,
     members_of,
@@ -349,13 +350,14 @@ class Configuration:
     def billing_of(self, name: str, environment: Mapping[str, str] = os.environ) -> Billing | None:
         """How a target, by its name or address, costs money; ``None`` for one that is owned.
 
+        One that is owned and has a price costs that, for as long as its runs take.
+
         One that chooses among others costs what the first of them does that is not owned.
         """
         settings = self.targets.get(name) or TargetSettings(name)
         members = (self.targets.get(one) or TargetSettings(one) for one in members_of(settings))
         for one in (settings, *members):
-            kind = kind_of(one.target)
-            if kind is not None and (billing := kind.billing(one, environment)) is not None:
+            if (billing := billing_of(one, environment)) is not None:
                 return billing
         return None
 

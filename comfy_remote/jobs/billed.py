@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..targets.base import server_of
-from ..targets.kinds import Billing, kind_of, sent_to
+from ..targets.kinds import Billing, billing_of, kind_of, sent_to
 
 if TYPE_CHECKING:
     from ..config.settings import Configuration
@@ -29,5 +30,12 @@ def billed(
     kind = None if sent is None else kind_of(sent.target)
     if sent is None or kind is None:
         return name, named
-    there = kind.billing(sent, environment)
+    settings = configuration.targets.get(name)
+    if (
+        settings is not None
+        and settings.price_per_hour
+        and kind.same_server(settings, sent, environment)
+    ):
+        sent = replace(sent, price_per_hour=settings.price_per_hour)
+    there = billing_of(sent, environment)
     return (sent.target if named is None else name), there

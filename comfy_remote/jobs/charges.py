@@ -170,7 +170,8 @@ def _bound(
         return min(bounds), f"it may run for {about_text(min(bounds))}"
     if learned is not None:
         bound = _MARGIN * learned.high + start
-        return bound, f"{about_text(bound)}, by {counted(learned.runs, 'earlier run')}"
+        by = counted(learned.runs, "earlier run")
+        return bound, f"{about_text(bound)} at most, by {by}"
     return FIRST_RUN, f"{about_text(FIRST_RUN)} are reserved for a workflow's first run there"
 
 

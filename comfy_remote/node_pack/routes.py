@@ -168,10 +168,7 @@ def routes(
             await warm_ups.stop(wanted.target)
         else:
             client = await pool.client(wanted.target)
-            billing = await asyncio.to_thread(
-                lambda: Configuration.load().billing_of(wanted.target)
-            )
-            if not can_warm_up(client.target, billing):
+            if not can_warm_up(client.target):
                 raise ConfigurationError(f"{wanted.target} has no workers that could be started.")
             until = None if wanted.seconds is None else time.time() + wanted.seconds
             if until is not None and not can_keep_warm(client.target):
@@ -362,7 +359,7 @@ async def _ask(
             learned = await asyncio.to_thread(pool.record.last_start, target.name)
         state["last_start"] = None if learned is None else round(learned, 1)
         failed = warm_ups.error(target.name)
-        if can_warm_up(client.target, target.billing):
+        if can_warm_up(client.target):
             state["warm_up"] = {
                 "seconds": None if waiting is None else round(waiting, 1),
                 "error": None if failed is None else error_json(failed),

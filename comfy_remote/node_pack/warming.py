@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 
 from ..errors import ComfyRemoteError
 from ..jobs.keep_warm import start_worker
 from ..jobs.kept_ready import keep_ready
-from ..targets.base import Target, WakesWorkers
-from ..targets.kinds import Billing
+from ..targets.base import Target, WakesWorkers, server_of
+from ..targets.kinds import kind_of, sent_to
 from .target_pool import TargetPool
 
 __all__ = ["WarmUps", "can_warm_up"]
 
 
-def can_warm_up(target: Target, billing: Billing | None) -> bool:
+def can_warm_up(target: Target) -> bool:
     """Whether a job of nobody's starts a worker there: not on machines of one's own."""
-    return billing == "by run" and isinstance(target, WakesWorkers)
+    sent = sent_to(server_of(target))
+    kind = None if sent is None else kind_of(sent.target)
+    if sent is None or kind is None or not isinstance(target, WakesWorkers):
+        return False
+    return kind.billing(sent, os.environ) == "by run"
 
 
 @dataclass

@@ -36,6 +36,7 @@ __all__ = [
     "Kind",
     "Member",
     "ProviderSays",
+    "billing_of",
     "forms",
     "kind_of",
     "kinds",
@@ -181,7 +182,7 @@ class Kind:
     # Money
 
     def billing(self, settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
-        """How the target costs money; ``None`` for one that is owned."""
+        """How its provider bills the target; ``None`` for one that is owned. See `billing_of`."""
         return None
 
     def priced_as(self, settings: TargetSettings, environment: Mapping[str, str]) -> str | None:
@@ -399,6 +400,13 @@ def kinds() -> Iterator[Kind]:
 def forms() -> str:
     """The ways to write an address, for people: ``runpod:ENDPOINT, modal:APP, …``."""
     return ", ".join(form for kind in kinds() for form in kind.forms)
+
+
+def billing_of(settings: TargetSettings, environment: Mapping[str, str]) -> Billing | None:
+    """How a target costs money; ``None`` for one that is owned, unless its user set a price."""
+    kind = kind_of(settings.target)
+    by_provider = None if kind is None else kind.billing(settings, environment)
+    return by_provider or ("by run" if kind is not None and settings.price_per_hour else None)
 
 
 def secret_variables(settings: TargetSettings) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from .kinds import (
     Choose,
     Kind,
     Member,
+    billing_of,
     forms,
     kind_of,
     kinds,
@@ -195,7 +196,7 @@ def _members(
                 "itself.",
                 advice="Name the targets of that route instead.",
             )
-        billed = kind.billing(found, environment) is not None
+        billed = billing_of(found, environment) is not None
         opening = partial(_open, member, found, environment, choose)
         members.append(Member(member, found, kind, billed, opening))
     return members

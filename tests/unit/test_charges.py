@@ -40,7 +40,14 @@ price_per_hour = 3.6
 {gpu}
 [targets.lan]
 target = "http://127.0.0.1:8188"
+[targets.rented]
+target = "runpod:rented"
+base_url = "https://rented.example/v2"
+key_env = "RENTED_KEY"
 price_per_hour = 3.6
+[targets.free]
+target = "http://127.0.0.1:8189"
+price_per_hour = 0
 [targets.box]
 target = "runpod:local"
 base_url = "http://127.0.0.1:8000/v2"
@@ -114,7 +121,7 @@ async def test_without_a_limit_past_runs_say_how_much(record: Record) -> None:
     allowed = await charged(record, "gpu")
     assert allowed is not None
     assert (allowed.charge.bound, allowed.charge.expected) == (135.0, 40.0)
-    assert allowed.charge.why == "2 min, by 20 earlier runs"
+    assert allowed.charge.why == "2 min at most, by 20 earlier runs"
 
 
 async def test_what_the_target_enforces_is_the_bound(record: Record, home: Path) -> None:
@@ -135,12 +142,28 @@ async def test_what_the_target_enforces_is_the_bound(record: Record, home: Path)
 
 async def test_what_is_owned_costs_nothing_and_is_never_refused(record: Record, home: Path) -> None:
     own(home, top="cap_per_day = 0\ncap_per_job = 0")
-    for name in ("lan", "box", "sandbox", "http://10.0.0.7:8188", "fake"):
+    for name in ("lan", "free", "box", "sandbox", "http://10.0.0.7:8188", "fake"):
         assert await charged(record, name, Allowance(cap=0.0)) is None
     async with Client(named("lan"), record=record) as client:
         job = await client.submit({**PROMPT}, cap=0.0)
         await job.wait()
     assert record.ledger.of(job.id) is None
+
+
+async def test_what_is_owned_costs_what_its_user_says(record: Record, home: Path) -> None:
+    """A rented machine behind a gateway or an address of one's own: caps hold there, too."""
+    allowed = await charged(record, "rented")
+    assert allowed is not None
+    assert allowed.charge.reserved == pytest.approx(0.6)
+    assert not allowed.charge.by_hour
+    sent = RemoteRef("1", "e1", {"endpoint": "rented", "base_url": "https://rented.example/v2"})
+    assert await charged(record, reopen("rented", sent, {"RENTED_KEY": "k" * 20})) is not None
+    elsewhere = RemoteRef("1", "e1", {"endpoint": "x", "base_url": "http://127.0.0.1:8000/v2"})
+    assert await charged(record, reopen("rented", elsewhere, {})) is None  # its name means another
+    own(home, top="cap_per_day = 0.5")
+    async with Client(named("rented"), record=record) as client:
+        with pytest.raises(SpendingCap, match=r"on rented .* over the cap of \$0\.50 a day"):
+            await client.submit({**PROMPT})
 
 
 async def test_a_pod_by_the_hour_stands_apart(record: Record, home: Path) -> None:
