@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["about_text", "ago_text", "counted", "dollars", "seconds_text", "size_text"]
+__all__ = [
+    "about_dollars",
+    "about_text",
+    "ago_text",
+    "counted",
+    "dollars",
+    "seconds_text",
+    "size_text",
+]
 
 
 def counted(number: int, noun: str) -> str:
@@ -18,6 +26,11 @@ def dollars(amount: float) -> str:
     if amount <= 0:
         return "$0"
     return f"${amount:,.2f}" if amount >= 0.01 else "< $0.01"
+
+
+def about_dollars(amount: float) -> str:
+    """An estimate in US dollars: ``about $0.05``, ``less than $0.01``."""
+    return "less than $0.01" if 0 < amount < 0.01 else f"about {dollars(amount)}"
 
 
 def size_text(size: float) -> str:

@@ -121,11 +121,11 @@ async def _decided(
 
 
 def _price(cost: float | None) -> str:
-    from ..units import dollars
+    from ..units import about_dollars
 
     if cost is None:
         return "not known"
-    return f"about {dollars(cost)}" if cost > 0 else "nothing"
+    return about_dollars(cost) if cost > 0 else "nothing"
 
 
 def _row(one: Ranked, ranked: tuple[Ranked, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..units import about_text, counted, dollars, seconds_text, size_text
+from ..units import about_dollars, about_text, counted, seconds_text, size_text
 from .money import Price
 from .prefer import Prefer
 
@@ -136,7 +136,7 @@ def sentence(places: Sequence[Ranked], prefer: Prefer = "order") -> str:
     chosen = places[0]
     said = []
     if prefer == "price" and chosen.cost is not None:
-        said.append(f"the cheapest, about {dollars(chosen.cost)}")
+        said.append(f"the cheapest, {about_dollars(chosen.cost) if chosen.cost else 'for nothing'}")
     if prefer == "soonest" and chosen.seconds is not None:
         said.append(f"the soonest, in about {about_text(chosen.seconds)}")
     said += [f"{one.name} {', and '.join(one.why)}" for one in places[1:] if one.why]
@@ -164,9 +164,13 @@ def _judged(one: Candidate) -> Ranked:
     cost = None
     if one.price is not None and one.seconds is not None:
         cost = one.price.of(_paid_seconds(one, one.seconds))
+    elif one.price is not None and one.price.per_hour == 0:
+        cost = 0.0
     done = None if one.seconds is None else _done_in(one, one.seconds)
     if not against and one.cooling > 0:
-        cooling = f"failed, and comes last for another {seconds_text(one.cooling)}"
+        cooling = (
+            f"could not be used before, and is tried last for another {seconds_text(one.cooling)}"
+        )
         return Ranked(one.name, True, (cooling,), cost, done)
     return Ranked(
         one.name, not against, tuple(against), cost, done, full=full and len(against) == 1

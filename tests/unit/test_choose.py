@@ -77,7 +77,7 @@ def test_who_can(candidate: Candidate) -> None:
 def test_one_that_cools_down_comes_last_and_can() -> None:
     ranked = choose([Candidate("a", cooling=12), Candidate("b"), Candidate("c", problem="is gone")])
     assert [(one.name, one.able) for one in ranked] == [("b", True), ("a", True), ("c", False)]
-    assert ranked[1].why == ("failed, and comes last for another 12 s",)
+    assert ranked[1].why == ("could not be used before, and is tried last for another 12 s",)
 
 
 def test_the_cheapest_counts_run_start_and_idle() -> None:

@@ -127,7 +127,7 @@ async def test_a_refusal_sends_it_on_and_is_said(
         "able": True,
         "chosen": True,
         "why": [],
-        "cost": None,
+        "cost": 0.0,
         "seconds": None,
     }
 

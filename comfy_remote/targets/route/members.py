@@ -95,6 +95,10 @@ class Members:
                 asking = [self._candidate(one, past, classes, asked, capped) for one in group]
                 found.update({one.name: one for one in await asyncio.gather(*asking)})
             if not ask_all and any(choose([one])[0].able for one in found.values()):
+                # Those that cool down are not asked: they come last, and why is said.
+                for name, known in past.items():
+                    if name not in found and name not in refused and known.cooling > 0:
+                        found[name] = Candidate(name, cooling=known.cooling)
                 break
         for name, why in refused.items():
             if name in self._members:
