@@ -114,7 +114,7 @@ def _print(
     from .console import print_table, say
 
     if total is None:
-        say("Nothing that is billed by the run was sent since then.")
+        say(f"Nothing that is billed by the run was sent since {_since(begin)}.")
     else:
         print_table(*_table(by, groups))
         for sentence in _sentences(begin, total):
@@ -132,11 +132,11 @@ def _print(
 
 def _sentences(begin: float, total: Spent) -> Iterator[str]:
     """What it is in all, for people."""
-    from ..units import counted, dollars
-    from .jobs.shown import when
+    from ..units import about_dollars, counted, dollars
 
-    since = when(begin)[:16].removesuffix(" 00:00")
-    yield f"About {dollars(total.amount)} for {counted(total.runs, 'run')} since {since}."
+    amount = about_dollars(total.amount)
+    amount = f"{amount[0].upper()}{amount[1:]}"
+    yield f"{amount} for {counted(total.runs, 'run')} since {_since(begin)}."
     if total.reserved:
         yield f"Of that, {dollars(total.reserved)} is reserved for runs that have not ended."
     if total.uncertain:
@@ -147,6 +147,12 @@ def _sentences(begin: float, total: Spent) -> Iterator[str]:
     if total.unpriced:
         which = "1 run is" if total.unpriced == 1 else f"{total.unpriced:,} runs are"
         yield f"{which} not included, since no price was known: set price_per_hour for that target."
+
+
+def _since(begin: float) -> str:
+    from .jobs.shown import when
+
+    return when(begin)[:16].removesuffix(" 00:00")
 
 
 def _table(by: By, groups: Sequence[Spent]) -> tuple[list[Column | str], list[tuple[str, ...]]]:

@@ -314,7 +314,7 @@ def ended_json(
         "failed_runs": [line.run for line in failed],
         "sheet": None if sheet is None else str(sheet),
         "error": None if stopped.error is None else stopped.error.to_json(),
-        "command": _next_command(entry),
+        "command": _next_command(stopped),
     }
 
 
@@ -328,10 +328,12 @@ def _entry_json(entry: BatchEntry) -> dict[str, JsonValue]:
     }
 
 
-def _next_command(entry: BatchEntry) -> str | None:
+def _next_command(stopped: Stopped) -> str | None:
     """What runs the rest of it; ``None`` if nothing is left."""
+    entry, error = stopped.entry, stopped.error
     if entry.state in (BatchState.PAUSED, BatchState.RUNNING, BatchState.WAITING):
-        return batch_command("resume", entry)
+        capped = error is not None and error.details.get("span") == "batch"
+        return batch_command("resume", entry) + (" --cap DOLLARS" if capped else "")
     return batch_command("retry", entry) if entry.failed or entry.cancelled else None
 
 
@@ -348,7 +350,7 @@ def closing_lines(stopped: Stopped, failed: Sequence[RunLine], tally: Tally | No
     lines.append(f"Outputs: {relative(entry.folder)}")
     if (sheet := sheet_of(entry)) is not None:
         lines.append(f"Sheet: {relative(sheet)}")
-    if (command := _next_command(entry)) is not None:
+    if (command := _next_command(stopped)) is not None:
         again = "Run what failed again" if entry.state.final else "Go on with it"
         lines.append(f"{again}: {command}")
     return lines

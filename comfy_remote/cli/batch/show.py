@@ -57,6 +57,16 @@ def _cost(ended: list[RunLine]) -> float | None:
     return round(sum(costs), 6) if costs else None
 
 
+def _cached(ended: list[RunLine]) -> str:
+    """How many runs were given what an earlier one gave, and what that saved."""
+    from ...units import counted, dollars
+
+    given = [line for line in ended if line.cached is not None]
+    saved = sum(line.saved or 0.0 for line in given)
+    said = f"{counted(len(given), 'run')} from the cache" if given else ""
+    return f"{said}, {dollars(saved)} saved" if saved else said
+
+
 def _print(
     entry: BatchEntry, state: str, plan: Plan, ended: list[RunLine], *, all_runs: bool
 ) -> None:
@@ -77,6 +87,8 @@ def _print(
         ("Workflow", entry.source),
         ("Target", entry.target),
         ("Cost", "" if cost is None else dollars(cost)),
+        ("Cap", "" if entry.cap is None else f"{dollars(entry.cap)} for the whole batch"),
+        ("Cached", _cached(ended)),
         ("Outputs", str(relative(entry.folder))),
         ("Sheet", "" if sheet is None else str(relative(sheet))),
     ]

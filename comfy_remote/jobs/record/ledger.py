@@ -33,7 +33,7 @@ from ...schedule.caps import Cap, check
 from ...schedule.days import day_of, day_start, month_start
 from ...schedule.money import Charge, Price
 from ...types import JsonValue
-from ...units import dollars
+from ...units import about_dollars, dollars
 from .access import Read, Write
 
 __all__ = ["Booked", "Booking", "By", "Ledger", "LedgerRetention", "Spent"]
@@ -118,7 +118,7 @@ class Booking:
             return f"How long it ran is not known: at most {cost}, which was reserved for it."
         of_hour = " of what the target costs as long as it exists" if self.by_hour else ""
         known = "" if self.estimated is None else f", and {dollars(self.estimated)} was estimated"
-        return f"It cost about {cost}{of_hour}{known}."
+        return f"It cost {about_dollars(self.amount)}{of_hour}{known}."
 
     def to_json(self) -> dict[str, JsonValue]:
         """``{"booked", "dollars", "estimated", "reserved", "seconds", "by_hour"}``, US dollars."""
