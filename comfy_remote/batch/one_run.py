@@ -30,7 +30,7 @@ from ..jobs.record import JobEntry, SavedOutput
 from ..media.file_changes import discard
 from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
 from ..outputs import media_type_of
-from ..targets.base import Places, placed, server_of
+from ..targets.base import Places, located, server_of
 from ..targets.opening import reopen
 from ..types import mapping
 from ..workflow.paid_nodes import any_paid_known
@@ -229,7 +229,7 @@ class OneRun:
         problems = [str(problem) for problem in job.problems]
         cached = mapping(finished.details.get("cache"))
         line = await self._line(finished.error, saved, problems, job.run_seconds, cached)
-        _, there = placed(job.target, job.ref)
+        _, there = located(job.target, job.ref)
         return line if there is job.target else replace(line, target=there.name)
 
     async def _line_of(self, entry: JobEntry) -> RunLine:

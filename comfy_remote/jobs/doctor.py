@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..net.address import shown
 from ..secrets import secret
-from ..targets.base import Capabilities, OneEngine, Places, Target, WaitsForWorkers
+from ..targets.base import Capabilities, OneEngine, ChoosesAmong, Target, WaitsForWorkers
 from ..targets.kinds import kind_of, members_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..types import JsonValue
@@ -189,7 +189,7 @@ async def examine(
             yield finding
         if any(finding.status == "problem" for finding in connected):
             return
-        if isinstance(target, Places):
+        if isinstance(target, ChoosesAmong):
             checks.begin("member", _members(target))
         if isinstance(target, OneEngine):
             checks.begin("comfyui", _engine(target))
@@ -202,7 +202,7 @@ async def examine(
             yield finding
 
 
-async def _members(target: Places) -> list[Finding]:
+async def _members(target: ChoosesAmong) -> list[Finding]:
     return [
         Finding("member", "warning", f"{shown(name)} {why}.", f"Check {shown(name)} by itself.")
         if why

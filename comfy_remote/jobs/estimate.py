@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..targets.base import Places, server_of
+from ..targets.base import ChoosesAmong, server_of
 from ..types import JsonValue
 from ..units import about_text, counted
 from ..workflow.prompt import Prompt
@@ -143,7 +143,7 @@ async def estimate_on(
         background: With it, the target's provider is asked for a price that is not known, or old;
             otherwise nobody is asked. See `known_price`.
     """
-    if isinstance(target, Places) and (there := await target.likely(prompt)) is not None:
+    if isinstance(target, ChoosesAmong) and (there := await target.likely(prompt)) is not None:
         return await estimate_on(there, record, prompt, configuration, background=background)
     name, hour = name or target.name, None
     settings, billing = configuration.targets.get(name), configuration.billing_of(name)

@@ -43,7 +43,7 @@ from ..media.receive import Received
 from ..media.remote_values import VALUES_KEY
 from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
-from ..targets.base import RemoteRef, Target, placed, release, server_of
+from ..targets.base import RemoteRef, Target, located, release, server_of
 from ..targets.download import download, download_value
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
@@ -224,7 +224,7 @@ class Job:
             await self._send_whole()
 
     async def _estimated(self) -> ProgressEstimate:
-        _, there = placed(self.target, self.ref)
+        _, there = located(self.target, self.ref)
         return await self._record.read_at_once(
             estimate_progress, self._record, there.name, self._prompt, server_of(there)
         )
@@ -235,7 +235,7 @@ class Job:
 
     async def _usual_start(self) -> float | None:
         """Seconds that a worker took to start the last time."""
-        _, there = placed(self.target, self.ref)
+        _, there = located(self.target, self.ref)
         return await self._record.read_at_once(self._record.last_start, there.name)
 
     async def look(self) -> JobState:
@@ -405,7 +405,7 @@ class Job:
         source = output.source
         if source is None or source.path is None:
             return None if source is None else source.url
-        ref, _ = placed(self.target, self.ref)
+        ref, _ = located(self.target, self.ref)
         base = ref.details.get("url")
         return f"{base}/{source.path}" if base else None
 

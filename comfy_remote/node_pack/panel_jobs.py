@@ -23,7 +23,7 @@ from ..jobs.record import JobEntry, JobLine, SavedOutput
 from ..jobs.record.ledger import Booked, Booking
 from ..jobs.submission import not_recorded
 from ..schedule.money import Price
-from ..targets.base import placed
+from ..targets.base import located
 from ..targets.kinds import MEMBER_KEY
 from ..types import JsonValue
 from .advice import error_json
@@ -74,7 +74,7 @@ class PanelJobs:
         ended = [] if self._host.several_users else await self._ended(now, limit + 1)
         attempts = {line.id: line.attempt for line in begun}
         lines = [line for line in (*begun, *ended[:limit]) if line.id not in running]
-        await self._price({line.placed or line.target for line in lines})
+        await self._price({line.member or line.target for line in lines})
         booked = await self._record.read(self._record.ledger.of_all, [line.id for line in lines])
         self._estimate(running.values())
         jobs = [
@@ -277,7 +277,7 @@ class PanelJobs:
             "prompt_id": line.id,
             "followed": False,
             "target": line.target,
-            "member": line.placed,
+            "member": line.member,
             "cached": _cached(line.cached),
             "client_id": None,
             "state": line.state.value,
@@ -312,7 +312,7 @@ class PanelJobs:
             if booking.booked is Booked.RELEASED:
                 return None, False
             return booking.amount, booking.booked is not Booked.SETTLED
-        price = self._prices.get(line.placed or line.target)
+        price = self._prices.get(line.member or line.target)
         if price is None or line.run_seconds is None:
             return None, False
         return price.of(line.run_seconds), False
@@ -390,7 +390,7 @@ def _member(job: LaneJob) -> str | None:
     if job.sent is None:
         return None
     ref = job.sent.job.ref
-    return placed(job.sent.client.target, ref)[0].details.get(MEMBER_KEY)
+    return located(job.sent.client.target, ref)[0].details.get(MEMBER_KEY)
 
 
 def _cost(dollars: float | None, *, estimated: bool = False, at_most: bool = False) -> JsonValue:

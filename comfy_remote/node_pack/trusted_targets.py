@@ -18,7 +18,7 @@ from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
-from ..targets.base import OneEngine, Places, Target
+from ..targets.base import OneEngine, ChoosesAmong, Target
 from ..targets.kinds import kind_of, members_of, typed_target
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_PART
@@ -254,7 +254,7 @@ def refuse_own_address(target: Target, port: int | None) -> None:
     Args:
         port: That the server listens on; ``None`` if it is not known.
     """
-    for one in target.among if isinstance(target, Places) else ():
+    for one in target.among if isinstance(target, ChoosesAmong) else ():
         refuse_own_address(one, port)
     if not isinstance(target, OneEngine):
         return

@@ -43,7 +43,7 @@ __all__ = [
     "LosesUnfollowed",
     "OnThisMachine",
     "OneEngine",
-    "Places",
+    "ChoosesAmong",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -61,7 +61,7 @@ __all__ = [
     "if_unfollowed",
     "input_errors",
     "not_returned",
-    "placed",
+    "located",
     "release",
 ]
 
@@ -441,10 +441,10 @@ class KeepsInputs(Protocol):
 
 
 @runtime_checkable
-class Places(Protocol):
+class ChoosesAmong(Protocol):
     """A target that chooses among others where a job runs, and may move it."""
 
-    def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
+    def located(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
         """How to find the job now, and the target that has it; ``None`` where that is not known."""
 
     @property
@@ -461,11 +461,11 @@ class Places(Protocol):
         """
 
 
-def placed(target: Target, ref: RemoteRef) -> tuple[RemoteRef, Target]:
-    """`Places.placed` of any target; elsewhere, a job stays what and where it is."""
-    if not isinstance(target, Places):
+def located(target: Target, ref: RemoteRef) -> tuple[RemoteRef, Target]:
+    """`ChoosesAmong.located` of any target; elsewhere, a job stays what and where it is."""
+    if not isinstance(target, ChoosesAmong):
         return ref, target
-    now, there = target.placed(ref)
+    now, there = target.located(ref)
     return now, there or target
 
 

@@ -131,7 +131,7 @@ async def test_each_job_runs_once_or_it_is_said_that_nobody_knows(
             # Once both are gone, all goes to the third.
             last = await client.submit(prompt_of(JOBS), job_id=str(uuid.uuid4()))
             assert (await last.wait()).state is JobState.SUCCEEDED
-            assert record.get(last.id).placed == "box"
+            assert record.get(last.id).member == "box"
 
         runs = begun()
         assert max(runs.values()) == 1, runs

@@ -93,7 +93,7 @@ async def test_a_job_goes_to_the_first_that_can(
     job = await client.submit({**PROMPT})
     lan = servers[0]
     entry = record.get(job.id)
-    assert (entry.target, entry.placed) == ("any", "lan")
+    assert (entry.target, entry.member) == ("any", "lan")
     assert entry.ref is not None and entry.ref.details[MEMBER_KEY] == "lan"
     lan.put(job.id, "runs")
     lan.put(job.id, "done")
@@ -172,7 +172,7 @@ async def test_a_job_that_is_given_up_goes_on_in_the_same_stream(
     assert said == ["Sent to lan.", "Sent to gpu: lan gave it up before it began."]
     assert job.finished is not None and job.finished.state is JobState.SUCCEEDED
     entry = record.get(job.id)
-    assert entry.placed == "gpu"
+    assert entry.member == "gpu"
     assert entry.ref is not None and entry.ref.details[MEMBER_KEY] == "gpu"
     assert (lan.runs[job.id], gpu.runs[job.id]) == (0, 2)
 
@@ -661,7 +661,7 @@ def test_a_member_that_means_another_server_now_is_asked_where_the_job_is(home: 
     configure(home, '[targets.lan]\ntarget = "http://new:8188"\n[targets.any]\nroute = ["lan"]\n')
     target = reopen("any", REF, {})
     assert isinstance(target, RouteTarget)
-    _, there = target.placed(REF)
+    _, there = target.located(REF)
     assert isinstance(there, ComfyUITarget)
     assert there.url == "http://192.168.1.20:8188"
 

@@ -85,7 +85,7 @@ def retry(
     async def whole(record: Record) -> None:
         kind = kind_of(entry.target)
         configured = entry.target in Configuration.load().targets
-        routed = entry.placed is not None and (configured or kind is not None)
+        routed = entry.member is not None and (configured or kind is not None)
         if on is not None or routed or (kind is not None and kind.on_this_machine):
             # The sandbox that it ran on has ended: a new one. A route chooses once more.
             named = entry.target if on is None else on

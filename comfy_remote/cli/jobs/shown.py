@@ -156,7 +156,7 @@ def to_json(job: JobStatus) -> dict[str, JsonValue]:
         "last_state": entry.state.value,
         "unknown": job.unknown or None,
         "target": entry.target,
-        "member": entry.placed,
+        "member": entry.member,
         "source": entry.source,
         "created": entry.created,
         "updated": entry.updated,
@@ -187,7 +187,7 @@ def step_to_json(step: Step) -> dict[str, JsonValue]:
 
 def where(entry: JobEntry) -> str:
     """Its target, and of a route the member that has it: ``any (gpu)``."""
-    return entry.target if entry.placed is None else f"{entry.target} ({entry.placed})"
+    return entry.target if entry.member is None else f"{entry.target} ({entry.member})"
 
 
 def when(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...errors import ComfyRemoteError
 from ...events import Finished, JobState
 from ...media.receive import Received
-from ...targets.base import ConfirmsWhatRan, placed, server_of
+from ...targets.base import ConfirmsWhatRan, located, server_of
 from ..record.results import StoredResult
 from ..sent_inputs import check_unchanged
 from .hit import stored_output
@@ -64,7 +64,7 @@ class Keeper:
             why_not = self._incomplete(finished, fetched)
             if not why_not:
                 await asyncio.to_thread(check_unchanged, self.request.files)
-                ref, there = placed(self.target, ref)
+                ref, there = located(self.target, ref)
                 verdict = await self.made_by(finished, there)
                 why_not = self._uncertain(finished, verdict, there)
             if not why_not:

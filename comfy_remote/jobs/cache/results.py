@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...aio import within
 from ...errors import ComfyRemoteError
 from ...schedule.cache_key import Doubt, Verdict, early_doubts
-from ...targets.base import ConfirmsWhatRan, Places, TellsWhatRuns, server_of
+from ...targets.base import ChoosesAmong, ConfirmsWhatRan, TellsWhatRuns, server_of
 from ...targets.kinds import sent_to
 from .asking import PATIENCE, Answers, asked_of, judged_with, verdict_on
 from .hit import CachedTarget, cached_sentence, described
@@ -108,7 +108,7 @@ class ResultCache:
     ) -> Verdict:
         """The key of a request, or why it has none: see `verdict_on`."""
         there: Target | None = self._target
-        if isinstance(self._target, Places):
+        if isinstance(self._target, ChoosesAmong):
             if doubts := early_doubts(asked_of(request), self._configuration.cache.packs):
                 return Verdict(None, doubts)
             there = await self._target.likely(request.prompt)

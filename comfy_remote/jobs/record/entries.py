@@ -95,7 +95,7 @@ class JobEntry:
         cached: Of a job that did not run, since its result was stored: the ``job`` that ran, its
             ``target``, when that ended (``at``, seconds since the epoch), its ``run_seconds``, and
             ``saved``, US dollars that a run would have cost; either may be ``None``.
-        placed: Of a job that was sent by a route, the member that it was last sent to.
+        member: Of a job that was sent by a route, the member that it was last sent to.
     """
 
     id: str
@@ -118,7 +118,7 @@ class JobEntry:
     first: str = ""
     said: tuple[Said, ...] = ()
     cached: dict[str, JsonValue] | None = None
-    placed: str | None = None
+    member: str | None = None
 
     @property
     def owed(self) -> bool:
@@ -165,7 +165,7 @@ class JobLine:
     again: bool
     batch: str | None
     cached: dict[str, JsonValue] | None = None
-    placed: str | None = None
+    member: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ def entry_of(row: sqlite3.Row) -> JobEntry:
         first=row["first"] or row["id"],
         said=tuple(Said(**one) for one in json.loads(row["said"] or "[]")),
         cached=json.loads(row["cached"]) if row["cached"] else None,
-        placed=row["placed"],
+        member=row["placed"],
     )
 
 
@@ -241,5 +241,5 @@ def line_of(row: sqlite3.Row) -> JobLine:
         again=row["folder"] is not None,
         batch=row["batch"],
         cached=json.loads(row["cached"]) if row["cached"] else None,
-        placed=row["placed"],
+        member=row["placed"],
     )

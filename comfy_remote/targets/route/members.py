@@ -199,7 +199,7 @@ class Members:
         return Health(ready, running, queued, starting, throttled)
 
     async def problems(self) -> dict[str, str]:
-        """See `Places`."""
+        """See `ChoosesAmong`."""
         past = await self.book.past(tuple(self._members), {}, learned=False)
         looks = [self._looked(one, (), past[one.name]) for one in self._members.values()]
         seen = await asyncio.gather(*looks)

@@ -358,7 +358,7 @@ class RouteTarget:
         end: Finished | None = None
         while True:
             if not step.state.surely_not:
-                step = await self._located(step)
+                step = await self._with_ref(step)
                 end = None
                 async with aclosing(self._patiently(step, prompt)) as events:
                     async for event in events:
@@ -406,7 +406,7 @@ class RouteTarget:
                 refused.setdefault(one.member, _surely_not(one))
         return step
 
-    async def _located(self, step: Step) -> Step:
+    async def _with_ref(self, step: Step) -> Step:
         """A step with what the member calls the job.
 
         Raises:
@@ -432,7 +432,7 @@ class RouteTarget:
 
     async def _events_at(self, step: Step, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """The events of a job at a member, its outputs marked with that."""
-        assert step.ref is not None  # noqa: S101  see `_located`
+        assert step.ref is not None  # noqa: S101  see `_with_ref`
         self._steps[step.job_id] = step
         for log in self._said.pop(step.job_id, ()):
             yield log
@@ -577,19 +577,19 @@ class RouteTarget:
         if step.ref is not None:  # else whoever sends it sees that it is cancelled
             await (await self._target_of(step.member)).cancel(step.ref)
 
-    def placed(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
-        """See `Places`."""
+    def located(self, ref: RemoteRef) -> tuple[RemoteRef, Target | None]:
+        """See `ChoosesAmong`."""
         step = self._steps.get(ref.job_id)
         name = ref.details.get(MEMBER_KEY, "") if step is None else step.member
         return (ref if step is None else step.ref or ref), self._known(name)
 
     @property
     def among(self) -> Sequence[Target]:
-        """See `Places`."""
+        """See `ChoosesAmong`."""
         return [one.target for one in self._members if one.target is not None]
 
     async def likely(self, prompt: Prompt) -> Target | None:
-        """See `Places`."""
+        """See `ChoosesAmong`."""
         chosen = (await self.decide(RunRequest("", prompt)))[0]
         return self._members[chosen.name].target if chosen.able else None
 
@@ -651,7 +651,7 @@ class RouteTarget:
         return await self._members.health()
 
     async def problems(self) -> dict[str, str]:
-        """See `Places`."""
+        """See `ChoosesAmong`."""
         return await self._members.problems()
 
 
