@@ -30,7 +30,7 @@ from ..jobs.record import JobEntry, SavedOutput
 from ..media.file_changes import discard
 from ..media.files import place_below, safe_relative_path, storage_errors, subfolder_of
 from ..outputs import media_type_of
-from ..targets.base import Places, located, server_of
+from ..targets.base import ChoosesAmong, located, server_of
 from ..targets.opening import reopen
 from ..types import mapping
 from ..workflow.paid_nodes import any_paid_known
@@ -266,7 +266,7 @@ class OneRun:
     async def _cost(self, seconds: float | None) -> float | None:
         """US dollars for a run that has ended: what the ledger says, so that both agree."""
         price, client = self._kind.price, self._kind.client
-        if price is None and not isinstance(client.target, Places):
+        if price is None and not isinstance(client.target, ChoosesAmong):
             return None
         booking = await client.record.read(client.record.ledger.of, self.job_id)
         if booking is not None:

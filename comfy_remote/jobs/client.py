@@ -34,10 +34,17 @@ from ..errors import (
 )
 from ..events import DidItRun, JobState
 from ..media.temporary import remove_leftovers
-from ..targets.base import InputFile, Recalls, RemoteRef, RunRequest, Target, server_of
+from ..targets.base import (
+    InputFile,
+    KeepsJournal,
+    Recalls,
+    RemoteRef,
+    RunRequest,
+    Target,
+    server_of,
+)
 from ..targets.kinds import Can, kinds
 from ..targets.opening import open_target, reopen
-from ..targets.remembering import Remembers
 from ..types import JsonValue
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.files import FileSearch
@@ -63,7 +70,7 @@ if TYPE_CHECKING:
     from .cache.keeping import Keeper
     from .cache.results import CacheAnswer, ResultCache
     from .charges import Allowed
-    from .route_book import RouteBook
+    from .route_journal import RouteJournal
 
 __all__ = ["Client", "attach", "new_job_id", "not_in_time", "resume"]
 
@@ -155,7 +162,7 @@ class Client:
         self._record = record
         self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
-        self._book: RouteBook | None = None
+        self._journal: RouteJournal | None = None
         self._answers: Answers | None = None
         self.background = Background()
 
@@ -172,11 +179,11 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._own_record:
             self._record = await asyncio.to_thread(Record)
-        if isinstance(self.target, Remembers):
-            from .route_book import RouteBook  # here: most targets are no route
+        if isinstance(self.target, KeepsJournal):
+            from .route_journal import RouteJournal  # here: most targets are no route
 
-            self._book = RouteBook(self.record, self.configured)
-            self.target.remember_in(self._book)
+            self._journal = RouteJournal(self.record, self.configured)
+            self.target.use_journal(self._journal)
         try:
             await asyncio.to_thread(remove_leftovers)
             await self.target.__aenter__()
@@ -538,14 +545,14 @@ class Client:
         over_cap: bool,
         ends_after: float | None,
     ) -> Allowed | None:
-        if self._book is None and billed(self.target, configuration)[1] is None:
+        if self._journal is None and billed(self.target, configuration)[1] is None:
             return None
         from .charges import Allowance, charge_of  # here: most targets cost nothing
 
         allowance = Allowance(cap, over_cap, ends_after)
-        if self._book is not None:
+        if self._journal is not None:
             # What it may cost is reserved for each member, as it is sent there.
-            self._book.allow(request.job_id, allowance)
+            self._journal.allow(request.job_id, allowance)
             return None
         return await charge_of(
             *(self.target, self.record, request.prompt, configuration, allowance),
@@ -662,7 +669,7 @@ class Client:
         """The job, remembered for an interruption."""
 
         async def reserved() -> Allowed | None:
-            if entry is None and self._book is None:
+            if entry is None and self._journal is None:
                 return allowed
             from .charges import still_allowed
 
@@ -675,7 +682,7 @@ class Client:
             *(self.target, self.record, ref, prompt, deadline),
             entry=entry,
             patience=self.patience,
-            reserved=reserved if entry or allowed or self._book else None,
+            reserved=reserved if entry or allowed or self._journal else None,
             keeper=keeper,
         )
         if self.on_interrupt is not None:

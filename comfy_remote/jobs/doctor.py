@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..net.address import shown
 from ..secrets import secret
-from ..targets.base import Capabilities, OneEngine, ChoosesAmong, Target, WaitsForWorkers
+from ..targets.base import Capabilities, ChoosesAmong, OneEngine, Target, WaitsForWorkers
 from ..targets.kinds import kind_of, members_of, secret_variables, whose_secret
 from ..targets.opening import needs_key, open_target
 from ..types import JsonValue

@@ -18,7 +18,7 @@ from ..config.target_settings import TargetSettings
 from ..config.trust import TrustStore, origin_of
 from ..errors import ConfigurationError, NotTrusted, WorkflowInvalid
 from ..net.address import is_loopback, shown
-from ..targets.base import OneEngine, ChoosesAmong, Target
+from ..targets.base import ChoosesAmong, OneEngine, Target
 from ..targets.kinds import kind_of, members_of, typed_target
 from ..types import JsonValue
 from ..workflow.interface import REMOTE_PART

@@ -26,24 +26,26 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from ..media.values import EncodedValue
     from ..wire.installed import Installed
+    from .route.journal import Journal
 
 __all__ = [
     "CHOICE_KEY",
     "Acts",
     "Capabilities",
+    "ChoosesAmong",
     "ConfirmsWhatRan",
     "DescribesByJob",
     "Health",
     "HoldsWorkers",
     "InputFile",
     "KeepsInputs",
+    "KeepsJournal",
     "LimitsSizes",
     "LimitsTime",
     "ListsModels",
     "LosesUnfollowed",
     "OnThisMachine",
     "OneEngine",
-    "ChoosesAmong",
     "Recalls",
     "ReleasesOutputs",
     "RemoteRef",
@@ -60,8 +62,8 @@ __all__ = [
     "before_sending",
     "if_unfollowed",
     "input_errors",
-    "not_returned",
     "located",
+    "not_returned",
     "release",
 ]
 
@@ -467,6 +469,18 @@ def located(target: Target, ref: RemoteRef) -> tuple[RemoteRef, Target]:
         return ref, target
     now, there = target.located(ref)
     return now, there or target
+
+
+@runtime_checkable
+class KeepsJournal(Protocol):
+    """A target that writes down what it does with a job, and must know it later.
+
+    A target knows nothing of the record, which is above it. `jobs.client.Client` gives it a journal
+    in the record; without that, its journal is in memory, and is lost with the process.
+    """
+
+    def use_journal(self, journal: Journal) -> None:
+        """Use this journal from now on. Called before the target is opened."""
 
 
 @runtime_checkable

@@ -29,7 +29,7 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.kinds import Member
-from comfy_remote.targets.route.book import StepState
+from comfy_remote.targets.route.journal import StepState
 from comfy_remote.targets.route.member import OpenMember, RouteTimes
 from comfy_remote.targets.route.members import RouteOptions
 from comfy_remote.targets.route.target import RouteTarget

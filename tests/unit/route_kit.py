@@ -24,7 +24,7 @@ from comfy_remote.schedule.prefer import Prefer
 from comfy_remote.targets.base import Capabilities, Health, RemoteRef, RunRequest, Target
 from comfy_remote.targets.comfyui.kind import ComfyUIKind
 from comfy_remote.targets.kinds import Member
-from comfy_remote.targets.route.book import Book
+from comfy_remote.targets.route.journal import Journal
 from comfy_remote.targets.route.member import OpenMember, RouteTimes
 from comfy_remote.targets.route.members import RouteOptions
 from comfy_remote.targets.route.target import RouteTarget
@@ -231,7 +231,7 @@ def member_of(
 
 def route_of(
     servers: Sequence[Server],
-    book: Book | None = None,
+    journal: Journal | None = None,
     *,
     prefer: Prefer = "order",
     patience: float | None = None,
@@ -245,7 +245,7 @@ def route_of(
         [member_of(one, times) for one in servers],
         RouteOptions(prefer, patience, at_most or {}),
         look=look,
-        book=book,
+        journal=journal,
         times=times,
     )
 

@@ -34,13 +34,13 @@ from comfy_remote.errors import (
 from comfy_remote.events import DidItRun, Finished, JobState, Log
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import JobFilter, Record
-from comfy_remote.jobs.route_book import RouteBook
+from comfy_remote.jobs.route_journal import RouteJournal
 from comfy_remote.node_pack.trusted_targets import refuse_own_address, unconfirmed_address
 from comfy_remote.targets.base import Health, RemoteRef, if_unfollowed
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.kinds import MEMBER_KEY, kind_of, typed_target
 from comfy_remote.targets.opening import open_target, reopen
-from comfy_remote.targets.route.book import Book, MemoryBook, Step, StepState, cooled_for
+from comfy_remote.targets.route.journal import Journal, MemoryJournal, Step, StepState, cooled_for
 from comfy_remote.targets.route.member import RouteTimes
 from comfy_remote.targets.route.target import RouteTarget
 from comfy_remote.workflow.schema import Schemas
@@ -237,8 +237,8 @@ async def test_the_one_that_lacks_a_node_or_model_is_passed_over(
 async def test_a_member_that_failed_cools_down_and_comes_back(record: Record) -> None:
     now = 0.0
     servers = [Server("lan", down=True), Server("gpu")]
-    book = MemoryBook(now=lambda: now)
-    async with route_of(servers, book) as target:
+    journal = MemoryJournal(now=lambda: now)
+    async with route_of(servers, journal) as target:
         await target.submit(request_of("1"))
         servers[0].down = False
         await target.submit(request_of("2"))
@@ -251,8 +251,8 @@ async def test_a_member_that_failed_cools_down_and_comes_back(record: Record) ->
 
 async def test_one_that_cools_down_is_asked_where_no_other_can() -> None:
     servers = [Server("lan", fault="unreachable"), Server("gpu", down=True)]
-    book = MemoryBook(now=lambda: 0.0)
-    async with route_of(servers, book) as target:
+    journal = MemoryJournal(now=lambda: 0.0)
+    async with route_of(servers, journal) as target:
         with pytest.raises(TargetError):
             await target.submit(request_of("1"))
         await target.submit(request_of("2"))
@@ -279,7 +279,7 @@ async def test_a_cancel_reaches_the_job_that_is_being_sent_on(
     lan, gpu, _ = servers
     job = await client.submit({**PROMPT})
     lan.put(job.id, "withdrawn")
-    other = route_of(servers, RouteBook(record, Configuration.load))
+    other = route_of(servers, RouteJournal(record, Configuration.load))
     gpu.while_sending.append(lambda: other.cancel(job.ref))
     end, _ = await end_of(job)
     assert end.state is JobState.CANCELLED
@@ -288,9 +288,9 @@ async def test_a_cancel_reaches_the_job_that_is_being_sent_on(
 
 
 async def test_a_job_cancelled_before_it_is_sent_is_not_sent(servers: list[Server]) -> None:
-    book = MemoryBook()
-    await book.cancel("job-1")
-    async with route_of(servers, book) as target:
+    journal = MemoryJournal()
+    await journal.cancel("job-1")
+    async with route_of(servers, journal) as target:
         with pytest.raises(JobCancelled) as caught:
             await target.submit(request_of("job-1"))
     assert [one.sent for one in servers] == [[], [], []]
@@ -394,44 +394,46 @@ async def test_a_job_outlives_its_member_s_place_in_the_route(
     assert gpu.sent == []
 
 
-# --- The book -----------------------------------------------------------------------------
+# --- The journal -----------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["memory", "record"])
-def book(request: pytest.FixtureRequest, record: Record) -> Book:
+def journal(request: pytest.FixtureRequest, record: Record) -> Journal:
     if request.param == "memory":
-        memory = MemoryBook()
+        memory = MemoryJournal()
         memory.keep(request_of("job-1"))
         return memory
     record.add("job-1", target="any", source="x.json", folder=None, prompt=PROMPT)
-    return RouteBook(record, Configuration.load)
+    return RouteJournal(record, Configuration.load)
 
 
-async def begin(book: Book, step: Step) -> str:
-    return await book.begin(step, request_of(step.job_id), ServerTarget(Server(step.member)))
+async def begin(journal: Journal, step: Step) -> str:
+    return await journal.begin(step, request_of(step.job_id), ServerTarget(Server(step.member)))
 
 
-async def test_a_step_begins_once_and_only_behind_one_that_surely_did_not_run(book: Book) -> None:
+async def test_a_step_begins_once_and_only_behind_one_that_surely_did_not_run(
+    journal: Journal,
+) -> None:
     first = Step("job-1", 1, "lan", why="Sent to lan.", at=5.0, decision=[{"member": "lan"}])
-    assert await begin(book, replace(first, number=2)) == "taken"
-    assert await begin(book, first) == "begun"
-    assert await begin(book, first) == "taken"
+    assert await begin(journal, replace(first, number=2)) == "taken"
+    assert await begin(journal, first) == "begun"
+    assert await begin(journal, first) == "taken"
     for state in (StepState.SENDING, StepState.ACCEPTED, StepState.UNKNOWN, StepState.ENDED):
-        await book.note(replace(first, state=state))
-        assert await begin(book, replace(first, number=2, member="gpu")) == "taken"
+        await journal.note(replace(first, state=state))
+        assert await begin(journal, replace(first, number=2, member="gpu")) == "taken"
     ref = RemoteRef("job-1", "abc", {MEMBER_KEY: "lan"})
     withdrawn = replace(first, state=StepState.WITHDRAWN, ref=ref)
-    await book.note(withdrawn)
+    await journal.note(withdrawn)
     second = replace(first, number=2, member="gpu")
-    assert await begin(book, second) == "begun"
-    assert list(await book.steps("job-1")) == [withdrawn, second]
-    assert list(await book.steps("job-2")) == []
-    await book.note(replace(second, state=StepState.NEVER_ACCEPTED))
-    assert not await book.cancelled("job-1")
-    await book.cancel("job-1")
-    assert await book.cancelled("job-1")
-    assert await begin(book, replace(first, number=3)) == "cancelled"
-    request = await book.request("job-1")
+    assert await begin(journal, second) == "begun"
+    assert list(await journal.steps("job-1")) == [withdrawn, second]
+    assert list(await journal.steps("job-2")) == []
+    await journal.note(replace(second, state=StepState.NEVER_ACCEPTED))
+    assert not await journal.cancelled("job-1")
+    await journal.cancel("job-1")
+    assert await journal.cancelled("job-1")
+    assert await begin(journal, replace(first, number=3)) == "cancelled"
+    request = await journal.request("job-1")
     assert request is not None and request.prompt == PROMPT
 
 
@@ -457,25 +459,25 @@ async def test_members_that_are_full_refuse_for_now(servers: list[Server], recor
     assert [len(server.sent) for server in servers] == [2, 1, 0]
 
 
-async def test_members_cool_down(book: Book) -> None:
-    await book.failed("gpu")
-    await book.failed("gpu")
-    past = await book.past(["lan", "gpu"], PROMPT, learned=True)
+async def test_members_cool_down(journal: Journal) -> None:
+    await journal.failed("gpu")
+    await journal.failed("gpu")
+    past = await journal.past(["lan", "gpu"], PROMPT, learned=True)
     assert past["lan"].cooling == 0
     assert 25 < past["gpu"].cooling <= 30
-    await book.worked("gpu")
-    assert (await book.past(["gpu"], PROMPT, learned=False))["gpu"].cooling == 0
+    await journal.worked("gpu")
+    assert (await journal.past(["gpu"], PROMPT, learned=False))["gpu"].cooling == 0
 
 
 async def test_learned_times_belong_to_the_member(record: Record) -> None:
-    book = RouteBook(record, Configuration.load)
+    journal = RouteJournal(record, Configuration.load)
     for number, (member, seconds) in enumerate([("lan", 9.0), ("gpu", 3.0), ("gpu", 3.0)]):
         job = f"job-{number}"
         record.add(job, target="any", source="x", folder=None, prompt=PROMPT)
-        await begin(book, Step(job, 1, member, at=1.0))
+        await begin(journal, Step(job, 1, member, at=1.0))
         record.state(job, JobState.SUCCEEDED, run_seconds=seconds)
     record.add("job-9", target="gpu", source="x", folder=None, prompt=PROMPT)
-    past = await book.past(["lan", "gpu", "box"], PROMPT, learned=True)
+    past = await journal.past(["lan", "gpu", "box"], PROMPT, learned=True)
     assert [past[name].seconds for name in ("lan", "gpu", "box")] == [9.0, 3.0, None]
     assert [past[name].ours for name in ("lan", "gpu", "box")] == [0, 1, 0]
     assert past["gpu"].had_models and not past["lan"].had_models
@@ -489,7 +491,7 @@ async def test_what_cannot_be_written_down_is_not_sent(
     async def full(self: object, *_: object) -> None:
         raise LocalStorageError("The disk is full.")
 
-    monkeypatch.setattr(MemoryBook, "begin", full)
+    monkeypatch.setattr(MemoryJournal, "begin", full)
     async with route_of(servers) as target:
         with pytest.raises(LocalStorageError) as caught:
             await target.submit(request_of("job-1"))

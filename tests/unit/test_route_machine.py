@@ -19,7 +19,7 @@ from route_kit import PROMPT, Killed, Server, request_of, route_of
 from comfy_remote.errors import ComfyRemoteError, SubmissionUnknown
 from comfy_remote.events import DidItRun, Finished, JobState
 from comfy_remote.targets.base import RemoteRef
-from comfy_remote.targets.route.book import MemoryBook
+from comfy_remote.targets.route.journal import MemoryJournal
 from comfy_remote.targets.route.target import RouteTarget
 
 _T = TypeVar("_T")
@@ -35,7 +35,7 @@ class RouteMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.book = MemoryBook(now=lambda: 0.0)
+        self.journal = MemoryJournal(now=lambda: 0.0)
         self.servers = [Server("lan"), Server("gpu"), Server("box", can_tell=False)]
         self.clients: list[RouteTarget] = []
         self.ends: dict[str, Finished | ComfyRemoteError] = {}
@@ -57,7 +57,7 @@ class RouteMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.clients) < 3)
     @rule()
     def start_client(self) -> None:
-        self.clients.append(route_of(self.servers, self.book))
+        self.clients.append(route_of(self.servers, self.journal))
 
     @precondition(lambda self: self.jobs < 2)
     @rule(
@@ -70,7 +70,7 @@ class RouteMachine(RuleBasedStateMachine):
     ) -> None:
         job_id = f"job-{self.jobs}"
         self.jobs += 1
-        self.book.keep(request_of(job_id))
+        self.journal.keep(request_of(job_id))
         for server, fault, is_down in zip(self.servers, faults, down, strict=True):
             server.fault, server.down = fault, is_down and fault == "refused"
         target = self.clients[client % len(self.clients)]
@@ -121,7 +121,7 @@ class RouteMachine(RuleBasedStateMachine):
 
     async def ref_of(self, target: RouteTarget, job_id: str) -> RemoteRef | None:
         """How the record has a job; else the target is asked."""
-        steps = [one for one in await self.book.steps(job_id) if one.ref is not None]
+        steps = [one for one in await self.journal.steps(job_id) if one.ref is not None]
         return steps[-1].ref if steps else await target.find(job_id)
 
     async def followed(self, target: RouteTarget, job_id: str) -> Finished | None:

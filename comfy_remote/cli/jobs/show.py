@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ...jobs.record.ledger import Booking
     from ...jobs.status import JobStatus
-    from ...targets.route.book import Step
+    from ...targets.route.journal import Step
 
 __all__ = ["show"]
 

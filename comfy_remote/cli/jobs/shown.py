@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ...jobs.record import BatchEntry, JobEntry, Record
     from ...jobs.status import JobStatus
-    from ...targets.route.book import Step
+    from ...targets.route.journal import Step
 
 __all__ = [
     "present",

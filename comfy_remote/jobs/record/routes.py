@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...schedule.caps import Cap
     from ...schedule.money import Charge
-    from ...targets.route.book import Begun, Step
+    from ...targets.route.journal import Begun, Step
     from .ledger import Ledger
 
 __all__ = ["Routes"]
@@ -54,7 +54,7 @@ class Routes:
         caps: Iterable[Cap] = (),
         at_most: int | None = None,
     ) -> Begun:
-        """See `targets.route.book.Book.begin`.
+        """See `targets.route.journal.Journal.begin`.
 
         Args:
             charge: What the job may cost at the member, which is reserved instead of what was
@@ -104,12 +104,12 @@ class Routes:
                 )
             return "begun"
 
-        from ...targets.route.book import StepState  # here: most programs have no routes
+        from ...targets.route.journal import StepState  # here: most programs have no routes
 
         return self._write(write)
 
     def note(self, step: Step) -> None:
-        """See `targets.route.book.Book.note`. The job is found by what its member answered."""
+        """See `targets.route.journal.Journal.note`; the job gets the reference of its member."""
         ref = step.ref
         remote_id = None if ref is None else ref.remote_id
         details = None if ref is None else json.dumps(dict(ref.details))
@@ -164,7 +164,7 @@ class Routes:
 
     def steps(self, job_id: str) -> list[Step]:
         """All steps of a job, in order."""
-        from ...targets.route.book import Step, StepState
+        from ...targets.route.journal import Step, StepState
 
         rows = self._read("SELECT * FROM route_steps WHERE job = ? ORDER BY number", job_id)
         return [

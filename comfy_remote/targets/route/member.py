@@ -35,7 +35,7 @@ class RouteTimes:
         stale: For so long, it counts while the member is asked again.
         again: Before it is looked again whether another member could take a job that waits.
         others: For another process that sends the job on.
-        poll: Between two looks at the book, meanwhile.
+        poll: Between two looks at the journal, meanwhile.
     """
 
     open: float = 60.0

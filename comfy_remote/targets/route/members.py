@@ -14,7 +14,7 @@ from ...schedule.choose import Candidate, choose
 from ...schedule.prefer import Prefer
 from ..base import Capabilities, Health, ListsModels, RunRequest, Target
 from .able import Request, lacking
-from .book import Book, MemoryBook, Past
+from .journal import Journal, MemoryJournal, Past
 from .member import OpenMember, RouteTimes, Seen
 from .union import union_of
 
@@ -40,7 +40,7 @@ class Members:
 
     Attributes:
         options: What is set for the route.
-        book: What is known of them from before.
+        journal: What is known of them from before.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Members:
         self._members = {one.name: one for one in members}
         self.options = options
         self._times = times
-        self.book: Book = MemoryBook()
+        self.journal: Journal = MemoryJournal()
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -73,7 +73,7 @@ class Members:
     ) -> list[Candidate]:
         """What is known of the members, in their order; without those that need not be asked."""
         learned = ask_all or self.options.prefer != "order"
-        past = await self.book.past(tuple(self._members), request.prompt, learned=learned)
+        past = await self.journal.past(tuple(self._members), request.prompt, learned=learned)
         classes = {node["class_type"] for node in request.prompt.values()}
         asked = Request.of(request)
         found: dict[str, Candidate] = {}
@@ -125,7 +125,7 @@ class Members:
         able = await asyncio.to_thread(lacking, member, seen, asked)
         health, over = seen.health, ""
         if capped is not None:
-            over = await self.book.over_cap(capped, await member.open())
+            over = await self.journal.over_cap(capped, await member.open())
         return replace(
             able,
             cap=f"is over a cap ({over.rstrip('.')})" if over else "",
@@ -149,13 +149,13 @@ class Members:
         seen = await member.look(classes)
         if seen.problem and known.cooling <= 0 and member.target is not None:
             with suppress(LocalStorageError):  # then it does not cool down
-                await self.book.failed(member.name)
+                await self.journal.failed(member.name)
         return seen
 
     async def failed(self, member: OpenMember) -> None:
         member.forget()
         with suppress(LocalStorageError):  # then it does not cool down
-            await self.book.failed(member.name)
+            await self.journal.failed(member.name)
 
     # What they have
 
@@ -200,7 +200,7 @@ class Members:
 
     async def problems(self) -> dict[str, str]:
         """See `ChoosesAmong`."""
-        past = await self.book.past(tuple(self._members), {}, learned=False)
+        past = await self.journal.past(tuple(self._members), {}, learned=False)
         looks = [self._looked(one, (), past[one.name]) for one in self._members.values()]
         seen = await asyncio.gather(*looks)
         return {name: one.problem for name, one in zip(self._members, seen, strict=True)}
@@ -211,7 +211,7 @@ class Members:
         Raises:
             TargetUnreachable: None can be used.
         """
-        past = await self.book.past(tuple(self._members), {}, learned=False)
+        past = await self.journal.past(tuple(self._members), {}, learned=False)
         seen: dict[str, Seen] = {}
         for cooling in (False, True):
             group = [

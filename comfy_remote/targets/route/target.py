@@ -1,6 +1,6 @@
 """Sends each job to one of several targets, and to another only if it surely did not run.
 
-Before anything is sent, the step is in the `Book`. So a job is at one member at a time, for all
+Before anything is sent, the step is in the `Journal`. So a job is at one member at a time, for all
 processes of the user, whoever of them is killed when.
 """
 
@@ -53,7 +53,7 @@ from ..base import (
     release,
 )
 from ..kinds import MEMBER_KEY
-from .book import Begun, Book, Step, StepState
+from .journal import Begun, Journal, Step, StepState
 from .member import TRIES, OpenMember, RouteTimes, clause_of
 from .members import Members, RouteOptions
 
@@ -83,7 +83,7 @@ class RouteTarget:
         sent: The targets of a job that was sent before, by the member's name.
         elsewhere: Opens what was a member when a job was sent, by its name.
         look: Only to see how jobs stand: nothing is sent.
-        book: What it did before; in memory, until `remember_in` gives another.
+        journal: What it did before; in memory, until `use_journal` gives another.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RouteTarget:
         sent: Mapping[str, Target] | None = None,
         elsewhere: Callable[[str], Target] | None = None,
         look: bool = False,
-        book: Book | None = None,
+        journal: Journal | None = None,
         times: RouteTimes = RouteTimes(),  # noqa: B008 - frozen
     ) -> None:
         self._name = name
@@ -103,8 +103,8 @@ class RouteTarget:
         self._sent = dict(sent or {})
         self._elsewhere = elsewhere
         self._look = look
-        if book is not None:
-            self.remember_in(book)
+        if journal is not None:
+            self.use_journal(journal)
         self._times = times
         self._former: dict[str, Target] = {}
         self._requests: dict[str, RunRequest] = {}
@@ -122,13 +122,13 @@ class RouteTarget:
         """What is set for it."""
         return self._members.options
 
-    def remember_in(self, book: Book) -> None:
-        """See `targets.remembering.Remembers`."""
-        self._members.book = book
+    def use_journal(self, journal: Journal) -> None:
+        """See `KeepsJournal`."""
+        self._members.journal = journal
 
     @property
-    def _book(self) -> Book:
-        return self._members.book
+    def _journal(self) -> Journal:
+        return self._members.journal
 
     async def __aenter__(self) -> RouteTarget:
         return self  # each member is opened when it is needed
@@ -167,7 +167,7 @@ class RouteTarget:
             raise ConfigurationError("This route was opened only to look at its jobs.")
         job_id = request.job_id
         with before_sending():
-            steps = await self._book.steps(job_id)
+            steps = await self._journal.steps(job_id)
         self._requests[job_id] = request
         try:
             step = await self._send(request, len(steps) + 1)
@@ -217,7 +217,7 @@ class RouteTarget:
                     continue
                 try:
                     most = self.options.at_most.get(chosen.name)
-                    begun = await self._book.begin(step, request, target, most)
+                    begun = await self._journal.begin(step, request, target, most)
                 except LocalStorageError:
                     raise
                 except SpendingCap as error:
@@ -258,8 +258,8 @@ class RouteTarget:
         if lost := not_returned(target, request.prompt):
             said.append(Log(lost, "warning"))
         with suppress(LocalStorageError):
-            await self._book.worked(step.member)
-            if await self._book.cancelled(step.job_id):
+            await self._journal.worked(step.member)
+            if await self._journal.cancelled(step.job_id):
                 # Whoever cancelled it did not know yet where it is.
                 await target.cancel(answer)
         return step
@@ -268,7 +268,7 @@ class RouteTarget:
         """Write a step down. If that fails, the job goes on: it stays where it is."""
         self._steps[step.job_id] = step
         try:
-            await self._book.note(step)
+            await self._journal.note(step)
         except LocalStorageError as error:
             _log.warning("%s Job %s is at %s.", error, step.job_id, step.member)
 
@@ -302,7 +302,7 @@ class RouteTarget:
 
     async def find(self, job_id: str) -> RemoteRef | None:
         """Ask the members that it was sent to, or was being sent to; no other."""
-        for step in reversed(await self._book.steps(job_id)):
+        for step in reversed(await self._journal.steps(job_id)):
             if step.state.surely_not:
                 continue
             if step.ref is not None:
@@ -393,10 +393,10 @@ class RouteTarget:
             self._steps.pop(next(iter(self._steps)))
 
     async def _newest(self, ref: RemoteRef) -> Step:
-        """The last step of a job, as the book has it."""
-        steps = await self._book.steps(ref.job_id)
+        """The last step of a job, as the journal has it."""
+        steps = await self._journal.steps(ref.job_id)
         step = steps[-1] if steps else None
-        if step is None:  # the book was lost: the reference tells
+        if step is None:  # the journal was lost: the reference tells
             member = ref.details.get(MEMBER_KEY, "")
             step = Step(ref.job_id, 1, member, StepState.ACCEPTED, ref)
         self._steps[ref.job_id] = step
@@ -418,7 +418,7 @@ class RouteTarget:
             if (found := await self._found(step)) is not None:
                 return found
             await asyncio.sleep(self._times.poll)
-            step = (await self._book.steps(step.job_id))[-1]
+            step = (await self._journal.steps(step.job_id))[-1]
         if step.ref is not None or step.state.surely_not:
             return step
         found = await self._found(step)
@@ -492,8 +492,8 @@ class RouteTarget:
 
     async def _another_can(self, step: Step, prompt: Prompt) -> bool:
         """Whether another member could begin a job at once that waits at this one."""
-        request = self._requests.get(step.job_id) or await self._book.request(step.job_id)
-        if request is None or await self._book.cancelled(step.job_id):
+        request = self._requests.get(step.job_id) or await self._journal.request(step.job_id)
+        if request is None or await self._journal.cancelled(step.job_id):
             return False
         self._requests[step.job_id] = request
         refused = {**self._refused.get(step.job_id, {}), step.member: "has it"}
@@ -524,11 +524,11 @@ class RouteTarget:
         grade = DidItRun(step.state.value)
         refused = self._refused.setdefault(step.job_id, {})
         refused.setdefault(step.member, _surely_not(step))
-        if await self._book.cancelled(step.job_id):
+        if await self._journal.cancelled(step.job_id):
             return _cancelled(grade, end)
         if self._look:
             return None
-        request = self._requests.get(step.job_id) or await self._book.request(step.job_id)
+        request = self._requests.get(step.job_id) or await self._journal.request(step.job_id)
         if request is None or not await in_thread(_unchanged, request):
             why = TargetError(
                 f"{step.member} gave up the job before it began, and what was sent is not known "
@@ -551,10 +551,10 @@ class RouteTarget:
         """The next step, which another program begins."""
         deadline = Deadline(self._times.others)
         while deadline.left:
-            newest = (await self._book.steps(step.job_id))[-1]
+            newest = (await self._journal.steps(step.job_id))[-1]
             if newest.number > step.number:
                 return newest
-            if await self._book.cancelled(step.job_id):
+            if await self._journal.cancelled(step.job_id):
                 return _cancelled(DidItRun(step.state.value), None)
             await asyncio.sleep(self._times.poll)
         raise TargetError(
@@ -564,7 +564,7 @@ class RouteTarget:
 
     async def cancel(self, ref: RemoteRef) -> None:
         """Cancel it where it is, and see that it is sent nowhere else."""
-        await self._book.cancel(ref.job_id)
+        await self._journal.cancel(ref.job_id)
         step = await self._newest(ref)
         if step.state.surely_not:
             return

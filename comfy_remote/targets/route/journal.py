@@ -1,9 +1,9 @@
-"""What a route must remember, and writes down before it acts: a protocol.
+"""The journal of a route: what it has done with each job, written down before it acts.
 
 Each time that a job is sent to a member is a *step*. It is written down before anything is sent,
 so whoever comes after a crash asks that member, and sends the job nowhere else. A further step may
 begin only behind one after which the job surely did not run, once, and never after the user has
-cancelled the job. `Book.begin` decides that as one transaction, for all processes of the user.
+cancelled the job. `Journal.begin` decides that as one transaction, for all processes of the user.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..base import RemoteRef, RunRequest, Target
 
 __all__ = [
     "Begun",
-    "Book",
-    "MemoryBook",
+    "Journal",
+    "MemoryJournal",
     "Past",
     "Step",
     "StepState",
@@ -114,10 +114,10 @@ class Past:
 
 
 Begun: TypeAlias = Literal["begun", "taken", "cancelled", "full"]
-"""Whether a step may be sent now; else see `Book.begin`."""
+"""Whether a step may be sent now; else see `Journal.begin`."""
 
 
-class Book(Protocol):
+class Journal(Protocol):
     """What a route remembers. Its methods raise `LocalStorageError`."""
 
     async def begin(
@@ -180,8 +180,8 @@ def cooled_for(failures: int) -> float:
 
 
 @dataclass
-class MemoryBook:
-    """A book in memory: for a route that is opened without a client, and for tests.
+class MemoryJournal:
+    """A journal in memory: for a route that is opened without a client, and for tests.
 
     Attributes:
         now: Seconds, for cool-downs.
@@ -196,7 +196,7 @@ class MemoryBook:
     async def begin(
         self, step: Step, request: RunRequest, target: Target, at_most: int | None = None
     ) -> Begun:
-        """See `Book.begin`."""
+        """See `Journal.begin`."""
         if step.job_id in self._cancelled:
             return "cancelled"
         steps = self._steps.setdefault(step.job_id, [])
@@ -214,20 +214,20 @@ class MemoryBook:
         return sum(one.member == member and one.state in there for one in last)
 
     async def note(self, step: Step) -> None:
-        """See `Book.note`."""
+        """See `Journal.note`."""
         steps = self._steps[step.job_id]
         steps[step.number - 1] = replace(step)
 
     async def steps(self, job_id: str) -> Sequence[Step]:
-        """See `Book.steps`."""
+        """See `Journal.steps`."""
         return tuple(self._steps.get(job_id, ()))
 
     async def cancel(self, job_id: str) -> None:
-        """See `Book.cancel`."""
+        """See `Journal.cancel`."""
         self._cancelled.add(job_id)
 
     async def cancelled(self, job_id: str) -> bool:
-        """See `Book.cancelled`."""
+        """See `Journal.cancelled`."""
         return job_id in self._cancelled
 
     def keep(self, request: RunRequest) -> None:
@@ -235,20 +235,20 @@ class MemoryBook:
         self._requests[request.job_id] = request
 
     async def request(self, job_id: str) -> RunRequest | None:
-        """See `Book.request`."""
+        """See `Journal.request`."""
         return self._requests.get(job_id)
 
     async def over_cap(self, request: RunRequest, target: Target) -> str:
-        """See `Book.over_cap`: there are no caps here."""
+        """See `Journal.over_cap`: there are no caps here."""
         return ""
 
     async def failed(self, member: str) -> None:
-        """See `Book.failed`."""
+        """See `Journal.failed`."""
         failures = self._failures.get(member, (0, 0.0))[0] + 1
         self._failures[member] = failures, self.now() + cooled_for(failures)
 
     async def worked(self, member: str) -> None:
-        """See `Book.worked`."""
+        """See `Journal.worked`."""
         self._failures.pop(member, None)
 
     async def past(

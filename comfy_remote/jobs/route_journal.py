@@ -1,4 +1,4 @@
-"""What routes remember, in the record: `targets.route.book.Book`."""
+"""The journal of routes, in the record: see `targets.route.journal.Journal`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import JobNotFound, SpendingCap
 from ..targets.base import RunRequest, Target
-from ..targets.route.book import Begun, Past, Step, cooled_for
+from ..targets.route.journal import Begun, Past, Step, cooled_for
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .charges import Allowance, Allowed, charge_of
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from ..config.settings import Configuration
 
-__all__ = ["RouteBook"]
+__all__ = ["RouteJournal"]
 
 _MOST_ALLOWANCES = 1000
 """Of a job that is sent on after so many others, the caps that are configured count."""
 
 
-class RouteBook:
-    """A `Book` for the route of one client.
+class RouteJournal:
+    """A `Journal` for the route of one client.
 
     Args:
         configured: Reads the configuration, for prices and caps. Blocking.
@@ -50,7 +50,7 @@ class RouteBook:
     async def begin(
         self, step: Step, request: RunRequest, target: Target, at_most: int | None = None
     ) -> Begun:
-        """See `Book.begin`."""
+        """See `Journal.begin`."""
         allowed = await self._allowed(request, target)
         return await self._record.write(
             self._record.routes.begin,
@@ -61,7 +61,7 @@ class RouteBook:
         )
 
     async def over_cap(self, request: RunRequest, target: Target) -> str:
-        """See `Book.over_cap`."""
+        """See `Journal.over_cap`."""
         allowed = await self._allowed(request, target)
         if allowed is None:
             return ""
@@ -83,23 +83,23 @@ class RouteBook:
         )
 
     async def note(self, step: Step) -> None:
-        """See `Book.note`."""
+        """See `Journal.note`."""
         await self._record.write(self._record.routes.note, step)
 
     async def steps(self, job_id: str) -> Sequence[Step]:
-        """See `Book.steps`."""
+        """See `Journal.steps`."""
         return await self._record.read(self._record.routes.steps, job_id)
 
     async def cancel(self, job_id: str) -> None:
-        """See `Book.cancel`."""
+        """See `Journal.cancel`."""
         await self._record.write(self._record.routes.cancel, job_id)
 
     async def cancelled(self, job_id: str) -> bool:
-        """See `Book.cancelled`."""
+        """See `Journal.cancelled`."""
         return await self._record.read(self._record.routes.cancelled, job_id)
 
     async def request(self, job_id: str) -> RunRequest | None:
-        """See `Book.request`; without the workflow that pictures are saved with."""
+        """See `Journal.request`; without the workflow that pictures are saved with."""
 
         def read() -> RunRequest | None:
             try:
@@ -115,17 +115,17 @@ class RouteBook:
         return await self._record.read(read)
 
     async def failed(self, member: str) -> None:
-        """See `Book.failed`."""
+        """See `Journal.failed`."""
         await self._record.write(self._record.routes.failed, member, cooled_for)
 
     async def worked(self, member: str) -> None:
-        """See `Book.worked`."""
+        """See `Journal.worked`."""
         await self._record.write(self._record.routes.worked, member)
 
     async def past(
         self, members: Sequence[str], prompt: Prompt, *, learned: bool
     ) -> Mapping[str, Past]:
-        """See `Book.past`."""
+        """See `Journal.past`."""
         return await self._record.read_at_once(self._past, members, prompt, learned)
 
     def _past(self, members: Sequence[str], prompt: Prompt, learned: bool) -> Mapping[str, Past]:
