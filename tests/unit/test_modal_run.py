@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import until
 from lookups import record_lookups
 
 from comfy_remote.config.folders import home
@@ -105,7 +106,7 @@ async def test_the_address_is_what_the_sdk_says(
     async def deploy(folder: Path, say: Callable[[str], None], **options: object) -> str:
         told.update(options, folder=folder)
         say("Building image im-123")
-        await asyncio.sleep(0.4)
+        await until(lambda: "Deploying: Building image im-123" in page.said)
         return "https://ann--portraits-front.modal.run"
 
     monkeypatch.setattr(modal_run, "deploy", deploy)

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from helpers import until
+from virtual_time import in_virtual_time
 
 rp_scale = pytest.importorskip("runpod.serverless.modules.rp_scale")
 http_client = pytest.importorskip("runpod.http_client")
@@ -110,6 +111,7 @@ def scaler_of(
     return scaler
 
 
+@in_virtual_time
 async def test_one_job_is_taken_at_a_time_and_the_next_as_soon_as_it_has_ended() -> None:
     queue = Queue("a", "b", "c")
     jobs = Jobs(queue, quick="abc")
