@@ -47,7 +47,7 @@ def route(
     """
     from ..errors import TargetError
     from ..schedule.choose import sentence
-    from ..targets.route.target import to_json
+    from ..targets.route.reasons import to_json
     from .interrupt import run_interruptible
 
     target = _opened(on)

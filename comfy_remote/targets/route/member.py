@@ -8,13 +8,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ...aio import within
-from ...errors import AuthenticationError, ComfyRemoteError, RateLimited, TargetUnreachable
+from ...errors import ComfyRemoteError, TargetUnreachable
 from ...net.retry import at_most_tries
 from ...schedule.money import Price
 from ..base import Capabilities, DescribesByJob, Health, LimitsSizes, Target
 from ..kinds import Can, Member
+from .reasons import clause_of
 
-__all__ = ["TRIES", "OpenMember", "RouteTimes", "Seen", "clause_of"]
+__all__ = ["TRIES", "OpenMember", "RouteTimes", "Seen"]
 
 TRIES = 2
 """Of each request to a member: one that does not answer then is passed over."""
@@ -186,17 +187,6 @@ class OpenMember:
         if Can.FETCH_MODELS not in self.member.kind.can:
             return False
         return seen.capabilities is None or seen.capabilities.fetches_models is not False
-
-
-def clause_of(error: ComfyRemoteError) -> str:
-    """Why a member cannot be used, as a clause whose subject it is."""
-    if isinstance(error, TargetUnreachable):
-        return "cannot be reached"
-    if isinstance(error, AuthenticationError):
-        return "does not accept the key"
-    if isinstance(error, RateLimited):
-        return "takes no more jobs for now"
-    return f"cannot be used ({error.message.rstrip('.')})"
 
 
 async def _described(target: Target, classes: Collection[str] | None) -> Capabilities:

@@ -16,20 +16,15 @@ from dataclasses import replace
 from ...advice import Hint
 from ...aio import Deadline, in_thread
 from ...errors import (
-    AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
     InputFileMissing,
     JobCancelled,
     LocalStorageError,
     OutputLost,
-    RateLimited,
     SpendingCap,
     SubmissionUnknown,
     TargetError,
-    TargetNotFound,
-    TargetUnreachable,
-    WorkflowInvalid,
 )
 from ...events import DidItRun, Event, Finished, JobState, Log, OutputReady, Phase, Queued
 from ...media.files import sha256_of
@@ -54,16 +49,22 @@ from ..base import (
 )
 from ..kinds import MEMBER_KEY
 from .journal import Begun, Journal, Step, StepState
-from .member import TRIES, OpenMember, RouteTimes, clause_of
+from .member import TRIES, OpenMember, RouteTimes
 from .members import Members, RouteOptions
+from .reasons import (
+    ABOUT_A_MEMBER,
+    clause_of,
+    no_member,
+    refusal_clause,
+    step_clause,
+    to_json,
+)
 
 __all__ = ["RouteTarget"]
 
 _log = logging.getLogger(__name__)
 
 _MOST_STEPS = 1000
-_COOLING = (TargetUnreachable, AuthenticationError, TargetNotFound, RateLimited)
-"""Errors that are about a member, and not about what was sent to it."""
 _HERE = (InputFileMissing, LocalStorageError)
 """Errors of this machine: no other member would do better."""
 
@@ -198,7 +199,7 @@ class RouteTarget:
                 ranked = await self.decide(request, refused)
                 chosen = ranked[0]
                 if not chosen.able:
-                    raise self._nobody(ranked, errors)
+                    raise no_member(self._name, ranked, errors)
                 step = Step(
                     request.job_id,
                     number,
@@ -240,8 +241,8 @@ class RouteTarget:
                 if not surely or isinstance(error, _HERE):
                     raise
                 errors.append(error)
-                refused[member.name] = _refusal(error)
-                if isinstance(error, _COOLING):
+                refused[member.name] = refusal_clause(error)
+                if isinstance(error, ABOUT_A_MEMBER):
                     await self._members.failed(member)
                 number += 1
                 continue
@@ -271,32 +272,6 @@ class RouteTarget:
             await self._journal.note(step)
         except LocalStorageError as error:
             _log.warning("%s Job %s is at %s.", error, step.job_id, step.member)
-
-    def _nobody(
-        self, ranked: Sequence[Ranked], errors: Sequence[ComfyRemoteError]
-    ) -> ComfyRemoteError:
-        """The error where no member can take a job."""
-        if (
-            over := next((one for one in errors if isinstance(one, SpendingCap)), None)
-        ) is not None:
-            over.details["route"] = [to_json(one) for one in ranked]
-            return over
-        alike = len({one.code for one in errors}) == 1
-        if alike and (len(ranked) == len(errors) or isinstance(errors[0], WorkflowInvalid)):
-            return errors[0]
-        said = "; ".join(f"{one.name} {', and '.join(one.why)}" for one in ranked)
-        details: dict[str, JsonValue] = {"route": [to_json(one) for one in ranked]}
-        if any(one.full for one in ranked) or any(isinstance(e, RateLimited) for e in errors):
-            return RateLimited(
-                f"No target of the route {self._name} takes more jobs for now: {said}.",
-                advice="Try again when a job has ended, or raise at_most.",
-                details=details,
-            )
-        return TargetError(
-            f"No target of the route {self._name} can take the job: {said}.",
-            advice="Correct what keeps them from taking it, or name another target.",
-            details=details,
-        )
 
     # Following
 
@@ -403,7 +378,7 @@ class RouteTarget:
         refused = self._refused.setdefault(ref.job_id, {})
         for one in steps:
             if one.state.surely_not:
-                refused.setdefault(one.member, _surely_not(one))
+                refused.setdefault(one.member, step_clause(one))
         return step
 
     async def _with_ref(self, step: Step) -> Step:
@@ -455,7 +430,7 @@ class RouteTarget:
         """If a member falls silent meanwhile, it cools down."""
         try:
             yield
-        except _COOLING:
+        except ABOUT_A_MEMBER:
             if member in self._members:
                 await self._members.failed(self._members[member])
             raise
@@ -523,7 +498,7 @@ class RouteTarget:
         """
         grade = DidItRun(step.state.value)
         refused = self._refused.setdefault(step.job_id, {})
-        refused.setdefault(step.member, _surely_not(step))
+        refused.setdefault(step.member, step_clause(step))
         if await self._journal.cancelled(step.job_id):
             return _cancelled(grade, end)
         if self._look:
@@ -653,30 +628,6 @@ class RouteTarget:
     async def problems(self) -> dict[str, str]:
         """See `ChoosesAmong`."""
         return await self._members.problems()
-
-
-def to_json(ranked: Ranked, *, chosen: bool = False) -> dict[str, JsonValue]:
-    """A judged member, as it is printed and recorded."""
-    return {
-        "member": ranked.name,
-        "able": ranked.able,
-        "chosen": chosen,
-        "why": [*ranked.why],
-        "cost": None if ranked.cost is None else round(ranked.cost, 6),
-        "seconds": None if ranked.seconds is None else round(ranked.seconds, 2),
-    }
-
-
-def _refusal(error: ComfyRemoteError) -> str:
-    if isinstance(error, _COOLING):
-        return clause_of(error)
-    return f"did not take it ({error.message.rstrip('.')})"
-
-
-def _surely_not(step: Step) -> str:
-    if step.state is StepState.WITHDRAWN:
-        return "gave it up before it began"
-    return "did not take it"
 
 
 def _cancelled(grade: DidItRun, end: Finished | None) -> Finished:
