@@ -95,8 +95,8 @@ async def charge_of(
     if billing is None:
         return None
     caps = [] if allowance.over_cap else configuration.caps_on(name)
-    if allowance.cap is not None and not allowance.over_cap:
-        caps.append(_of_batch(allowance.cap) if batch else Cap(allowance.cap, "job"))
+    if not allowance.over_cap:
+        caps += _own_cap(allowance.cap, batch)
     price, why_not = await price_at(
         name, configuration, environment, needed=bool(caps), background=background
     )
@@ -116,8 +116,11 @@ async def charge_of(
     return Allowed(charge, tuple(caps), configuration.on_cap_of(name))
 
 
-def _of_batch(dollars: float) -> Cap:
-    return Cap(dollars, "batch", None, "the cap of this batch")
+def _own_cap(dollars: float | None, batch: str | None) -> list[Cap]:
+    """The cap that whoever starts a job gives it, or its batch."""
+    if dollars is None:
+        return []
+    return [Cap(dollars, "batch", None, "the cap of this batch") if batch else Cap(dollars, "job")]
 
 
 async def price_at(
@@ -186,16 +189,13 @@ def still_allowed(
     if booking is None or booking.booked is not Booked.HELD:
         return None
     configuration, target = configured(), booking.target
+    cap, over_cap = record.allowance(job_id)
     charge = Charge(
         *(target, booking.price, booking.bound),
         by_hour=booking.by_hour,
-        over_cap=booking.over_cap,
+        over_cap=booking.over_cap or over_cap,
     )
-    caps = configuration.caps_on(target)
-    if booking.batch is not None:
-        cap, over_cap = record.batches.allowance(booking.batch)
-        caps += [] if cap is None else [_of_batch(cap)]
-        charge = replace(charge, over_cap=charge.over_cap or over_cap)
+    caps = [*configuration.caps_on(target), *_own_cap(cap, booking.batch)]
     return Allowed(charge, tuple(caps), configuration.on_cap_of(target))
 
 

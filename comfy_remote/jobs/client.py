@@ -484,6 +484,8 @@ class Client:
                 again=again,
                 charge=None if allowed is None else allowed.charge,
                 caps=() if allowed is None else allowed.caps,
+                cap=None if request.batch else cap,
+                over_cap=over_cap,
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")

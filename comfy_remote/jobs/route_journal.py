@@ -75,10 +75,13 @@ class RouteJournal:
 
     async def _allowed(self, request: RunRequest, target: Target) -> Allowed | None:
         """What a request may cost at a member."""
+        allowance = self._allowances.get(request.job_id)
+        if allowance is None:  # another program has sent it before
+            allowance = Allowance(*await self._record.read(self._record.allowance, request.job_id))
         return await charge_of(
             *(target, self._record, request.prompt),
             await asyncio.to_thread(self._configured),
-            self._allowances.get(request.job_id, Allowance()),
+            allowance,
             batch=request.batch,
         )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_target import FakeTarget
@@ -18,16 +19,25 @@ from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ExecutionFailed, SpendingCap, TargetUnreachable
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Log, Phase, Queued, Started
-from comfy_remote.jobs.charges import Allowance, Allowed, charge_of, with_top_ups
+from comfy_remote.jobs.charges import (
+    Allowance,
+    Allowed,
+    charge_of,
+    still_allowed,
+    with_top_ups,
+)
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.phases import StartTime
 from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.record.batches import BatchEntry, BatchState, Wanted
 from comfy_remote.jobs.record.ledger import Booked
+from comfy_remote.jobs.route_journal import RouteJournal
 from comfy_remote.schedule.caps import Cap, OnCap
 from comfy_remote.schedule.money import Charge, Price
-from comfy_remote.targets.base import RemoteRef, Target
+from comfy_remote.targets.base import RemoteRef, RunRequest, Target
 from comfy_remote.targets.modal import modal_target
 from comfy_remote.targets.opening import open_target, reopen
+from comfy_remote.targets.route.journal import Step
 from comfy_remote.workflow.prompt import Prompt
 
 PROMPT: Prompt = {"1": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": 1}}}
@@ -292,6 +302,45 @@ async def test_a_folders_price_lifts_no_cap(record: Record, home: Path) -> None:
     theirs = await charged(record, "theirs")
     assert theirs is not None
     assert theirs.charge.price == Price(0.0001, "your settings")
+
+
+# Of a job that another program goes on with
+
+
+@pytest.mark.parametrize("of_batch", [False, True])
+async def test_the_cap_of_a_job_holds_wherever_and_by_whomever_it_is_sent_on(
+    record: Record, of_batch: bool
+) -> None:
+    # The program that was given it was killed, or what it cost at first was nothing.
+    batch = BatchEntry(
+        *("b1", "night", 0.0, 0.0, "any", "a.json", Path(), 2),
+        *(BatchState.RUNNING, None, Wanted.RUN),
+        cap=0.5,
+    )
+    record.batches.add(batch)
+    own: dict[str, Any] = {"batch": "b1"} if of_batch else {"cap": 0.5}
+    record.add("job-1", target="any", source="a.json", folder=None, prompt=PROMPT, **own)
+    book = RouteJournal(record, Configuration.load)
+    request = RunRequest("job-1", PROMPT, batch=own.get("batch"))
+    assert "the cap of $0.50" in await book.over_cap(request, named("gpu"))
+    with pytest.raises(SpendingCap):
+        await book.begin(Step("job-1", 1, "gpu"), request, named("gpu"))
+    record.batches.allow("b1", 0.7, over_cap=False)
+    record.add("job-2", target="any", source="a.json", folder=None, prompt=PROMPT, over_cap=True)
+    later = replace(request, job_id="job-1" if of_batch else "job-2")
+    assert await book.begin(Step(later.job_id, 1, "gpu"), later, named("gpu")) == "begun"
+    still = still_allowed(record, later.job_id, Configuration.load)
+    assert still is not None
+    assert still.charge.over_cap is not of_batch
+    assert [(one.dollars, one.span) for one in still.caps] == ([(0.7, "batch")] if of_batch else [])
+
+
+async def test_a_job_that_is_followed_again_has_its_own_cap(record: Record) -> None:
+    async with Client(named("gpu", FakeTarget()), record=record, on_interrupt=None) as client:
+        job = await client.submit({**PROMPT}, cap=0.7)
+    still = still_allowed(record, job.id, Configuration.load)
+    assert still is not None
+    assert [(one.dollars, one.span) for one in still.caps] == [(0.7, "job")]
 
 
 # Settled

@@ -296,6 +296,8 @@ class Record:
         request: str | None = None,
         charge: Charge | None = None,
         caps: Iterable[Cap] = (),
+        cap: float | None = None,
+        over_cap: bool = False,
         batch: str | None = None,
         sent: str | None = None,
         again: str | None = None,
@@ -308,6 +310,7 @@ class Record:
             request: What `claim_request` is to give.
             charge: What it may cost, which is reserved; ``None`` for one that costs nothing.
             caps: Those that apply to it.
+            cap, over_cap: What `allowance` is to give.
             batch: The id of its batch.
             sent: What `sent` is to give.
             again: The id of a job of which this is a further attempt.
@@ -328,13 +331,14 @@ class Record:
                 row = connection.execute(
                     "INSERT INTO jobs (id, created, updated, target, source, folder, state, page, "
                     "shape, work, request, prompt_number, prompt_values, batch, sent, attempt, "
-                    "first, cached) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "first, cached, cap, over_cap) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         *(job_id, now, now, target, source, str(folder) if folder else None),
                         *(state.value, None if page is None else json.dumps(dict(page))),
                         *(workload.shape, workload.work, request, number, values),
                         *(batch, sent, attempt, first),
-                        None if cached is None else json.dumps(dict(cached)),
+                        *(None if cached is None else json.dumps(dict(cached)), cap, over_cap),
                     ),
                 ).lastrowid
                 if charge is not None:
@@ -345,6 +349,20 @@ class Record:
                     _forget(connection, self.retention, now)
 
         self._write(write)
+
+    def allowance(self, job_id: str) -> tuple[float | None, bool]:
+        """US dollars that a job may cost, and whether it may go over every cap.
+
+        As whoever started it said, beside the caps that are configured; of a run of a batch, what
+        all of the batch may cost.
+        """
+        rows = self._read(
+            "SELECT COALESCE(batches.cap, jobs.cap) AS cap, "
+            "jobs.over_cap OR COALESCE(batches.over_cap, 0) AS over_cap "
+            "FROM jobs LEFT JOIN batches ON batches.id = jobs.batch WHERE jobs.id = ?",
+            job_id,
+        )
+        return (rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else (None, False)
 
     def submitted(self, ref: RemoteRef) -> None:
         """Note the target's answer."""

@@ -373,5 +373,10 @@ MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
         """,
     ),
     ("ALTER TABLE charges ADD COLUMN over_cap INTEGER NOT NULL DEFAULT 0",),
+    (
+        # What whoever started the job allows for it, wherever it is sent, and whoever follows it.
+        "ALTER TABLE jobs ADD COLUMN cap REAL",
+        "ALTER TABLE jobs ADD COLUMN over_cap INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """What leads from each version of the file to the next. Only ever added to."""
