@@ -139,7 +139,7 @@ class OwnFile:
                 advice="Only this file is changed. If the target is listed, another file names it.",
             )
 
-    def rename(self, name: str, after: str) -> None:
+    def change_name(self, name: str, after: str) -> None:
         """Call a target something else, in routes as well; what its table says stays.
 
         Raises:

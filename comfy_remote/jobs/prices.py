@@ -28,6 +28,7 @@ from ..clean import one_line
 from ..config.folders import home
 from ..config.target_settings import TargetSettings
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError
+from ..media.file_changes import discard
 from ..media.files import write_whole
 from ..schedule.money import Price
 from ..targets.kinds import kind_of
@@ -338,5 +339,4 @@ def _tidy(folder: Path, before: float) -> None:
     found.sort(reverse=True)
     for number, (written, path) in enumerate(found):
         if written < before or number >= _MOST_FILES:
-            with suppress(OSError):
-                path.unlink()
+            discard(path, seconds=0)

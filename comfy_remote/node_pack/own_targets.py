@@ -210,7 +210,7 @@ def _put(new: FilledIn, replaces: str | None, before: TargetSettings | None) -> 
         _check_unchanged(own, new, replaces, before)
         usual = own.default
         if replaces is not None and replaces != new.name:
-            own.rename(replaces, new.name)
+            own.change_name(replaces, new.name)
         own.put(new.name, new.settings)
         if usual is None or usual == replaces:
             own.make_default(new.name)

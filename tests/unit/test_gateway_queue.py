@@ -525,6 +525,7 @@ async def test_health_counts(queue: JobQueue) -> None:
         "jobs": {"completed": 1, "failed": 1, "inProgress": 1, "inQueue": 1, "retried": 0},
         "workers": {"idle": 1, "running": 1, "initializing": 0, "throttled": 0},
         "idleTimeout": None,
+        "hardware": None,
     }
 
 

@@ -70,7 +70,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     class Lane:
         async def submit(
-            self, body: object, target: str, peer: object, *, with_repo_list: bool
+            self, body: object, target: str, peer: object, **_words: object
         ) -> dict[str, Any]:
             found.lane.append(target)
             return {}
