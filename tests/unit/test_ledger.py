@@ -231,6 +231,19 @@ def test_a_cap_on_a_month(record: Record, clock: Clock) -> None:
     add(record, charge(5), cap)
 
 
+def test_a_clock_that_was_ahead_fills_no_cap_until_then(record: Record, clock: Clock) -> None:
+    cap = Cap(10.0, "day")
+    clock.at("2031-05-01 12:00")
+    add(record, charge(9))
+    clock.at("2026-11-30 12:00")
+    job = add(record, charge(5), cap)
+    record.ledger.top_up(job, 10.0, [cap])
+    # One that is set back over midnight gives nothing back.
+    clock.at("2026-11-29 23:50")
+    with pytest.raises(SpendingCap, match=r"\$10\.00 spent or reserved today"):
+        add(record, charge(1), cap)
+
+
 def test_a_cap_on_a_batch_is_on_its_whole(record: Record, clock: Clock) -> None:
     cap = Cap(10.0, "batch", where="the cap of this batch")
     add(record, charge(6), batch="b1")

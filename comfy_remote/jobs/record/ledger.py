@@ -42,6 +42,8 @@ By: TypeAlias = Literal["target", "day", "workflow", "batch"]
 
 UNKNOWN_FOR = 24 * 3600.0
 """Seconds, after the longest that it was to run, for which a job's end may still become known."""
+_CLOCK_AHEAD = 2 * 86400.0
+"""Seconds: what is dated later, by a clock that was wrong, does not count under a cap now."""
 _FORGET_EVERY = 64  # charges that are added
 _LONGER = "it runs longer than expected"
 _NEWEST = "SELECT * FROM charges WHERE job = ? ORDER BY number DESC"
@@ -504,16 +506,19 @@ class Ledger:
             own: A charge that does not count.
         """
         if cap.span == "batch":
-            began = -math.inf
+            began, until = -math.inf, math.inf
             rows = read("SELECT TOTAL(amount) FROM charges WHERE batch = ? AND by_hour = 0", batch)
         else:
             began = self.today() if cap.span == "day" else self.this_month()
+            until = self._now() + _CLOCK_AHEAD
             rows = read(
-                "SELECT TOTAL(amount) FROM spent WHERE quarter >= ? AND (? IS NULL OR target = ?)",
-                *(math.ceil(began / _QUARTER), cap.target, cap.target),
+                "SELECT TOTAL(amount) FROM spent WHERE quarter >= ? AND quarter < ? "
+                "AND (? IS NULL OR target = ?)",
+                *(math.ceil(began / _QUARTER), until / _QUARTER),
+                *(cap.target, cap.target),
             )
         used = float(rows[0][0])
-        if own is not None and own["at"] >= began and cap.target in (None, own["target"]):
+        if own is not None and began <= own["at"] < until and cap.target in (None, own["target"]):
             used -= own["amount"] or 0.0
         return used
 
