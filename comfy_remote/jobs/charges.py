@@ -20,7 +20,7 @@ from ..config.target_settings import TargetSettings
 from ..errors import LocalStorageError, SpendingCap
 from ..events import Event, Finished, Log, Queued, Started
 from ..schedule.caps import Cap, OnCap
-from ..schedule.money import Charge, Price
+from ..schedule.money import Allowance, Charge, Price
 from ..targets.base import LimitsTime, server_of
 from ..units import about_text, counted
 from ..workflow.prompt import Prompt
@@ -34,29 +34,12 @@ if TYPE_CHECKING:
     from ..targets.base import Target
     from .record import Record
 
-__all__ = ["Allowance", "Allowed", "charge_of", "price_at", "still_allowed", "with_top_ups"]
+__all__ = ["Allowed", "charge_of", "price_at", "still_allowed", "with_top_ups"]
 
 FIRST_RUN = 600.0
 """Seconds that are reserved for a workflow that has not run on a target yet."""
 _RUNS = 20
 _MARGIN = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """What may be spent on a job, as whoever starts it says.
-
-    Attributes:
-        cap: US dollars for it, or for all runs of its batch together, beside the caps that are
-            configured.
-        over_cap: Whether it may go over all of them.
-        ends_after: Seconds from its submission after which whoever starts it stops it; ``None``
-            where nobody does.
-    """
-
-    cap: float | None = None
-    over_cap: bool = False
-    ends_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +61,7 @@ async def charge_of(
     record: Record,
     prompt: Prompt,
     configuration: Configuration,
-    allowance: Allowance = Allowance(),
+    allowance: Allowance = Allowance(),  # noqa: B008 - frozen
     *,
     batch: str | None = None,
     background: Background | None = None,

@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..events import DidItRun, JobState
 from ..media.temporary import remove_leftovers
+from ..schedule.money import Allowance
 from ..targets.base import (
     InputFile,
     KeepsJournal,
@@ -418,9 +419,7 @@ class Client:
             cache=cache,
             timeout=timeout,
             begun=deadline.begun,
-            cap=cap,
-            over_cap=over_cap,
-            ends_after=ends_after,
+            allowance=Allowance(cap, over_cap, ends_after),
         )
 
     async def send(
@@ -435,9 +434,7 @@ class Client:
         cache: CacheMode | None = "off",
         timeout: float | None = None,
         begun: float | None = None,
-        cap: float | None = None,
-        over_cap: bool = False,
-        ends_after: float | None = None,
+        allowance: Allowance = Allowance(),  # noqa: B008 - frozen
     ) -> Job:
         """Record a request that is complete, and submit it.
 
@@ -449,7 +446,8 @@ class Client:
             source: As for `prepare`.
             folder: As for `submit`.
             page: See `Record.add`; ``again``, too.
-            followed: As for `submit`, like the rest.
+            followed: As for `submit`, like ``cache``, ``timeout`` and ``begun``.
+            allowance: What may be spent on it.
 
         Raises:
             ComfyRemoteError: As `submit`.
@@ -466,9 +464,7 @@ class Client:
             if isinstance(found, Job):
                 return found  # it costs nothing
             keeper = found
-        allowed = await self._allowed(
-            *(request, configuration, cap), over_cap=over_cap, ends_after=ends_after
-        )
+        allowed = await self._allowed(request, configuration, allowance)
         try:
             await record.write(
                 record.add,
@@ -484,8 +480,8 @@ class Client:
                 again=again,
                 charge=None if allowed is None else allowed.charge,
                 caps=() if allowed is None else allowed.caps,
-                cap=None if request.batch else cap,
-                over_cap=over_cap,
+                cap=None if request.batch else allowance.cap,
+                over_cap=allowance.over_cap,
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")
@@ -525,9 +521,7 @@ class Client:
             cap: As for `submit`.
         """
         configuration = await asyncio.to_thread(self.configured)
-        allowed = await self._allowed(
-            *(request, configuration, cap), over_cap=False, ends_after=None
-        )
+        allowed = await self._allowed(request, configuration, Allowance(cap))
         if allowed is None:
             return None
         try:
@@ -539,19 +533,12 @@ class Client:
         return None
 
     async def _allowed(
-        self,
-        request: RunRequest,
-        configuration: Configuration,
-        cap: float | None,
-        *,
-        over_cap: bool,
-        ends_after: float | None,
+        self, request: RunRequest, configuration: Configuration, allowance: Allowance
     ) -> Allowed | None:
         if self._journal is None and billed(self.target, configuration)[1] is None:
             return None
-        from .charges import Allowance, charge_of  # here: most targets cost nothing
+        from .charges import charge_of  # here: most targets cost nothing
 
-        allowance = Allowance(cap, over_cap, ends_after)
         if self._journal is not None:
             # What it may cost is reserved for each member, as it is sent there.
             self._journal.allow(request.job_id, allowance)
@@ -730,8 +717,7 @@ class Client:
             followed=followed,
             timeout=timeout,
             begun=begun,
-            cap=cap,
-            over_cap=over_cap,
+            allowance=Allowance(cap, over_cap),
         )
 
     async def request_again(self, entry: JobEntry, job_id: str) -> RunRequest:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import JobNotFound, SpendingCap
+from ..schedule.money import Allowance
 from ..targets.base import RunRequest, Target
 from ..targets.route.journal import Begun, Past, Step, cooled_for
 from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
-from .charges import Allowance, Allowed, charge_of
+from .charges import Allowed, charge_of
 from .estimate import guess_by
 from .prices import remembered_price
 from .record import Record

@@ -25,6 +25,7 @@ from ..jobs.client import Client
 from ..jobs.interruption import call_off, started
 from ..jobs.record import JobEntry
 from ..jobs.submission import not_recorded
+from ..schedule.money import Allowance
 from ..targets.base import RunRequest
 from ..targets.comfyui.queue import skipped_in
 from ..targets.opening import reopen
@@ -356,7 +357,7 @@ class RemoteLane:
             page=_page(entry, self._host.identity),
             again=again,
             cache=cache,
-            over_cap=over_cap,
+            allowance=Allowance(over_cap=over_cap),
         )
         return Submitted(client, await started(sending, call_off))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..units import dollars
 
-__all__ = ["Charge", "Price"]
+__all__ = ["Allowance", "Charge", "Price"]
 
 _HOUR = 3600.0  # seconds
 
@@ -79,3 +79,20 @@ class Charge:
         if self.price is None or self.expected is None:
             return None
         return self.price.of(self.expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What may be spent on a job, as whoever starts it says.
+
+    Attributes:
+        cap: US dollars for it, or for all runs of its batch together, beside the caps that are
+            configured.
+        over_cap: Whether it may go over all of them.
+        ends_after: Seconds from its submission after which whoever starts it stops it; ``None``
+            where nobody does.
+    """
+
+    cap: float | None = None
+    over_cap: bool = False
+    ends_after: float | None = None

@@ -20,7 +20,6 @@ from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ExecutionFailed, SpendingCap, TargetUnreachable
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Log, Phase, Queued, Started
 from comfy_remote.jobs.charges import (
-    Allowance,
     Allowed,
     charge_of,
     still_allowed,
@@ -33,7 +32,7 @@ from comfy_remote.jobs.record.batches import BatchEntry, BatchState, Wanted
 from comfy_remote.jobs.record.ledger import Booked
 from comfy_remote.jobs.route_journal import RouteJournal
 from comfy_remote.schedule.caps import Cap, OnCap
-from comfy_remote.schedule.money import Charge, Price
+from comfy_remote.schedule.money import Allowance, Charge, Price
 from comfy_remote.targets.base import RemoteRef, RunRequest, Target
 from comfy_remote.targets.modal import modal_target
 from comfy_remote.targets.opening import open_target, reopen
