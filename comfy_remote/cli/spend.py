@@ -76,7 +76,7 @@ def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: 
     with Record() as record:
         ledger = record.ledger
         begin = ledger.this_month() if since is None else since
-        target = None if on is None else configuration.booked_as(on)
+        target = None if on is None else _booked_as(on, configuration)
         if check:
             from .spend_check import check_spending
 
@@ -89,7 +89,26 @@ def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: 
     if json_lines:
         _print_json(by, begin, groups, total, hourly, caps)
     else:
-        _print(by, begin, groups, total, hourly, caps)
+        _print(by, begin, groups, total, hourly, caps, on)
+
+
+def _booked_as(name: str, configuration: Configuration) -> str:
+    """What the ledger calls a target.
+
+    Raises:
+        ConfigurationError: It is a route.
+    """
+    from ..config.target_settings import TargetSettings
+    from ..errors import ConfigurationError
+    from ..targets.kinds import members_of
+
+    settings = configuration.targets.get(name) or TargetSettings(name)
+    if members := members_of(settings):
+        raise ConfigurationError(
+            f"{name} is a route: what its runs cost is counted at the target that each was sent to.",
+            advice=f"Name one of them: {', '.join(members)}.",
+        )
+    return configuration.booked_as(name)
 
 
 def _caps(
@@ -109,12 +128,14 @@ def _print(
     total: Spent | None,
     hourly: Sequence[Spent],
     caps: Sequence[tuple[Cap, float]],
+    on: str | None,
 ) -> None:
     from ..units import about_text, counted, dollars
     from .console import print_table, say
 
     if total is None:
-        say(f"Nothing that is billed by the run was sent since {_since(begin)}.")
+        where = "" if on is None else f" to {on}"
+        say(f"Nothing that is billed by the run was sent{where} since {_since(begin)}.")
     else:
         print_table(*_table(by, groups))
         for sentence in _sentences(begin, total):

@@ -93,7 +93,10 @@ def _caps() -> tuple[Cap, ...]:
 
 
 def _own_caps() -> list[JsonValue]:
-    """What the form is filled in with: all together, then each target of the owner's file."""
+    """What the form is filled in with: all together, then each target of the owner's file.
+
+    A route has no caps: those of its members count.
+    """
     path = own_path()
     file = read_config(path) if path.exists() else ConfigFile()
 
@@ -101,5 +104,9 @@ def _own_caps() -> list[JsonValue]:
         amounts = {cap.span: cap.dollars for cap in caps}
         return {"target": target, **{span: amounts.get(span) for span in _SPANS}}
 
-    tables = [shown(one_line(name), table.caps(path, name)) for name, table in file.targets.items()]
+    tables = [
+        shown(one_line(name), table.caps(path, name))
+        for name, table in file.targets.items()
+        if not table.route
+    ]
     return [shown(None, file.caps(path)), *tables]

@@ -113,8 +113,21 @@ def test_with_nothing_spent(spend: Spend) -> None:
     assert re.fullmatch(
         r"Nothing that is billed by the run was sent since \d{4}-\d\d-01\.\n", spend()
     )
+    assert " was sent to gpu since " in spend("--on", "gpu")
     [total] = check_lines(spend("--json").splitlines())
     assert (total["runs"], total["dollars"], total["caps"]) == (0, 0.0, [])
+
+
+def test_a_route_s_runs_are_counted_at_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    configure(tmp_path / "home", "[targets.any]\nroute = ['runpod:a', 'runpod:b']\n")
+    monkeypatch.setattr(sys, "argv", ["comfy-remote", "spend", "--on", "any"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "Name one of them: runpod:a, runpod:b." in capsys.readouterr().err
 
 
 # --- --check ------------------------------------------------------------------------------

@@ -442,7 +442,11 @@ def test_what_people_copy_is_understood(
 async def test_caps_are_written_into_the_owner_s_file_and_shown_with_what_is_spent(
     page: Page,
 ) -> None:
-    configure(page.home, '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3600\n')
+    configure(
+        page.home,
+        '[targets.gpu]\ntarget = "runpod:x"\nprice_per_hour = 3600\n'
+        '[targets.any]\nroute = ["gpu"]\n',  # has no caps of its own
+    )
     every = {"target": None, "job": None, "day": 5.0, "month": 60}
     assert (await page.send("PUT", "/remote/spending/caps", every))[0] == 200
     with Record(page.home) as record:
