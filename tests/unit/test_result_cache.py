@@ -153,8 +153,10 @@ async def test_refresh_and_off_run_it_and_a_retry_never_takes_a_result(
         first = await _run(client, prompt, tmp_path / "1", "off")
         assert client.record.results.total().results == 0
         prompt["1"]["inputs"]["color"] = 1
-        await _run(client, prompt, tmp_path / "2", "refresh")
+        refreshed = await _run(client, prompt, tmp_path / "2", "refresh")
         assert client.record.results.total().results == 1
+        source = client.record.get(refreshed.job.id).source
+        assert [client.record.results.count_of(one) for one in (source, "b.json")] == [1, 0]
         assert not (await _run(client, prompt, tmp_path / "3", "off")).hit
         assert not (await _run(client, prompt, tmp_path / "4", "refresh")).hit
         assert not (await _run(client, prompt, tmp_path / "5", None)).hit

@@ -174,6 +174,13 @@ async def _check(
         *axes_lines(plan.axes),
         expected.sentence(),
     ]
+    if frozen.cache == "use":
+        stored = await client.record.read(client.record.results.count_of, frozen.source)
+        if stored:
+            known = counted(stored, "result")
+            lines.append(
+                f"The cache has {known} of this workflow: runs that are the same cost nothing."
+            )
     for note in made.notes:
         reporter.note(note)
     reporter.planned(

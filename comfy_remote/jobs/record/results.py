@@ -122,6 +122,11 @@ class Results:
         )
         return Stored(row["results"], row["size"])
 
+    def count_of(self, source: str) -> int:
+        """How many results of a workflow's file are stored."""
+        [row] = self._read("SELECT COUNT(*) AS results FROM results WHERE source = ?", source)
+        return int(row["results"])
+
     def files(self) -> frozenset[str]:
         """The SHA-256 of the files of all results."""
         rows = self._read("SELECT DISTINCT sha256 FROM result_files")
