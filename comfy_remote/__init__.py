@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         OutOfMemory,
         OutputError,
         OutputLost,
+        SpendingCap,
         SubmissionUnknown,
         TargetError,
         TargetUnreachable,
@@ -75,7 +76,7 @@ _NAMES = {
         *("AuthenticationError", "ComfyRemoteError", "ConfigurationError", "ExecutionFailed"),
         *("InputFileMissing", "JobCancelled", "JobNotFound", "JobTimedOut", "LocalStorageError"),
         *("NotTrusted", "OutOfMemory", "OutputError", "OutputLost", "SubmissionUnknown"),
-        *("TargetError", "TargetUnreachable", "WorkflowInvalid"),
+        *("SpendingCap", "TargetError", "TargetUnreachable", "WorkflowInvalid"),
     ),
     ".events": (
         *(
@@ -139,6 +140,7 @@ __all__ = [
     "Record",
     "RowResult",
     "Shown",
+    "SpendingCap",
     "Started",
     "Submission",
     "SubmissionUnknown",
