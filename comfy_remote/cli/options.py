@@ -27,6 +27,7 @@ __all__ = [
     "SECONDS",
     "USUAL_TARGET",
     "WORKFLOW",
+    "batch_cap_options",
     "cache_option",
     "cap_options",
     "change_options",
@@ -167,23 +168,25 @@ no_wait_option = click.option(
     help="End once the target has the job, and print its id alone. `jobs resume` fetches the "
     "outputs later.",
 )
-_CAP_OPTIONS = (
-    click.option(
-        "--cap",
-        metavar="DOLLARS",
-        type=DOLLARS,
-        help="Send nothing that may cost more than this in all, beside the caps in "
-        "comfy-remote.toml.",
-    ),
-    click.option("--over-cap", is_flag=True, help="Go over every cap on spending, this once."),
+_OVER_CAP = click.option(
+    "--over-cap", is_flag=True, help="Go over every cap on spending, this once."
 )
 
 
+def _cap(text: str) -> Callable[[_Command], _Command]:
+    said = f"{text} The caps in comfy-remote.toml count as well."
+    return click.option("--cap", metavar="DOLLARS", type=DOLLARS, help=said)
+
+
 def cap_options(command: _Command) -> _Command:
-    """``--cap`` and ``--over-cap``; see `refuse_both_caps`."""
-    for option in reversed(_CAP_OPTIONS):
-        command = option(command)
-    return command
+    """``--cap`` and ``--over-cap`` of one run; see `refuse_both_caps`."""
+    return _cap("Do not send it if it may cost more than this.")(_OVER_CAP(command))
+
+
+def batch_cap_options(command: _Command) -> _Command:
+    """``--cap`` and ``--over-cap`` of a batch; see `refuse_both_caps`."""
+    text = "Pause before all of its runs together may have cost more than this."
+    return _cap(text)(_OVER_CAP(command))
 
 
 def refuse_both_caps(cap: float | None, *, over_cap: bool) -> None:

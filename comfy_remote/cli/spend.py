@@ -105,7 +105,7 @@ def _booked_as(name: str, configuration: Configuration) -> str:
     settings = configuration.targets.get(name) or TargetSettings(name)
     if members := members_of(settings):
         raise ConfigurationError(
-            f"{name} is a route: what its runs cost is counted at the target that each was sent to.",
+            f"{name} is a route: what its runs cost is counted at the target each was sent to.",
             advice=f"Name one of them: {', '.join(members)}.",
         )
     return configuration.booked_as(name)

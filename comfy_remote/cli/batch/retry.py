@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..options import cap_options, refuse_both_caps
+from ..options import batch_cap_options, refuse_both_caps
 from .options import batch_argument, check_notify, hand_over_option, reporting_options
 
 __all__ = ["retry"]
@@ -12,7 +12,7 @@ __all__ = ["retry"]
 
 @click.command(short_help="Run what failed of a batch once more.")
 @batch_argument
-@cap_options
+@batch_cap_options
 @hand_over_option()
 @reporting_options
 def retry(

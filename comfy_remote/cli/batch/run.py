@@ -11,7 +11,7 @@ from ...config.cache_settings import CACHE_MODES
 from ..options import (
     SECONDS,
     USUAL_TARGET,
-    cap_options,
+    batch_cap_options,
     change_options,
     inputs_option,
     own_folder,
@@ -135,7 +135,7 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="Take the results of earlier runs that must be the same, and store new ones (use); only "
     "store (refresh); neither (off).",
 )
-@cap_options
+@batch_cap_options
 @click.option(
     "--no-retry-lost",
     "retry_lost",
