@@ -157,7 +157,7 @@ class OneRun:
     async def _sent(self, on_sent: Callable[[int, int], None] | None) -> Job:
         submission = await self._kind.rows.submission(self.row)
         frozen, record = self._kind.frozen, self._kind.client.record
-        cap, over_cap = await record.read(record.batches.allowance, self._kind.batch_id)
+        allowance = await record.read(record.batches.allowance, self._kind.batch_id)
         return await self._kind.client.submit(
             submission,
             job_id=self.job_id,
@@ -168,8 +168,8 @@ class OneRun:
             retry_lost=frozen.retry_lost,
             timeout=frozen.timeout,
             on_sent=on_sent,
-            cap=cap,
-            over_cap=over_cap,
+            cap=allowance.cap,
+            over_cap=allowance.over_cap,
             ends_after=frozen.timeout,
         )
 

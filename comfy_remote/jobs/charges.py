@@ -172,13 +172,13 @@ def still_allowed(
     if booking is None or booking.booked is not Booked.HELD:
         return None
     configuration, target = configured(), booking.target
-    cap, over_cap = record.allowance(job_id)
+    allowance = record.allowance(job_id)
     charge = Charge(
         *(target, booking.price, booking.bound),
         by_hour=booking.by_hour,
-        over_cap=booking.over_cap or over_cap,
+        over_cap=booking.over_cap or allowance.over_cap,
     )
-    caps = [*configuration.caps_on(target), *_own_cap(cap, booking.batch)]
+    caps = [*configuration.caps_on(target), *_own_cap(allowance.cap, booking.batch)]
     return Allowed(charge, tuple(caps), configuration.on_cap_of(target))
 
 

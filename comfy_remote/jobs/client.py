@@ -480,8 +480,7 @@ class Client:
                 again=again,
                 charge=None if allowed is None else allowed.charge,
                 caps=() if allowed is None else allowed.caps,
-                cap=None if request.batch else allowance.cap,
-                over_cap=allowance.over_cap,
+                allowance=allowance,
             )
         except asyncio.CancelledError:
             stopped = JobCancelled("The job was cancelled before it was sent.")

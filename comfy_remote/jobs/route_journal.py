@@ -78,7 +78,7 @@ class RouteJournal:
         """What a request may cost at a member."""
         allowance = self._allowances.get(request.job_id)
         if allowance is None:  # another program has sent it before
-            allowance = Allowance(*await self._record.read(self._record.allowance, request.job_id))
+            allowance = await self._record.read(self._record.allowance, request.job_id)
         return await charge_of(
             *(target, self._record, request.prompt),
             await asyncio.to_thread(self._configured),

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_target import FakeTarget
@@ -317,17 +316,32 @@ async def test_the_cap_of_a_job_holds_wherever_and_by_whomever_it_is_sent_on(
         cap=0.5,
     )
     record.batches.add(batch)
-    own: dict[str, Any] = {"batch": "b1"} if of_batch else {"cap": 0.5}
-    record.add("job-1", target="any", source="a.json", folder=None, prompt=PROMPT, **own)
-    book = RouteJournal(record, Configuration.load)
-    request = RunRequest("job-1", PROMPT, batch=own.get("batch"))
-    assert "the cap of $0.50" in await book.over_cap(request, named("gpu"))
+    in_batch = "b1" if of_batch else None
+    record.add(
+        "job-1",
+        target="any",
+        source="a.json",
+        folder=None,
+        prompt=PROMPT,
+        batch=in_batch,
+        allowance=Allowance(cap=0.5),
+    )
+    journal = RouteJournal(record, Configuration.load)
+    request = RunRequest("job-1", PROMPT, batch=in_batch)
+    assert "the cap of $0.50" in await journal.over_cap(request, named("gpu"))
     with pytest.raises(SpendingCap):
-        await book.begin(Step("job-1", 1, "gpu"), request, named("gpu"))
+        await journal.begin(Step("job-1", 1, "gpu"), request, named("gpu"))
     record.batches.allow("b1", 0.7, over_cap=False)
-    record.add("job-2", target="any", source="a.json", folder=None, prompt=PROMPT, over_cap=True)
+    record.add(
+        "job-2",
+        target="any",
+        source="a.json",
+        folder=None,
+        prompt=PROMPT,
+        allowance=Allowance(over_cap=True),
+    )
     later = replace(request, job_id="job-1" if of_batch else "job-2")
-    assert await book.begin(Step(later.job_id, 1, "gpu"), later, named("gpu")) == "begun"
+    assert await journal.begin(Step(later.job_id, 1, "gpu"), later, named("gpu")) == "begun"
     still = still_allowed(record, later.job_id, Configuration.load)
     assert still is not None
     assert still.charge.over_cap is not of_batch

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ...advice import Hint
 from ...database import transaction
 from ...errors import ConfigurationError, JobNotFound
+from ...schedule.money import Allowance
 from .access import Read, Write
 
 if TYPE_CHECKING:
@@ -253,10 +254,10 @@ class Batches:
         rows = self._read("SELECT wanted FROM batches WHERE id = ?", batch_id)
         return Wanted(rows[0]["wanted"]) if rows else Wanted.CANCEL
 
-    def allowance(self, batch_id: str) -> tuple[float | None, bool]:
-        """US dollars that all of a batch may cost, and whether it may go over every cap."""
+    def allowance(self, batch_id: str) -> Allowance:
+        """What may be spent on all of a batch."""
         rows = self._read("SELECT cap, over_cap FROM batches WHERE id = ?", batch_id)
-        return (rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else (None, False)
+        return Allowance(rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else Allowance()
 
     def runs(self, batch_id: str) -> dict[int, tuple[int, RunState]]:
         """The attempt and the state of each run that has begun, by its row."""

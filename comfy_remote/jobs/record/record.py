@@ -26,6 +26,7 @@ from ...config.folders import home
 from ...database import transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
+from ...schedule.money import Allowance, Charge
 from ...secrets import redact, redact_json
 from ...targets.base import RemoteRef
 from ...types import JsonValue
@@ -38,7 +39,6 @@ from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 if TYPE_CHECKING:
     from ...schedule.caps import Cap
-    from ...schedule.money import Charge
     from .ledger import Ledger
     from .results import Results
     from .routes import Routes
@@ -296,8 +296,7 @@ class Record:
         request: str | None = None,
         charge: Charge | None = None,
         caps: Iterable[Cap] = (),
-        cap: float | None = None,
-        over_cap: bool = False,
+        allowance: Allowance = Allowance(),  # noqa: B008 - frozen
         batch: str | None = None,
         sent: str | None = None,
         again: str | None = None,
@@ -310,7 +309,7 @@ class Record:
             request: What `claim_request` is to give.
             charge: What it may cost, which is reserved; ``None`` for one that costs nothing.
             caps: Those that apply to it.
-            cap, over_cap: What `allowance` is to give.
+            allowance: What `allowance` is to give; of a run of a batch, the batch's cap counts.
             batch: The id of its batch.
             sent: What `sent` is to give.
             again: The id of a job of which this is a further attempt.
@@ -338,7 +337,8 @@ class Record:
                         *(state.value, None if page is None else json.dumps(dict(page))),
                         *(workload.shape, workload.work, request, number, values),
                         *(batch, sent, attempt, first),
-                        *(None if cached is None else json.dumps(dict(cached)), cap, over_cap),
+                        None if cached is None else json.dumps(dict(cached)),
+                        *(None if batch else allowance.cap, allowance.over_cap),
                     ),
                 ).lastrowid
                 if charge is not None:
@@ -350,19 +350,15 @@ class Record:
 
         self._write(write)
 
-    def allowance(self, job_id: str) -> tuple[float | None, bool]:
-        """US dollars that a job may cost, and whether it may go over every cap.
-
-        As whoever started it said, beside the caps that are configured; of a run of a batch, what
-        all of the batch may cost.
-        """
+    def allowance(self, job_id: str) -> Allowance:
+        """What may be spent on a job; of a run of a batch, on all of the batch."""
         rows = self._read(
             "SELECT COALESCE(batches.cap, jobs.cap) AS cap, "
             "jobs.over_cap OR COALESCE(batches.over_cap, 0) AS over_cap "
             "FROM jobs LEFT JOIN batches ON batches.id = jobs.batch WHERE jobs.id = ?",
             job_id,
         )
-        return (rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else (None, False)
+        return Allowance(rows[0]["cap"], bool(rows[0]["over_cap"])) if rows else Allowance()
 
     def submitted(self, ref: RemoteRef) -> None:
         """Note the target's answer."""
