@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -117,3 +118,22 @@ async def test_jobs_side_by_side_have_their_own_outputs_only() -> None:
         found = await asyncio.gather(*map(made, range(12)))
     assert [len(names) for names in found] == [1] * 12
     assert len({name for names in found for name in names}) == 12
+
+
+async def test_what_a_job_wrote_before_its_start_was_heard_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """News of a quick job's start may come after its end: the engine's own clock counts."""
+    size = {"width": 8, "height": 8, "batch_size": 1, "color": 1}
+    saves = {"folder_name": "late", "filename_prefix": "image", "mode": "overwrite"}
+    prompt: Prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": size},
+        "2": {"class_type": "SaveImageDataSetToFolder", "inputs": {"images": ["1", 0], **saves}},
+    }
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    async with SandboxTarget() as target:
+        ref = await target.submit(RunRequest(str(uuid.uuid4()), prompt))
+        events = [event async for event in target.follow(ref, prompt)]
+    assert isinstance(events[-1], Finished)
+    assert [output.filename for output in events[-1].outputs] == ["image_00000.png"]

@@ -32,6 +32,7 @@ from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
 
 __all__ = [
+    "began_at",
     "execution_error",
     "finished_from_history",
     "named_file",
@@ -68,6 +69,17 @@ def finished_from_history(entry: dict[str, JsonValue], prompt: Prompt) -> Finish
             break
     state = JobState.SUCCEEDED if error is None else JobState.FAILED
     return Finished(state, error, outputs, details, shown=shown)
+
+
+def began_at(entry: dict[str, JsonValue]) -> float | None:
+    """When a prompt began, in seconds since the epoch by the clock of the target."""
+    status = entry.get("status")
+    messages = status.get("messages") if isinstance(status, dict) else None
+    for name, data in _messages(messages):
+        moment = data.get("timestamp")
+        if name == "execution_start" and isinstance(moment, int | float):
+            return moment / 1000
+    return None
 
 
 def silent_savers(prompt: Prompt, outputs: Iterable[RemoteOutput]) -> list[OutputProblem]:

@@ -28,7 +28,7 @@ from ...outputs import OutputSource, RemoteOutput
 from ...workflow.prompt import Prompt
 from ..base import Capabilities, Health, RemoteRef, RunRequest
 from ..comfyui.follow import FollowTimes
-from ..comfyui.history import silent_savers
+from ..comfyui.history import began_at, silent_savers
 from ..comfyui.target import ComfyUITarget
 from ..engine_facts import installed_of
 from ..engine_files import NodeTimes, folders_in, with_unlisted
@@ -121,7 +121,7 @@ class SandboxTarget:
                     elif isinstance(event, OutputReady):
                         self._listed.append(event.output)
                     elif isinstance(event, Finished):
-                        event = await self._with_unlisted(event, began, prompt, times)
+                        event = await self._with_unlisted(event, ref, began, prompt, times)
                         self._unfinished.discard(ref.job_id)
                         if event.state is JobState.SUCCEEDED:
                             made = {one.source for one in event.outputs if one.source}
@@ -133,23 +133,29 @@ class SandboxTarget:
             raise
 
     async def _with_unlisted(
-        self, finished: Finished, began: float, prompt: Prompt, times: NodeTimes
+        self, finished: Finished, ref: RemoteRef, heard: float, prompt: Prompt, times: NodeTimes
     ) -> Finished:
         """The end of a job, with the new files in the sandbox's own folders that no node listed.
 
         Only for a node that lists none: other jobs write into the same folder meanwhile, and what
         they list may be reported later than this end.
+
+        Args:
+            heard: When it was heard that the job began. On a busy machine, a quick one has written
+                its files by then, so the engine's own word counts.
         """
         if not silent_savers(prompt, finished.outputs):
             return finished
         try:
             folders = folders_in(await self._engine.system())
+            entry = await self._engine.history_entry(ref.remote_id)
         except ComfyRemoteError:
             return finished
         if folders is None:
             return finished
-        listed = tuple(self._listed)
-        return await with_unlisted(finished, folders.output, began, prompt, times, listed)
+        listed, began = tuple(self._listed), began_at(entry or {})
+        since = heard if began is None else began
+        return await with_unlisted(finished, folders.output, since, prompt, times, listed)
 
     async def release(self, outputs: Sequence[RemoteOutput]) -> None:
         for owed in self._owed.values():
