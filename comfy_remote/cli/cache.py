@@ -46,6 +46,7 @@ def list_results(limit: int, json_lines: bool) -> None:
     import time
 
     from ..config.settings import Configuration
+    from ..jobs.cache.store import ResultStore
     from ..jobs.record import Record
     from ..units import ago_text, counted, size_text
     from .console import print_json, print_table, say
@@ -53,7 +54,7 @@ def list_results(limit: int, json_lines: bool) -> None:
     settings = Configuration.load().cache
     with Record() as record:
         results, stored = record.results.all(), record.results.total()
-        folder = record.path.parent / "cache"
+        folder = ResultStore(record, settings).folder
     if json_lines:
         for result in results[:limit]:
             print_json(

@@ -144,13 +144,13 @@ class Verdict:
     to_load: frozenset[str] = frozenset()
     one_process: bool = False
 
-    def only_at(self, place: str) -> Verdict:
+    def only_at(self, server: str) -> Verdict:
         """The same, with a key that no run elsewhere has.
 
         Args:
-            place: Where it runs, in one spelling.
+            server: Where it runs, in one spelling.
         """
-        return self if self.key is None else replace(self, key=_sha256([self.key, place]))
+        return self if self.key is None else replace(self, key=_sha256([self.key, server]))
 
 
 @dataclass(frozen=True, slots=True)

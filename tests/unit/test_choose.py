@@ -119,7 +119,7 @@ def test_a_tie_goes_to_who_had_the_models_then_to_the_order(prefer: Prefer) -> N
     assert names(plain, prefer) == ["a", "b"]
     had = Candidate("b", **same, had_models=True)  # type: ignore[arg-type]
     assert names([plain[0], had], prefer) == ["b", "a"]
-    # A difference that nobody would notice is none.
+    # A difference that nobody would notice does not count.
     nearly = Candidate("a", seconds=9.99, price=CHEAP, ready=1)
     assert names([nearly, had], prefer) == ["b", "a"]
 

@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
@@ -16,13 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_remote.errors import ExecutionFailed, JobCancelled, JobNotFound, SpendingCap
+from comfy_remote.errors import ExecutionFailed, JobCancelled, SpendingCap
 from comfy_remote.events import DidItRun, JobState
 from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.record.ledger import Booked, LedgerRetention, Spent
 from comfy_remote.schedule.caps import Cap
 from comfy_remote.schedule.days import day_start, month_start
 from comfy_remote.schedule.money import Charge, Price
+from comfy_remote.targets.route.journal import Step, StepState
 
 HERE = timezone(timedelta(hours=1))
 needs_zones = pytest.mark.skipif(
@@ -145,7 +147,7 @@ def test_how_long_a_stopped_job_ran_may_not_be_known(record: Record) -> None:
     assert (booking.booked, booking.amount) == (Booked.UNCERTAIN, 10.0)
 
 
-def test_an_end_that_is_told_twice_is_settled_once(record: Record) -> None:
+def test_an_end_that_is_reported_twice_is_settled_once(record: Record) -> None:
     job = add(record, charge(10))
     for _ in range(2):
         record.state(job, JobState.SUCCEEDED, billed=4.0)
@@ -311,17 +313,19 @@ def test_reservations_never_exceed_a_cap_and_what_is_released_is(
 def test_a_job_moves_to_another_target(record: Record) -> None:
     cap = Cap(10.0, "day")
     job = add(record, charge(6), cap)
-    record.ledger.move(job, charge(9, "modal"), [cap])  # its own reservation is not in the way
+    step = Step(job, 1, "modal")
+    begin, note = record.routes.begin, record.routes.note
+    # What it holds itself does not count.
+    assert begin(step, charge(9, "modal"), [cap]) == "begun"
     booking = record.ledger.of(job)
     assert booking is not None
     assert (booking.target, booking.amount, booking.workflow) == ("modal", 9.0, "a.json")
+    note(replace(step, state=StepState.NEVER_ACCEPTED))
     with pytest.raises(SpendingCap):
-        record.ledger.move(job, charge(11, "big"), [cap])
-    assert record.ledger.of(job) == booking  # it still holds what it had
-    record.ledger.move(job, None)
+        begin(replace(step, number=2, member="big"), charge(11, "big"), [cap])
+    assert record.ledger.of(job) == booking  # its reservation is as it was
+    assert begin(replace(step, number=2, member="lan")) == "begun"
     assert record.ledger.used(cap) == 0.0
-    with pytest.raises(JobNotFound):
-        record.ledger.move("unknown", None)
 
 
 def test_a_job_that_runs_longer_reserves_more(record: Record) -> None:

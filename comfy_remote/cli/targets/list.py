@@ -16,13 +16,19 @@ from ..options import json_option
 if TYPE_CHECKING:
     from ...config.settings import Configuration
     from ...config.target_settings import TargetSettings
+    from ...schedule.money import Price
+    from ...types import JsonValue
 
 __all__ = ["list_targets"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One target; the keys of ``--json``."""
+    """One target.
+
+    Attributes:
+        price_words: What stands for the price, for people.
+    """
 
     name: str
     target: str
@@ -32,10 +38,16 @@ class _Row:
     secrets: dict[str, bool]
     file: str
     trusted: bool
-    price_per_hour: float | None
-    price_source: str | None
-    price_at: float | None
+    price: Price | None
     price_words: str
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A line of ``--json``; in json_lines.schema.json."""
+        from ...jobs.prices import hour_to_json
+
+        fields = asdict(self)
+        del fields["price"], fields["price_words"]
+        return {**fields, **hour_to_json(self.price)}
 
     def cells(self) -> tuple[str, ...]:
         """For people."""
@@ -78,9 +90,7 @@ def list_targets(json_lines: bool) -> None:
         ]
     if json_lines:
         for row in rows:
-            shown = asdict(row)
-            del shown["price_words"]
-            print_json(shown)
+            print_json(row.to_json())
         return
     if rows:
         from rich.table import Column
@@ -132,8 +142,6 @@ def _row(
             words = "its members'" if members_of(settings) else words
     return _Row(
         *(name, settings.target, default, variable, key_set, known, str(path), trusted),
-        price_per_hour=None if price is None else price.per_hour,
-        price_source=None if price is None else price.source,
-        price_at=None if price is None else price.at,
+        price=price,
         price_words=words,
     )

@@ -26,7 +26,7 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 from ...database import transaction
-from ...errors import ComfyRemoteError, JobNotFound
+from ...errors import ComfyRemoteError
 from ...events import DidItRun, JobState
 from ...schedule.bill import Usage
 from ...schedule.caps import Cap, check
@@ -275,19 +275,24 @@ class Ledger:
                 "UPDATE charges SET booked = 'uncertain' WHERE number = ?", (number,)
             )
 
-    def moved(
+    def move(
         self,
         connection: sqlite3.Connection,
         job_id: str,
         charge: Charge | None,
         caps: Iterable[Cap],
     ) -> None:
-        """`move`, in a transaction that writes."""
+        """Release what a job holds, and reserve for it on another target.
+
+        Args:
+            charge: ``None`` for a target that costs nothing.
+
+        Raises:
+            SpendingCap: It does not fit under a cap there; the transaction must be undone.
+        """
         job = connection.execute(
             "SELECT source, batch FROM jobs WHERE id = ?", (job_id,)
         ).fetchone()
-        if job is None:
-            raise JobNotFound(f"The record has no job {job_id!r}.")
         held = connection.execute(f"{_NEWEST} LIMIT 1", (job_id,)).fetchone()
         if held is not None and held["booked"] == Booked.HELD.value:
             _release(connection, held["number"])
@@ -299,23 +304,6 @@ class Ledger:
             )
 
     # Writing
-
-    def move(self, job_id: str, charge: Charge | None, caps: Iterable[Cap] = ()) -> None:
-        """Give back what a job holds, and reserve for it on another target: both, or neither.
-
-        Args:
-            charge: ``None`` for a target that costs nothing.
-
-        Raises:
-            SpendingCap: It does not fit under a cap there; what it holds stays reserved.
-            JobNotFound: The record has no such job.
-        """
-
-        def write(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                self.moved(connection, job_id, charge, caps)
-
-        self._write(write)
 
     def top_up(self, job_id: str, bound: float, caps: Iterable[Cap] = ()) -> None:
         """Reserve more for a job that runs longer than expected.

@@ -89,7 +89,7 @@ class Routes:
                     ).fetchall()
                     if len(there) >= at_most:
                         return "full"
-                self._ledger.moved(connection, step.job_id, charge, caps)
+                self._ledger.move(connection, step.job_id, charge, caps)
                 connection.execute(
                     "INSERT INTO route_steps (job, number, member, at, state, why, decision) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
