@@ -776,6 +776,7 @@ async def test_what_is_being_sent_when_the_server_has_settled_is_not_taken_up(
             prompt_id = (await shown.queue(picture(), "runpod:lane")).body["prompt_id"]
             entry = await shown.ended(prompt_id)
             assert entry["status"]["status_str"] == "success", entry["status"]
+            await shown.heard("execution_success", prompt_id)
             assert [kind for kind, _ in shown.of(prompt_id)].count("execution_success") == 1
 
 
