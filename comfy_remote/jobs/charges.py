@@ -38,6 +38,8 @@ __all__ = ["Allowed", "charge_of", "price_at", "still_allowed", "with_top_ups"]
 
 FIRST_RUN = 600.0
 """Seconds that are reserved for a workflow that has not run on a target yet."""
+_LEAST = 1.0
+"""Seconds that are reserved at least: a target may say of past runs that they took no time."""
 _RUNS = 20
 _MARGIN = 1.5
 
@@ -155,7 +157,7 @@ def _bound(
     if bounds:
         return min(bounds), f"it may run for {about_text(min(bounds))}"
     if learned is not None:
-        bound = _MARGIN * learned.high + start
+        bound = max(_LEAST, _MARGIN * learned.high + start)
         by = counted(learned.runs, "earlier run")
         return bound, f"{about_text(bound)} at most, by {by}"
     return FIRST_RUN, f"{about_text(FIRST_RUN)} are reserved for a workflow's first run there"

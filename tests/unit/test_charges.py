@@ -124,6 +124,13 @@ async def test_a_first_run_is_reserved_ten_minutes(record: Record) -> None:
     assert (allowed.caps, allowed.on_cap) == ((), "warn")
 
 
+async def test_a_second_is_reserved_at_least_whatever_is_said_of_past_runs(record: Record) -> None:
+    ran(record, *[1e-300] * 20)
+    allowed = await charged(record, "gpu")
+    assert allowed is not None
+    assert allowed.charge.bound == 1.0
+
+
 async def test_without_a_limit_past_runs_say_how_much(record: Record) -> None:
     ran(record, *[40.0] * 18, 90.0, 200.0)  # the twentieth is beyond 95 %
     allowed = await charged(record, "gpu")
