@@ -58,8 +58,8 @@ def add(
 ) -> None:
     """Add a target to your own comfy-remote.toml.
 
-    ADDRESS is what --on takes: runpod:ID, http://HOST:8188, modal:APP, or what RunPod's console
-    shows. It is checked first, as `doctor` does; nothing is written if that fails.
+    ADDRESS is what --on takes: runpod:ID, http://HOST:8188, modal:APP, route:NAME,NAME, or what
+    RunPod's console shows. It is checked first, as `doctor` does; nothing is written if that fails.
 
     \b
     Examples:

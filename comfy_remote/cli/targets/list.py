@@ -138,7 +138,7 @@ def _row(
     words = "" if price is None else hour_words(price)
     if price is None and trusted:
         with suppress(ConfigurationError):  # its address is wrong: whoever uses it is told
-            words = "not known" if configuration.billing_of(name) is not None else ""
+            words = "not known" if configuration.billing_of(name) is not None else "nothing"
             words = "its members'" if members_of(settings) else words
     return _Row(
         *(name, settings.target, default, variable, key_set, known, str(path), trusted),
