@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
-from ..errors import LocalStorageError, SpendingCap
-from ..events import Event, Finished, Log, Queued, Started
+from ..errors import JobCancelled, LocalStorageError, SpendingCap
+from ..events import Event, Finished, JobState, Log, Queued, Started
 from ..schedule.caps import Cap, OnCap
 from ..schedule.money import Allowance, Charge, Price
 from ..targets.base import LimitsTime, server_of
@@ -208,6 +208,7 @@ async def with_top_ups(
     since: float | None = None
     current: Allowed | None = None
     upcoming: asyncio.Future[Event] | None = None
+    at_cap: SpendingCap | None = None
     try:
         while True:
             upcoming = asyncio.ensure_future(events.__anext__())
@@ -215,11 +216,12 @@ async def with_top_ups(
                 left = since + current.charge.bound - now()
                 if (await asyncio.wait({upcoming}, timeout=max(0.0, left)))[0]:
                     break
-                current, warning = await _topped_up(record, job_id, current)
-                if warning is not None:
-                    yield Log(warning, "warning")
+                current, over = await _topped_up(record, job_id, current)
+                if over is not None:
+                    ends = "It is cancelled." if current.on_cap == "cancel" else "It goes on."
+                    yield Log(f"{over.message} {ends}", "warning")
                     if current.on_cap == "cancel":
-                        current = None
+                        current, at_cap = None, over
                         await cancel()
             try:
                 event = await upcoming
@@ -233,6 +235,8 @@ async def with_top_ups(
                     current = current or await allowed()
                 case Finished():
                     current = None
+                    if at_cap is not None and event.state is JobState.CANCELLED:
+                        event = replace(event, error=_cancelled_at(at_cap, event))
                 case _:
                     pass
             yield event
@@ -243,17 +247,26 @@ async def with_top_ups(
         await events.aclose()
 
 
-async def _topped_up(record: Record, job_id: str, allowed: Allowed) -> tuple[Allowed, str | None]:
-    """Reserve half as much again; a warning if that does not fit under a cap."""
+def _cancelled_at(cap: SpendingCap, finished: Finished) -> JobCancelled:
+    """Why a job was cancelled that nobody has cancelled."""
+    details = {} if finished.error is None else finished.error.details
+    return JobCancelled(
+        f"It was cancelled at a cap. {cap.message}", advice=cap.advice, details=details
+    )
+
+
+async def _topped_up(
+    record: Record, job_id: str, allowed: Allowed
+) -> tuple[Allowed, SpendingCap | None]:
+    """Reserve half as much again; an error if that does not fit under a cap."""
     charge = replace(allowed.charge, bound=allowed.charge.bound * _MARGIN)
     more, top_up = replace(allowed, charge=charge), record.ledger.top_up
     with suppress(LocalStorageError):  # the job goes on without the record
         try:
             await record.write(top_up, job_id, charge.bound, allowed.caps)
         except SpendingCap as error:
-            ends = "It is cancelled." if allowed.on_cap == "cancel" else "It goes on."
             if allowed.on_cap == "warn":
                 await record.write(top_up, job_id, charge.bound)
                 more = replace(more, caps=())  # said once
-            return more, f"{error.message} {ends}"
+            return more, error
     return more, None

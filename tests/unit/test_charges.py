@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from comfy_remote.config.config_file import read_config
 from comfy_remote.config.settings import Configuration, named_in
 from comfy_remote.config.trust import TrustStore
-from comfy_remote.errors import ExecutionFailed, SpendingCap, TargetUnreachable
+from comfy_remote.errors import ExecutionFailed, JobCancelled, SpendingCap, TargetUnreachable
 from comfy_remote.events import DidItRun, Event, Finished, JobState, Log, Phase, Queued, Started
 from comfy_remote.jobs.charges import (
     Allowed,
@@ -481,7 +481,8 @@ async def test_a_job_that_runs_longer_reserves_more_up_to_the_cap(
     async def events() -> AsyncGenerator[Event, None]:
         yield Started()
         await ends.wait()
-        yield Finished(JobState.SUCCEEDED)
+        state = JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+        yield Finished(state, JobCancelled("The job was cancelled.") if cancelled else None)
 
     async def reserved() -> Allowed:
         return Allowed(charge, (cap,), on_cap)
@@ -505,6 +506,9 @@ async def test_a_job_that_runs_longer_reserves_more_up_to_the_cap(
     # The first time that it took longer than expected, there was room for it.
     assert cancelled == ([] if on_cap == "warn" else [pytest.approx(0.015)])
     assert said[0].endswith("It goes on." if on_cap == "warn" else "It is cancelled.")
+    if on_cap == "cancel":  # the record, a batch and the page say why, too
+        assert isinstance(event.error, JobCancelled)
+        assert event.error.message.startswith("It was cancelled at a cap. This run may cost $0.03")
 
 
 async def test_a_job_that_is_followed_again_has_what_it_reserved(
