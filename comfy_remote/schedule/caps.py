@@ -62,7 +62,7 @@ def check(charge: Charge, caps: Iterable[Cap], spent: Callable[[Cap], float]) ->
     for cap in () if charge.by_hour or charge.over_cap else caps:
         if charge.reserved is None:
             raise _refusal(
-                f"There is a cap of {cap}, and what an hour of {charge.target} costs is not known"
+                f"There is a cap of {cap}, and the price of an hour of {charge.target} is not known"
                 f"{f': {charge.unpriced}' if charge.unpriced else ''}.",
                 Hint.SET_PRICE(target=charge.target),
                 {"target": charge.target, "cap": cap.dollars, "span": cap.span},

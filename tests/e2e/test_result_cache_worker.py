@@ -71,7 +71,7 @@ async def test_a_workers_answer_says_what_made_it_and_its_result_is_taken_again(
     def aged(hours: float) -> None:
         description = cache.read()
         assert description is not None
-        cache.write(description.answer, true=description.true - 3600 * hours)
+        cache.write(description.answer, confirmed=description.confirmed - 3600 * hours)
 
     aged(40)
     assert not await _run(server, tmp_path, 1, Asleep)
@@ -81,4 +81,4 @@ async def test_a_workers_answer_says_what_made_it_and_its_result_is_taken_again(
     assert await _run(server, tmp_path, 1)
     description = cache.read()
     assert description is not None
-    assert time.time() - description.true < 600
+    assert time.time() - description.confirmed < 600

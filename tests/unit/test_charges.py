@@ -274,7 +274,9 @@ async def test_without_a_price_a_cap_cannot_be_kept(record: Record, home: Path) 
         assert booking is not None
         assert (booking.price, booking.amount) == (None, None)
         own(home, top="cap_per_month = 100")
-        with pytest.raises(SpendingCap, match="an hour of new costs is not known: ") as caught:
+        with pytest.raises(
+            SpendingCap, match="the price of an hour of new is not known: "
+        ) as caught:
             await client.submit({**PROMPT})
     assert "price_per_hour for new" in caught.value.advice
 

@@ -258,7 +258,7 @@ def test_a_cap_on_a_batch_is_on_its_whole(record: Record, clock: Clock) -> None:
 def test_with_a_cap_a_price_must_be_known(record: Record) -> None:
     unknown = charge(10, price=None)
     job = add(record, unknown)
-    with pytest.raises(SpendingCap, match="what an hour of gpu costs is not known") as caught:
+    with pytest.raises(SpendingCap, match="the price of an hour of gpu is not known") as caught:
         add(record, unknown, Cap(10.0, "month"))
     assert "price_per_hour for gpu" in caught.value.advice
     record.state(job, JobState.SUCCEEDED, billed=4.0)

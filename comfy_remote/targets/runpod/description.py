@@ -64,14 +64,14 @@ class Description(BaseModel):
 
     Attributes:
         asked: Seconds since the epoch.
-        true: When it was certainly so, likewise: 0 where a worker did not get to answer.
+        confirmed: When a worker last said so, likewise; 0 if none has.
         answer: With its node schemas; ``None`` when the workers are not ours and cannot say.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     asked: float
-    true: float = 0.0
+    confirmed: float = 0.0
     answer: DescribeAnswer | None = None
 
     def fresh(self, seconds: float) -> bool:
@@ -156,7 +156,7 @@ class Descriptions:
     def lately(self, seconds: float) -> Capabilities | None:
         """What a worker said within so many seconds; ``None`` if none did. Blocking."""
         known = self.cache.read()
-        if known is None or not 0 <= time.time() - known.true < seconds:
+        if known is None or not 0 <= time.time() - known.confirmed < seconds:
             return None
         return _capabilities(known.answer)
 
@@ -168,12 +168,12 @@ class Descriptions:
         wanted = time.time()
         async with self._one_at_a_time:
             known = await asyncio.to_thread(self.cache.read)
-            if known is None or known.true < wanted:
+            if known is None or known.confirmed < wanted:
                 if self.cache.worker_is_ours is False:
                     return None  # it knows no such question
                 await self._ask(known)
                 known = await asyncio.to_thread(self.cache.read)
-            if known is None or known.true < wanted:
+            if known is None or known.confirmed < wanted:
                 return None
             return _capabilities(known.answer)
 
@@ -187,7 +187,7 @@ class Descriptions:
         answer = known.answer if known is not None else None
         if _digest(answer) != ran.digest:
             if known is not None:
-                await asyncio.to_thread(self.cache.write, answer, asked=0.0, true=0.0)
+                await asyncio.to_thread(self.cache.write, answer, asked=0.0, confirmed=0.0)
             if not await self.is_awake():
                 return None
             answer = await self._ask(known)
@@ -206,7 +206,7 @@ class Descriptions:
             models[folder] = [*older, *files]
         installed = answer.installed.model_copy(update={"models": models})
         answer = answer.model_copy(update={"installed": installed})
-        self.cache.write(answer, true=time.time())
+        self.cache.write(answer, confirmed=time.time())
         # What the job named and did not confirm is not there for this one.
         confirmed = installed.model_copy(update={"models": ran.models})
         return answer.model_copy(update={"installed": confirmed})
@@ -236,12 +236,12 @@ class Descriptions:
             remembered = before if isinstance(error, _UNANSWERED) else None
             if not isinstance(error, _UNANSWERED):
                 self.cache.saw_worker(ours=False)
-            true = known.true if known is not None and remembered is not None else 0.0
-            return self.cache.write(remembered, true=true).answer
+            confirmed = known.confirmed if known is not None and remembered is not None else 0.0
+            return self.cache.write(remembered, confirmed=confirmed).answer
         if answer.nodes is None and before is not None:
             answer = answer.model_copy(update={"nodes": before.nodes})
         self.cache.saw_worker(ours=True)
-        return self.cache.write(answer, true=began).answer
+        return self.cache.write(answer, confirmed=began).answer
 
 
 class DescriptionCache:
@@ -266,16 +266,16 @@ class DescriptionCache:
             return None
 
     def write(
-        self, answer: DescribeAnswer | None, *, asked: float | None = None, true: float = 0.0
+        self, answer: DescribeAnswer | None, *, asked: float | None = None, confirmed: float = 0.0
     ) -> Description:
         """Remember an answer, if it can be written.
 
         Args:
             asked: When it came, in seconds since the epoch; now by default.
-            true: See `Description`.
+            confirmed: See `Description`.
         """
         now = time.time() if asked is None else asked
-        description = Description(asked=now, true=true, answer=answer)
+        description = Description(asked=now, confirmed=confirmed, answer=answer)
         _write(self._path, description)
         return description
 
