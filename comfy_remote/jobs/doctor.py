@@ -311,9 +311,6 @@ async def _price(
     name: str, configuration: Configuration, environment: Mapping[str, str]
 ) -> list[Finding]:
     """What an hour costs there; nothing for a target that costs nothing."""
-    settings = configuration.targets.get(name) or TargetSettings(name)
-    if members_of(settings):
-        return []  # each has its own
     price, why = await asked_price(name, configuration, environment)
     if price is not None:
         active = ""

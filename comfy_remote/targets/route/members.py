@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from ...aio import within
@@ -71,38 +72,39 @@ class Members:
     async def candidates(
         self, request: RunRequest, refused: Mapping[str, str], ask_all: bool
     ) -> list[Candidate]:
-        """What is known of the members, in their order; without those that need not be asked."""
+        """What is known of the members, in their order; without those that need not be asked.
+
+        Args:
+            refused: Why some did not take this very job, by name: they are not asked.
+            ask_all: Ask all others, also those that cool down, and what their caps allow.
+        """
         learned = ask_all or self.options.prefer != "order"
         past = await self.journal.past(tuple(self._members), request.prompt, learned=learned)
-        classes = {node["class_type"] for node in request.prompt.values()}
-        asked = Request.of(request)
-        found: dict[str, Candidate] = {}
+        ask = partial(
+            self._candidate,
+            past=past,
+            classes={node["class_type"] for node in request.prompt.values()},
+            asked=Request.of(request),
+            capped=request if ask_all else None,
+        )
+        one_by_one = self.options.prefer == "order" and not ask_all
+        found = {name: Candidate(name, refused=why) for name, why in refused.items()}
+        enough = False
         for cooling in (False, True):
             group = [
                 member
-                for name, member in self._members.items()
-                if name not in refused and (past[name].cooling > 0) is cooling
+                for member in self
+                if member.name not in refused and (past[member.name].cooling > 0) is cooling
             ]
-            if self.options.prefer == "order" and not ask_all:
-                for member in group:
-                    found[member.name] = one = await self._candidate(
-                        member, past, classes, asked, None
-                    )
-                    if choose([one])[0].able:
-                        break
-            else:
-                capped = request if ask_all else None
-                asking = [self._candidate(one, past, classes, asked, capped) for one in group]
-                found.update({one.name: one for one in await asyncio.gather(*asking)})
-            if not ask_all and any(choose([one])[0].able for one in found.values()):
-                # Those that cool down are not asked: they come last, and why is said.
-                for name, known in past.items():
-                    if name not in found and name not in refused and known.cooling > 0:
-                        found[name] = Candidate(name, cooling=known.cooling)
-                break
-        for name, why in refused.items():
-            if name in self._members:
-                found[name] = Candidate(name, refused=why)
+            for members in [[member] for member in group] if one_by_one else [group]:
+                if not enough:
+                    asked = await asyncio.gather(*map(ask, members))
+                    found.update({one.name: one for one in asked})
+                    enough = not ask_all and any(choose([one])[0].able for one in asked)
+                elif cooling:  # they come last, and why is said
+                    for one in members:
+                        cools = past[one.name].cooling
+                        found[one.name] = Candidate(one.name, cooling=cools)
         return [found[name] for name in self._members if name in found]
 
     async def _candidate(
@@ -153,6 +155,7 @@ class Members:
         return seen
 
     async def failed(self, member: OpenMember) -> None:
+        """Let a member cool down that has just failed, and ask it again before it is used."""
         member.forget()
         with suppress(LocalStorageError):  # then it does not cool down
             await self.journal.failed(member.name)
