@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..jobs.keep_warm import LONGEST, can_keep_warm
 from ..jobs.prices import hour_to_json, known_price
+from ..jobs.run_cost import run_cost
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
 from ..targets.base import WaitsForWorkers
@@ -45,7 +46,6 @@ from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
 from .panel_jobs import PanelJobs
-from .run_cost import run_cost
 from .saved_images import SaveRequest, save_images
 from .setup_routes import add_setup_routes, setup_state
 from .switch import Switch

@@ -1,4 +1,4 @@
-"""About what a prompt would cost on a target, for the page. Nobody is asked over the network."""
+"""About what a prompt would cost on a target, by what is known here: nobody is asked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import ComfyRemoteError
-from ..jobs.estimate import RunEstimate, estimate_run
-from ..jobs.prices import remembered_price
-from ..jobs.record import Record
 from ..schedule.choose import Candidate, choose
 from ..schedule.money import Price
 from ..targets.base import server_of
@@ -19,6 +16,9 @@ from ..targets.kinds import Billing, members_of
 from ..targets.opening import open_target
 from ..types import JsonValue
 from ..workflow.prompt import Prompt
+from .estimate import RunEstimate, estimate_run
+from .prices import remembered_price
+from .record import Record
 
 __all__ = ["run_cost"]
 
