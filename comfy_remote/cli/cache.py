@@ -25,10 +25,10 @@ def _bytes(_context: click.Context, _param: click.Parameter, value: str | None) 
 
 @click.group()
 def cache() -> None:
-    """List and prune the results that runs need not compute again.
+    """List and prune stored results, which later runs need not compute again.
 
-    They are taken with `run --cache use` and by `batch`. `check --cache` says whether a run would
-    be, and if not, why.
+    `run --cache use` and `batch` use them. `check --cache` says whether a run would, and if not,
+    why.
     """
 
 
@@ -116,8 +116,8 @@ def list_results(limit: int, json_lines: bool) -> None:
 def prune(everything: bool, unused: float | None, keep: int | None, as_json: bool) -> None:
     """Remove stored results. Files that were saved stay.
 
-    Without an option, what the limits in comfy-remote.toml no longer cover, which also goes by
-    itself: cache_max_gb (5) and cache_max_days (30).
+    Without an option, removes what is over the limits of comfy-remote.toml, cache_max_gb (5) and
+    cache_max_days (30), as also happens by itself.
 
     \b
     Examples:

@@ -119,8 +119,8 @@ cache_option = click.option(
     "--cache",
     metavar="use|refresh|off",
     type=click.Choice(("use", "refresh", "off")),  # `CACHE_MODES`, without its imports
-    help="Take the result of an earlier run that must be the same, and store new ones (use); only "
-    "store (refresh); neither (off). Default: what cache in comfy-remote.toml says, else off.",
+    help="use: take the stored result of an earlier run, and store new ones; refresh: only store; "
+    "off: neither. Default: what cache in comfy-remote.toml says, else off.",
 )
 open_option = click.option(
     "--open", "open_it", is_flag=True, help="Open the first output with its default program."

@@ -34,9 +34,9 @@ def route(
     inputs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Show which target of a route would get a run, and why not the others.
+    """Show which target of a route would get a run, and why the others would not.
 
-    WORKFLOW is whatever `run` takes. Only questions are sent. Price and time are estimates, by
+    WORKFLOW is whatever `run` takes. Nothing is run. Price and time are estimates, by
     earlier runs of the workflow on each target. Exit status: 3 if no target can take it, else 0.
 
     \b

@@ -54,10 +54,10 @@ _NO_BATCH = "(no batch)"
 def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: bool) -> None:
     """Show what the runs sent from this machine have cost.
 
-    All amounts are estimates: an hour's price, by the seconds that a target says a run took, and by
-    the start of a worker where that was seen. A run counts on the day on which it was sent. What is
-    reserved for runs that have not ended is included. Targets that cost money by the hour, used or
-    not, stand apart.
+    All amounts are estimates: the price of an hour, by the seconds that the target reports for a
+    run, and by the start of its worker if that was seen. A run counts on the day it was sent.
+    Amounts reserved for runs that have not ended are included. Targets that are billed by the hour,
+    used or not, are listed separately.
 
     A provider bills a target by the hour, never a run: --check compares hours, or days. It also
     lists what costs money now, used or not: your RunPod account's pods and active workers.

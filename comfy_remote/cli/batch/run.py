@@ -132,8 +132,8 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
     type=click.Choice(CACHE_MODES),
     default="use",
     show_default=True,
-    help="Take the results of earlier runs that must be the same, and store new ones (use); only "
-    "store (refresh); neither (off).",
+    help="use: take stored results of earlier runs, and store new ones; refresh: only store; "
+    "off: neither.",
 )
 @batch_cap_options
 @click.option(
