@@ -243,6 +243,9 @@ async def test_a_member_that_failed_cools_down_and_comes_back(record: Record) ->
         servers[0].down = False
         await target.submit(request_of("2"))
         assert servers[1].sent == ["1", "2"]  # lan cools down
+        [step] = await journal.steps("2")
+        cools = "lan could not be used before, and is tried last for another 15 s"
+        assert step.why == f"Sent to gpu: {cools}."
         now = cooled_for(1) + 1
         await target.submit(request_of("3"))
         assert servers[0].sent == ["3"]
