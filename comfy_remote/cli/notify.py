@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from ..aio import within
 from ..errors import ComfyRemoteError, ConfigurationError
 from ..outputs import OutputProblem
 from ..types import JsonValue
@@ -253,7 +254,7 @@ async def say_all(ways: Sequence[Way], ending: Ending) -> None:
 
     async def one(way: Way) -> None:
         try:
-            why = await asyncio.wait_for(way.say(ending), _WEBHOOK_PATIENCE)
+            why = await within(way.say(ending), _WEBHOOK_PATIENCE)
         except asyncio.TimeoutError:
             why = "it took too long"
         except OSError as error:

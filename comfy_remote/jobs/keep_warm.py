@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from ..aio import in_thread
+from ..aio import in_thread, within
 from ..config.folders import home
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError, TargetError, TargetNotFound
@@ -97,7 +97,7 @@ async def start_worker(target: Target, times: WarmTimes = WarmTimes()) -> None:
     if not isinstance(target, WakesWorkers):
         raise ConfigurationError(f"{target.name} has no workers that could be started.")
     try:
-        await asyncio.wait_for(target.wake(), times.start)
+        await within(target.wake(), times.start)
     except asyncio.TimeoutError:
         raise TargetError(
             f"No worker of {target.name} started within {seconds_text(times.start)}."
@@ -183,7 +183,7 @@ async def _noted(
     path = _path(folder, target)
     lock = await in_thread(_locked, path, target.name)
     try:
-        idle = await asyncio.wait_for(target.idle_time(), times.put_back)
+        idle = await within(target.idle_time(), times.put_back)
         note = await in_thread(_read, path)
         if note is None or note.meanwhile != idle:
             if idle >= times.shortest:
@@ -201,7 +201,7 @@ async def _noted(
             await target.set_idle_time(note.meanwhile)
             yield note.meanwhile
         finally:
-            await asyncio.shield(asyncio.wait_for(_restore(target, note, path), times.put_back))
+            await asyncio.shield(within(_restore(target, note, path), times.put_back))
     finally:
         lock.close()
 
@@ -239,7 +239,7 @@ async def _put_back_one(note: _Note, path: Path, times: WarmTimes) -> str:
         async with await in_thread(_opened, note) as target:
             if not isinstance(target, HoldsWorkers):
                 raise ConfigurationError(f"{note.target} is another target by now.")
-            await asyncio.wait_for(_restore(target, note, path), times.put_back)
+            await within(_restore(target, note, path), times.put_back)
     except (ComfyRemoteError, asyncio.TimeoutError) as error:
         why = error.message if isinstance(error, ComfyRemoteError) else "It does not answer."
         return (

@@ -14,7 +14,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from ..aio import Background
+from ..aio import Background, within
 from ..config.cache_settings import CacheMode
 from ..config.environment import unused_files
 from ..config.settings import Configuration
@@ -319,7 +319,7 @@ async def _state_of(pool: TargetPool, warm_ups: WarmUps, target: KnownTarget) ->
         "advice": None,
     }
     try:
-        await asyncio.wait_for(_ask(pool, warm_ups, target, state), _PATIENCE)
+        await within(_ask(pool, warm_ups, target, state), _PATIENCE)
     except asyncio.TimeoutError:
         late = TargetError(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
         state["error"] = late.to_json()

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import JsonValue
 
+from ..aio import within
 from ..config.own_page import refusal_of_page
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..net.serving import GuardedRunner
@@ -120,7 +121,7 @@ class SandboxServer:
                 logger.info("The sandbox was not used for %s s", self._idle_exit)
                 return
             try:
-                await asyncio.wait_for(stop.wait(), left)
+                await within(stop.wait(), left)
             except asyncio.TimeoutError:
                 continue
 

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 from PIL.Image import Image
 from pydantic import JsonValue
 
-from ..aio import Background
+from ..aio import Background, within
 
 __all__ = ["MAX_UPLOAD_BYTES", "SERVER_FEATURES", "SocketHub"]
 
@@ -197,7 +197,7 @@ class SocketHub:
                 receivers = [s for key, s in self._sockets.items() if key == client_id]
             for socket in receivers:
                 try:
-                    await asyncio.wait_for(_send(socket, message), self._patience)
+                    await within(_send(socket, message), self._patience)
                 except asyncio.TimeoutError:
                     # It has stopped reading; the others must not wait for it.
                     self._drop(socket)

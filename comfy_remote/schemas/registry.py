@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from ..aio import within
 from ..errors import ComfyRemoteError, TargetError
 from ..types import JsonValue, as_list, mapping, mappings
 from .store import Store
@@ -82,7 +83,7 @@ class Registry:
         questions = _Questions(self.address, self._packs, self._classes)
         problem = ""
         try:
-            await asyncio.wait_for(questions.ask(wanted), _TIMEOUT)
+            await within(questions.ask(wanted), _TIMEOUT)
         except asyncio.TimeoutError:
             problem = f"it did not answer within {_TIMEOUT:g} s"
         except ComfyRemoteError as error:

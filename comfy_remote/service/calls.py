@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from ..aio import Background
+from ..aio import Background, within
 from ..calls.target import TargetCall, value_files
 from ..calls.values import Argument
 from ..calls.workflow import CallableWorkflow
@@ -118,7 +118,7 @@ class Calls:
         self._background.start(self._run(call_id, followed, arguments))
         # A large file may take longer to send than a request may last.
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), self.answered_within)
+            await within(followed.sent.wait(), self.answered_within)
         if followed.job is None and followed.error is not None:
             raise followed.error
         return call_id
@@ -136,7 +136,7 @@ class Calls:
         followed = self._followed.get(call_id) or await self._found(call_id)
         if followed is not None and wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(followed.ended.wait(), wait)
+                await within(followed.ended.wait(), wait)
         url = f"{base}/{call_id}"
         if followed is None or followed.status.final:
             envelopes = await asyncio.to_thread(self.results.envelopes, call_id, f"{url}/results")
@@ -169,7 +169,7 @@ class Calls:
         if followed is None or followed.status.final:
             return
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(followed.sent.wait(), self.answered_within)
+            await within(followed.sent.wait(), self.answered_within)
         if followed.job is not None:
             await followed.job.cancel()
         elif not followed.sent.is_set():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from ..aio import within
 from ..errors import ConfigurationError, EngineCrashed
 
 __all__ = ["check_gpu"]
@@ -55,7 +56,7 @@ async def check_gpu(python: str, environ: Mapping[str, str]) -> None:
             advice="Check COMFYUI_PYTHON.",
         ) from error
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), _PATIENCE)
+        said, _ = await within(process.communicate(), _PATIENCE)
     except asyncio.TimeoutError:
         raise _unusable(f"torch did not answer within {_PATIENCE:.0f} s") from None
     finally:

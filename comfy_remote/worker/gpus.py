@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from ..advice import Hint
+from ..aio import within
 from ..config.engine_environment import engine_environment
 from ..errors import ConfigurationError
 
@@ -251,7 +252,7 @@ async def _said(command: Sequence[str], environ: Mapping[str, str], patience: fl
         _log.warning("%s cannot be started: %s", command[0], error.strerror or error)
         return ""
     try:
-        said, complaint = await asyncio.wait_for(process.communicate(), patience)
+        said, complaint = await within(process.communicate(), patience)
     except asyncio.TimeoutError:
         _log.warning("%s did not answer within %.0f s", command[0], patience)
         return ""

@@ -223,7 +223,7 @@ class JobHandler:
             limits.append(float(wanted))
         timeout = min(limits, default=None)
         try:
-            return await asyncio.wait_for(job, timeout)
+            return await within(job, timeout)
         except asyncio.TimeoutError:
             raise JobTimedOut(
                 f"The job ran longer than its limit of {timeout:g} s and was stopped.",

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from pydantic import JsonValue
 
+from ..aio import within
 from ..clean import clean
 from ..events import NodeText, Preview, Progress
 from ..secrets import redact
@@ -116,7 +117,7 @@ class ProgressReporter:
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the job ends meanwhile."""
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
+            await within(self._closing.wait(), seconds)
 
     def _due_preview(self) -> Preview | None:
         preview, now = self._preview, time.monotonic()
@@ -141,7 +142,7 @@ class ProgressReporter:
             preview=_snapshot(preview) if preview is not None else None,
         )
         try:
-            await asyncio.wait_for(
+            await within(
                 self._report(snapshot.model_dump(mode="json", exclude_none=True)), self._patience
             )
         except asyncio.TimeoutError:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 
+from ..aio import within
 from ..errors import (
     ComfyRemoteError,
     EngineCrashed,
@@ -68,7 +69,7 @@ async def settle(
 async def _occupation(target: ComfyUITarget, prompt_id: str, patience: float) -> str | None:
     """What keeps the engine from the next job; ``None`` if nothing does."""
     try:
-        held = await asyncio.wait_for(target.holds(prompt_id), patience)
+        held = await within(target.holds(prompt_id), patience)
     except (ComfyRemoteError, asyncio.TimeoutError):
         return "does not answer"
     return "still has the job" if held else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..aio import first_of
+from ..aio import first_of, within
 from ..errors import (
     ComfyRemoteError,
     ExecutionFailed,
@@ -260,7 +260,7 @@ async def unless_engine_dies(engine: Engine, work: Coroutine[None, None, _T]) ->
 async def at_most(seconds: float, request: Awaitable[None], what: str) -> None:
     """Await a request to the engine; its failure is logged, and changes nothing."""
     try:
-        await asyncio.wait_for(request, seconds)
+        await within(request, seconds)
     except (ComfyRemoteError, asyncio.TimeoutError) as error:
         _log.warning("the engine could not be asked to %s: %s", what, error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,11 @@ class Endpoint(FakeTarget):
     can_hold = True
     wakes = 0
 
+    while_waking: Callable[[], object] = staticmethod(lambda: None)
+
     async def wake(self) -> None:
         self.wakes += 1
+        self.while_waking()
 
     async def idle_time(self) -> float:
         return 0.02
@@ -119,6 +122,21 @@ async def test_no_worker_is_started_over_a_cap(record: Record, tmp_path: Path) -
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
     assert booked(record).booked is Booked.SETTLED
+
+
+async def test_a_cancel_at_the_moment_in_which_the_worker_answers_ends_it(
+    record: Record, tmp_path: Path
+) -> None:
+    endpoint = Endpoint()
+    async with Client(endpoint, record=record, on_interrupt=None) as client:
+        late = time.time() + 60
+        keeping = asyncio.create_task(
+            keep_ready(client, lambda: late, folder=tmp_path, times=TIMES)
+        )
+        endpoint.while_waking = keeping.cancel
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert keeping.cancelled()
+    assert endpoint.wakes == 1
 
 
 async def test_it_is_kept_longer_only_as_far_as_a_cap_allows(

@@ -68,6 +68,7 @@ async def _cancelled(record: Record, entries: Sequence[JobEntry]) -> list[ComfyR
 async def _cancel(record: Record, entry: JobEntry) -> None:
     import asyncio
 
+    from ...aio import within
     from ...errors import TargetUnreachable
     from ...jobs.client import resume as take_up
     from ...jobs.interruption import PATIENCE
@@ -76,7 +77,7 @@ async def _cancel(record: Record, entry: JobEntry) -> None:
     async with take_up(entry.id, record=record, on_interrupt=None) as taken_up:
         await taken_up.cancel()
         try:
-            finished = await asyncio.wait_for(_to_its_end(taken_up), PATIENCE.cancel)
+            finished = await within(_to_its_end(taken_up), PATIENCE.cancel)
         except asyncio.TimeoutError:
             raise TargetUnreachable(
                 f"{entry.target} was asked to cancel job {entry.id}, and has not confirmed it "

@@ -8,7 +8,7 @@ from collections import deque
 
 import aiohttp
 
-from ...aio import Background, Signal
+from ...aio import Background, Signal, within
 from ...net.http import HttpClient
 from ...net.retry import Backoff
 from .messages import HANDSHAKE, Message, decode_binary, decode_text
@@ -73,7 +73,7 @@ class ComfyUISocket:
         self._tried.clear()
         self._task = asyncio.create_task(self._run())
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._tried.wait(), _OPEN_TIMEOUT)
+            await within(self._tried.wait(), _OPEN_TIMEOUT)
 
     async def stop(self) -> None:
         """Close it."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ...advice import Hint
-from ...aio import concurrent_map
+from ...aio import concurrent_map, within
 from ...clean import cleaned_error
 from ...errors import (
     AuthenticationError,
@@ -606,7 +606,7 @@ class ComfyUITarget:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 # It may accept connections and say nothing.
-                if ref := await asyncio.wait_for(self.find(job_id), left):
+                if ref := await within(self.find(job_id), left):
                     return ref
             except (ComfyRemoteError, asyncio.TimeoutError):
                 pass  # whatever it says now, the job may be there
@@ -630,7 +630,7 @@ class ComfyUITarget:
 
         nodes: dict[str, JsonValue] = {}
         with contextlib.suppress(asyncio.TimeoutError):
-            for one in await asyncio.wait_for(concurrent_map(described, classes), _LISTS_WITHIN):
+            for one in await within(concurrent_map(described, classes), _LISTS_WITHIN):
                 nodes.update(one)
         return Schemas(nodes, self._name)
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import aiohttp
 
+from ...aio import within
 from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, TargetUnreachable
 from ...events import Event, Finished, JobState, Log, OutputReady, Progress, Started
@@ -238,7 +239,7 @@ class SandboxTarget:
     async def _start(self) -> str:
         self._process = process = self._launch()
         try:
-            line = await asyncio.wait_for(asyncio.to_thread(_first_line, process), _START_TIMEOUT)
+            line = await within(asyncio.to_thread(_first_line, process), _START_TIMEOUT)
             return str(json.loads(line)["url"])
         except (asyncio.TimeoutError, ValueError, KeyError, TypeError) as error:
             _kill(process)
