@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 # For what must not change the task, as the start of an HTTP answer: between two tasks, a connection
 # that is cut loses what has arrived. Elsewhere, `within`.
@@ -23,6 +23,7 @@ __all__ = [
     "Deadline",
     "Signal",
     "Timeout",
+    "Upcoming",
     "concurrent_map",
     "first_of",
     "in_thread",
@@ -217,6 +218,44 @@ async def first_of(*works: Awaitable[Any]) -> AsyncIterator[tuple[asyncio.Future
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Upcoming(Generic[_Item]):
+    """The items of an asynchronous generator; the next one can be waited for in steps.
+
+    A context: at its end, the generator is closed, whatever was waited for.
+    """
+
+    def __init__(self, items: AsyncGenerator[_Item, None]) -> None:
+        self._items = items
+        self._next: asyncio.Future[_Item] | None = None
+
+    async def __aenter__(self) -> Upcoming[_Item]:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._next is not None:
+            await _end(self._next)
+        await self._items.aclose()
+
+    async def within(self, seconds: float | None) -> bool:
+        """Whether the next item, or the end, is there within so many seconds."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._items.__anext__())
+        limit = None if seconds is None else max(0.0, seconds)
+        return bool((await asyncio.wait({self._next}, timeout=limit))[0])
+
+    async def take(self) -> _Item:
+        """The next item.
+
+        Raises:
+            StopAsyncIteration: There are no more.
+        """
+        if self._next is None:
+            return await self._items.__anext__()
+        item = await self._next
+        self._next = None
+        return item
 
 
 class Deadline:

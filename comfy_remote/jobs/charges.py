@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..aio import Upcoming
 from ..config.settings import Configuration
 from ..config.target_settings import TargetSettings
 from ..errors import JobCancelled, LocalStorageError, SpendingCap
@@ -207,14 +208,11 @@ async def with_top_ups(
     now = asyncio.get_running_loop().time
     since: float | None = None
     current: Allowed | None = None
-    upcoming: asyncio.Future[Event] | None = None
     at_cap: SpendingCap | None = None
-    try:
+    async with Upcoming(events) as upcoming:
         while True:
-            upcoming = asyncio.ensure_future(events.__anext__())
             while current is not None and since is not None:
-                left = since + current.charge.bound - now()
-                if (await asyncio.wait({upcoming}, timeout=max(0.0, left)))[0]:
+                if await upcoming.within(since + current.charge.bound - now()):
                     break
                 current, over = await _topped_up(record, job_id, current)
                 if over is not None:
@@ -224,7 +222,7 @@ async def with_top_ups(
                         current, at_cap = None, over
                         await cancel()
             try:
-                event = await upcoming
+                event = await upcoming.take()
             except StopAsyncIteration:
                 return
             match event:
@@ -240,11 +238,6 @@ async def with_top_ups(
                 case _:
                     pass
             yield event
-    finally:
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()
 
 
 def _cancelled_at(cap: SpendingCap, finished: Finished) -> JobCancelled:

@@ -6,13 +6,13 @@ estimated, none says that the job is done, and the first real one ends the guess
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from itertools import accumulate
 
+from ..aio import Upcoming
 from ..errors import LocalStorageError
 from ..events import Event, Progress, Queued, Started
 from ..workflow.prompt import Prompt
@@ -124,19 +124,16 @@ async def with_estimates(
     due = 0.0
     guessing = True
     estimate: ProgressEstimate | None = None
-    upcoming: asyncio.Future[Event] | None = None
-    try:
+    async with Upcoming(events) as upcoming:
         while True:
+            while running_since is not None and guessing:
+                if await upcoming.within(due - time.monotonic()):
+                    break
+                due = time.monotonic() + interval
+                estimate = estimate or await estimated()
+                yield estimate.at(time.monotonic() - running_since)
             try:
-                if running_since is None or not guessing:
-                    event = await events.__anext__()
-                else:
-                    upcoming = asyncio.ensure_future(events.__anext__())
-                    while not await _done(upcoming, due - time.monotonic()):
-                        due = time.monotonic() + interval
-                        estimate = estimate or await estimated()
-                        yield estimate.at(time.monotonic() - running_since)
-                    event = await upcoming
+                event = await upcoming.take()
             except StopAsyncIteration:
                 return
             match event:
@@ -148,16 +145,6 @@ async def with_estimates(
                 case Progress():
                     guessing = False
             yield event
-    finally:
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()
-
-
-async def _done(upcoming: asyncio.Future[Event], seconds: float) -> bool:
-    """Whether the next event is there within so many seconds."""
-    return bool((await asyncio.wait({upcoming}, timeout=max(0.0, seconds)))[0])
 
 
 def _share(time_share: float) -> float:

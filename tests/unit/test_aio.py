@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 from virtual_time import in_virtual_time
 
-from comfy_remote.aio import Background, concurrent_map, first_of, within
+from comfy_remote.aio import Background, Upcoming, concurrent_map, first_of, within
 
 
 @in_virtual_time
@@ -131,3 +132,32 @@ async def test_when_the_first_has_ended_the_others_end_with_the_context() -> Non
         assert quick.result() == 3
         assert not slow.done()
     assert slow.cancelled()
+
+
+async def test_an_upcoming_item_is_waited_for_in_steps_and_not_lost() -> None:
+    given: asyncio.Queue[int] = asyncio.Queue()
+    ended: list[str] = []
+
+    async def items() -> AsyncGenerator[int, None]:
+        try:
+            while (item := await given.get()) >= 0:
+                yield item
+        finally:
+            ended.append("closed")
+
+    async with Upcoming(items()) as upcoming:
+        assert not await upcoming.within(0)
+        given.put_nowait(1)
+        assert await upcoming.within(None)
+        assert await upcoming.within(0)  # it is still there
+        assert await upcoming.take() == 1
+        given.put_nowait(2)
+        assert await upcoming.take() == 2
+        assert not await upcoming.within(-1)
+    assert ended == ["closed"]  # also while it was waited for
+
+    async with Upcoming(items()) as upcoming:
+        given.put_nowait(-1)
+        assert await upcoming.within(None)
+        with pytest.raises(StopAsyncIteration):
+            await upcoming.take()

@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 from ...advice import Hint
-from ...aio import Deadline, in_thread
+from ...aio import Deadline, Upcoming, in_thread
 from ...errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -440,30 +440,22 @@ class RouteTarget:
 
         It is sent on only if its end confirms that: see `follow`.
         """
-        events = self._events_at(step, prompt)
         patience, target = self.options.patience, await self._target_of(step.member)
         waits = patience is not None and isinstance(target, Withdraws) and not self._look
         due = Deadline(None if patience is None else max(0.0, patience - time.time() + step.at))
-        upcoming: asyncio.Future[Event] | None = None
-        try:
+        async with Upcoming(self._events_at(step, prompt)) as upcoming:
             while True:
-                upcoming = asyncio.ensure_future(events.__anext__())
-                while waits and not (await asyncio.wait({upcoming}, timeout=due.left))[0]:
+                while waits and not await upcoming.within(due.left):
                     due = Deadline(self._times.again)
                     if isinstance(target, Withdraws) and await self._another_can(step, prompt):
                         waits = False
                         yield await self._taken_back(step, target)
                 try:
-                    event = await upcoming
+                    event = await upcoming.take()
                 except StopAsyncIteration:
                     return
                 waits = waits and isinstance(event, Queued | Phase | Log)
                 yield event
-        finally:
-            if upcoming is not None and not upcoming.done():
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
-            await events.aclose()
 
     async def _another_can(self, step: Step, prompt: Prompt) -> bool:
         """Whether another member could begin a job at once that waits at this one."""
