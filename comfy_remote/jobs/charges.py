@@ -160,7 +160,8 @@ def _bound(
     if learned is not None:
         bound = max(_LEAST, _MARGIN * learned.high + start)
         by = counted(learned.runs, "earlier run")
-        return bound, f"{about_text(bound)} at most, by {by}"
+        starting = f" and the start of a worker, {about_text(start)}" if start else ""
+        return bound, f"{about_text(bound)} at most, by {by}{starting}"
     return FIRST_RUN, f"{about_text(FIRST_RUN)} are reserved for a workflow's first run there"
 
 

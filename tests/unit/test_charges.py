@@ -139,6 +139,17 @@ async def test_without_a_limit_past_runs_say_how_much(record: Record) -> None:
     assert allowed.charge.why == "2 min at most, by 20 earlier runs"
 
 
+async def test_the_start_of_a_worker_is_named_beside_the_run(record: Record) -> None:
+    ran(record, 40.0)
+    record.add("start", target="gpu", source="a.json", folder=None, prompt=PROMPT)
+    record.state("start", JobState.RUNNING, at=record.get("start").created + 30)
+    allowed = await charged(record, "gpu")
+    assert allowed is not None
+    assert allowed.charge.bound == pytest.approx(90.0)
+    why = "90 s at most, by 1 earlier run and the start of a worker, 30 s"
+    assert allowed.charge.why == why
+
+
 async def test_what_the_target_enforces_is_the_bound(record: Record, home: Path) -> None:
     own(home, gpu="policy = { executionTimeout = 120000 }")
     target = open_target("gpu", environment={"RUNPOD_API_KEY": "k" * 20})
