@@ -85,11 +85,12 @@ def spend(by: By, since: float | None, check: bool, on: str | None, json_lines: 
         groups = ledger.spent(begin, by, target=target)
         hourly = ledger.spent(begin, "target", target=target, by_hour=True)
         caps = _caps(ledger, configuration, target)
+        cached = record.results.taken_since(begin, target)
     total = reduce(operator.add, groups) if groups else None
     if json_lines:
-        _print_json(by, begin, groups, total, hourly, caps)
+        _print_json(by, begin, groups, total, hourly, caps, cached)
     else:
-        _print(by, begin, groups, total, hourly, caps, on)
+        _print(by, begin, groups, total, hourly, caps, cached, on)
 
 
 def _booked_as(name: str, configuration: Configuration) -> str:
@@ -128,9 +129,10 @@ def _print(
     total: Spent | None,
     hourly: Sequence[Spent],
     caps: Sequence[tuple[Cap, float]],
+    cached: tuple[int, float],
     on: str | None,
 ) -> None:
-    from ..units import about_text, counted, dollars
+    from ..units import about_dollars, about_text, counted, dollars
     from .console import print_table, say
 
     if total is None:
@@ -140,6 +142,9 @@ def _print(
         print_table(*_table(by, groups))
         for sentence in _sentences(begin, total):
             print(sentence)
+    if cached[0]:
+        saved = f", {about_dollars(cached[1])} saved" if cached[1] else ""
+        print(f"{counted(cached[0], 'run')} came from the cache{saved}.")
     for cap, used in caps:
         left = max(0.0, cap.dollars - used)
         print(f"The cap of {cap}: {dollars(used)} is used, {dollars(left)} is left.")
@@ -220,6 +225,7 @@ def _print_json(
     total: Spent | None,
     hourly: Sequence[Spent],
     caps: Sequence[tuple[Cap, float]],
+    cached: tuple[int, float],
 ) -> None:
     from .console import print_json
 
@@ -234,6 +240,8 @@ def _print_json(
             "runs": 0 if total is None else total.runs,
             "dollars": 0.0 if total is None else round(total.amount, 6),
             "unpriced": 0 if total is None else total.unpriced,
+            "cached": cached[0],
+            "saved": round(cached[1], 6),
             "caps": [
                 {
                     "dollars": cap.dollars,

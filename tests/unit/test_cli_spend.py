@@ -118,6 +118,17 @@ def test_with_nothing_spent(spend: Spend) -> None:
     assert (total["runs"], total["dollars"], total["caps"]) == (0, 0.0, [])
 
 
+def test_what_the_cache_saved(spend: Spend) -> None:
+    with Record() as record:
+        for name, target, saved in (("c-1", "gpu", 0.04), ("c-2", "lan", None)):
+            cached = {"key": "k", "job": "a-1", "target": "gpu", "at": 1.0, "saved": saved}
+            record.add(name, target=target, source="a", folder=None, prompt={}, cached=cached)
+    assert "2 runs came from the cache, about $0.04 saved." in spend()
+    assert "1 run came from the cache.\n" in spend("--on", "lan")
+    [total] = check_lines(spend("--json").splitlines())
+    assert (total["runs"], total["cached"], total["saved"]) == (0, 2, 0.04)
+
+
 def test_a_route_s_runs_are_counted_at_its_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

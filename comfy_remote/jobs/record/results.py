@@ -127,6 +127,21 @@ class Results:
         [row] = self._read("SELECT COUNT(*) AS results FROM results WHERE source = ?", source)
         return int(row["results"])
 
+    def taken_since(self, begin: float, target: str | None = None) -> tuple[int, float]:
+        """How many jobs were given a stored result, and the US dollars that it saved, if known.
+
+        Args:
+            begin: Jobs that were made from then on, in seconds since the epoch.
+            target: Only those of this target.
+        """
+        where, values = ("", ()) if target is None else (" AND target = ?", (target,))
+        rows = self._read(
+            f"SELECT cached FROM jobs WHERE cached IS NOT NULL AND created >= ?{where}",  # noqa: S608
+            *(begin, *values),
+        )
+        saved = sum(json.loads(row["cached"]).get("saved") or 0.0 for row in rows)
+        return len(rows), saved
+
     def files(self) -> frozenset[str]:
         """The SHA-256 of the files of all results."""
         rows = self._read("SELECT DISTINCT sha256 FROM result_files")
