@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_spending"]
 
-_COMPLETE = "The hour that is under way is not in it."
+_COMPLETE = "The current hour is not included."
 _HOURS_SHOWN = 48 * 3600.0
 """Seconds: of a longer time, there is a line a day."""
 
@@ -112,8 +112,8 @@ def _print(checked: Sequence[Checked], since: float, now: float) -> None:
         ]
         print_table(columns, rows)
         print(
-            "Billed is all that a target cost: the start and the waiting of its workers, its "
-            f"disks, and what others have run there. {_COMPLETE}"
+            "Billed is all that a target cost, including the start and idle time of its workers, "
+            f"its disks, and runs by others. {_COMPLETE}"
         )
     elif not any(one.why for one in checked):
         print(

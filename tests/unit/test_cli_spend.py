@@ -206,7 +206,7 @@ def test_what_was_billed_beside_what_was_estimated(spend: Spend, tmp_path: Path)
     assert ["gpu", f"{hour:%Y-%m-%d}", f"{hour:%H:%M}", "1"] in [row[:4] for row in rows]
     assert any(row[-3:] == ["$0.40", "$0.52", "+$0.12"] for row in rows)
     assert ["in", "all", "$0.40", "$0.53", "+$0.13"] in rows
-    assert "Billed is all that a target cost" in out
+    assert "Billed is all that a target cost, including" in out
     assert re.search(
         r"pod:7h9k2m4n6pxx \(training, RTX 4090\) runs for 3\.\d h: about \$1\.3\d, at \$0\.44", out
     )
