@@ -133,7 +133,7 @@ async def price_at(
     price = await known_price(booked, by_owner, environment, needed=needed, background=background)
     if said is not None and (price is None or said > price.per_hour):
         if price is None and needed:
-            return None, "only a file that may have come with somebody else's files says it"
+            return None, "only a folder's comfy-remote.toml sets it, which does not count for caps"
         price = Price(said, "your settings")
     if price is None:
         quote = await asyncio.to_thread(remembered_price, booked, by_owner, environment)

@@ -69,8 +69,8 @@ class Keeper:
                 why_not = self._uncertain(finished, verdict, there)
             if not why_not:
                 server = {**server_of(there), REMOTE_ID: ref.remote_id}
-                place = there.name, server if verdict.one_process else None
-                put = partial(self._put, verdict, place, finished, fetched, run_seconds)
+                made_at = there.name, server if verdict.one_process else None
+                put = partial(self._put, verdict, made_at, finished, fetched, run_seconds)
                 await asyncio.to_thread(put)
         except (ComfyRemoteError, OSError, sqlite3.Error, asyncio.TimeoutError) as error:
             _log.warning("The result of job %s was not cached: %s", self.request.job_id, error)
@@ -87,7 +87,7 @@ class Keeper:
         if finished.state is not JobState.SUCCEEDED or finished.error or not finished.outputs:
             return "it has no result."
         if finished.problems or finished.details.get("warnings"):
-            return "something was missing, or was warned of."
+            return "something was missing, or there was a warning."
         whole = [here for _, here in fetched if isinstance(here, Received) and not here.doubt]
         if len(whole) < len(fetched) or {one.file for one, _ in fetched} != {
             one.file for one in finished.outputs
@@ -123,7 +123,7 @@ class Keeper:
     def _put(
         self,
         verdict: Verdict,
-        place: tuple[str, dict[str, str] | None],
+        made_at: tuple[str, dict[str, str] | None],
         finished: Finished,
         fetched: Sequence[tuple[RemoteOutput, Received | ComfyRemoteError]],
         run_seconds: float | None,
@@ -136,9 +136,9 @@ class Keeper:
             job_id=self.request.job_id,
             created=now,
             used=now,
-            target=place[0],
+            target=made_at[0],
             source=self.source,
-            server=place[1],
+            server=made_at[1],
             run_seconds=run_seconds,
             size=sum(one.size for _, one in here),
             outputs=[stored_output(output, one.size, one.sha256) for output, one in here],
