@@ -35,13 +35,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..advice import Hint
 from ..clean import one_line
-from ..errors import NotTrusted
+from ..errors import ConfigurationError, NotTrusted
 from ..net.address import base_address, is_loopback, shown
 from ..secrets import SECRETS
 from ..targets.kinds import (
@@ -287,17 +288,16 @@ class Configuration:
             return self.address_of(name)
         return kind.service_url(settings)
 
-    def booked_as(self, name: str) -> str:
-        """The name that a target's costs are booked under: the owner's for the same address.
+    def booked_as(self, name: str, environment: Mapping[str, str] = os.environ) -> str:
+        """The name that a target's costs are booked under: the owner's for the same target.
 
         So neither an address nor another name that a folder's file gives it gets round its caps.
         """
-        settings = self.targets.get(name) or TargetSettings(name)
-        here = settings.target, settings.base_url
+        here = _identity(self.targets.get(name) or TargetSettings(name), environment)
         own = self.own_targets.get(name)
-        if own is not None and (own.target, own.base_url) == here:
+        if own is not None and _identity(own, environment) == here:
             return name
-        alike = (n for n, one in self.own_targets.items() if (one.target, one.base_url) == here)
+        alike = (n for n, one in self.own_targets.items() if _identity(one, environment) == here)
         return next(alike, name)
 
     def caps_on(self, name: str) -> list[Cap]:
@@ -435,6 +435,15 @@ class Configuration:
             yield settings.base_url or ""
             kind = kind_of(settings.target)
             yield (kind and kind.public_url(settings.target)) or ""
+
+
+def _identity(settings: TargetSettings, environment: Mapping[str, str]) -> tuple[str | None, ...]:
+    """What is the same for all spellings of one target, where its provider has a name for it."""
+    kind = kind_of(settings.target)
+    with suppress(ConfigurationError):  # the address is wrong: opening it says so
+        if kind is not None and (known := kind.priced_as(settings, environment)) is not None:
+            return kind.name, known
+    return settings.target, settings.base_url
 
 
 def named_in(file: ConfigFile, owners: Collection[str]) -> dict[str | None, str]:

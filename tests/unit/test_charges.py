@@ -322,6 +322,24 @@ async def test_a_folders_price_lifts_no_cap(record: Record, home: Path) -> None:
     assert theirs.charge.price == Price(0.0001, "your settings")
 
 
+@pytest.mark.parametrize("typed", ["runpod:abc123xyz", "runpod:", "again"])
+async def test_no_spelling_of_a_target_gets_round_its_caps(
+    home: Path, record: Record, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    monkeypatch.setenv("RUNPOD_ENDPOINT_ID", "abc123xyz")
+    own(home, gpu='cap_per_day = 0.5\nbase_url = "https://api.runpod.ai/v2/"')
+    folder = '[targets.again]\ntarget = "runpod:abc123xyz"\nprice_per_hour = 0\n'
+    Path("comfy-remote.toml").write_text(folder)
+    path = Path("comfy-remote.toml").absolute()
+    named_there = named_in(read_config(path), Configuration.load().owners)
+    TrustStore(home).trust(path, named_there.values())
+    allowed = await charged(record, typed)
+    assert allowed is not None
+    assert allowed.charge.target == "gpu"
+    assert allowed.charge.reserved == pytest.approx(0.6)
+    assert [(one.dollars, one.target) for one in allowed.caps] == [(0.5, "gpu")]
+
+
 # Of a job that another program goes on with
 
 
