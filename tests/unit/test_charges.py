@@ -313,7 +313,7 @@ async def test_a_folders_price_lifts_no_cap(record: Record, home: Path) -> None:
     assert gpu is not None and theirs is not None and dearer is not None
     assert gpu.charge.reserved == pytest.approx(0.6)
     assert theirs.charge.price is None
-    assert "somebody else's files" in theirs.charge.unpriced
+    assert "only a folder's comfy-remote.toml sets it" in theirs.charge.unpriced
     assert dearer.charge.reserved == pytest.approx(1.2)
     assert dearer.charge.target == "gpu"
     own(home)  # without a cap, it is what is estimated by
