@@ -70,7 +70,7 @@ class DryRun:
             for number, word in ((errors, "error"), (warnings, "warning"))
             if number
         ]
-        found = f"{' and '.join(counts)}, see above" if counts else "nothing keeps it from running"
+        found = f"{' and '.join(counts)}, see above" if counts else "no problem was found"
         lines.append(f"Checked against the nodes of {report.schemas}: {found}.")
         lines.append(self.estimate.sentence())
         if self.paid:

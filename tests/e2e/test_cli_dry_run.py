@@ -47,7 +47,7 @@ def test_the_prompt_is_printed_as_it_would_be_sent(
     assert prompt["2"]["inputs"] == {"images": ["1", 0], "filename_prefix": "café"}
     assert f"Would go to {sandbox_url}: 2 nodes." in dry.stderr
     assert "beside.png (" in dry.stderr
-    assert "nothing keeps it from running" in dry.stderr
+    assert "no problem was found" in dry.stderr
     assert "has not run on" in dry.stderr
     assert dry.stderr.endswith("Nothing was sent.\n")
     nothing_happened(cli)
