@@ -865,17 +865,25 @@ def rented(here: Path, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Farm:
 
 
 async def test_a_batch_at_its_cap_waits_for_what_others_give_back(rented: Farm, here: Path) -> None:
+    rented.gate.clear()
     async with opened(rented, here) as client:
         entry = await made(client, options=BatchOptions(cap=1.3))
-        await drive(client, entry)
-        assert now(client, entry).succeeded == 10
+
+        def opened_when_it_waits(event: BatchEvent) -> bool:
+            if isinstance(event, Waits) and not rented.gate.is_set():
+                assert "over the cap of $1.30 for the batch" in event.why
+                assert rented.most == 2  # room for two of $0.60, though there are workers for three
+                rented.gate.set()
+            return False
+
+        await drive(client, entry, opened_when_it_waits)
+        assert rented.gate.is_set() and now(client, entry).succeeded == 10
         cap = Cap(1.3, "batch")
         used = client.record.ledger.used(cap, entry.id)
         assert 0.0 < used < 1.3
         costs = [line.cost for line in lines(entry).values()]
         assert sum(cost or 0.0 for cost in costs) == pytest.approx(used, abs=1e-4)
     assert rented.ran == dict.fromkeys(range(10), 1)
-    assert rented.most <= 2  # room for two, though there are workers for three
     assert {line.state for line in lines(entry).values()} == {"succeeded"}
 
 
