@@ -45,10 +45,9 @@ from ..media.temporary import TemporaryFolder
 from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, Target, located, release, server_of
 from ..targets.download import download, download_value
-from ..types import JsonValue
 from ..workflow.interface import REMOTE_OUTPUT, key_of
 from ..workflow.prompt import Prompt
-from ..workflow.workload import workload_of
+from ..workflow.workload import mostly_cached
 from .guessed_progress import ProgressEstimate, estimate_progress, with_estimates
 from .output import JobOutput, Output
 from .phases import StartTime, with_phases
@@ -524,13 +523,18 @@ class Job:
                     self._record.state,
                     *(self.id, event.state, event.error),
                     run_seconds=self.run_seconds,
-                    # Most of it was cached: what it cost is known, and not what the next one takes.
-                    typical=not _mostly_cached(self._prompt, event.details.get("cached_nodes")),
+                    typical=not self._mostly_cached(event),
                     billed=self._billed(event),
                     at=time.time(),
                 )
                 if self._sent.remembered:
                     self._write(self._sent.ended, self.id, self._prompt, event)
+
+    def _mostly_cached(self, finished: Finished) -> bool:
+        """Whether it says nothing of how long the next one takes, though what it cost is known."""
+        details = finished.details
+        said = details.get("mostly_cached") is True  # by a worker
+        return said or mostly_cached(self._prompt, details.get("cached_nodes"))
 
     def _run_seconds(self, finished: Finished) -> float | None:
         """How long it ran: as the target says, else as seen, if it was seen from the start.
@@ -719,11 +723,3 @@ def _place(remote: RemoteOutput, here: Received, folder: Path) -> SavedOutput:
         sha256=here.sha256,
         size=here.size,
     )
-
-
-def _mostly_cached(prompt: Prompt, cached: JsonValue) -> bool:
-    if not isinstance(cached, list) or not cached:
-        return False
-    workload = workload_of(prompt)
-    ran = sum(node.work for node in workload.nodes if node.node_id not in cached)
-    return ran < workload.work / 2

@@ -76,6 +76,8 @@ class Answer(BaseModel):
         shown: By node, what it shows in ComfyUI's page besides its outputs: see
             `events.ShownValues`. ``None`` from older workers.
         ran_on: What it was run with; ``None`` where the worker does not know.
+        mostly_cached: Whether ComfyUI still had the results of most of it, so its time says nothing
+            of how long the next one takes. ``None`` if not, and from older workers.
         kept_inputs: SHA-256 of the job's files that the worker stores for a while: later jobs may
             send only this hash. ``None`` for none.
     """
@@ -91,11 +93,13 @@ class Answer(BaseModel):
     shown: dict[str, dict[str, JsonValue]] | None = None
     kept_inputs: list[str] | None = None
     ran_on: RanOn | None = None
+    mostly_cached: bool | None = None
 
     def facts(self) -> dict[str, JsonValue]:
         """What a client shows besides the outputs."""
         shown = {"timings", "engine", "worker", *(["kept_inputs"] if self.kept_inputs else [])}
         shown |= {"ran_on"} if self.ran_on else set()
+        shown |= {"mostly_cached"} if self.mostly_cached else set()
         return self.model_dump(mode="json", include=shown)
 
 

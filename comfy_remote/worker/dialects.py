@@ -76,6 +76,7 @@ class AnswerFacts:
     problems: Sequence[OutputProblem] = ()
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
     ran_on: RanOn | None = None
+    mostly_cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,7 @@ class _ComfyRemote1(Dialect):
             shown={node_id: dict(values) for node_id, values in facts.shown.items()},
             kept_inputs=list(facts.kept_inputs) or None,
             ran_on=facts.ran_on,
+            mostly_cached=facts.mostly_cached or None,
         ).model_dump(mode="json", exclude_none=True)
 
     def failure(self, failed: Failure) -> dict[str, JsonValue]:

@@ -401,6 +401,7 @@ class _Attempt:
             result.problems,
             shown,
             await parts.what_ran.of(stats, request.prompt),
+            run.mostly_cached,
         )
         room = _ROOM_FOR_ERROR if result.error is not None else 0
         try:

@@ -36,6 +36,7 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..targets.base import RemoteRef, RunRequest
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import EngineFolders, NodeTimes, with_unlisted
+from ..workflow.workload import mostly_cached
 from .collect import Collected, CollectedOutput, collect_outputs
 from .dialects import Dialect
 from .engine import Engine
@@ -79,6 +80,7 @@ class EngineRun:
         notes: Sentences on what was changed in the prompt for this engine.
         shown: By node, what it shows besides its outputs.
         unfinished: The id under which it was submitted, unless it is known to have ended.
+        mostly_cached: Whether its engine still had the results of most of it.
         stale: Files that nodes in the engine's cache still list, and that are not there. These
             nodes have to run again.
     """
@@ -95,6 +97,7 @@ class EngineRun:
     shown: Mapping[str, ShownValues] = field(default_factory=dict)
     stale: list[RemoteOutput] = field(default_factory=list)
     unfinished: str | None = None
+    mostly_cached: bool = False
     _times: NodeTimes = field(default_factory=NodeTimes)
 
     async def result(
@@ -132,6 +135,7 @@ class EngineRun:
         self.unfinished = None
         self.produced += finished.outputs
         self.shown = finished.shown
+        self.mostly_cached = mostly_cached(run.prompt, finished.details.get("cached_nodes"))
         error = await self._error_of(finished)
         if error is None:
             wanted = dialect.wanted(finished.outputs, shows_values=bool(finished.shown))

@@ -19,7 +19,7 @@ from .graph import execution_order, linked_node, output_nodes, sources_of
 from .models import MODEL_SUFFIXES
 from .prompt import Node, Prompt
 
-__all__ = ["Amount", "NodeWork", "Workload", "workload_of"]
+__all__ = ["Amount", "NodeWork", "Workload", "mostly_cached", "workload_of"]
 
 _PIXELS = 1_000_000
 _MOST = 1e6
@@ -140,6 +140,19 @@ def workload_of(prompt: Prompt) -> Workload:
         nodes.append(_work_of(node_id, steps, amount))
     work = math.fsum(node.work for node in nodes)
     return Workload(_shape(prompt, order), tuple(nodes), work)
+
+
+def mostly_cached(prompt: Prompt, cached: JsonValue) -> bool:
+    """Whether less than half of a prompt's work was left to a run.
+
+    Args:
+        cached: The ids of the nodes whose results ComfyUI still had, if it tells them.
+    """
+    if not isinstance(cached, list) or not cached:
+        return False
+    workload = workload_of(prompt)
+    ran = sum(node.work for node in workload.nodes if node.node_id not in cached)
+    return ran < workload.work / 2
 
 
 def _work_of(node_id: str, steps: float | None, amount: Amount) -> NodeWork:

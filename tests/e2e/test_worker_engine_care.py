@@ -241,6 +241,16 @@ async def test_a_job_that_is_wholly_cached_has_its_outputs(worker: Worker) -> No
     assert await worker.files() == []
 
 
+async def test_an_answer_says_that_most_of_it_was_cached(worker: Worker) -> None:
+    """A client then learns nothing from its time."""
+    nodes = {str(n): {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1), 0]}}
+             for n in range(2, 6)}  # fmt: skip
+    prompt = {"1": source(0x445577), **nodes, "6": save("5")}
+    first, second = [(await worker.run(prompt)).facts() for _ in range(2)]
+    assert "mostly_cached" not in first
+    assert second["mostly_cached"] is True
+
+
 async def test_a_cached_node_never_gets_anothers_file(worker: Worker) -> None:
     """Its file is gone, and the next node to save under that name takes the same number."""
     first = {"1": source(0x0000AA), "2": save("1")}

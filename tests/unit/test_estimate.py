@@ -259,6 +259,16 @@ async def test_a_run_that_was_mostly_cached_is_no_measure(record: Record) -> Non
         assert len(record.past_runs("fake")) == measures
 
 
+async def test_nor_is_one_of_which_a_worker_says_so(record: Record) -> None:
+    details = {"run_seconds": 0.2, "mostly_cached": True}
+    target = FakeTarget([Started(), Finished(JobState.SUCCEEDED, details=details)])  # type: ignore[arg-type]
+    async with Client(target, record=record) as client:
+        job = await client.submit(picture())
+        await job.wait()
+    assert record.get(job.id).run_seconds == 0.2
+    assert record.past_runs("fake") == []
+
+
 async def test_a_failed_run_is_no_measure(record: Record) -> None:
     failed = Finished(JobState.FAILED, ExecutionFailed("no"), details={"run_seconds": 3.0})
     async with Client(FakeTarget([Started(), failed]), record=record) as client:
