@@ -183,7 +183,7 @@ class Client:
         if isinstance(self.target, KeepsJournal):
             from .route_journal import RouteJournal  # here: most targets are no route
 
-            self._journal = RouteJournal(self.record, self.configured)
+            self._journal = RouteJournal(self.record, self.configured, self.background)
             self.target.use_journal(self._journal)
         try:
             await asyncio.to_thread(remove_leftovers)

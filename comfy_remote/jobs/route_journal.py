@@ -15,13 +15,14 @@ from ..workflow.prompt import Prompt
 from ..workflow.workload import workload_of
 from .charges import Allowed, charge_of
 from .estimate import guess_by
-from .prices import remembered_price
+from .prices import known_price
 from .record import Record
 from .recorded_request import request_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..aio import Background
     from ..config.settings import Configuration
 
 __all__ = ["RouteJournal"]
@@ -35,11 +36,18 @@ class RouteJournal:
 
     Args:
         configured: Reads the configuration, for prices and caps. Blocking.
+        background: Where old prices are renewed.
     """
 
-    def __init__(self, record: Record, configured: Callable[[], Configuration]) -> None:
+    def __init__(
+        self,
+        record: Record,
+        configured: Callable[[], Configuration],
+        background: Background | None = None,
+    ) -> None:
         self._record = record
         self._configured = configured
+        self._background = background
         self._allowances: dict[str, Allowance] = {}
 
     def allow(self, job_id: str, allowance: Allowance) -> None:
@@ -130,7 +138,17 @@ class RouteJournal:
         self, members: Sequence[str], prompt: Prompt, *, learned: bool
     ) -> Mapping[str, Past]:
         """See `Journal.past`."""
-        return await self._record.read_at_once(self._past, members, prompt, learned)
+        known = await self._record.read_at_once(self._past, members, prompt, learned)
+        if not learned:
+            return known
+        configuration = await asyncio.to_thread(self._configured)
+        prices = await asyncio.gather(
+            *(known_price(name, configuration, background=self._background) for name in known)
+        )
+        return {
+            name: replace(past, price=price)
+            for (name, past), price in zip(known.items(), prices, strict=True)
+        }
 
     def _past(self, members: Sequence[str], prompt: Prompt, learned: bool) -> Mapping[str, Past]:
         record, routes = self._record, self._record.routes
@@ -138,7 +156,7 @@ class RouteJournal:
         known = {name: Past(cooling.get(name, 0.0), ours.get(name, 0)) for name in members}
         if not learned:
             return known
-        workload, configuration = workload_of(prompt), self._configured()
+        workload = workload_of(prompt)
         last = routes.last_target(workload.shape)
         for name, past in known.items():
             guess = guess_by(record.past_runs(name, workload.shape), workload)
@@ -146,7 +164,6 @@ class RouteJournal:
                 past,
                 seconds=None if guess is None else guess.seconds,
                 start=record.last_start(name),
-                price=remembered_price(name, configuration).price,
                 had_models=name == last,
             )
         return known

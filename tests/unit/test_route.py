@@ -18,6 +18,7 @@ from route_kit import PROMPT, Server, ServerTarget, request_of, route_of
 
 from comfy_remote import Client
 from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import (
     ConfigurationError,
@@ -36,6 +37,7 @@ from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import JobFilter, Record
 from comfy_remote.jobs.route_journal import RouteJournal
 from comfy_remote.node_pack.trusted_targets import refuse_own_address, unconfirmed_address
+from comfy_remote.schedule.money import Price
 from comfy_remote.targets.base import Health, RemoteRef, if_unfollowed
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.kinds import MEMBER_KEY, kind_of, typed_target
@@ -43,6 +45,7 @@ from comfy_remote.targets.opening import open_target, reopen
 from comfy_remote.targets.route.journal import Journal, MemoryJournal, Step, StepState, cooled_for
 from comfy_remote.targets.route.member import RouteTimes
 from comfy_remote.targets.route.target import RouteTarget
+from comfy_remote.targets.runpod.kind import RunPodKind
 from comfy_remote.workflow.schema import Schemas
 
 LAN = '[targets.lan]\ntarget = "http://192.168.1.20:8188"\n'
@@ -486,6 +489,22 @@ async def test_learned_times_belong_to_the_member(record: Record) -> None:
     assert past["gpu"].had_models and not past["lan"].had_models
     record.remove(["job-0"])
     assert record.routes.steps("job-0") == []
+
+
+async def test_what_a_member_costs_is_asked_of_its_provider(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cheapest is known at the first run, and not only once each of them was used."""
+
+    async def price(self: object, *_: object) -> Price:
+        return Price(0.5, "RunPod", 1.0)
+
+    monkeypatch.setattr(RunPodKind, "price", price)
+    configuration = Configuration(None, {"gpu": TargetSettings("runpod:abc123xyz")})
+    journal = RouteJournal(record, lambda: configuration)
+    past = await journal.past(["gpu", "sandbox"], PROMPT, learned=True)
+    assert past["gpu"].price == Price(0.5, "RunPod", 1.0)
+    assert past["sandbox"].price is None
 
 
 async def test_what_cannot_be_written_down_is_not_sent(
