@@ -62,6 +62,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         )
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a real ComfyUI before anything of it runs, whatever it does first."""
+    if item.get_closest_marker("comfyui") is not None:
+        real_comfyui()
+
+
 def missing_requirements(python: str) -> list[str]:
     """The distributions of ``requirements.txt`` that are not installed for ``python``."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
