@@ -263,7 +263,7 @@ async def test_nor_is_one_of_which_a_worker_says_so(record: Record) -> None:
     details = {"run_seconds": 0.2, "mostly_cached": True}
     target = FakeTarget([Started(), Finished(JobState.SUCCEEDED, details=details)])  # type: ignore[arg-type]
     async with Client(target, record=record) as client:
-        job = await client.submit(picture())
+        job = await client.submit(picture(), begun=LONG_AGO)
         await job.wait()
     assert record.get(job.id).run_seconds == 0.2
     assert record.past_runs("fake") == []

@@ -499,8 +499,7 @@ async def test_a_result_that_somebody_deletes_fails_its_job(head: FakeHead, tmp_
         shutil.rmtree(tmp_path / "results")
         head.instead.clear()
         deleted.set()
-        await until(lambda: head.results)
-        assert not running.spool.waiting()
+        await until(lambda: head.results and not running.spool.waiting())
         head.jobs.put_nowait(("b", 1, 1))
         await until(lambda: len(head.results) == 2)
     (_, _, lost), (_, _, after) = head.results
