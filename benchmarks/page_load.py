@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, TINY, Skipped, report, size
-
-sys.path[:0] = [str(ROOT / name) for name in ("tools", "tests", "tests/e2e", "tests/page")]
-from page_server import start_server  # noqa: E402
+from common import report, size
+from page_window import server_and_browser
 
 _LOADS = size(20, 1)
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 # The workflow is put into the graph once all extensions are set up.
 _LOADED = """() => new Promise((resolve) => {
@@ -31,33 +25,18 @@ _LOADED = """() => new Promise((resolve) => {
 
 def bench_page_load() -> None:
     """Loads with an empty cache, in turn: on the same server, whose list of scripts differs."""
-    if TINY:
-        raise Skipped("it takes a page's load of seconds each time")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise Skipped("no playwright") from None
-    kind = "comfyui" if "COMFYUI_DIR" in os.environ else "sandbox"
-    browser_path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        start_server(kind, Path(folder)) as server,
-        sync_playwright() as playwright,
+        server_and_browser(Path(folder)) as (url, browser),
     ):
-        if browser_path is None and not Path(playwright.chromium.executable_path).is_file():
-            raise Skipped("no Chromium")
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
-        )
         times: dict[bool, list[float]] = {True: [], False: []}
         work: dict[bool, list[float]] = {True: [], False: []}
         for number in range(-1, _LOADS):
             for with_pack in (True, False) if number % 2 else (False, True):
-                seconds, busy = _load(browser, server.url, with_pack=with_pack)
+                seconds, busy = _load(browser, url, with_pack=with_pack)
                 if number >= 0:
                     times[with_pack].append(seconds)
                     work[with_pack].append(busy)
-        browser.close()
     report("page-load", times[True], times[False], "without the pack's scripts")
     report("page-load, processor", work[True], work[False], "without the pack's scripts")
 

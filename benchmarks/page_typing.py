@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, TINY, Skipped
-
-sys.path[:0] = [str(ROOT / name) for name in ("tools", "tests", "tests/e2e", "tests/page")]
-from page_server import start_server  # noqa: E402
+from page_window import server_and_browser
 
 _NODES = 500
 _TYPED = "16,17,18,19,20,21,22,23"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SETTLED = 2500  # milliseconds
 
 # The browser's own word for what holds the thread for more than 50 ms.
@@ -46,34 +40,20 @@ def large_graph() -> Iterator[Any]:
     Raises:
         Skipped: There is no browser, or only a tiny run is wanted.
     """
-    if TINY:
-        raise Skipped("it takes a page's load")
-    try:
-        from comfy_page import ComfyPage
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise Skipped("no playwright") from None
-    kind = "comfyui" if "COMFYUI_DIR" in os.environ else "sandbox"
-    browser_path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made,
         _home(Path(made, "home")),
-        start_server(kind, Path(made)) as server,
-        sync_playwright() as playwright,
+        server_and_browser(Path(made)) as (url, browser),
     ):
-        if browser_path is None and not Path(playwright.chromium.executable_path).is_file():
-            raise Skipped("no Chromium")
-        browser = playwright.chromium.launch(
-            executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
-        )
+        from comfy_page import ComfyPage
+
         workflow = Path(made) / "large.json"
         workflow.write_text(json.dumps(_graph()), encoding="utf-8")
         window = browser.new_page(viewport={"width": 1400, "height": 900})
-        page = ComfyPage(window, server.url, Path(made), "typing")
+        page = ComfyPage(window, url, Path(made), "typing")
         page.open()
         page.load(workflow)
         yield page
-        browser.close()
 
 
 @contextmanager
