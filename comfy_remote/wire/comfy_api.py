@@ -1,0 +1,281 @@
+"""Comfy API v2: what its clients and servers say to each other.
+
+Facts: ``openapi-v2.yaml`` of github.com/Comfy-Org/docs, version 2.0.0; what its SDK (comfy-sdk
+0.5.0) sends besides is marked so. A test holds the models to that document.
+
+What is read may have more than this: keys that are not known here are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from enum import Enum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = [
+    "API_PATH",
+    "ASSET_TYPE",
+    "EXPIRES_IN",
+    "IDEMPOTENCY_HEADER",
+    "MOST_LABELS",
+    "ApiError",
+    "ApiJob",
+    "ApiOutput",
+    "ApiProgress",
+    "ApiStatus",
+    "Asset",
+    "AssetFromHash",
+    "ErrorEnvelope",
+    "ExtraData",
+    "JobError",
+    "JobList",
+    "JobSummary",
+    "JobUrls",
+    "JobWorkflow",
+    "OutputType",
+    "PreviewEvent",
+    "StatusEvent",
+    "asset_reference",
+    "is_blake3",
+]
+
+API_PATH = "/api/v2"
+"""Below the origin of a server, or below where a deployment is mounted."""
+
+ASSET_TYPE = "core/ASSET"
+"""The ``__type`` of a reference to an asset, in a prompt."""
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+"""Used once: a second request with the same key is refused (422 ``idempotency_key_reuse``)."""
+
+EXPIRES_IN = (60, 7 * 24 * 3600)
+"""Seconds: the bounds of ``expires_in``."""
+
+MOST_LABELS = 16
+"""Labels that a job may have (comfy-sdk)."""
+
+_BLAKE3 = re.compile(r"blake3:[0-9a-f]{64}")
+
+
+def is_blake3(text: str) -> bool:
+    """Whether a text is a hash as this API writes it: ``blake3:`` and 64 lower-case hex digits."""
+    return _BLAKE3.fullmatch(text) is not None
+
+
+def asset_reference(
+    asset_id: str, *, blake3: str | None = None, file_path: str | None = None
+) -> dict[str, JsonValue]:
+    """What stands in a prompt where ComfyUI has a file's name."""
+    said = {"id": asset_id, "hash": blake3, "file_path": file_path}
+    info: dict[str, JsonValue] = {key: value for key, value in said.items() if value is not None}
+    return {"__type": ASSET_TYPE, "info": info}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ApiStatus(str, Enum):
+    """Where a job stands: queued, running, then canceling, or one of the final four."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the job."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({ApiStatus.SUCCEEDED, ApiStatus.CANCELED, ApiStatus.FAILED, ApiStatus.EXPIRED})
+
+
+class OutputType(str, Enum):
+    """What an output is."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    TEXT = "text"
+    FILE = "file"
+    LATENT = "latent"
+
+
+class Asset(_Model):
+    """A record of bytes that are stored by their hash. Several may share the same bytes.
+
+    Attributes:
+        hash: ``blake3:`` and 64 hex digits; ``None`` while it is not computed.
+        file_path: ``/`` between its parts.
+        created_new: In answers that create one: whether the bytes were new.
+        url: Of its bytes, until ``url_expires_at``; it may need no key.
+        expires_at: ``None`` if it stays.
+        job_id: The job that made it; ``None`` for what was uploaded.
+    """
+
+    id: str
+    hash: str | None
+    size_bytes: int = Field(ge=0)
+    content_type: str
+    file_path: str | None = None
+    created_new: bool | None = None
+    created_at: datetime
+    url: str
+    url_expires_at: datetime
+    expires_at: datetime | None = None
+    job_id: str | None = None
+
+
+class AssetFromHash(_Model):
+    """The request for an asset over bytes that the server has."""
+
+    hash: str
+    file_path: str | None = None
+    tags: list[str] | None = None
+    expires_in: int | None = Field(None, ge=EXPIRES_IN[0], le=EXPIRES_IN[1])
+
+
+class ApiProgress(_Model):
+    """A full snapshot; ``value`` is the whole job's."""
+
+    value: float = Field(ge=0, le=1)
+    nodes_done: int
+    nodes_total: int
+    current_node: str | None = None
+    current_node_class: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    message: str | None = None
+
+
+class ApiOutput(_Model):
+    """A file that a job has made: an asset, with the node that it is of."""
+
+    node_id: str
+    name: str
+    type: OutputType
+    content_type: str
+    size_bytes: int = Field(ge=0)
+    id: str
+    hash: str | None
+    url: str
+    url_expires_at: datetime
+    job_id: str | None = None
+
+
+class JobError(_Model):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+    traceback: str | None = None
+
+
+class JobUrls(_Model):
+    """Where to ask about a job: absolute, or from ``/`` on; relative to the server's origin, and
+    never to the address below which the API is mounted.
+    """
+
+    self: str
+    events: str
+    cancel: str
+
+
+class ApiJob(_Model):
+    """One run of a prompt.
+
+    Attributes:
+        queue_position: Jobs ahead of it, as far as the server says.
+        outputs: Those that are there so far; complete when the job has ended.
+        metrics: ``queue_ms`` and ``execution_ms``.
+        metadata: Labels (comfy-sdk).
+    """
+
+    id: str
+    status: ApiStatus
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime
+    queue_position: int | None
+    progress: ApiProgress | None
+    outputs: list[ApiOutput]
+    error: JobError | None
+    metrics: dict[str, int | None] | None = None
+    urls: JobUrls
+    metadata: dict[str, str] | None = None
+
+
+class JobWorkflow(_Model):
+    """The prompt of a job, or the workflow that it was made of."""
+
+    workflow: dict[str, JsonValue]
+    format: Literal["save", "api"]
+
+
+class JobSummary(_Model):
+    """A job in a list (comfy-sdk; it is not in the document)."""
+
+    id: str
+    status: ApiStatus
+    create_time: datetime
+    update_time: datetime
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class JobList(_Model):
+    """A page of jobs, the newest first (comfy-sdk; it is not in the document).
+
+    Attributes:
+        next_cursor: What asks for the next page; ``None`` at the last one.
+    """
+
+    jobs: list[JobSummary]
+    next_cursor: str | None = None
+
+
+class ExtraData(_Model):
+    """What a job is sent besides its prompt. Never stored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_key_comfy_org: str | None = Field(None, repr=False)
+
+
+class StatusEvent(_Model):
+    """The data of a ``status`` event."""
+
+    status: ApiStatus
+    queue_position: int | None = None
+
+
+class PreviewEvent(_Model):
+    """The data of a ``preview`` event: a JPEG."""
+
+    node_id: str
+    content_type: str
+    data_base64: str = Field(repr=False)
+
+
+class ApiError(_Model):
+    """What went wrong with a request."""
+
+    code: str
+    message: str
+    details: dict[str, JsonValue] | None = None
+
+
+class ErrorEnvelope(_Model):
+    """The body of every answer with a status from 400 on."""
+
+    error: ApiError
