@@ -21,6 +21,7 @@ __all__ = [
     "EXPIRES_IN",
     "IDEMPOTENCY_HEADER",
     "MOST_LABELS",
+    "MOST_LABELS_ASKED",
     "ApiError",
     "ApiJob",
     "ApiOutput",
@@ -32,14 +33,17 @@ __all__ = [
     "ExtraData",
     "JobError",
     "JobList",
+    "JobRequest",
     "JobSummary",
     "JobUrls",
     "JobWorkflow",
+    "LogEvent",
     "OutputType",
     "PreviewEvent",
     "StatusEvent",
     "asset_reference",
     "is_blake3",
+    "label_problem",
 ]
 
 API_PATH = "/api/v2"
@@ -57,7 +61,13 @@ EXPIRES_IN = (60, 7 * 24 * 3600)
 MOST_LABELS = 16
 """Labels that a job may have (comfy-sdk)."""
 
+MOST_LABELS_ASKED = 3
+"""Labels that a list may be asked for at once (comfy-sdk)."""
+
 _BLAKE3 = re.compile(r"blake3:[0-9a-f]{64}")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_LARGEST_LABEL = 256
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def is_blake3(text: str) -> bool:
@@ -72,6 +82,22 @@ def asset_reference(
     said = {"id": asset_id, "hash": blake3, "file_path": file_path}
     info: dict[str, JsonValue] = {key: value for key, value in said.items() if value is not None}
     return {"__type": ASSET_TYPE, "info": info}
+
+
+def label_problem(key: str, value: str) -> str | None:
+    """Why a job cannot have this label; ``None`` if it can.
+
+    The rules are those that comfy-sdk documents: a key of 1 to 40 letters, digits, ``_``, ``-``
+    and ``.``; a value of at most 256 bytes (UTF-8), without control characters and those that
+    change the direction of text.
+    """
+    if _LABEL_KEY.fullmatch(key) is None:
+        return f"The label {key[:60]!r} must have 1 to 40 letters, digits, _, - or . as its key."
+    if len(value.encode("utf-8", "surrogatepass")) > _LARGEST_LABEL:
+        return f"The value of the label {key!r} is larger than {_LARGEST_LABEL} bytes."
+    if _UNSEEN.search(value):
+        return f"The value of the label {key!r} has a control character."
+    return None
 
 
 class _Model(BaseModel):
@@ -252,6 +278,19 @@ class ExtraData(_Model):
     api_key_comfy_org: str | None = Field(None, repr=False)
 
 
+class JobRequest(_Model):
+    """The request for a job.
+
+    Attributes:
+        workflow: A prompt, in API format, with asset references.
+        metadata: Labels (comfy-sdk): see `label_problem`.
+    """
+
+    workflow: dict[str, JsonValue]
+    extra_data: ExtraData | None = None
+    metadata: dict[str, str] | None = None
+
+
 class StatusEvent(_Model):
     """The data of a ``status`` event."""
 
@@ -265,6 +304,13 @@ class PreviewEvent(_Model):
     node_id: str
     content_type: str
     data_base64: str = Field(repr=False)
+
+
+class LogEvent(_Model):
+    """The data of a ``log`` event. Version 2.0.0 of the document: no server sends it yet."""
+
+    level: str
+    message: str
 
 
 class ApiError(_Model):
