@@ -111,6 +111,7 @@ class TargetTable(CapTable):
     password_env: str | None = None
     headers_env: dict[str, str] = {}
     ca_file: str | None = None
+    partner_key_env: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
     policy: PolicyTable | None = None
@@ -130,6 +131,8 @@ class TargetTable(CapTable):
             if self.target not in ("", address):
                 raise ValueError("it has a target and a route")
             self.target = address
+        if self.partner_key_env is not None and not self.target.startswith("comfy:"):
+            raise ValueError("partner_key_env is for a comfy: target")
         fields = type(self).model_fields
         said = {name for name, one in fields.items() if getattr(self, name) != one.default}
         if not self.target.startswith("route:"):

@@ -31,7 +31,6 @@ __all__ = [
     "withheld",
 ]
 
-_ENDPOINT = "RUNPOD_ENDPOINT_ID"
 _LARGEST = 256_000  # bytes
 
 
@@ -49,10 +48,10 @@ def env_files(environment: Mapping[str, str] = os.environ) -> list[Path]:
 def load_env_files(environment: MutableMapping[str, str] = os.environ) -> list[Path]:
     """Take the credentials that are not set yet from the `env_files`.
 
-    These are ``RUNPOD_ENDPOINT_ID``, the secrets of every kind of target (`Kind.own_secrets`:
-    ``RUNPOD_API_KEY``, …), and the variables that targets in ``comfy-remote.toml`` name for their
-    keys, passwords and headers. A file of the owner's may set them all, any other one those that
-    the owner trusts.
+    These are what every kind of target reads (`Kind.address_variable`: ``RUNPOD_ENDPOINT_ID``, …;
+    `Kind.own_secrets`: ``RUNPOD_API_KEY``, …), and the variables that targets in
+    ``comfy-remote.toml`` name for their keys, passwords and headers. A file of the owner's may set
+    them all, any other one those that the owner trusts.
 
     Returns:
         The files that something was taken from.
@@ -183,7 +182,8 @@ def _wanted(environment: Mapping[str, str]) -> list[str]:
     from ..targets.kinds import kinds, secret_variables
     from .settings import Configuration
 
-    known = [_ENDPOINT, *(name for kind in kinds() for name in kind.own_secrets)]
+    own = ((kind.address_variable, *kind.own_secrets) for kind in kinds())
+    known = [name for names in own for name in names if name]
     try:
         targets = Configuration.load(environment=environment).targets.values()
     except ConfigurationError:

@@ -415,8 +415,9 @@ class Configuration:
     def allows_address(self, url: str | URL, environment: Mapping[str, str] = os.environ) -> bool:
         """Whether the owner has named the origin (scheme, host, port) of an http(s) address.
 
-        In a target's ``target`` or ``base_url``, in ``allowed_addresses``, or confirmed in
-        ComfyUI's page (see `TrustStore.confirm_address`). Ask this before anything is sent to an
+        In a target's ``target`` or ``base_url``, in ``allowed_addresses``, in the environment
+        (`Kind.configured_address`), or confirmed in ComfyUI's page (see
+        `TrustStore.confirm_address`). Ask this before anything is sent to an
         address that a workflow or a page has named.
 
         Args:
@@ -427,14 +428,21 @@ class Configuration:
         origin = origin_of(url)
         if origin is None:
             return False
-        named = {origin_of(one) for one in (*self._addresses(), *self.allowed_addresses)}
+        set_here = [one for kind in kinds() if (one := kind.configured_address(environment))]
+        here = [*self._addresses(), *map(_public_url, set_here), *self.allowed_addresses]
+        named = {origin_of(one) for one in here}
         return origin in named or TrustStore(home(environment)).allows_address(origin)
 
     def _addresses(self) -> Iterator[str]:
         for settings in self.targets.values():
             yield settings.base_url or ""
-            kind = kind_of(settings.target)
-            yield (kind and kind.public_url(settings.target)) or ""
+            yield _public_url(settings.target)
+
+
+def _public_url(address: str) -> str:
+    """The URL of an address that might be anybody's; empty where only its owner can use it."""
+    kind = kind_of(address)
+    return (kind and kind.public_url(address)) or ""
 
 
 def _identity(settings: TargetSettings, environment: Mapping[str, str]) -> tuple[str | None, ...]:

@@ -32,6 +32,8 @@ class TargetSettings:
             ``Modal-Secret`` by default, from ``MODAL_PROXY_TOKEN_ID`` and ``…_SECRET``.
         ca_file: A file (PEM) of certificates that are trusted besides the system's, for a server
             behind a certificate of its own; absolute once it is read.
+        partner_key_env: For ``comfy:``, the name of the variable with the key that partner nodes
+            log in with. It travels with each job; none does where no variable is named.
         keep_stored: For ``runpod:``, whether outputs that a worker had put into storage stay
             there once they have been fetched.
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
@@ -53,6 +55,7 @@ class TargetSettings:
     password_env: str | None = None
     headers_env: Mapping[str, str] = field(default_factory=dict)
     ca_file: str | None = None
+    partner_key_env: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
     policy: Mapping[str, JsonValue] | None = None

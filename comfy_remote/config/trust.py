@@ -31,7 +31,7 @@ from ..clean import one_line
 from ..database import transaction
 from ..errors import LocalStorageError, NotTrusted
 from ..net.address import base_address
-from ..targets.kinds import members_of, secret_variables
+from ..targets.kinds import kinds, members_of, secret_variables
 from .target_settings import TargetSettings
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ __all__ = [
     "origin_of",
 ]
 
-# Their values say whose target it is, and are no secrets.
-_SHOWN_VARIABLES = {"RUNPOD_ENDPOINT_ID"}
 _LOCK_PATIENCE = 30.0
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS files "
@@ -234,11 +232,15 @@ def named_default(address: str) -> str:
 def named_variable(variable: str, value: str) -> str:
     """What a line of a ``.env`` names: whose account a run would use.
 
-    The value of a secret is shown as four digits of its hash: enough to notice another one, too few
-    to find it.
+    An address is shown, with the key that a server which may be anybody's would get. The value of a
+    secret is shown as four digits of its hash: enough to notice another one, too few to find it.
     """
-    if variable in _SHOWN_VARIABLES:
-        return f"{variable} = {json.dumps(value)}"
+    for kind in kinds():
+        if variable == kind.address_variable:
+            address = kind.configured_address({variable: value})
+            anybodys = address is not None and kind.public_url(address) is not None
+            sends = f" (sends {kind.default_key})" if anybodys and kind.default_key else ""
+            return f"{variable} = {json.dumps(value)}{sends}"
     digits = hashlib.sha256(f"{variable}={value}".encode()).hexdigest()[:4]
     return f"{variable} = (hidden, {digits})"
 

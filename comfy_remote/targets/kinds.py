@@ -414,7 +414,7 @@ def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
     kind = kind_of(settings.target)
     key = settings.key_env if kind is None else kind.key_variable(settings)
     headers = settings.headers_env or ({} if kind is None else kind.default_headers)
-    named = (key, settings.password_env, *headers.values())
+    named = (key, settings.password_env, *headers.values(), settings.partner_key_env)
     return tuple(dict.fromkeys(name for name in named if name))
 
 
@@ -432,6 +432,7 @@ def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
 @cache
 def _ours() -> tuple[Kind, ...]:
     # Here, since each of these modules imports `Kind` from this one.
+    from .comfy_api.kind import ComfyApiKind
     from .comfyui.kind import ComfyUIKind
     from .modal import ModalKind
     from .pod import PodKind
@@ -439,7 +440,8 @@ def _ours() -> tuple[Kind, ...]:
     from .runpod.kind import RunPodKind
     from .sandbox.kind import SandboxKind
 
-    return RunPodKind(), ModalKind(), PodKind(), RouteKind(), ComfyUIKind(), SandboxKind()
+    rented = RunPodKind(), ModalKind(), ComfyApiKind(), PodKind()
+    return *rented, RouteKind(), ComfyUIKind(), SandboxKind()
 
 
 @cache

@@ -91,7 +91,7 @@ def with_own_key(settings: TargetSettings) -> TargetSettings:
     kind = kind_of(settings.target)
     if kind is None or settings.key_env or kind.default_headers:
         return settings
-    if kind.default_key and settings.base_url is None:
+    if kind.key_variable(settings) and settings.base_url is None:
         return settings
     url = settings.base_url or kind.public_url(settings.target)
     origin = None if url is None else origin_of(url)

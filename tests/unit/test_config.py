@@ -301,6 +301,7 @@ def test_settings_know_no_other_keys() -> None:
         "password_env",
         "headers_env",
         "ca_file",
+        "partner_key_env",
         "keep_stored",
         "bucket",
         "policy",

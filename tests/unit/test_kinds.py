@@ -53,6 +53,12 @@ KEYS = {
         ("http://192.168.1.20:8188", "comfyui", None),
         ("localhost:8188", "comfyui", None),
         ("[::1]:8188", "comfyui", None),
+        ("comfy:cloud", "comfy", "by run"),
+        ("comfy:dep-1234abcd", "comfy", "by run"),
+        ("comfy:https://dep-1.stg.run.comfy.app", "comfy", "by run"),
+        ("comfy:http://127.0.0.1:8189", "comfy", None),
+        ("comfy:https://box.lan/mount", "comfy", None),
+        ("comfy:8188", "comfyui", None),  # a host of that name
         ("sandbox", "sandbox", None),
     ],
 )
@@ -91,6 +97,24 @@ def test_each_address_has_one_kind(address: str, name: str, billing: str | None)
         ("https://abc123-8188.proxy.runpod.net/?x#y", "https://abc123-8188.proxy.runpod.net"),
         ("abc123-8188.proxy.runpod.net/a/b", "abc123-8188.proxy.runpod.net"),
         ("modal:portraits", "modal:portraits"),
+        ("https://cloud.comfy.org/api/v2/jobs?limit=1#x", "comfy:cloud"),
+        (" Cloud.Comfy.org ", "comfy:cloud"),
+        ("comfy:Cloud", "comfy:cloud"),
+        ("https://Dep-12ab.run.comfy.app/api/v2", "comfy:dep-12ab"),
+        ("comfy:https://dep-12ab.run.comfy.app:443/", "comfy:dep-12ab"),
+        ("https://cloud.run.comfy.app", "comfy:https://cloud.run.comfy.app"),
+        ("http://127.0.0.1:8189/api/v2/", "comfy:http://127.0.0.1:8189"),
+        ("https://Box.lan/Mount/api/v2/jobs/1?x#y", "comfy:https://box.lan/Mount"),
+        (
+            "https://abc123-8189.proxy.runpod.net/api/v2",
+            "comfy:https://abc123-8189.proxy.runpod.net",
+        ),
+        ("comfy:127.0.0.1:8189", "comfy:http://127.0.0.1:8189"),
+        ("comfy:[::1]:8189/mount/", "comfy:http://[::1]:8189/mount"),
+        ("https://cloud.comfy.org.example.org",) * 2,
+        ("https://cloud.comfy.org@example.org/x",) * 2,
+        ("https://example.org/https://cloud.comfy.org",) * 2,
+        ("https://dep-1.run.comfy.app:8443",) * 2,
         ("sandbox", "sandbox"),
         ("my.gpu", "my.gpu"),
         ("no target: at all?", "no target: at all?"),
@@ -101,7 +125,13 @@ def test_what_is_copied_along_with_an_address_is_cut_off(typed: str, address: st
     assert typed_target(address) == address
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "pod:", "pod:a/b", "sandboxes", "ftp://x", "x:y:z"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "gpu", "pod:", "pod:a/b", "sandboxes", "ftp://x", "x:y:z"),
+        *("comfy:", "comfy:a_b", "comfy:a/b", "comfy:-a", "comfy:http://", "comfy:a b"),
+    ],
+)
 def test_what_is_no_address_has_no_kind(text: str) -> None:
     assert kind_of(text) is None
     assert secret_variables(TargetSettings(text, key_env="K")) == ("K",)
@@ -145,7 +175,8 @@ def test_where_a_job_was_sent_is_read_from_its_details() -> None:
 
 def test_all_ways_to_write_an_address_are_said() -> None:
     assert forms() == (
-        "runpod:ENDPOINT, modal:APP, pod:ID, pod:auto, route:NAME,NAME, http://HOST:8188, sandbox"
+        "runpod:ENDPOINT, modal:APP, comfy:cloud, comfy:DEPLOYMENT, comfy:http://HOST:8189, "
+        "pod:ID, pod:auto, route:NAME,NAME, http://HOST:8188, sandbox"
     )
     with pytest.raises(ConfigurationError) as refused:
         open_target("gpu", Configuration(None, {}), {})
@@ -161,6 +192,9 @@ def test_all_ways_to_write_an_address_are_said() -> None:
         f"https://{'a' * 64}.example",
         f"http://{'a' * 5000}:8188",
         "https://ann:word@example.org",
+        "comfy:http://127.0.0.1:99999",
+        "comfy:https://ann:word@example.org",
+        "comfy:a_b",
     ],
 )
 def test_what_can_be_no_servers_address_is_not_written_down(address: str) -> None:
@@ -173,7 +207,7 @@ def test_what_an_address_means_is_known_without_an_http_stack() -> None:
 import sys
 from comfy_remote.config.settings import Configuration
 from comfy_remote.targets.kinds import kind_of, kinds
-for address in ("runpod:a", "modal:a", "pod:a", "http://a", "sandbox", "gpu"):
+for address in ("runpod:a", "modal:a", "pod:a", "comfy:a", "http://a", "sandbox", "gpu"):
     kind_of(address)
 slow = {"aiohttp", "pydantic", "asyncio", "importlib.metadata"} & sys.modules.keys()
 sys.exit(f"imported: {slow}" if slow else 0)

@@ -65,6 +65,7 @@ def test_a_yes_is_to_what_is_named(store: TrustStore, tmp_path: Path) -> None:
         ("password_env", "PGPASSWORD"),
         ("headers_env", {"X-1": "OPENAI_API_KEY"}),
         ("bucket", "https://thief.example/bucket"),
+        ("partner_key_env", "COMFY_API_KEY"),
     ],
 )
 def test_another_address_or_variable_is_another_name(field: str, value: object) -> None:
@@ -83,7 +84,7 @@ def test_what_names_nothing_asks_for_nothing() -> None:
     # A field that is new counts as naming something until somebody has decided otherwise.
     assert set(TargetTable.model_fields) - set(changed) == {
         *("target", "base_url", "bucket", "user", "key_env", "password_env", "headers_env"),
-        "ca_file",
+        *("ca_file", "partner_key_env"),
     }
 
 
@@ -103,6 +104,12 @@ def test_a_secret_is_noticed_and_not_kept(store: TrustStore, tmp_path: Path) -> 
     assert own != named_variable("RUNPOD_API_KEY", "planted-key-9876543210")
     assert "planted" not in own
     assert named_variable("RUNPOD_ENDPOINT_ID", "abc") == 'RUNPOD_ENDPOINT_ID = "abc"'
+    assert named_variable("COMFY_BASE_URL", "https://cloud.comfy.org") == (
+        'COMFY_BASE_URL = "https://cloud.comfy.org"'
+    )
+    assert named_variable("COMFY_BASE_URL", "https://thief.example") == (
+        'COMFY_BASE_URL = "https://thief.example" (sends COMFY_API_KEY)'
+    )
     store.trust(tmp_path / ".env", [own])
     assert b"planted" not in store.path.read_bytes()
 
