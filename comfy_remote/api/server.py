@@ -1,0 +1,142 @@
+"""The server of Comfy API v2: who may ask, and where it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from pydantic import SecretStr
+
+from ..gateway.access import RouteHandler, other_page_refusal, sent_token
+from ..gateway.body import json_answer
+from ..gateway.listening import check_token, in_url, listen
+from ..media.temporary import remove_leftovers
+from ..net.serving import GuardedRunner
+from ..version import __version__
+from ..wire.comfy_api import API_PATH
+from .errors import ApiRefusal, answered
+
+__all__ = ["ApiServer", "api_application", "api_base", "guard"]
+
+
+class ApiServer:
+    """Comfy API v2 over HTTP. Used as an asynchronous context manager::
+
+        async with ApiServer([*job_routes(…), *asset_routes(…)], port=8189) as server:
+            print(server.url)
+
+    A handler is cancelled when its client hangs up.
+
+    Args:
+        routes: What it serves, below ``/api/v2``.
+        host: Name or address to listen on. Anything but loopback needs a token.
+        port: 0 picks a free one.
+        token: What callers must send as bearer token; at least 16 characters. Without one, any
+            key is accepted, and only on loopback: the SDKs send one where they know one.
+
+    Raises:
+        ConfigurationError: The arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        routes: Iterable[web.RouteDef],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: SecretStr | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        check_token(host, token)
+        self._routes = list(routes)
+        self._host = host
+        self._port = port
+        self._token = token
+        self._ssl_context = ssl_context
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> ApiServer:
+        """Listen.
+
+        Raises:
+            ConfigurationError: The address or port cannot be used, with what to do.
+        """
+        await asyncio.to_thread(remove_leftovers)
+        app = web.Application(middlewares=[guard(self._token)])
+        app.add_routes([web.get("/", about)])
+        app.add_subapp(API_PATH, api_application(self._routes))
+        self._runner = GuardedRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
+        await self._runner.setup()
+        try:
+            port = await listen(self._runner, self._host, self._port, self._ssl_context)
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        scheme = "http" if self._ssl_context is None else "https"
+        self.url = f"{scheme}://{in_url(self._host)}:{port}"
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+def api_application(
+    routes: Iterable[web.RouteDef], middlewares: Iterable[Middleware] = ()
+) -> web.Application:
+    """The API, for ``add_subapp(API_PATH, …)`` of an application.
+
+    Args:
+        middlewares: ``[guard(token)]``, unless that application has it.
+    """
+    app = web.Application(middlewares=list(middlewares))
+    app.add_routes([*routes, web.get("", about)])
+    return app
+
+
+def api_base(request: web.Request) -> str:
+    """The address of the API as a request reached it: ``http://HOST:PORT/api/v2``."""
+    return f"{request.scheme}://{request.host}{API_PATH}"
+
+
+def guard(token: SecretStr | None) -> Middleware:
+    """Who may ask, and that every refusal has the API's form."""
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+        async def allowed(request: web.Request) -> web.StreamResponse:
+            if other_page_refusal(request, named_here_only=token is None) is not None:
+                raise ApiRefusal(
+                    "forbidden",
+                    "This server answers neither other sites' pages nor, without a token, requests "
+                    "for another name than localhost's.",
+                )
+            if token is not None and not sent_token(request, token):
+                raise ApiRefusal(
+                    "unauthorized",
+                    "The API key is missing or wrong. Send `Authorization: Bearer KEY` with the "
+                    "token that this server was started with; the SDKs take it from "
+                    "COMFY_API_KEY.",
+                )
+            return await handler(request)
+
+        return await answered(request, allowed)
+
+    return guarded
+
+
+async def about(request: web.Request) -> web.Response:
+    """What this is, for a person and for programs."""
+    return json_answer(
+        {
+            "api": "Comfy API v2",
+            "server": f"Comfy Remote {__version__}",
+            "use": f"comfy-sdk with COMFY_BASE_URL={request.url.origin()}",
+            "urls": {"jobs": f"{API_PATH}/jobs", "assets": f"{API_PATH}/assets"},
+        }
+    )

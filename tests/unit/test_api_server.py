@@ -1,0 +1,215 @@
+"""Who may ask a server of Comfy API v2, and that every refusal has the API's form."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+
+import aiohttp
+import pytest
+from aiohttp import web
+from helpers import until
+from pydantic import SecretStr
+
+from comfy_remote.api.errors import ApiRefusal
+from comfy_remote.api.event_routes import StreamLimits, event_routes
+from comfy_remote.api.live import LiveJob, LiveLimits
+from comfy_remote.api.server import ApiServer, api_application, guard
+from comfy_remote.errors import AuthenticationError, ConfigurationError, WorkflowInvalid
+from comfy_remote.events import Progress
+from comfy_remote.wire.comfy_api import API_PATH, ApiStatus, ErrorEnvelope
+
+TOKEN = SecretStr("a token of more than sixteen characters")
+PATIENCE = 30.0
+
+
+async def fine(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "queued"})
+
+
+async def invalid(_request: web.Request) -> web.Response:
+    raise WorkflowInvalid("Node 3 has no model.", advice="Connect one.")
+
+
+async def upstream(_request: web.Request) -> web.Response:
+    raise AuthenticationError("api.runpod.ai refuses the key rpa_1234.")
+
+
+async def broken(_request: web.Request) -> web.Response:
+    raise ZeroDivisionError("secret words")
+
+
+async def large(request: web.Request) -> web.Response:
+    return web.Response(text=str(len(await request.read())))
+
+
+ROUTES = [
+    web.get("/jobs/{id}", fine),
+    web.post("/jobs", invalid),
+    web.post("/jobs/{id}/cancel", upstream),
+    web.get("/broken", broken),
+    web.post("/large", large),
+]
+
+
+async def asked(
+    url: str, method: str = "GET", *, headers: Mapping[str, str] | None = None, data: bytes = b""
+) -> tuple[int, dict[str, object], Mapping[str, str]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, headers=headers, data=data or None) as answer,
+    ):
+        content = await answer.read()
+        return answer.status, json.loads(content) if content else {}, answer.headers
+
+
+async def refused(url: str, method: str = "GET", **more: Mapping[str, str]) -> tuple[int, str, str]:
+    status, body, _ = await asked(url, method, **more)
+    error = ErrorEnvelope.model_validate(body).error
+    return status, error.code, error.message
+
+
+async def test_it_says_what_it_is() -> None:
+    async with ApiServer(ROUTES) as server:
+        for path in ("/", API_PATH):
+            status, body, _ = await asked(server.url + path)
+            assert (status, body["api"]) == (200, "Comfy API v2")
+            assert f"COMFY_BASE_URL={server.url}" in str(body["use"])
+
+
+async def test_each_refusal_is_an_envelope() -> None:
+    async with ApiServer(ROUTES) as server:
+        jobs = f"{server.url}{API_PATH}/jobs"
+        assert (await refused(f"{server.url}/nowhere"))[:2] == (404, "not_found")
+        assert (await refused(f"{server.url}{API_PATH}/nowhere"))[:2] == (404, "not_found")
+        assert (await refused(f"{jobs}/1", "PATCH"))[:2] == (405, "method_not_allowed")
+        assert (await refused(jobs, "POST")) == (
+            *(422, "invalid_workflow"),
+            "Node 3 has no model. Connect one.",
+        )
+        status, code, message = await refused(f"{jobs}/1/cancel", "POST")
+        assert (status, code) == (500, "upstream_error")
+        assert "runpod" not in message
+        status, code, message = await refused(f"{server.url}{API_PATH}/broken")
+        assert (status, code) == (500, "upstream_error")
+        assert "secret" not in message
+        status, _, headers = await asked(f"{jobs}/1", "PATCH")
+        assert headers["Allow"] == "GET, HEAD"
+        status, body, _ = await asked(
+            f"{server.url}{API_PATH}/large", "POST", data=bytes(2 * 1024**2)
+        )
+        assert status == 413
+        assert ErrorEnvelope.model_validate(body).error.code == "payload_too_large"
+
+
+async def test_with_a_token_it_must_be_sent() -> None:
+    async with ApiServer(ROUTES, token=TOKEN) as server:
+        job = f"{server.url}{API_PATH}/jobs/1"
+        for headers in ({}, {"Authorization": "Bearer another"}, {"Authorization": "ünïcode"}):
+            assert (await refused(job, headers=headers))[:2] == (401, "unauthorized")
+        assert (await refused(f"{server.url}/nowhere"))[:2] == (401, "unauthorized")
+        right = {"Authorization": f"Bearer {TOKEN.get_secret_value()}"}
+        assert (await asked(job, headers=right))[0] == 200
+
+
+async def test_without_a_token_any_key_is_accepted() -> None:
+    async with ApiServer(ROUTES) as server:
+        job = f"{server.url}{API_PATH}/jobs/1"
+        assert (await asked(job))[0] == 200
+        assert (await asked(job, headers={"Authorization": "Bearer comfyui-abc"}))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example:8000"},  # its owner points that name at 127.0.0.1
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/jobs/1"), ("POST", "/jobs"), ("GET", "")])
+async def test_another_page_is_refused(headers: dict[str, str], method: str, path: str) -> None:
+    async with ApiServer(ROUTES) as server:
+        found = await refused(f"{server.url}{API_PATH}{path}", method, headers=headers)
+        assert found[:2] == (403, "forbidden")
+
+
+def test_beyond_this_machine_it_needs_a_token() -> None:
+    with pytest.raises(ConfigurationError, match="without a token"):
+        ApiServer(ROUTES, host="0.0.0.0")
+    with pytest.raises(ConfigurationError, match="shorter than 16"):
+        ApiServer(ROUTES, token=SecretStr("short"))
+
+
+async def test_below_another_server_it_guards_itself() -> None:
+    app = web.Application()
+    app.router.add_get("/v2/{endpoint}/health", fine)
+    app.add_subapp(API_PATH, api_application(ROUTES, [guard(TOKEN)]))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        right = {"Authorization": f"Bearer {TOKEN.get_secret_value()}"}
+        job = f"{url}{API_PATH}/jobs/1"
+        assert (await refused(job))[:2] == (401, "unauthorized")
+        assert (await asked(job, headers=right))[0] == 200
+        assert (await asked(url + API_PATH, headers=right))[1]["api"] == "Comfy API v2"
+        found = await refused(f"{url}{API_PATH}/nowhere", headers=right)
+        assert found[:2] == (404, "not_found")
+        found = await refused(job, "PATCH", headers=right)
+        assert found[:2] == (405, "method_not_allowed")
+        assert (await asked(f"{url}/v2/local/health"))[0] == 200
+    finally:
+        await runner.cleanup()
+
+
+async def test_events_over_http() -> None:
+    job = LiveJob(limits=LiveLimits(every=0.0))
+
+    async def live(job_id: str) -> LiveJob:
+        if job_id != "1":
+            raise ApiRefusal("not_found", "There is no such job here.")
+        return job
+
+    async with (
+        ApiServer(event_routes(live, StreamLimits(streams=1))) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        url = f"{server.url}{API_PATH}/jobs"
+        assert (await refused(f"{url}/2/events"))[:2] == (404, "not_found")
+        async with session.get(f"{url}/1/events") as stream:
+            assert stream.content_type == "text/event-stream"
+            assert await stream.content.readuntil(b"\n\n") == (
+                b'event: status\ndata: {"status":"queued","queue_position":null}\n\n'
+            )
+            status, body, headers = await asked(f"{url}/1/events")
+            assert (status, headers["Retry-After"]) == (429, "10")
+            assert ErrorEnvelope.model_validate(body).error.code == "too_many_streams"
+            job.note(Progress(1, 2))
+            assert b'"running"' in await stream.content.readuntil(b"\n\n")
+            assert b'"value":0.5' in await stream.content.readuntil(b"\n\n")
+            job.end(ApiStatus.SUCCEEDED)
+            assert await asyncio.wait_for(stream.content.read(), PATIENCE) == (
+                b'event: status\ndata: {"status":"succeeded","queue_position":null}\n\n'
+            )
+        # The stream that has ended makes room for another, of which there is no more than this.
+        async with session.get(f"{url}/1/events") as stream:
+            assert (await stream.content.read()).count(b"event: status") == 1
+
+
+async def test_a_listener_that_hangs_up_is_forgotten() -> None:
+    job = LiveJob()
+
+    async def live(_job_id: str) -> LiveJob:
+        return job
+
+    async with ApiServer(event_routes(live)) as server, aiohttp.ClientSession() as session:
+        async with session.get(f"{server.url}{API_PATH}/jobs/1/events") as stream:
+            await stream.content.readuntil(b"\n\n")
+            assert job.listeners == 1
+        await until(lambda: not job.listeners)  # its handler is cancelled
