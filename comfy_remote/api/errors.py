@@ -43,8 +43,11 @@ ErrorCode: TypeAlias = Literal[
     "hash_mismatch",
     "idempotency_key_reuse",
     "insufficient_credits",
+    "invalid_cursor",
+    "invalid_metadata_filter",
     "invalid_request",
     "invalid_workflow",
+    "metadata_invalid",
     "method_not_allowed",
     "missing_asset",
     "not_found",
@@ -60,6 +63,8 @@ ErrorCode: TypeAlias = Literal[
 ]
 
 _STATUS: Final[Mapping[ErrorCode, int]] = {
+    "invalid_cursor": 400,  # comfy-sdk's, of a list
+    "invalid_metadata_filter": 400,  # likewise
     "unauthorized": 401,
     "insufficient_credits": 402,
     "forbidden": 403,
@@ -74,6 +79,7 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     "invalid_workflow": 422,
     "workflow_format_ui": 422,
     "missing_asset": 422,
+    "metadata_invalid": 422,  # comfy-sdk's, of labels
     "idempotency_key_reuse": 422,
     "queue_full": 429,
     "rate_limited": 429,

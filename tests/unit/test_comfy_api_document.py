@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from comfy_document import BEYOND, Document, Schema
 from pydantic import BaseModel, ValidationError
 
+from comfy_remote.api.errors import ApiRefusal, ErrorCode
 from comfy_remote.wire import comfy_api
 from comfy_remote.wire.comfy_api import (
     API_PATH,
@@ -58,6 +59,20 @@ BESIDES = {"AssetReference"}
 
 SDK_ONLY = {JobList, JobSummary}
 """In comfy-sdk alone."""
+
+CODES_BEYOND = {
+    "invalid_cursor": 400,  # this and the next two are comfy-sdk's
+    "invalid_metadata_filter": 400,
+    "metadata_invalid": 422,
+    "invalid_request": 422,  # this and the next are comfy-api-proxy's
+    "payload_too_large": 413,
+    "method_not_allowed": 405,  # HTTP's
+    "range_not_satisfiable": 416,
+}
+"""Codes of refusals that the document does not have, and their statuses."""
+
+CODES_OF_CLOUDS = {"deployment_not_ready", "deployment_stopped"}
+"""Those of servers that start and stop what runs jobs."""
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +141,14 @@ def test_paths_and_the_header_of_a_key(document: Document) -> None:
     assert document.content["components"]["parameters"]["IdempotencyKey"]["name"] == (
         IDEMPOTENCY_HEADER
     )
+
+
+def test_every_error_code_comes_with_the_documents_status(document: Document) -> None:
+    ours = {code: ApiRefusal(code, "no").status for code in get_args(ErrorCode)}
+    theirs = {code: only for code, (only,) in document.status_of.items()}
+    for code in CODES_OF_CLOUDS:
+        del theirs[code]
+    assert ours == {**theirs, **CODES_BEYOND}
 
 
 def test_every_event_of_a_stream_has_its_model(document: Document) -> None:
