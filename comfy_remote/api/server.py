@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -12,9 +13,8 @@ from pydantic import SecretStr
 
 from ..gateway.access import RouteHandler, other_page_refusal, sent_token
 from ..gateway.body import json_answer
-from ..gateway.listening import check_token, in_url, listen
+from ..gateway.listening import check_token, serving
 from ..media.temporary import remove_leftovers
-from ..net.serving import GuardedRunner
 from ..version import __version__
 from ..wire.comfy_api import API_PATH
 from .errors import ApiRefusal, answered
@@ -56,7 +56,7 @@ class ApiServer:
         self._port = port
         self._token = token
         self._ssl_context = ssl_context
-        self._runner: web.AppRunner | None = None
+        self._serving = AsyncExitStack()
         self.url = ""
 
     async def __aenter__(self) -> ApiServer:
@@ -69,21 +69,12 @@ class ApiServer:
         app = web.Application(middlewares=[guard(self._token)])
         app.add_routes([web.get("/", about)])
         app.add_subapp(API_PATH, api_application(self._routes))
-        self._runner = GuardedRunner(app, handler_cancellation=True, shutdown_timeout=2.0)
-        await self._runner.setup()
-        try:
-            port = await listen(self._runner, self._host, self._port, self._ssl_context)
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-        scheme = "http" if self._ssl_context is None else "https"
-        self.url = f"{scheme}://{in_url(self._host)}:{port}"
+        serves = serving(app, self._host, self._port, self._ssl_context, handler_cancellation=True)
+        self.url = await self._serving.enter_async_context(serves)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._serving.aclose()
 
 
 def api_application(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+from aiohttp import web
 from pydantic import SecretStr
 
 from ..advice import Hint
@@ -14,7 +17,35 @@ from ..net.address import is_loopback
 from ..net.serving import GuardedRunner, GuardedSite
 from .limits import MINIMUM_TOKEN_LENGTH
 
-__all__ = ["check_token", "in_url", "listen"]
+__all__ = ["check_token", "in_url", "listen", "serving"]
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application,
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    *,
+    handler_cancellation: bool = False,
+) -> AsyncIterator[str]:
+    """Serve an application as long as the context lasts; gives ``http://HOST:PORT``.
+
+    Args:
+        port: 0 picks a free one.
+        handler_cancellation: Whether a client that hangs up cancels its request's handler.
+
+    Raises:
+        ConfigurationError: The address or port cannot be used, with what to do.
+    """
+    runner = GuardedRunner(app, shutdown_timeout=2.0, handler_cancellation=handler_cancellation)
+    await runner.setup()
+    try:
+        port = await listen(runner, host, port, context)
+        scheme = "http" if context is None else "https"
+        yield f"{scheme}://{in_url(host)}:{port}"
+    finally:
+        await runner.cleanup()
 
 
 async def listen(

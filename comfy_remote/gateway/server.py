@@ -135,6 +135,7 @@ class GatewayServer:
         self._metrics_token = metrics_token
         self._ssl_context = ssl_context
         self._runner: GuardedRunner | None = None
+        self._applications: dict[str, web.Application] = {}
         self._url = self._worker_url = ""
         self._workers: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,12 +153,24 @@ class GatewayServer:
     @property
     def worker_endpoint_url(self) -> str:
         """The same, as workers on this machine reach it: plain HTTP on loopback."""
-        return f"{self._worker_url}/{self.endpoint_id}"
+        return f"{self.local_url}/{self.endpoint_id}"
+
+    @property
+    def local_url(self) -> str:
+        """`url`, as this machine reaches it: plain HTTP on loopback."""
+        return self._worker_url
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return 0 if self._runner is None else self._runner.connections
+
+    def add_application(self, path: str, application: web.Application) -> None:
+        """Serve an application below a path that is not the gateway's. It has a guard of its own.
+
+        Before `start`.
+        """
+        self._applications[path] = application
 
     async def __aenter__(self) -> GatewayServer:
         await self.start()
@@ -207,6 +220,8 @@ class GatewayServer:
         app.add_routes(worker_routes(self.endpoint, access))
         app.add_routes(page_routes(self._shown, QueueControl(self.queue, self.joined), access))
         app.add_routes(joined_routes(self.endpoint, self.joined, access))
+        for path, application in self._applications.items():
+            app.add_subapp(path, application)
         # Cancelled handlers are how a worker that hangs up in a long poll is noticed.
         self._runner = GuardedRunner(
             app, handler_cancellation=True, shutdown_timeout=2.0, limits=self.limits.connections

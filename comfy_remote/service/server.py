@@ -25,11 +25,10 @@ from ..calls.values import Argument
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, other_page_refusal, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
-from ..gateway.listening import check_token, in_url, listen
+from ..gateway.listening import check_token, serving
 from ..media.temporary import remove_leftovers
 from ..media.values import read_value
 from ..media.values.plain_files import PlainFile, files_of
-from ..net.serving import GuardedRunner
 from ..wire.call import PROTOCOL, PROTOCOL_HEADER, CallAnswer, named_inputs
 from .calls import Calls
 from .openapi import openapi
@@ -79,7 +78,7 @@ class ServiceServer:
         self._ssl_context = ssl_context
         self._keep = keep
         self._bodies = Bodies(_BODIES, _JSON_VALUES)
-        self._runner: web.AppRunner | None = None
+        self._serving = contextlib.AsyncExitStack()
         self._sweeping: asyncio.Task[None] | None = None
         self.url = ""
 
@@ -88,15 +87,8 @@ class ServiceServer:
         app = web.Application(middlewares=[self._guard], client_max_size=LARGEST_BODY)
         app.add_routes(self.routes())
         app.on_response_prepare.append(say_protocol)
-        self._runner = GuardedRunner(app, shutdown_timeout=2.0)
-        await self._runner.setup()
-        try:
-            port = await listen(self._runner, self._host, self._port, self._ssl_context)
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-        scheme = "http" if self._ssl_context is None else "https"
-        self.url = f"{scheme}://{in_url(self._host)}:{port}/"
+        serves = serving(app, self._host, self._port, self._ssl_context)
+        self.url = f"{await self._serving.enter_async_context(serves)}/"
         self._sweeping = asyncio.get_running_loop().create_task(self.sweep())
         return self
 
@@ -104,9 +96,7 @@ class ServiceServer:
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._serving.aclose()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes without the guard, for an application that is guarded otherwise."""
