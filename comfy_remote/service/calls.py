@@ -9,27 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..aio import Background, within
+from ..aio import within
 from ..calls.target import TargetCall, value_files
 from ..calls.values import Argument
 from ..calls.workflow import CallableWorkflow
-from ..errors import (
-    ComfyRemoteError,
-    JobNotFound,
-    OutputLost,
-    RateLimited,
-    TargetError,
-    TargetUnreachable,
-)
+from ..errors import ComfyRemoteError, JobNotFound, OutputLost
 from ..events import Event, JobState, Log, Progress, Queued, Started
-from ..jobs.client import Client, resume
+from ..jobs.client import Client
 from ..jobs.job import Job
 from ..jobs.record import JobEntry
+from ..jobs.served import ServedJob, ServedJobs
 from ..media.files import private_folder
 from ..wire.call import CallAnswer, CallProgress, CallStatus
 from ..workflow.interface import Interface
@@ -38,23 +31,58 @@ from .results import ResultStore
 __all__ = ["Calls"]
 
 _log = logging.getLogger(__name__)
-_CALL_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POLL_AFTER = 1.0
 _RECENT = 1000
-_MOST_AT_A_TIME = 500
 
 
-@dataclass
-class _Followed:
+class _Call(ServedJob):
     """A call that a task of this process follows."""
 
-    status: CallStatus = CallStatus.PENDING
-    progress: CallProgress | None = None
-    message: str = ""
-    job: Job | None = None
-    error: ComfyRemoteError | None = None
-    sent: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, calls: Calls, call_id: str, interface: Interface) -> None:
+        super().__init__(call_id)
+        self._calls = calls
+        self._interface = interface
+        self.status = CallStatus.PENDING
+        self.progress: CallProgress | None = None
+        self.message = ""
+
+    def note(self, event: Event) -> None:
+        match event:
+            case Queued(position):
+                self.status = CallStatus.PENDING
+                self.message = f"Queued, {position} ahead" if position else "Queued"
+            case Started():
+                self.status, self.message = CallStatus.RUNNING, "Running"
+            case Progress():
+                self.status = CallStatus.RUNNING
+                if event.nodes_total > 0:
+                    done = event.fraction * event.nodes_total
+                    self.progress = CallProgress(value=done, max=event.nodes_total)
+                self.message = event.message or event.node_class or "Running"
+            case Log():
+                _log.info("%s", event.message)
+
+    def waits(self, error: ComfyRemoteError) -> None:
+        self.message = str(error)
+
+    async def fetch(self, job: Job) -> None:
+        results = self._calls.results
+        if await asyncio.to_thread(results.get, job.id) is not None:
+            return  # another process of this service has followed the call, too
+        with private_folder(results.folder.path) as folder:
+            try:
+                values = await value_files(job, self._interface, folder, even_if_failed=True)
+            except ComfyRemoteError as error:
+                if job.finished is not None and error is job.finished.error:
+                    return  # it has made nothing
+                raise
+            if values:
+                await asyncio.to_thread(results.keep, job.id, folder, values)
+
+    async def over(self) -> None:
+        self.status = CallStatus.FAILED if self.error is not None else CallStatus.COMPLETED
+        if self.error is not None:
+            self._calls.note_failure(self)
 
 
 @dataclass
@@ -71,8 +99,16 @@ class Calls:
     results: ResultStore
     answered_within: float = 20.0
     again_after: float = 5.0
-    _followed: dict[str, _Followed] = field(default_factory=dict, init=False)
-    _background: Background = field(default_factory=Background, init=False)
+    _jobs: ServedJobs[_Call] = field(init=False)
+    _failed: dict[str, _Call] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._jobs = ServedJobs(
+            self.client,
+            self.source,
+            answered_within=self.answered_within,
+            again_after=self.again_after,
+        )
 
     @property
     def source(self) -> str:
@@ -87,7 +123,7 @@ class Calls:
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop following. The jobs go on, and the next service follows them."""
-        await self._background.stop()
+        await self._jobs.stop()
 
     async def start(self, arguments: Mapping[str, Argument], *, key: str | None = None) -> str:
         """Send a call to the target, and return its id.
@@ -100,27 +136,23 @@ class Calls:
                 refuses the workflow.
             RateLimited: There are too many calls, or no room for results.
         """
-        call_id = str(uuid.uuid4() if key is None else self._id_of(key))
+        call_id = str(uuid.uuid4()) if key is None else self._jobs.id_of(key)
         if key is not None and await self._is_known(call_id):
             return call_id
-        if len(self._background) >= _MOST_AT_A_TIME:
-            raise RateLimited(
-                f"{_MOST_AT_A_TIME} calls are under way already.",
-                advice="Call again when some have ended.",
-            )
+        self._jobs.check_room()
         await asyncio.to_thread(self.results.folder.check_room)
         if key is not None and await self._is_known(call_id):
             return call_id
-        if call_id in self._followed:  # it has come twice at the same time
+        if self._known_here(call_id) is not None:  # it has come twice at the same time
             return call_id
         self.workflow.with_arguments(arguments)  # refused before it is noted
-        followed = self._followed[call_id] = _Followed()
-        self._background.start(self._run(call_id, followed, arguments))
-        # A large file may take longer to send than a request may last.
-        with contextlib.suppress(asyncio.TimeoutError):
-            await within(followed.sent.wait(), self.answered_within)
-        if followed.job is None and followed.error is not None:
-            raise followed.error
+        call = TargetCall(self.client, self.workflow, arguments, job_id=call_id, source=self.source)
+
+        async def submitted() -> Job:
+            await call.start()
+            return call.job
+
+        await self._jobs.start(_Call(self, call_id, self.workflow.interface), submitted)
         return call_id
 
     async def answer(self, call_id: str, base: str, *, wait: float = 0.0) -> CallAnswer:
@@ -133,7 +165,7 @@ class Calls:
         Raises:
             JobNotFound: There is no such call here.
         """
-        followed = self._followed.get(call_id) or await self._found(call_id)
+        followed = self._known_here(call_id) or await self._found(call_id)
         if followed is not None and wait > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(followed.ended.wait(), wait)
@@ -165,26 +197,23 @@ class Calls:
             JobNotFound: There is no such call here.
             TargetError: The target could not be asked.
         """
-        followed = self._followed.get(call_id) or await self._found(call_id)
-        if followed is None or followed.status.final:
-            return
-        with contextlib.suppress(asyncio.TimeoutError):
-            await within(followed.sent.wait(), self.answered_within)
-        if followed.job is not None:
-            await followed.job.cancel()
-        elif not followed.sent.is_set():
-            raise TargetUnreachable(
-                "The call has not reached its target yet, or the target cannot be reached now.",
-                advice="Cancel it again in a moment.",
-            )
+        followed = self._known_here(call_id) or await self._found(call_id)
+        if followed is not None and not followed.status.final:
+            await self._jobs.cancel(followed)
 
     async def check(self, call_id: str) -> None:
         """Refuse the id of a call that this service does not have."""
-        if call_id not in self._followed:
+        if self._known_here(call_id) is None:
             await self._entry(call_id)
 
-    def _id_of(self, key: str) -> uuid.UUID:
-        return uuid.uuid5(uuid.NAMESPACE_URL, f"comfy-remote:{self.source}:{key}")
+    def note_failure(self, call: _Call) -> None:
+        """Remember how a call failed, of the newest thousand: the record has not every reason."""
+        self._failed[call.id] = call
+        if len(self._failed) > _RECENT:
+            del self._failed[next(iter(self._failed))]
+
+    def _known_here(self, call_id: str) -> _Call | None:
+        return self._jobs.get(call_id) or self._failed.get(call_id)
 
     async def _is_known(self, call_id: str) -> bool:
         try:
@@ -194,13 +223,12 @@ class Calls:
         return True
 
     async def _entry(self, call_id: str) -> JobEntry:
-        if _CALL_ID.fullmatch(call_id) is not None:
-            entry = await self.client.record.read(self.client.record.get, call_id)
-            if entry.source == self.source:
-                return entry
-        raise JobNotFound("There is no such call here.", advice="Check its id.")
+        try:
+            return await self._jobs.entry(call_id)
+        except JobNotFound:
+            raise JobNotFound("There is no such call here.", advice="Check its id.") from None
 
-    async def _found(self, call_id: str) -> _Followed | None:
+    async def _found(self, call_id: str) -> _Call | None:
         """A call that an earlier process began, followed again; ``None`` if it has ended."""
         entry = await self._entry(call_id)
         if self.results.get(call_id) is not None:
@@ -209,103 +237,10 @@ class Calls:
             return None
         return self._take_up(entry)
 
-    def _take_up(self, entry: JobEntry) -> _Followed:
-        followed = self._followed[entry.id] = _Followed()
-        self._background.start(self._resume(entry, followed))
-        return followed
-
-    async def _run(
-        self, call_id: str, followed: _Followed, arguments: Mapping[str, Argument]
-    ) -> None:
-        async with self._ending(call_id, followed):
-            call = TargetCall(
-                self.client, self.workflow, arguments, job_id=call_id, source=self.source
-            )
-            await call.start()
-            await self._follow(followed, call.job, self.workflow.interface)
-
-    async def _resume(self, entry: JobEntry, followed: _Followed) -> None:
-        async with self._ending(entry.id, followed):
-            interface = Interface.of(entry.prompt, self.workflow.schemas)
-            while not followed.status.final:
-                try:
-                    async with resume(
-                        entry.id, record=self.client.record, on_interrupt=None
-                    ) as job:
-                        await self._follow(followed, job, interface)
-                except (TargetUnreachable, RateLimited) as error:
-                    followed.message = str(error)
-                    await asyncio.sleep(self.again_after)
-
-    async def _follow(self, followed: _Followed, job: Job, interface: Interface) -> None:
-        followed.job = job
-        followed.sent.set()
-        while True:
-            try:
-                async for event in job:
-                    _note(followed, event)
-                await self._fetch(job, interface)
-                break
-            except TargetError as error:
-                # The job may well go on, and its results may well be there; both are asked for
-                # again as long as somebody serves.
-                followed.message = str(error)
-                await asyncio.sleep(self.again_after)
-        finished = job.finished
-        if finished is not None and finished.error is not None:
-            raise finished.error
-        followed.status = CallStatus.COMPLETED
-
-    async def _fetch(self, job: Job, interface: Interface) -> None:
-        if await asyncio.to_thread(self.results.get, job.id) is not None:
-            return  # another process of this service has followed the call, too
-        with private_folder(self.results.folder.path) as folder:
-            results = await value_files(job, interface, folder, even_if_failed=True)
-            if results:
-                await asyncio.to_thread(self.results.keep, job.id, folder, results)
-
-    @contextlib.asynccontextmanager
-    async def _ending(self, call_id: str, followed: _Followed) -> AsyncIterator[None]:
-        """Note how it ends, whatever happens, and wake those who wait for that."""
-        try:
-            yield
-        except ComfyRemoteError as error:
-            followed.status, followed.error = CallStatus.FAILED, error
-        except Exception as error:  # noqa: BLE001  somebody waits for an answer, whatever it is
-            _log.exception("A call failed unexpectedly.")
-            followed.status = CallStatus.FAILED
-            followed.error = ComfyRemoteError(
-                f"The service failed: {type(error).__name__}.", advice="Its log has more."
-            )
-        finally:
-            followed.sent.set()
-            followed.ended.set()
-            if followed.status is CallStatus.COMPLETED:
-                self._followed.pop(call_id, None)  # its results have all there is to know
-            self._forget_some()
-
-    def _forget_some(self) -> None:
-        """Forget the oldest failures, which the record has as well."""
-        failed = [name for name, one in self._followed.items() if one.status is CallStatus.FAILED]
-        for name in failed[:-_RECENT]:
-            del self._followed[name]
-
-
-def _note(followed: _Followed, event: Event) -> None:
-    match event:
-        case Queued(position):
-            followed.status = CallStatus.PENDING
-            followed.message = f"Queued, {position} ahead" if position else "Queued"
-        case Started():
-            followed.status, followed.message = CallStatus.RUNNING, "Running"
-        case Progress():
-            followed.status = CallStatus.RUNNING
-            if event.nodes_total > 0:
-                done = event.fraction * event.nodes_total
-                followed.progress = CallProgress(value=done, max=event.nodes_total)
-            followed.message = event.message or event.node_class or "Running"
-        case Log():
-            _log.info("%s", event.message)
+    def _take_up(self, entry: JobEntry) -> _Call:
+        call = _Call(self, entry.id, Interface.of(entry.prompt, self.workflow.schemas))
+        self._jobs.take_up(call, entry)
+        return call
 
 
 def _results_gone() -> ComfyRemoteError:

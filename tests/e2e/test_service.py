@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,9 @@ from comfy_remote.errors import (
     ValueInvalid,
     WorkflowInvalid,
 )
-from comfy_remote.jobs.client import Client, resume
+from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.job import Job
-from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.record import JobEntry, Record
 from comfy_remote.media.values import encode
 from comfy_remote.service.results import ResultStore
 from comfy_remote.wire.call import CallAnswer, CallStatus
@@ -231,14 +229,14 @@ async def test_a_target_that_is_away_at_a_restart_is_waited_for(
         answer = await client.start({"image": encode(picture(), "IMAGE"), "steps": 5})
     back = asyncio.Event()
 
-    @asynccontextmanager
-    async def resumed(job_id: str, *, record: Record, on_interrupt: None) -> AsyncIterator[Job]:
+    whole = Client.resume
+
+    async def resumed(client: Client, entry: JobEntry, **more: float) -> Job:
         if not back.is_set():
             raise TargetUnreachable("The line is down.")
-        async with resume(job_id, record=record, on_interrupt=on_interrupt) as job:
-            yield job
+        return await whole(client, entry, **more)
 
-    monkeypatch.setattr("comfy_remote.service.calls.resume", resumed)
+    monkeypatch.setattr(Client, "resume", resumed)
     service.timings = {"again_after": 0.1, "answered_within": 0.2}
     async with service.running() as server, aiohttp.ClientSession(server.url) as curl:
         async with curl.get(f"/calls/{answer.id}?wait=1") as response:
