@@ -29,6 +29,8 @@ EXIT_STATUSES = (
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 _LONGEST_SHOWN = 80
+_READS_CERTIFICATES = "aiohttp.connector"  # if it is renamed, the whole import is waited for
+_LOOK_AGAIN = 0.002  # seconds
 
 
 def start(*, verbose: bool = False) -> None:
@@ -52,11 +54,17 @@ def start(*, verbose: bool = False) -> None:
         )
 
 
-def enter(command: click.Command, name: str) -> None:
-    """Run a command with ``sys.argv``, and exit with its status."""
+def enter(command: click.Command, name: str, *, ahead: bool = False) -> None:
+    """Run a command with ``sys.argv``, and exit with its status.
+
+    Args:
+        ahead: Whether to `import_ahead` first: the command is known to talk to a target.
+    """
     # Next to nothing of what is imported becomes garbage, and by default Python looks for it at
     # every 700 new objects. `run_interruptible` ends that, since what it runs may take days.
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
+    if ahead:
+        import_ahead()
     prepare_streams()
     treat_like_ctrl_c()
     if f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ:
@@ -94,12 +102,12 @@ def enter(command: click.Command, name: str) -> None:
 
 
 def import_ahead() -> None:
-    """Begin to import what talking to a target needs, in a thread. Returns at once.
+    """Import what talking to a target needs; the last seventh of a start goes on in a thread.
 
-    The earlier, the better: when it has been imported, aiohttp reads the certificates that the
-    system trusts, twice and without Python's lock. That takes a seventh of the whole start, in
-    which our own modules, the workflow and the configuration can be read. Whoever imports it
-    meanwhile waits for the thread. Other people's modules only: ours would wait for each other.
+    When it is imported, aiohttp reads the certificates that the system trusts, twice and without
+    Python's lock: our own modules, the workflow and the configuration can be read meanwhile. This
+    returns when that begins. Two threads that import hand the lock to each other at every file,
+    which costs as much as the certificates do.
 
     Where the command line asks for help, nothing is imported.
     """
@@ -108,7 +116,10 @@ def import_ahead() -> None:
     import threading
     from importlib import import_module
 
-    threading.Thread(target=import_module, args=("aiohttp",), name="import-ahead").start()
+    ahead = threading.Thread(target=import_module, args=("aiohttp",), name="import-ahead")
+    ahead.start()
+    while ahead.is_alive() and _READS_CERTIFICATES not in sys.modules:
+        ahead.join(_LOOK_AGAIN)
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from ..config.folders import home
 from ..version import __version__
-from .entry import EXIT_STATUSES, enter, import_ahead, start
+from .entry import EXIT_STATUSES, enter, start
 from .options import config_option
 from .trust import asks_for_trust
 
@@ -133,6 +133,5 @@ def _prepare(command: click.Command) -> None:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its status."""
-    if "run" in sys.argv[1:5]:  # options of its own may stand before it
-        import_ahead()
-    enter(cli, "comfy-remote")
+    # Options of its own may stand before `run`.
+    enter(cli, "comfy-remote", ahead="run" in sys.argv[1:5])

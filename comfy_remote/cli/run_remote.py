@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .entry import EXIT_STATUSES, enter, import_ahead, start
+from .entry import EXIT_STATUSES, enter, start
 from .options import (
     SECONDS,
     WORKFLOW,
@@ -185,5 +185,4 @@ def _pod_address(pod_url: str | None, configuration: Configuration) -> str:
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit with its status."""
-    import_ahead()
-    enter(run_remote, "comfy-run-remote")
+    enter(run_remote, "comfy-run-remote", ahead=True)

@@ -36,7 +36,6 @@ from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .inputs import InputSource, SearchedFolders, collect_inputs
 from .record import Record
-from .refusals import explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -217,6 +216,8 @@ async def _submitted(target: Target, request: RunRequest) -> RemoteRef:
     try:
         return await target.submit(request)
     except WorkflowInvalid as error:
+        from .refusals import explained
+
         fuller = await asyncio.to_thread(explained, error, request)
         if fuller is error:
             raise

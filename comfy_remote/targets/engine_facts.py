@@ -1,15 +1,26 @@
-"""What an engine's ``/system_stats`` say of how it computes."""
+"""What an engine says of itself: its ``/system_stats``, its ``/models``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
+from ..errors import TargetError
 from ..secrets import redact
 from ..types import JsonValue, mapping, mappings
-from ..wire.installed import Installed
 from .engine_arguments import arguments_of, lasting_arguments
 
-__all__ = ["RUN_AT_START", "imported_packs", "imports_packs", "installed_of", "python_of"]
+if TYPE_CHECKING:
+    from ..wire.installed import Installed
+
+__all__ = [
+    "RUN_AT_START",
+    "imported_packs",
+    "imports_packs",
+    "installed_of",
+    "listed_models",
+    "python_of",
+]
 
 RUN_AT_START = ("__init__.py", "prestartup_script.py")
 """What ComfyUI runs of a folder in ``custom_nodes`` when it starts (``nodes.py``, ``main.py`` of
@@ -21,6 +32,8 @@ _NO_LIBRARIES = ("frontend", "templates", "docs")
 
 def installed_of(stats: Mapping[str, JsonValue]) -> Installed:
     """Versions and arguments; packs and models are not in there."""
+    from ..wire.installed import Installed  # here: pydantic takes long to import
+
     system = mapping(stats.get("system"))
     torch = system.get("pytorch_version")
     return Installed(
@@ -56,6 +69,19 @@ def imported_packs(files: Iterable[str]) -> set[str]:
         if (not rest and first.endswith(".py")) or (len(rest) == 1 and rest[0] in RUN_AT_START):
             found.add(first.removesuffix(".py"))
     return found
+
+
+def listed_models(answer: JsonValue) -> list[str]:
+    """The names in an answer of ``/models``, or of one of its folders.
+
+    Raises:
+        TargetError: It is not such an answer.
+    """
+    if not isinstance(answer, list) or not all(isinstance(one, str) for one in answer):
+        raise TargetError(
+            "The target's list of models is not ComfyUI's.", advice="Check the address."
+        )
+    return [str(one) for one in answer]
 
 
 def python_of(stats: Mapping[str, JsonValue]) -> str | None:

@@ -111,6 +111,8 @@ def modules_after(script: str) -> set[str]:
 def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
     ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
+    target = modules_after("import comfy_remote.targets.comfyui.target")
+    assert target.isdisjoint({"pydantic", "rich", "numpy", "PIL"})
     script = (
         "import sys, threading; sys.argv = ['comfy-remote', 'run', {!r}]\n"
         "from comfy_remote.cli.entry import import_ahead; import_ahead()\n"
@@ -126,6 +128,7 @@ def test_a_run_of_a_prompt_imports_nothing_that_only_other_runs_need() -> None:
     other = {
         *("comfy_remote.workflow.convert", "comfy_remote.schemas.finding"),  # UI format
         "comfy_remote.workflow.text_to_image",  # no workflow
+        "comfy_remote.jobs.refusals",  # a target that refuses it
         *("html", "statistics", "difflib", "importlib.resources"),  # notebooks, mistakes
     }
     assert ours.isdisjoint(other)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,7 +15,7 @@ import click
 import pytest
 
 from comfy_remote.cli.convert import matching
-from comfy_remote.cli.entry import enter
+from comfy_remote.cli.entry import enter, import_ahead
 from comfy_remote.errors import ConfigurationError, WorkflowInvalid
 from comfy_remote.jobs.record import Record
 from comfy_remote.workflow.prompt import check_texts
@@ -137,6 +138,47 @@ def test_an_error_while_asyncio_is_being_imported_is_said(
         enter(broken, "broken")
     assert ended.value.code == 2
     assert "is too long for a file name" in capsys.readouterr().err
+
+
+def test_imports_ahead_until_only_the_certificates_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Then a thread reads them beside what the command imports."""
+    monkeypatch.setattr("sys.argv", ["comfy-remote", "run", "w.json"])
+    monkeypatch.setitem(sys.modules, "aiohttp.connector", ModuleType("aiohttp.connector"))
+    monkeypatch.delitem(sys.modules, "aiohttp.connector")  # and it is back after the test
+    certificates, steps = threading.Event(), list[str]()
+
+    def imports(name: str) -> None:
+        steps.append(name)
+        sys.modules["aiohttp.connector"] = ModuleType("aiohttp.connector")
+        assert certificates.wait(60)
+        steps.append("certificates")
+
+    monkeypatch.setattr("importlib.import_module", imports)
+    import_ahead()
+    assert steps == ["aiohttp"]
+    certificates.set()
+    _join_import_ahead()
+    assert steps == ["aiohttp", "certificates"]
+
+
+def test_an_aiohttp_with_other_modules_is_imported_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["comfy-remote", "run", "w.json"])
+    monkeypatch.setitem(sys.modules, "aiohttp.connector", ModuleType("aiohttp.connector"))
+    monkeypatch.delitem(sys.modules, "aiohttp.connector")  # and it is back after the test
+    imported = list[str]()
+    monkeypatch.setattr("importlib.import_module", imported.append)
+    import_ahead()
+    assert imported == ["aiohttp"]
+
+
+def _join_import_ahead() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "import-ahead":
+            thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,7 @@ from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.answers import Response
 from ...net.http import TOO_LARGE, HttpClient, version_in
 from ...outputs import RemoteOutput
-from ...types import JsonValue, mappings
-from ...wire.installed import InstalledPack, ModelFile
+from ...types import JsonValue
 from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ...workflow.schema import Schemas
@@ -52,7 +51,7 @@ from ..base import (
     answer_graded,
     before_sending,
 )
-from ..engine_facts import imported_packs, imports_packs, installed_of
+from ..engine_facts import listed_models
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .connection import ComfyUIConnection
@@ -408,10 +407,10 @@ class ComfyUITarget:
 
     async def models(self) -> dict[str, list[str]]:
         """The models that ComfyUI lists, by folder; ``/`` between the parts of a name."""
-        folders = _strings(await self._http.get_json("models"))
+        folders = listed_models(await self._http.get_json("models"))
 
         async def listed(folder: str) -> list[str]:
-            names = _strings(await self._http.get_json(f"models/{quote(folder, safe='')}"))
+            names = listed_models(await self._http.get_json(f"models/{quote(folder, safe='')}"))
             return [name.replace("\\", "/") for name in names]
 
         wanted = [folder for folder in folders if folder not in _NO_MODELS]
@@ -446,48 +445,14 @@ class ComfyUITarget:
         return described, stats
 
     async def what_runs(self, classes: Collection[str], folders: Collection[str]) -> Capabilities:
-        """See `base.TellsWhatRuns`: packs by their names alone, since ComfyUI says no more."""
-        wanted = sorted(folders)
-        (described, stats), packs, models = await asyncio.gather(
-            self._described(classes),
-            self._packs(),
-            concurrent_map(self._model_files, wanted),
-        )
-        if not imports_packs(stats):
-            packs = []
-        if packs is None:
-            return described
-        found = {"packs": packs, "models": dict(zip(wanted, models, strict=True))}
-        return replace(described, installed=installed_of(stats).model_copy(update=found))
+        """See `base.TellsWhatRuns`."""
+        from .what_runs import with_what_runs
+
+        return await with_what_runs(self._http, self._described(classes), folders)
 
     async def still_runs(self, job_id: str) -> bool:
         """Its history is in its memory, so a job that is in there was run by this process."""
         return await self._entry(job_id, self._http.get) is not None
-
-    async def _packs(self) -> list[InstalledPack] | None:
-        """The packs that are there, by their names in ``custom_nodes``.
-
-        ComfyUI lists all files of that folder. ``None`` where it does not.
-        """
-        try:
-            files = _strings(await self._http.get_json("models/custom_nodes"))
-        except TargetError:
-            return None
-        return [InstalledPack(name=name) for name in sorted(imported_packs(files))]
-
-    async def _model_files(self, folder: str) -> list[ModelFile]:
-        """The models of a folder, with sizes and times; none where ComfyUI does not say these."""
-        try:
-            listed = await self._http.get_json(f"experiment/models/{quote(folder, safe='')}")
-        except TargetError:
-            return []
-        return [
-            ModelFile(name=name.replace("\\", "/"), size=size, modified=modified)
-            for one in mappings(listed)
-            if isinstance(name := one.get("name"), str)
-            and isinstance(size := one.get("size"), int)
-            and isinstance(modified := one.get("modified"), int | float)
-        ]
 
     async def health(self) -> Health:
         """The queue's length; a ComfyUI runs one prompt at a time."""
@@ -673,14 +638,6 @@ def _with_skipped(ref: RemoteRef, response: Response, prompt: Prompt) -> RemoteR
 
 def _new_id() -> str:
     return str(uuid.uuid4())
-
-
-def _strings(answer: JsonValue) -> list[str]:
-    if not isinstance(answer, list) or not all(isinstance(one, str) for one in answer):
-        raise TargetError(
-            "The target's list of models is not ComfyUI's.", advice="Check the address."
-        )
-    return [str(one) for one in answer]
 
 
 def engine_of(stats: Mapping[str, JsonValue]) -> str | None:
