@@ -41,6 +41,7 @@ class LiveLimits:
         listener_bytes: What a listener may be owed before it is dropped.
         preview_bytes: A JPEG up to this size is passed on as it is.
         preview_side: Pixels that any other preview's longer side has at most.
+        largest_preview: What a target may send; a larger one is left out.
     """
 
     every: float = 0.5
@@ -48,6 +49,7 @@ class LiveLimits:
     listener_bytes: int = 16 * 1024**2
     preview_bytes: int = 512 * 1024
     preview_side: int = 1024
+    largest_preview: int = 4 * 1024**2
 
 
 class Snapshot(NamedTuple):
@@ -116,7 +118,7 @@ class LiveJob:
                 self._say(None if name == "computing" else str(event))
             case NodeText():
                 self._say(event.text)
-            case Preview():
+            case Preview() if len(event.data) <= self._limits.largest_preview:
                 self._raw = event
                 if self._listeners:
                     self._preview_paced.changed()

@@ -11,13 +11,14 @@ import pytest
 from aiohttp import web
 from helpers import until
 from pydantic import SecretStr
+from yarl import URL
 
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.api.event_routes import StreamLimits, event_routes
 from comfy_remote.api.live import LiveJob, LiveLimits
 from comfy_remote.api.server import ApiServer, api_application, guard
 from comfy_remote.errors import AuthenticationError, ConfigurationError, WorkflowInvalid
-from comfy_remote.events import Progress
+from comfy_remote.events import Preview, Progress
 from comfy_remote.wire.comfy_api import API_PATH, ApiStatus, ErrorEnvelope
 
 TOKEN = SecretStr("a token of more than sixteen characters")
@@ -213,3 +214,32 @@ async def test_a_listener_that_hangs_up_is_forgotten() -> None:
             await stream.content.readuntil(b"\n\n")
             assert job.listeners == 1
         await until(lambda: not job.listeners)  # its handler is cancelled
+
+
+async def test_a_client_that_reads_nothing_is_let_go_and_the_others_read_on() -> None:
+    job = LiveJob(limits=LiveLimits(every=0.0))
+
+    async def live(_job_id: str) -> LiveJob:
+        return job
+
+    async with (
+        ApiServer(event_routes(live, StreamLimits(patience=0.05))) as hasty,
+        ApiServer(event_routes(live)) as patient,
+        aiohttp.ClientSession() as session,
+    ):
+        there = URL(hasty.url)
+        _, silent = await asyncio.open_connection(there.host, there.port)
+        silent.transport.pause_reading()  # type: ignore[attr-defined]
+        path = f"{API_PATH}/jobs/1/events"
+        silent.write(f"GET {path} HTTP/1.1\r\nHost: {there.authority}\r\n\r\n".encode())
+        async with session.get(patient.url + path) as stream:
+            reading = asyncio.ensure_future(stream.read())
+            await until(lambda: job.listeners == 2)
+            while job.listeners == 2:  # until the system holds no more for who reads nothing
+                job.note(Preview("3", "image/jpeg", bytes(256 * 1024)))
+                await asyncio.sleep(0.001)
+            assert job.listeners == 1
+            job.end(ApiStatus.SUCCEEDED)
+            got = await asyncio.wait_for(reading, PATIENCE)
+        assert got.endswith(b'data: {"status":"succeeded","queue_position":null}\n\n')
+        silent.close()
