@@ -110,6 +110,7 @@ class RemoteOutput:
         media_type: For example ``image/png``.
         size: Bytes; ``None`` when not announced.
         sha256: 64 lower-case hex digits; ``None`` when not announced.
+        blake3: Likewise, where a target announces that one instead.
         text: The text itself, for outputs that are not files (``PreviewAny``); else ``None``.
         source: Where to read the bytes; ``None`` for a text, unless it is too long for an answer.
         key: Under which ComfyUI's history listed it: ``images``, ``gifs``, ``audio``, ``3d``,
@@ -132,6 +133,7 @@ class RemoteOutput:
     key: str | None = None
     number: int | None = None
     member: str | None = field(default=None, repr=False)
+    blake3: str | None = None
 
     def __eq__(self, other: object) -> bool:
         """Whether both describe the same output, whatever subclass either is of."""

@@ -21,6 +21,7 @@ from .file_changes import discard, link_file, replace_file
 __all__ = [
     "CHUNK_SIZE",
     "OWN_DATA",
+    "blake3_of",
     "copy_whole",
     "fitting",
     "folder_beside",
@@ -107,6 +108,17 @@ def safe_relative_path(filename: str, subfolder: str = "") -> PurePosixPath:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, 64 lower-case hex digits, read in chunks."""
     digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_SIZE):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def blake3_of(path: Path) -> str:
+    """BLAKE3 of a file's content, like `sha256_of`."""
+    from blake3 import blake3  # here: few jobs need it
+
+    digest = blake3()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_SIZE):
             digest.update(chunk)

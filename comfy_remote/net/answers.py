@@ -288,6 +288,8 @@ def _said(body: bytes) -> str:
         return ""
     ours = answer.get("comfy_remote")  # its message alone: our own advice follows
     words = ours.get("message") if isinstance(ours, dict) else answer.get("error")
+    if isinstance(words, dict):  # Comfy API v2: {"error": {"code", "message"}}
+        words = words.get("message")
     return words.rstrip(".") if isinstance(words, str) else ""
 
 

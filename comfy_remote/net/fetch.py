@@ -20,12 +20,20 @@ from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
 from .request_log import logged_requests
 from .throughput import Throughput
 
-__all__ = ["NETWORK_ERRORS", "Answer", "GuardedHttp", "TooLarge", "arriving"]
+__all__ = [
+    "NETWORK_ERRORS",
+    "REDIRECTS",
+    "Answer",
+    "GuardedHttp",
+    "TooLarge",
+    "arriving",
+    "joined",
+]
 
 NETWORK_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError)
 """What a request may raise besides `TargetError`: it did not work now, and may later."""
 
-_REDIRECTS = (301, 302, 303, 307, 308)
+REDIRECTS = (301, 302, 303, 307, 308)
 _THROUGHPUT = Throughput(size=60 * 16 * 1024, seconds=60.0)
 
 
@@ -109,7 +117,7 @@ class GuardedHttp:
             async with response:
                 first = first or response.headers
                 target = response.headers.get("Location")
-                if not redirects or response.status not in _REDIRECTS or not target:
+                if not redirects or response.status not in REDIRECTS or not target:
                     yield Answer(response, first, tuple(way))
                     return
             if len(way) > redirects:
@@ -117,7 +125,7 @@ class GuardedHttp:
                     f"{what} is redirected more than {redirects} times.", advice=self._guard.advice
                 )
             address = self._guard.check(
-                _joined(address, target, what, self._guard), what, plain_http=plain_http
+                joined(address, target, what, self._guard), what, plain_http=plain_http
             )
             way.append(address)
 
@@ -180,7 +188,16 @@ async def arriving(
             yield chunk
 
 
-def _joined(url: URL, target: str, what: str, guard: Guard) -> URL:
+def joined(url: URL, target: str, what: str, guard: Guard) -> URL:
+    """Where the redirect of an address leads; it has not been checked yet.
+
+    Args:
+        target: The ``Location``.
+        what: What to call the address in errors.
+
+    Raises:
+        TargetError: That is no web address.
+    """
     try:
         # A signature is of the address as it was written.
         joined = url.join(URL(target, encoded=target.isascii() and " " not in target))

@@ -23,7 +23,7 @@ from ..errors import (
 from ..types import JsonValue
 from .address import base_address
 from .answers import Response, error_of, unreachable
-from .fetch import NETWORK_ERRORS, GuardedHttp
+from .fetch import NETWORK_ERRORS, REDIRECTS, GuardedHttp, joined
 from .guard import Guard, proxy_for
 from .request_log import logged_requests
 from .retry import Backoff, retried
@@ -222,18 +222,23 @@ class HttpClient:
         return await self._once("POST", path, body, headers=headers, accept=accept, limit=limit)
 
     async def post_form(
-        self, path: str, form: Callable[[], AbstractContextManager[aiohttp.FormData]], size: int
+        self,
+        path: str,
+        form: Callable[[], AbstractContextManager[aiohttp.FormData]],
+        size: int,
+        accept: tuple[int, ...] = (),
     ) -> Response:
         """POST a multipart form that may safely arrive twice; retried like `get`.
 
         Args:
             form: Makes the form for each try: its files are streamed, so each try reads them again.
             size: Bytes of its files.
+            accept: See `submit`.
         """
 
         async def attempt() -> Response:
             with form() as made:
-                return await self._once("POST", path, made, size=size)
+                return await self._once("POST", path, made, size=size, accept=accept)
 
         return await self._retried(attempt)
 
@@ -275,20 +280,64 @@ class HttpClient:
         path: str,
         offset: int = 0,
         on_headers: Callable[[Mapping[str, str]], None] | None = None,
+        redirects: int = 0,
     ) -> AsyncGenerator[bytes, None]:
         """GET ``path`` of this target, from byte ``offset`` on, in chunks of at most 1 MiB.
 
         Args:
             on_headers: Called with the answer's headers, before the first chunk.
+            redirects: How many are followed: below the base URL as ``path`` is, elsewhere as by
+                `stream_elsewhere`, without the key.
         """
-        async with self._open(path, offset) as response:
-            if on_headers is not None:
-                on_headers(response.headers)
-            async for chunk in self._body(response, offset, self._where):
+        async with self._open(path, offset, redirect=redirects > 0) as response:
+            if response.status not in REDIRECTS:
+                if on_headers is not None:
+                    on_headers(response.headers)
+                async for chunk in self._body(response, offset, self._where):
+                    yield chunk
+                return
+            location = response.headers.get("Location", "")
+            address = str(joined(response.url, location, "An output's address", self._guard))
+        below = address.removeprefix(f"{self.base_url}/")
+        further = (
+            self.stream_elsewhere(address, offset, on_headers)
+            if below == address
+            else self.stream(below, offset, on_headers, redirects - 1)
+        )
+        async with aclosing(further) as chunks:
+            async for chunk in chunks:
                 yield chunk
 
-    async def stream_elsewhere(self, url: str, offset: int = 0) -> AsyncGenerator[bytes, None]:
+    async def listen(self, path: str, media_type: str) -> AsyncGenerator[bytes, None]:
+        """GET an answer that goes on as long as the server has something to say.
+
+        However little that is; nothing at all for `HttpLimits.patience` seconds ends it.
+
+        Args:
+            media_type: Of the answer.
+
+        Raises:
+            TargetError: It has another one, or is a refusal.
+            TargetUnreachable: Nobody answered, or the connection broke.
+        """
+        async with self._open(path, headers={"Accept": media_type}) as response:
+            if response.content_type != media_type:
+                raise TargetError(
+                    f"{self._where} answered with {response.content_type}, not {media_type}."
+                )
+            async for chunk in response.content.iter_any():
+                yield chunk
+
+    async def stream_elsewhere(
+        self,
+        url: str,
+        offset: int = 0,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
         """GET an absolute URL (of storage) that an answer named, without our key.
+
+        Args:
+            on_headers: See `stream`.
 
         Raises:
             TargetError: It may not be asked (see `net.guard`), or does not have it.
@@ -297,6 +346,8 @@ class HttpClient:
         async with self._elsewhere("GET", url, headers) as response:
             if response.status not in (200, 206) and not _all_there(response, offset):
                 raise await self._refused(response, _storage(response.url))
+            if on_headers is not None:
+                on_headers(response.headers)
             async for chunk in self._body(response, offset, _storage(response.url)):
                 yield chunk
 
@@ -357,12 +408,25 @@ class HttpClient:
             return False
 
     @asynccontextmanager
-    async def _open(self, path: str, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {**self.authorization(), **_range(offset)}
+    async def _open(
+        self,
+        path: str,
+        offset: int = 0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        redirect: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The beginning of an answer that is no refusal.
+
+        Args:
+            redirect: Whether it may be a redirect.
+        """
+        sent = {**self.authorization(), **_range(offset), **(headers or {})}
         try:
-            request = self.session.get(self.url(path), headers=headers, allow_redirects=False)
+            request = self.session.get(self.url(path), headers=sent, allow_redirects=False)
             async with await self._begun(request) as response:
-                if response.status not in (200, 206) and not _all_there(response, offset):
+                good = response.status in (200, 206) or _all_there(response, offset)
+                if not good and not (redirect and response.status in REDIRECTS):
                     raise await self._refused(response, self._where)
                 yield response
         except NETWORK_ERRORS as error:

@@ -14,7 +14,7 @@ from ..advice import Hint
 from ..aio import in_thread
 from ..errors import OutputCorrupt, OutputLost, RateLimited, TargetUnreachable, ValueInvalid
 from ..media.disk_space import DiskLimits
-from ..media.files import sha256_of, storage_errors
+from ..media.files import blake3_of, sha256_of, storage_errors
 from ..media.partial import PartialFile
 from ..media.receive import Received
 from ..media.remote_values import sha256_in_name
@@ -207,6 +207,9 @@ async def _fetch(
 
             await _receive(target, output, partial, on_bytes, check)
         _check(output, partial.size, partial.sha256)
+        if output.blake3 is not None:
+            with storage_errors(partial.path):
+                _check_blake3(output, await in_thread(blake3_of, partial.path))
     except (TargetUnreachable, RateLimited, asyncio.CancelledError):
         if partial.version is None or not partial.size:
             await in_thread(partial.remove)
@@ -217,7 +220,8 @@ async def _fetch(
 
     def finish() -> str:
         try:
-            doubt = _doubt(target, output, partial, first) if output.sha256 is None else ""
+            announced = output.sha256 or output.blake3
+            doubt = "" if announced else _doubt(target, output, partial, first)
         except BaseException:
             partial.remove()
             raise
@@ -301,8 +305,8 @@ async def _receive(
 
 def _version(target: Target, output: RemoteOutput) -> str | None:
     """A text that differs for each version of the file; ``None`` if the target gives none."""
-    if output.sha256 is not None:
-        return output.sha256
+    if (announced := output.sha256 or output.blake3) is not None:
+        return announced
     return target.version_of(output) if isinstance(target, TellsVersions) else None
 
 
@@ -314,6 +318,15 @@ def _check(output: RemoteOutput, size: int, sha256: str) -> None:
             f"{output.filename} is damaged: its SHA-256 differs from the one announced.",
             advice=Hint.RESUME_FOR_OUTPUTS(),
             details={"filename": output.filename, "sha256": sha256, "announced": output.sha256},
+        )
+
+
+def _check_blake3(output: RemoteOutput, blake3: str) -> None:
+    if blake3 != output.blake3:
+        raise OutputCorrupt(
+            f"{output.filename} is damaged: its BLAKE3 hash differs from the one announced.",
+            advice=Hint.RESUME_FOR_OUTPUTS(),
+            details={"filename": output.filename, "blake3": blake3, "announced": output.blake3},
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from ...config.login import login_headers
 from ...config.target_settings import TargetSettings
@@ -187,7 +187,7 @@ class ComfyApiKind(Kind):
         from ...net.tls import trusting
         from .target import ComfyApiTarget
 
-        target = ComfyApiTarget(
+        return ComfyApiTarget(
             self.url(settings.target),
             name=name,
             headers=self.login(name, settings, environment),
@@ -195,7 +195,6 @@ class ComfyApiKind(Kind):
             storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
             tls=trusting(settings.ca_file),
         )
-        return cast("Target", target)
 
     def _is_comfys(self, address: str) -> bool:
         """Whether Comfy runs the server; not so of an address that is invalid."""

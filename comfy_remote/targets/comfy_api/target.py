@@ -1,14 +1,53 @@
-"""A server that speaks Comfy API v2."""
+"""A server that speaks Comfy API v2.
+
+Its answers about a job decide; its live events make that quicker, and bring previews.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...advice import Hint
+from ...errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    OutputLost,
+    RateLimited,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+    TargetUnreachable,
+)
+from ...events import Event, Finished, Log
 from ...net.address import base_address, check_key_is_safe
-from ...net.http import HttpClient, HttpLimits
-from ...net.retry import Polling
+from ...net.http import HttpClient, HttpLimits, version_in
+from ...net.retry import Backoff, Outage, Polling
+from ...outputs import RemoteOutput
+from ...types import mapping
+from ...wire.comfy_api import ApiJob, ApiStatus
+from ...workflow.load import parse_prompt
+from ...workflow.prompt import Prompt
+from ..base import (
+    Capabilities,
+    Health,
+    RemoteRef,
+    RunRequest,
+    answer_graded,
+    before_sending,
+)
+from ..input_names import UsersNames, by_content
+from .assets import InputAssets
+from .links import Links
+from .live import LiveEvent, LiveEvents
+from .refusals import MissingAsset
+from .server import ApiServer
+from .status import JobReader, forgotten, read_job
+from .submission import Submissions
 
 if TYPE_CHECKING:
     import ssl
@@ -17,6 +56,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 
+# HTTP statuses: what is refused like this has not been accepted. A used key is an error of its own.
+_REFUSALS = range(400, 500)
+_MISSES_BEFORE_GONE = 3
+_REDIRECTS = 3
+# Servers have a limit, too, and each takes one of our connections.
+_MOST_STREAMS = 6
+# Of a content that no server has: asking for it shows whether the server and its key work.
+_NOTHING = f"blake3:{'0' * 64}"
+
 
 @dataclass(frozen=True, slots=True)
 class ComfyApiTimes:
@@ -24,11 +72,24 @@ class ComfyApiTimes:
 
     Attributes:
         requests: Those of each request.
-        polling: How often it asks how a job stands.
+        polling: How often it asks how a job stands; with live events, every ``longest`` seconds.
+        limited: The same, while the server says that it is asked too often.
+        reconnect: The waits before live events are asked for again.
+        full: The waits while the server takes no more jobs: its queue is full, or a deployment
+            starts.
+        search: For a job whose submission was not answered to turn up in the server's list.
+        between: Of these, between two looks.
     """
 
     requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
     polling: Polling = Polling(first=0.25)  # noqa: RUF009 - frozen
+    limited: Polling = Polling(  # noqa: RUF009 - frozen
+        patience=900.0, backoff=Backoff(first=2.0, longest=30.0)
+    )
+    reconnect: Backoff = Backoff(first=0.5, longest=15.0)  # noqa: RUF009 - frozen
+    full: Backoff = Backoff(attempts=60, first=1.0, longest=15.0)  # noqa: RUF009 - frozen
+    search: float = 10.0
+    between: float = 1.0
 
 
 class ComfyApiTarget:
@@ -62,21 +123,32 @@ class ComfyApiTarget:
         times: ComfyApiTimes = ComfyApiTimes(),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        address = base_address(url)
         self.url = url.rstrip("/")
         if headers or partner_key is not None:
-            check_key_is_safe(base_address(self.url))
+            check_key_is_safe(address)
         self._name = name or self.url
         self._partner_key = partner_key
         self._times = times
-        # An address that is its own name is said once.
+        links = Links.of(self.url)
         self._http = HttpClient(
-            self.url,
-            name="Comfy API" if self._name == self.url else self._name,
+            str(links.origin),
+            # An address that is its own name is said once.
+            name="The server" if self._name == self.url else self._name,
             headers=headers,
             elsewhere=storage_hosts,
             limits=times.requests,
             tls=tls,
         )
+        self._server = ApiServer(self._http, links, self._name, bool(headers))
+        self._assets = InputAssets(self._server)
+        self._submissions = Submissions(
+            self._server, times.full, search=times.search, between=times.between
+        )
+        self._notes: dict[str, list[Log]] = {}
+        self._cancelled: set[str] = set()
+        self._versions: dict[str, str] = {}
+        self._streams = 0
 
     @property
     def name(self) -> str:
@@ -87,3 +159,268 @@ class ComfyApiTarget:
     def server(self) -> dict[str, str]:
         """Its URL."""
         return {"comfy_api": self.url}
+
+    async def __aenter__(self) -> ComfyApiTarget:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__()
+
+    async def has_input(self, name: str) -> bool:
+        """Never: files are there by their content, and under no name."""
+        return False
+
+    def if_unfollowed(self, prompt: Prompt) -> Log:
+        """For how long a result is there."""
+        return Log(
+            f"{self._name} has a job and its outputs for a limited time, which each server decides "
+            "for itself: a day, as a rule. Fetch them before that."
+        )
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        """Put the files there, then ``POST /jobs``, with our id as the key."""
+        named = by_content(request)
+        with UsersNames(request.prompt).in_errors():
+            try:
+                ref = await self._submitted(named)
+            except MissingAsset:
+                # One that was there before has expired meanwhile.
+                self._assets.forget()
+                ref = await self._submitted(named)
+        if notes := self._not_done(request):
+            self._notes[request.job_id] = notes
+        return ref
+
+    async def _submitted(self, request: RunRequest) -> RemoteRef:
+        with before_sending():
+            prompt = await self._assets.in_prompt(request)
+        with answer_graded(_REFUSALS):
+            sent = await self._submissions.send(request.job_id, prompt, self._partner_key)
+        if isinstance(sent, str):
+            return self._ref(request.job_id, sent)
+        return self._ref(request.job_id, sent.id, sent)
+
+    def _not_done(self, request: RunRequest) -> list[Log]:
+        """What the request asks for, and this API has no words for."""
+        notes = []
+        if request.front:
+            notes.append(
+                f"{self._name} runs jobs in the order in which they arrive: this one waits behind "
+                "the others, though it was queued in front."
+            )
+        if request.repo_list:
+            notes.append(
+                f"The models of repo_list are not fetched: {self._name} has the models that its "
+                "owner has put there."
+            )
+        return [Log(note, "warning") for note in notes]
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        """Look for the job in the server's list, if it has one, by the label that it was sent with.
+
+        That it is not in there proves nothing: not all servers have such labels.
+        """
+        try:
+            found = await self._submissions.find(job_id)
+        except ComfyRemoteError as error:
+            raise self._not_known(f"and its jobs cannot be listed: {error.message}") from error
+        if found is None:
+            raise self._not_known("and none of the jobs that it lists is known to be this one.")
+        return self._ref(job_id, found)
+
+    def _not_known(self, why: str) -> SubmissionUnknown:
+        return SubmissionUnknown(
+            f"Whether {self._name} accepted the job is not known, {why}",
+            advice="Look at its jobs where you manage it; if it is not there, run the workflow "
+            "again.",
+        )
+
+    async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
+        """Any job, by its id, also one that others sent there.
+
+        The prompt is empty where the server gives the workflow as it was drawn.
+        """
+        try:
+            job = read_job((await self._server.get(self._job_path(remote_id))).json())
+            workflow = await self._server.get(f"{self._job_path(remote_id)}/workflow")
+        except TargetNotFound:
+            return None
+        prompt: Prompt = {}
+        answer = mapping(workflow.json())
+        if answer.get("format") == "api":
+            prompt = parse_prompt(
+                mapping(answer.get("workflow")), "The prompt on the target", check_links=False
+            )
+        return self._ref(remote_id, job.id, job), prompt
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        """Ask for the job again and again; sooner when a live event says that it has ended."""
+        notes = self._notes.pop(ref.job_id, [])
+        for note in notes:
+            yield note
+        reader, names = JobReader(prompt, self._name, self._server.links), UsersNames(prompt)
+        live = self._live(ref)
+        try:
+            async with aclosing(self._events(ref, reader, live)) as events:
+                async for event in events:
+                    if isinstance(event, Finished) and notes:
+                        event.details["warnings"] = [note.message for note in notes]
+                    yield names.event(event)
+        finally:
+            if live is not None:
+                self._streams -= 1
+                await live.stop()
+
+    def _live(self, ref: RemoteRef) -> LiveEvents | None:
+        """The job's live events; ``None`` while enough jobs of this client have theirs."""
+        if self._streams >= _MOST_STREAMS:
+            return None
+        self._streams += 1
+        live = LiveEvents(self._http, self._path_of(ref, "events"), self._times.reconnect)
+        live.start()
+        return live
+
+    async def _events(
+        self, ref: RemoteRef, reader: JobReader, live: LiveEvents | None
+    ) -> AsyncGenerator[Event, None]:
+        polling = self._times.polling
+        outage, limited = Outage(polling), Outage(self._times.limited)
+        began, misses, said_so = time.monotonic(), 0, False
+        while True:
+            connected = live is not None and live.connected
+            wait = polling.longest if connected else polling.interval(time.monotonic() - began)
+            reader.cancelled = ref.remote_id in self._cancelled
+            try:
+                job = await self._job(ref)
+                outage.answered()
+                limited.answered()
+                gone = job is None or job.status is ApiStatus.EXPIRED
+                misses = misses + 1 if gone else 0
+                # A server that looks into ComfyUI's lists one after the other misses a job that
+                # goes from one to the other meanwhile: it is asked again before it is believed.
+                if gone and misses < _MISSES_BEFORE_GONE:
+                    wait = polling.first
+                elif job is None:
+                    yield forgotten(self._name)
+                    return
+                else:
+                    for event in reader.job(job):
+                        yield event
+                        if isinstance(event, Finished):
+                            return
+            except AuthenticationError:
+                raise
+            except TargetError as error:
+                # Whatever a proxy in between says (502, a page), the job may go on.
+                asked = limited if isinstance(error, RateLimited) else outage
+                again = asked.failed(error)
+                if again is None:
+                    raise self._lost(error) from error
+                wait = again
+                if said := asked.said_of(error.message, wait):
+                    yield Log(said, "warning")
+            if live is not None and live.given_up and not said_so:
+                said_so = True
+                yield Log(f"{self._name} sends no live events ({live.given_up}): asking instead.")
+            reader.ended = False
+            next_poll = time.monotonic() + wait
+            while (left := next_poll - time.monotonic()) > 0 and not reader.ended:
+                said_live = await _next(live, left)
+                for event in reader.live(said_live) if said_live is not None else ():
+                    yield event
+
+    async def _job(self, ref: RemoteRef) -> ApiJob | None:
+        """The job as it is now; ``None`` if the server does not know it."""
+        try:
+            return read_job((await self._server.get(self._path_of(ref, "self"))).json())
+        except TargetNotFound:
+            return None
+
+    def _lost(self, error: TargetError) -> TargetUnreachable:
+        return TargetUnreachable(
+            f"{self._name} has given no answer about the job for too long. {error.message} The job "
+            "may still be running there.",
+            advice=Hint.RESUME_WHEN_BACK(),
+            details=error.details,
+        )
+
+    async def cancel(self, ref: RemoteRef) -> None:
+        """``POST /jobs/{id}/cancel``; a job that has ended stays as it is."""
+        self._cancelled.add(ref.remote_id)
+        try:
+            await self._http.post_idempotent(self._path_of(ref, "cancel"))
+        except TargetNotFound:
+            return  # it is gone, so it does not run
+
+    async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        """Its content, from the server, or from the storage to which that leads."""
+        path = output.source.path if output.source is not None else None
+        if path is None:
+            raise OutputLost(f"{self._name} did not say where {output.filename} is.")
+
+        def note(headers: Mapping[str, str]) -> None:
+            if (version := version_in(headers)) is not None:
+                self._versions[path] = version
+
+        try:
+            stream = self._http.stream(path, offset, note, redirects=_REDIRECTS)
+            async with aclosing(stream) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except TargetError as error:
+            if error.details.get("http_status") not in (404, 410):
+                raise
+            raise OutputLost(
+                f"{self._name} no longer has {output.filename}.",
+                advice="A server has outputs for a limited time, and only while its ComfyUI has "
+                "their files. Run the workflow again.",
+                details=error.details,
+            ) from error
+
+    def version_of(self, output: RemoteOutput) -> str | None:
+        """The ``ETag`` that came with it; without one, its address, as an asset never changes."""
+        path = output.source.path if output.source is not None else None
+        return None if path is None else self._versions.get(path, path)
+
+    async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
+        """Nothing is known: the API does not say what a server has."""
+        return Capabilities(nodes=None, device=None, engine="Comfy API v2")
+
+    async def health(self) -> Health:
+        """Whether it answers, and takes the key. How busy it is, the API does not say.
+
+        Raises:
+            ComfyRemoteError: It does not.
+        """
+        path = self._server.links.path("assets", "by-hash", _NOTHING)
+        answer = await self._http.head_once(path)
+        if answer.status not in (200, 404):
+            raise self._server.refused(answer)
+        return Health(ready=1, running=0, queued=0)
+
+    def _job_path(self, remote_id: str) -> str:
+        return self._server.links.path("jobs", remote_id)
+
+    def _path_of(self, ref: RemoteRef, link: str) -> str:
+        """Where a link of a job leads: as the server said, as far as that is its own origin."""
+        if (said := ref.details.get(link)) is not None:
+            return said.lstrip("/")
+        path = self._job_path(ref.remote_id)
+        return path if link == "self" else f"{path}/{link}"
+
+    def _ref(self, job_id: str, remote_id: str, job: ApiJob | None = None) -> RemoteRef:
+        bare = RemoteRef(job_id, remote_id, self.server)
+        if job is None:
+            return bare
+        links = {"self": job.urls.self, "events": job.urls.events, "cancel": job.urls.cancel}
+        own = {key: self._server.links.own(link) for key, link in links.items()}
+        said = {k: v for k, v in own.items() if v is not None and v != self._path_of(bare, k)}
+        return RemoteRef(job_id, remote_id, {**self.server, **said})
+
+
+async def _next(live: LiveEvents | None, seconds: float) -> LiveEvent | None:
+    if live is not None:
+        return await live.next(seconds)
+    await asyncio.sleep(seconds)
+    return None

@@ -8,10 +8,7 @@ it. Any other takes it by ComfyUI's own upload, which holds it in memory and has
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
-import os
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -28,7 +25,7 @@ from ...net.answers import BY_PROXY
 from ...net.http import HttpClient
 from ...units import size_text
 from ..base import InputFile, input_errors
-from ..upload_progress import UploadProgress
+from ..upload_progress import UploadProgress, opened_input
 
 if TYPE_CHECKING:
     from ...media.values import EncodedValue
@@ -211,19 +208,6 @@ async def _chunks(file: InputFile, progress: UploadProgress) -> AsyncGenerator[b
                 progress.note(file, sent)
 
 
-class _Counted(io.BufferedReader):
-    """A file that says how much of it was read. aiohttp reads it in another thread."""
-
-    def __init__(self, raw: io.RawIOBase, on_read: Callable[[int], object]) -> None:
-        super().__init__(raw)
-        self._on_read = on_read
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self._on_read(self.tell())
-        return data
-
-
 @contextmanager
 def _form(file: InputFile, progress: UploadProgress) -> Iterator[aiohttp.FormData]:
     path = PurePosixPath(file.name)
@@ -234,15 +218,6 @@ def _form(file: InputFile, progress: UploadProgress) -> Iterator[aiohttp.FormDat
     form = aiohttp.FormData({"type": "input"}, quote_fields=False)
     if str(path.parent) != ".":
         form.add_field("subfolder", str(path.parent))
-    with input_errors(file.path):
-        # By a name in bytes, which aiohttp does not quote: it need not be UTF-8.
-        raw = open(os.fsencode(file.path), "rb", buffering=0)  # noqa: PTH123, SIM115
-    loop = asyncio.get_running_loop()
-
-    def note(read: int) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(progress.note, file, read)
-
-    with _Counted(raw, note) as content:
+    with opened_input(file, progress) as content:
         form.add_field("image", content, filename=path.name)
         yield form

@@ -110,7 +110,7 @@ def with_names(prompt: Prompt, names: Mapping[FileUse, str]) -> Prompt:
 
 
 def rename_files(
-    prompt: Prompt, names: Mapping[str, str], places: Collection[Place] = ()
+    prompt: Prompt, names: Mapping[str, JsonValue], places: Collection[Place] = ()
 ) -> Prompt:
     """The prompt with file names replaced wherever a value is exactly that name.
 
@@ -118,11 +118,12 @@ def rename_files(
     names none of the files is returned itself.
 
     Args:
-        names: New names by old ones, with ``/`` between folders.
+        names: New names by old ones, with ``/`` between folders; or whatever else a target reads
+            in place of a name.
         places: The only inputs to look at; by default all.
     """
 
-    def renamed(text: str) -> str | None:
+    def renamed(text: str) -> JsonValue:
         annotated = ANNOTATION.match(text)
         plain = annotated["name"] if annotated and annotated["folder"] == "input" else text
         return names.get(plain.replace("\\", "/"))
@@ -180,7 +181,7 @@ def file_use(node_id: str, key: str, value: str, folder: str = "input") -> FileU
     return FileUse(node_id, key, annotated["name"], annotated["folder"], value)
 
 
-def _replaced(value: JsonValue, change: Callable[[str], str | None]) -> JsonValue:
+def _replaced(value: JsonValue, change: Callable[[str], JsonValue]) -> JsonValue:
     """A value with its texts changed, also in lists and objects; ``None``: that text stays."""
     if isinstance(value, str):
         new = change(value)

@@ -1,0 +1,57 @@
+"""Requests to one server: its paths, and its refusals as our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...errors import ComfyRemoteError
+from ...net.answers import Response
+from ...net.http import HttpClient
+from ...workflow.prompt import Prompt
+from .links import Links
+from .refusals import refused
+
+__all__ = ["ApiServer"]
+
+_REFUSALS = tuple(range(400, 500))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServer:
+    """One server.
+
+    Attributes:
+        http: To its origin; open.
+        name: As the user calls it.
+        keyed: Whether requests have a key.
+    """
+
+    http: HttpClient
+    links: Links
+    name: str
+    keyed: bool
+
+    async def get(self, path: str) -> Response:
+        """GET once, for callers that ask again anyway.
+
+        Raises:
+            ComfyRemoteError: It refused, or did not answer.
+        """
+        answer = await self.http.get_once(path, accept=_REFUSALS)
+        if answer.status >= 400:
+            raise self.refused(answer)
+        return answer
+
+    async def post(self, *parts: str, body: bytes) -> Response:
+        """POST once; a refusal (4xx) is returned."""
+        return await self.http.post_once(self.links.path(*parts), body, accept=_REFUSALS)
+
+    async def submit(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        """POST a job; a refusal (4xx) is returned. Raises as `HttpClient.submit`."""
+        return await self.http.submit(self.links.path("jobs"), body, headers, accept=_REFUSALS)
+
+    def refused(self, answer: Response, prompt: Prompt | None = None) -> ComfyRemoteError:
+        """The error behind a refusal."""
+        where = f"{self.name} at {self.http.base_url}"
+        return refused(answer, self.name, where, keyed=self.keyed, prompt=prompt)

@@ -1,0 +1,213 @@
+"""Sending a job once, and what a lost answer leaves to find out.
+
+A key is used once: the server refuses a second request with it, unless the first was refused for
+certain. So the same request may be sent again after a lost answer: if it is accepted (201), it is
+the only run. If it is refused as used, the first has arrived, or may have. The refusal names no
+job: only a list of jobs can tell which one it is, so jobs are labelled with our id where the server
+takes labels.
+
+Facts: ``openapi-v2.yaml`` 2.0.0. Labels and list: comfy-sdk 0.5.0 and its README. Comfy's
+deployments take a map of labels, its cloud refuses them, comfy-api-proxy 0.1.6 takes one text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlencode
+
+from pydantic import JsonValue, SecretStr
+
+from ...advice import Hint
+from ...aio import Deadline
+from ...errors import ComfyRemoteError, RateLimited, SubmissionUnknown, TargetError
+from ...net.answers import Response
+from ...net.retry import Backoff, Retries
+from ...types import mapping, mappings
+from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
+from ...workflow.prompt import Prompt
+from .refusals import api_error
+from .server import ApiServer
+from .status import read_job
+
+__all__ = ["Submissions"]
+
+LABEL = "comfy_remote_job"
+_MOST_LISTED = 100
+_MOST_PAGES = 5
+_NO_LABELS = ("cloud.comfy.org",)
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is sent for one."""
+
+    job_id: str
+    prompt: Prompt
+    partner_key: SecretStr | None
+
+    def body(self, label: JsonValue) -> bytes:
+        body: dict[str, JsonValue] = {"workflow": self.prompt}  # type: ignore[dict-item]
+        if self.partner_key is not None:
+            body["extra_data"] = {"api_key_comfy_org": self.partner_key.get_secret_value()}
+        if label is not None:
+            body["metadata"] = label
+        return json.dumps(body).encode()
+
+
+class Submissions:
+    """Sends jobs to one server.
+
+    Args:
+        full: The waits while it takes no more jobs.
+        search: Seconds for a job whose answer was lost to turn up in the list.
+        between: Of these, between two looks.
+    """
+
+    def __init__(self, server: ApiServer, full: Backoff, *, search: float, between: float) -> None:
+        self._server = server
+        self._full = full
+        self._search, self._between = search, between
+        host = server.links.origin.host or ""
+        self._labels: Literal["map", "text", "none"] = "none" if host in _NO_LABELS else "map"
+
+    async def send(
+        self, job_id: str, prompt: Prompt, partner_key: SecretStr | None
+    ) -> ApiJob | str:
+        """Send a job once. Returns it, or its id on the server where the answer was lost.
+
+        Raises:
+            SubmissionUnknown: It may have been accepted.
+            RateLimited: The server took no more jobs for too long.
+            ComfyRemoteError: The server refused it.
+        """
+        job = _Job(job_id, prompt, partner_key)
+        try:
+            return await self._accepted(job)
+        except SubmissionUnknown as error:
+            return await self._after_lost(job, error)
+
+    async def find(self, job_id: str) -> str | None:
+        """The server's id of a job that this client has labelled; ``None`` if it lists none.
+
+        Raises:
+            ComfyRemoteError: It has no list, or could not be asked.
+        """
+        query = {"limit": str(_MOST_LISTED), f"metadata[{LABEL}]": job_id}
+        path = self._server.links.path("jobs")
+        for _ in range(_MOST_PAGES):
+            answer = mapping((await self._server.get(f"{path}?{urlencode(query)}")).json())
+            for one in mappings(answer.get("jobs")):
+                if isinstance(found := one.get("id"), str) and _is_labelled(one, job_id):
+                    return found
+            if not isinstance(cursor := answer.get("next_cursor"), str):
+                break
+            query["cursor"] = cursor
+        return None
+
+    async def _accepted(self, job: _Job) -> ApiJob:
+        """Send it, without a label that the server refuses; wait while it takes no more jobs."""
+        retries = Retries(self._full)
+        while True:
+            try:
+                return await self._posted(job)
+            except RateLimited as error:
+                await retries.wait_after(error)
+            except _LabelRefused as refused:
+                self._labels = refused.rather
+
+    async def _posted(self, job: _Job) -> ApiJob:
+        labels = {"map": {LABEL: job.job_id}, "text": f"{LABEL}={job.job_id}", "none": None}
+        label: JsonValue = labels[self._labels]  # type: ignore[assignment]
+        answer = await self._server.submit(job.body(label), {IDEMPOTENCY_HEADER: job.job_id})
+        if answer.status >= 400:
+            self._check_refusal(answer)
+            raise self._server.refused(answer, job.prompt)
+        try:
+            return read_job(answer.json())
+        except TargetError as error:
+            # Accepted, by its status: somebody in between has replaced the answer.
+            raise SubmissionUnknown(
+                f"{error.message} It is not known whether the job was accepted.",
+                details=error.details,
+            ) from error
+
+    def _check_refusal(self, answer: Response) -> None:
+        said = api_error(answer)
+        if said is None:
+            return
+        if said.code == "idempotency_key_reuse":
+            raise _KeyUsed(
+                f"{self._server.name} has had the job's key before.",
+                details={"http_status": answer.status, "api_code": said.code},
+            )
+        about_label = said.code.startswith("metadata") or (
+            said.code == "invalid_request" and "metadata" in said.message
+        )
+        if about_label and self._labels != "none":
+            takes_text = self._labels == "map" and "string" in said.message
+            raise _LabelRefused("text" if takes_text else "none")
+
+    async def _after_lost(self, job: _Job, lost: SubmissionUnknown) -> ApiJob | str:
+        used = isinstance(lost, _KeyUsed)
+        for _ in range(0 if used else _TRIES):
+            if (found := await self._listed(job.job_id)) is not None:
+                return found
+            try:
+                return await self._posted(job)
+            except _KeyUsed:
+                used = True
+                break
+            except (ComfyRemoteError, _LabelRefused):
+                # Lost again, or refused: which says nothing of the first.
+                await asyncio.sleep(self._between)
+        if used and (found := await self._searched(job.job_id)) is not None:
+            return found
+        why = (
+            "It has had the job, or may have, and does not say which of its jobs that is."
+            if used
+            else "It was sent again under the same key, which cannot run it twice, and was not "
+            "answered."
+        )
+        raise SubmissionUnknown(
+            f"{lost.message} {why}",
+            advice=Hint.NOT_SENT_AGAIN(job_id=job.job_id),
+            details=lost.details,
+        ) from lost
+
+    async def _searched(self, job_id: str) -> str | None:
+        """Look for a while: the server may still be at the request that was lost."""
+        deadline = Deadline(self._search)
+        while True:
+            if (found := await self._listed(job_id)) is not None:
+                return found
+            if not deadline.left:
+                return None
+            await asyncio.sleep(min(self._between, deadline.left))
+
+    async def _listed(self, job_id: str) -> str | None:
+        try:
+            return await self.find(job_id)
+        except ComfyRemoteError:
+            return None
+
+
+class _KeyUsed(SubmissionUnknown):
+    """The server has had the key of a job."""
+
+
+class _LabelRefused(Exception):
+    """The server does not take the label of a job."""
+
+    def __init__(self, rather: Literal["text", "none"]) -> None:
+        super().__init__(rather)
+        self.rather = rather
+
+
+def _is_labelled(job: Mapping[str, JsonValue], job_id: str) -> bool:
+    label = job.get("metadata")
+    return label == f"{LABEL}={job_id}" or mapping(label).get(LABEL) == job_id

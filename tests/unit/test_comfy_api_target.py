@@ -1,0 +1,786 @@
+"""A target that speaks Comfy API v2, against a server that answers as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fake_comfy_api import (
+    ASSETS,
+    CANCEL,
+    CONTENT,
+    EVENTS,
+    FROM_HASH,
+    JOB,
+    JOBS,
+    LATER,
+    LIST,
+    PROMPT,
+    FakeComfyApi,
+    asset,
+    frame,
+    job,
+    job_json,
+    output,
+    refusal,
+)
+from pydantic import SecretStr
+from scripted_server import Answer, ScriptedServer, drop
+
+from comfy_remote import Client
+from comfy_remote.errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    ExecutionFailed,
+    JobExpired,
+    OutOfMemory,
+    OutputCorrupt,
+    OutputLost,
+    RateLimited,
+    RequestTooLarge,
+    SubmissionUnknown,
+    TargetError,
+    WorkflowInvalid,
+    node_problems,
+)
+from comfy_remote.events import (
+    DidItRun,
+    Event,
+    Finished,
+    JobState,
+    Log,
+    OutputReady,
+    Preview,
+    Progress,
+    Queued,
+    Started,
+)
+from comfy_remote.jobs.record import Record
+from comfy_remote.net.http import HttpLimits
+from comfy_remote.net.retry import Backoff, Polling
+from comfy_remote.targets.base import InputFile, RemoteRef, RunRequest
+from comfy_remote.targets.comfy_api.target import ComfyApiTarget, ComfyApiTimes
+from comfy_remote.workflow.prompt import Prompt
+
+KEY = SecretStr("Bearer planted-key-0123456789")
+ID = "11111111-2222-4333-8444-555555555555"
+QUICK = Backoff(attempts=2, first=0.005, longest=0.01, jitter=0.0)
+POLLING = Polling(first=0.01, longest=0.02, patience=0.3, backoff=QUICK)
+SOON = ComfyApiTimes(
+    requests=HttpLimits(backoff=QUICK),
+    polling=POLLING,
+    limited=POLLING,
+    reconnect=QUICK,
+    full=QUICK,
+    search=0.02,
+    between=0.005,
+)
+PNG = b"\x89PNG some picture"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeComfyApi]:
+    async with FakeComfyApi() as server:
+        yield server
+
+
+@pytest.fixture
+async def target(server: FakeComfyApi) -> AsyncIterator[ComfyApiTarget]:
+    headers = {"Authorization": KEY}
+    async with ComfyApiTarget(server.url, name="lab", headers=headers, times=SOON) as target:
+        yield target
+
+
+def loading(folder: Path, data: bytes = PNG, name: str = "in.png") -> RunRequest:
+    """A request with one input file."""
+    path = folder / name
+    path.write_bytes(data)
+    file = InputFile(name, path, len(data), hashlib.sha256(data).hexdigest(), (("1", "image"),))
+    prompt: Prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": name}}, **PROMPT_2}
+    return RunRequest(ID, prompt, [file])
+
+
+PROMPT_2: Prompt = {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
+REF = RemoteRef(ID, "j1")
+
+
+async def events(target: ComfyApiTarget, ref: RemoteRef = REF) -> list[Event]:
+    async with aclosing(target.follow(ref, PROMPT)) as following:
+        return [event async for event in following]
+
+
+# --- Sending --------------------------------------------------------------------------------
+
+
+async def test_a_job_is_sent_once_with_its_id_as_the_key(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    ref = await target.submit(RunRequest(ID, PROMPT))
+    assert ref == RemoteRef(ID, "j1", {"comfy_api": server.url})
+    asked = server.asked[-1]
+    assert asked.headers["Idempotency-Key"] == ID
+    assert asked.headers["Authorization"] == KEY.get_secret_value()
+    assert server.sent() == {"workflow": PROMPT, "metadata": {"comfy_remote_job": ID}}
+
+
+async def test_a_partner_key_is_sent_with_the_job_and_is_in_nothing_that_is_recorded(
+    server: FakeComfyApi,
+) -> None:
+    key = SecretStr("partner-0123456789")
+    async with ComfyApiTarget(server.url, partner_key=key, times=SOON) as target:
+        ref = await target.submit(RunRequest(ID, PROMPT))
+    assert server.sent()["extra_data"] == {"api_key_comfy_org": "partner-0123456789"}
+    assert "partner" not in repr(ref)
+    assert "partner" not in repr(target)
+
+
+def test_a_key_does_not_travel_in_the_clear() -> None:
+    with pytest.raises(ConfigurationError):
+        ComfyApiTarget("http://192.168.1.5:8189", headers={"Authorization": KEY})
+    with pytest.raises(ConfigurationError):
+        ComfyApiTarget("http://192.168.1.5:8189", partner_key=KEY)
+
+
+async def test_a_server_below_a_path_and_the_links_that_it_gives(server: FakeComfyApi) -> None:
+    links = {"self": "/deep/state", "events": "/deep/live?a=b", "cancel": "https://evil.test/x"}
+    server.on("POST /deployment/d/api/v2/jobs", Answer(job_json(urls=links), 201))
+    server.on("GET /deep/state", job("succeeded", outputs=[output()]))
+    server.on("POST /deployment/d/api/v2/jobs/j1/cancel", job("canceling"))
+    async with ComfyApiTarget(f"{server.url}/deployment/d/", times=SOON) as target:
+        ref = await target.submit(RunRequest(ID, PROMPT))
+        assert ref.details == {
+            "comfy_api": f"{server.url}/deployment/d",
+            "self": "/deep/state",
+            "events": "/deep/live?a=b",
+        }
+        await target.cancel(ref)
+        assert isinstance((await events(target, ref))[-1], Finished)
+    assert server.count("GET /deep/state") == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "then"),
+    [
+        (refusal(422, "invalid_request", "'metadata' must be a string (opaque label)."), "text"),
+        (refusal(422, "metadata_not_supported"), None),
+    ],
+)
+async def test_a_label_that_the_server_does_not_take_is_left_out(
+    server: FakeComfyApi, target: ComfyApiTarget, refused: Answer, then: str | None
+) -> None:
+    server.on(JOBS, refused, Answer(job_json(), 201))
+    await target.submit(RunRequest(ID, PROMPT))
+    await target.submit(RunRequest(ID, PROMPT))
+    expected = None if then is None else f"comfy_remote_job={ID}"
+    assert [server.sent(n).get("metadata") for n in (1, 2)] == [expected, expected]
+    assert server.count(JOBS) == 3
+
+
+async def test_a_full_queue_and_a_deployment_that_starts_are_waited_for(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOBS, refusal(429, "deployment_not_ready"), Answer(job_json(), 201))
+    assert (await target.submit(RunRequest(ID, PROMPT))).remote_id == "j1"
+    server.on(JOBS, refusal(429, "queue_full"))
+    with pytest.raises(RateLimited, match=r"lab takes nothing for now: its queue is full\.") as e:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert DidItRun.of(e.value) is DidItRun.NEVER_ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (refusal(422, "workflow_format_ui"), WorkflowInvalid, "API format"),
+        (refusal(422, "deployment_stopped"), TargetError, "lab is stopped"),
+        (refusal(402, "insufficient_credits"), TargetError, "enough credits"),
+        (refusal(401, "unauthorized", "bad key"), AuthenticationError, "refused the key: bad key"),
+        (refusal(403, "forbidden"), AuthenticationError, "does not allow that"),
+        (refusal(404, "not_found"), TargetError, "does not have that"),
+        (refusal(400, "invalid_request", "odd"), TargetError, r"HTTP 400\): odd\."),
+        (Answer(b"<html>sign in</html>", 403), AuthenticationError, "refused the key"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(
+    server: FakeComfyApi,
+    target: ComfyApiTarget,
+    answer: Answer,
+    kind: type[ComfyRemoteError],
+    words: str,
+) -> None:
+    server.on(JOBS, answer)
+    with pytest.raises(kind, match=words) as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert caught.value.advice
+    assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
+    assert server.count(JOBS) == 1
+
+
+@pytest.mark.parametrize(
+    ("node_errors", "said"),
+    [
+        ({"2": [{"field": "images", "reason": "missing_input"}]}, "missing input: images"),
+        (
+            {
+                "2": {
+                    "class_type": "SaveImage",
+                    "errors": [{"type": "t", "message": "Bad value", "details": "images"}],
+                }
+            },
+            "Bad value: images",
+        ),
+    ],
+)
+async def test_a_refused_workflow_has_its_nodes_marked(
+    server: FakeComfyApi, target: ComfyApiTarget, node_errors: Any, said: str
+) -> None:
+    server.on(JOBS, refusal(422, "invalid_workflow", "no", node_errors=node_errors))
+    with pytest.raises(WorkflowInvalid, match="SaveImage") as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert list(node_problems(caught.value)) == [("2", "SaveImage", said)]
+
+
+# --- A lost answer --------------------------------------------------------------------------
+
+
+async def test_the_same_key_again_is_the_only_run_when_it_is_accepted(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOBS, drop, Answer(job_json(), 201))
+    assert (await target.submit(RunRequest(ID, PROMPT))).remote_id == "j1"
+    posted = [one for one in server.asked if f"{one.method} {one.path}" == JOBS]
+    assert [one.headers["Idempotency-Key"] for one in posted] == [ID, ID]
+
+
+@pytest.mark.parametrize("label", [{"comfy_remote_job": ID}, f"comfy_remote_job={ID}"])
+@pytest.mark.parametrize("answer", [drop, Answer(b"<html>", 201), Answer(None, 502)])
+async def test_a_job_whose_answer_was_lost_is_found_in_the_list(
+    server: FakeComfyApi, target: ComfyApiTarget, label: Any, answer: Any
+) -> None:
+    other = {"id": "j0", "status": "queued", "metadata": {"comfy_remote_job": "another"}}
+    ours = {"id": "j1", "status": "queued", "metadata": label}
+    server.on(JOBS, answer)
+    server.on(LIST, Answer({"jobs": [other], "next_cursor": "c"}), Answer({"jobs": [ours]}))
+    assert (await target.submit(RunRequest(ID, PROMPT))).remote_id == "j1"
+    assert server.count(JOBS) == 1
+    assert await target.find(ID) == RemoteRef(ID, "j1", target.server)
+
+
+async def test_a_key_that_was_used_says_that_it_may_run(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOBS, drop, refusal(422, "idempotency_key_reuse"))
+    server.on(LIST, refusal(501, "not_implemented"))
+    with pytest.raises(SubmissionUnknown, match="has had the job, or may have") as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert DidItRun.of(caught.value) is DidItRun.UNKNOWN
+    assert server.count(JOBS) == 2
+
+
+async def test_a_refusal_after_a_lost_answer_says_nothing_of_the_first_request(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOBS, drop, refusal(402, "insufficient_credits"))
+    with pytest.raises(SubmissionUnknown) as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert DidItRun.of(caught.value) is DidItRun.UNKNOWN
+
+
+@pytest.mark.parametrize("answer", [Answer({"jobs": []}), refusal(501, "not_implemented")])
+async def test_a_job_that_is_in_no_list_may_be_there_all_the_same(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Answer
+) -> None:
+    server.on(LIST, answer)
+    with pytest.raises(SubmissionUnknown, match="is not known"):
+        await target.find(ID)
+
+
+# --- Input files ----------------------------------------------------------------------------
+
+
+async def test_a_file_is_uploaded_and_the_prompt_refers_to_it(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    sent: list[tuple[int, int]] = []
+    request = loading(tmp_path)
+    request = RunRequest(
+        ID, request.prompt, request.files, on_sent=lambda a, b: sent.append((a, b))
+    )
+    await target.submit(request)
+    name = f"in_{hashlib.sha256(PNG).hexdigest()[:12]}.png"
+    blake3 = asset(PNG)["hash"]
+    (upload,) = server.uploads
+    assert upload == {
+        "content_type": b"image/png",
+        "file_path": name.encode(),
+        "expected_hash": blake3.encode(),
+        "tags": b"input",
+        "file": PNG,
+    }
+    info = {"id": "in1", "hash": blake3, "file_path": name}
+    reference = {"__type": "core/ASSET", "info": info}
+    assert server.sent()["workflow"]["1"]["inputs"]["image"] == reference
+    assert sent[-1] == (len(PNG), len(PNG))
+
+
+async def test_bytes_that_the_server_has_are_not_sent(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    server.on(FROM_HASH, Answer(asset(PNG, id="there"), 201))
+    await target.submit(loading(tmp_path))
+    await target.submit(loading(tmp_path))
+    assert server.uploads == []
+    assert server.count(FROM_HASH) == 1  # the second job knows it
+    assert server.sent()["workflow"]["1"]["inputs"]["image"]["info"]["id"] == "there"
+
+
+async def test_an_asset_that_expired_meanwhile_is_sent_again_once(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    await target.submit(loading(tmp_path))
+    server.on(JOBS, refusal(422, "missing_asset"), Answer(job_json(), 201))
+    await target.submit(loading(tmp_path))
+    assert len(server.uploads) == 2
+    assert server.sent()["workflow"]["1"]["inputs"]["image"]["info"]["id"] == "in2"
+    server.on(JOBS, refusal(422, "missing_asset", "Unresolvable: in2"))
+    with pytest.raises(WorkflowInvalid, match="Unresolvable: in2"):
+        await target.submit(loading(tmp_path))
+    assert len(server.uploads) == 3
+
+
+async def test_one_that_expires_soon_is_not_relied_on(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    server.on(FROM_HASH, Answer(asset(PNG, expires_at="2026-01-01T00:00:00Z"), 201))
+    await target.submit(loading(tmp_path))
+    await target.submit(loading(tmp_path))
+    assert server.count(FROM_HASH) == 2
+
+
+async def test_a_file_damaged_on_its_way_is_sent_once_more(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    server.on(ASSETS, refusal(409, "hash_mismatch"), server._upload)
+    await target.submit(loading(tmp_path))
+    server.on(ASSETS, refusal(409, "hash_mismatch"))
+    with pytest.raises(TargetError, match="other bytes") as caught:
+        await target.submit(loading(tmp_path, b"another picture"))
+    assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
+
+
+async def test_a_file_that_is_too_large_is_named(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    server.on(ASSETS, refusal(413, "payload_too_large", "Upload exceeds 10 bytes."))
+    with pytest.raises(RequestTooLarge, match=r"does not take the file in\.png") as caught:
+        await target.submit(loading(tmp_path))
+    assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
+
+
+# --- Following ------------------------------------------------------------------------------
+
+
+async def test_states_progress_and_outputs_are_each_said_once(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    step = {"value": 0.3, "nodes_done": 1, "nodes_total": 2, "current_node": "2", "step": 3}
+    running = job("running", started_at=LATER, progress={**step, "steps": 10})
+    metrics = {"queue_ms": 9000, "execution_ms": 42000}
+    done = job("succeeded", outputs=[output(PNG)], started_at=LATER, metrics=metrics)
+    server.on(JOB, job(queue_position=2), job(queue_position=2), running, running, done)
+    seen = await events(target)
+    assert [one for one in seen if not isinstance(one, Log)][:4] == [
+        Queued(2),
+        Started(),
+        Progress(1, 2, "2", "SaveImage", 3, 10),
+        *[OutputReady(one) for one in seen[-1].outputs],  # type: ignore[union-attr]
+    ]
+    end = seen[-1]
+    assert isinstance(end, Finished)
+    assert end.state is JobState.SUCCEEDED
+    assert (end.details["queue_seconds"], end.details["run_seconds"]) == (9.0, 42.0)
+    (made,) = end.outputs
+    assert (made.node_id, made.kind, made.size) == ("2", "image", len(PNG))
+
+
+async def test_what_a_server_does_not_know_yet_is_not_taken_for_a_fact(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    unknown = {"value": 0.0, "nodes_done": 0, "nodes_total": 0}
+    odd = output(type="hologram", name="a\\b/x.glb", content_type="")
+    server.on(
+        JOB,
+        job("running", progress=unknown),
+        job("running", progress={"value": 7}, metadata="a text"),
+        job("succeeded", outputs=[odd, output(id="a2", name="a/b/x.glb")], metadata="a text"),
+    )
+    seen = await events(target)
+    assert [one for one in seen if isinstance(one, Progress)] == [Progress(2, 2)]
+    first, second = seen[-1].outputs  # type: ignore[union-attr]
+    assert (first.kind, first.subfolder, first.size, first.blake3) == ("3d", "a/b", None, None)
+    assert (first.number, second.number) == (None, 1)
+
+
+async def test_a_job_that_goes_from_one_list_to_another_is_asked_for_again(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    done = job("succeeded", outputs=[output()])
+    server.on(JOB, job("expired"), refusal(404, "not_found"), job("running"), done)
+    assert (await events(target))[-1].state is JobState.SUCCEEDED  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("answer", [job("expired"), refusal(404, "not_found")])
+async def test_a_job_that_is_gone(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Answer
+) -> None:
+    server.on(JOB, answer)
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert (end.state, end.did_it_run) == (JobState.EXPIRED, DidItRun.UNKNOWN)
+    assert isinstance(end.error, JobExpired)
+    assert server.count(JOB) == 3
+
+
+async def test_a_job_that_failed_names_its_node(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    error = {"code": "node_execution_error", "message": "CUDA out of memory", "node_id": "1"}
+    server.on(JOB, job("failed", error={**error, "class_type": "EmptyImage", "traceback": "T"}))
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert isinstance(end.error, OutOfMemory)
+    assert end.error.details["node_id"] == "1"
+    server.on(JOB, job("failed", error={"code": "worker_lost", "message": "it went away."}))
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert isinstance(end.error, ExecutionFailed)
+    assert end.error.message == "The job failed (worker_lost): it went away."
+
+
+async def test_nodes_of_which_nothing_came_are_named(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOB, job("succeeded"))
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert [str(one) for one in end.problems] == [
+        "Node 2 (SaveImage): lab returned no output of it"
+    ]
+
+
+async def test_a_server_that_fails_now_and_then_is_asked_on(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOB, Answer(None, 502), refusal(429, "rate_limited"), job("succeeded"))
+    seen = await events(target)
+    assert isinstance(seen[-1], Finished)
+    assert sum(isinstance(one, Log) and one.level == "warning" for one in seen) == 2
+
+
+async def test_a_server_that_stays_away_may_still_run_the_job(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(JOB, drop)
+    with pytest.raises(TargetError, match="may still be running there"):
+        await events(target)
+
+
+# --- Live events ----------------------------------------------------------------------------
+
+JPEG = "/9j/AAAA"
+
+
+def streaming(*frames: bytes, then: asyncio.Event | None = None) -> Any:
+    """Frames, then nothing until the event is set."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for one in frames:
+            await response.write(one)
+        if then is not None:
+            await then.wait()
+        return response
+
+    return answer
+
+
+def slow_polling(seconds: float = 30.0) -> ComfyApiTimes:
+    """Only a live event can be the reason for a second question."""
+    polling = Polling(first=seconds, longest=seconds, backoff=QUICK)
+    return ComfyApiTimes(
+        requests=HttpLimits(backoff=QUICK), polling=polling, reconnect=QUICK, full=QUICK
+    )
+
+
+async def test_live_events_bring_previews_and_the_end(server: FakeComfyApi) -> None:
+    progress = {"value": 0.5, "nodes_done": 1, "nodes_total": 2, "current_node": "2"}
+    preview = {"node_id": "2", "content_type": "image/jpeg", "data_base64": JPEG}
+    over = asyncio.Event()
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+        frames = [
+            b": keepalive\n\n",
+            frame("status", {"status": "running"}),
+            frame("progress", progress),
+            frame("preview", preview),
+            frame("output", output(PNG)),
+            frame("log", {"level": "info", "message": "m"}),
+            frame("progress", {"value": "no"}),
+            frame("status", {"status": "succeeded"}),
+        ]
+        answer: web.StreamResponse = await streaming(*frames, then=over)(request)
+        return answer
+
+    server.on(EVENTS, live)
+    async with ComfyApiTarget(server.url, name="lab", times=slow_polling()) as target:
+        seen = await events(target)
+    over.set()
+    made = seen[-1].outputs  # type: ignore[union-attr]
+    assert seen[0] == Queued()
+    assert Started() in seen
+    assert [one for one in seen if isinstance(one, Preview)] == [
+        Preview("2", "image/jpeg", b"\xff\xd8\xff\x00\x00\x00")
+    ]
+    assert [one for one in seen if isinstance(one, OutputReady)] == [OutputReady(made[0])]
+    assert server.count(JOB) == 2
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"x" * 2**20, b"data: y\n" * 2**17],
+    ids=["one line without an end", "one event without an end"],
+)
+async def test_an_endless_event_ends_the_stream_and_asking_goes_on(
+    server: FakeComfyApi, target: ComfyApiTarget, endless: bytes
+) -> None:
+    written = 0
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(endless)
+                written += len(endless)
+        return response
+
+    server.on(EVENTS, live)
+    said = []
+    async for event in target.follow(REF, PROMPT):
+        if isinstance(event, Log):
+            said.append(event.message)
+            server.on(JOB, job("succeeded", outputs=[output()]))
+    assert said == [
+        "lab sends no live events (it sent an event of more than 8 MiB): asking instead."
+    ]
+    assert written < 64 * 2**20
+    assert server.count(EVENTS) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries"),
+    [
+        (refusal(501, "not_implemented"), 1),
+        (refusal(404, "not_found"), 1),
+        (Answer(b"<html>"), 1),
+        (refusal(429, "too_many_streams"), 3),
+        (Answer(None, 502), 3),
+        (drop, 3),
+        (streaming(b"event: status\n"), 3),
+    ],
+)
+async def test_without_live_events_the_job_is_followed_all_the_same(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Any, tries: int
+) -> None:
+    async def running(request: web.Request) -> web.StreamResponse:
+        if server.count(EVENTS) >= tries:
+            return job("succeeded", outputs=[output()]).response()
+        return job("running").response()
+
+    server.on(EVENTS, answer)
+    server.on(JOB, running)
+    assert (await events(target))[-1].state is JobState.SUCCEEDED  # type: ignore[union-attr]
+
+
+async def test_a_stream_that_falls_silent_holds_up_nothing(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    over = asyncio.Event()
+
+    async def running(request: web.Request) -> web.StreamResponse:
+        done = server.count(EVENTS) and server.count(JOB) > 3
+        return job("succeeded" if done else "running", outputs=[output()]).response()
+
+    server.on(EVENTS, streaming(frame("status", {"status": "running"}), then=over))
+    server.on(JOB, running)
+    assert isinstance((await events(target))[-1], Finished)
+    over.set()
+
+
+async def test_a_flood_of_previews_leaves_the_newest(server: FakeComfyApi) -> None:
+    flooded, over = asyncio.Event(), asyncio.Event()
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(200):
+            data = {"node_id": str(number), "content_type": "image/jpeg", "data_base64": JPEG}
+            await response.write(frame("preview", data))
+        server.on(JOB, job("succeeded", outputs=[output()]))
+        await response.write(frame("status", {"status": "succeeded"}))
+        flooded.set()
+        await over.wait()
+        return response
+
+    server.on(EVENTS, live)
+    target = ComfyApiTarget(server.url, times=slow_polling())
+    async with target, aclosing(target.follow(REF, PROMPT)) as following:
+        seen = [await anext(following)]
+        await flooded.wait()
+        seen += [event async for event in following]
+    over.set()
+    previews = [one.node_id for one in seen if isinstance(one, Preview)]
+    assert previews[-1] == "199"
+
+
+async def test_many_jobs_do_not_take_all_connections_for_their_events(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    over = asyncio.Event()
+
+    async def running(request: web.Request) -> web.StreamResponse:
+        done = server.count(EVENTS) >= 6
+        return job("succeeded" if done else "running", outputs=[output()]).response()
+
+    server.on(EVENTS, streaming(frame("status", {"status": "running"}), then=over))
+    server.on(JOB, running)
+    ends = await asyncio.gather(*(events(target) for _ in range(20)))
+    assert all(isinstance(one[-1], Finished) for one in ends)
+    assert server.count(EVENTS) <= 20
+    over.set()
+
+
+# --- Reading and the rest -------------------------------------------------------------------
+
+
+async def fetched(target: ComfyApiTarget, server: FakeComfyApi, folder: Path) -> bytes:
+    with Record(folder / "home") as record:
+        async with Client(target, record=record, on_interrupt=None) as client:
+            made = await client.submit({**PROMPT}, job_id=ID)
+            (saved,) = await made.save_outputs(folder)
+            return saved.path.read_bytes()
+
+
+async def test_an_output_is_checked_by_size_and_hash(server: FakeComfyApi, tmp_path: Path) -> None:
+    server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+    server.on(CONTENT, Answer(PNG))
+    target = ComfyApiTarget(server.url, times=SOON)
+    assert await fetched(target, server, tmp_path / "a") == PNG
+    server.on(CONTENT, Answer(PNG[:-1] + b"!"))
+    with pytest.raises(OutputCorrupt, match="BLAKE3"):
+        await fetched(ComfyApiTarget(server.url, times=SOON), server, tmp_path / "b")
+
+
+async def test_a_redirect_to_storage_is_followed_without_the_key(
+    server: FakeComfyApi, tmp_path: Path
+) -> None:
+    async with ScriptedServer() as storage:
+        storage.on("GET /signed", Answer(PNG))
+        link = f"{storage.url}/signed?sig=a%2Fb"
+        server.on(CONTENT, Answer(None, 302, {"Location": link}))
+        server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+        target = ComfyApiTarget(
+            server.url,
+            headers={"Authorization": KEY},
+            storage_hosts={f"127.0.0.1:{storage.port}"},
+            times=SOON,
+        )
+        assert await fetched(target, server, tmp_path) == PNG
+        (asked,) = storage.asked
+        assert "Authorization" not in asked.headers
+        target = ComfyApiTarget(server.url, times=SOON)
+        with pytest.raises(TargetError, match="is not https"):
+            await fetched(target, server, tmp_path / "b")
+        assert len(storage.asked) == 1
+
+
+async def test_a_redirect_below_the_same_origin_has_the_key(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(CONTENT, Answer(None, 302, {"Location": "/blobs/1"}))
+    server.on("GET /blobs/1", Answer(PNG, headers={"ETag": '"v1"'}))
+    server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+    (made,) = (await events(target))[-1].outputs  # type: ignore[union-attr]
+    async with aclosing(target.read(made)) as chunks:
+        assert b"".join([one async for one in chunks]) == PNG
+    assert server.asked[-1].headers["Authorization"] == KEY.get_secret_value()
+    assert target.version_of(made) == '"v1"'
+    server.on(CONTENT, Answer(None, 302, {"Location": "/api/v2/assets/a1/content"}))
+    with pytest.raises(TargetError):
+        async with aclosing(target.read(made)) as chunks:
+            [one async for one in chunks]
+
+
+async def test_a_part_is_continued_by_range(server: FakeComfyApi, target: ComfyApiTarget) -> None:
+    async def ranged(request: web.Request) -> web.StreamResponse:
+        assert request.headers["Range"] == "bytes=4-"
+        return web.Response(body=PNG[4:], status=206)
+
+    server.on(CONTENT, ranged)
+    server.on(JOB, job("succeeded", outputs=[output()]))
+    (made,) = (await events(target))[-1].outputs  # type: ignore[union-attr]
+    async with aclosing(target.read(made, 4)) as chunks:
+        assert b"".join([one async for one in chunks]) == PNG[4:]
+    assert target.version_of(made) is not None  # so what has arrived is not fetched again
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_an_output_that_has_expired_is_lost(
+    server: FakeComfyApi, tmp_path: Path, status: int
+) -> None:
+    server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+    server.on(CONTENT, refusal(status, "output_unavailable"))
+    with pytest.raises(OutputLost, match=r"no longer has x\.png"):
+        await fetched(ComfyApiTarget(server.url, name="lab", times=SOON), server, tmp_path)
+
+
+async def test_a_cancel_and_a_job_that_the_server_forgets_by_it(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    server.on(CANCEL, job("expired"))
+    server.on(JOB, job("expired"))
+    await target.cancel(REF)
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert (end.state, end.did_it_run) == (JobState.CANCELLED, DidItRun.UNKNOWN)
+    server.on(CANCEL, refusal(404, "not_found"))
+    await target.cancel(REF)
+
+
+async def test_any_job_is_recalled_by_its_id(server: FakeComfyApi, target: ComfyApiTarget) -> None:
+    server.on("GET /api/v2/jobs/j1/workflow", Answer({"workflow": PROMPT, "format": "api"}))
+    assert await target.recall("j1") == (RemoteRef("j1", "j1", target.server), PROMPT)
+    assert await target.recall("j9") is None
+
+
+async def test_health_shows_whether_the_key_is_taken(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    path = f"HEAD /api/v2/assets/by-hash/blake3%3A{'0' * 64}"
+    assert (await target.health()).ready == 1
+    assert f"{server.asked[-1].method} {server.asked[-1].path}" == path.replace("%3A", ":")
+    server.on(path.replace("%3A", ":"), Answer(None, 401))
+    with pytest.raises(AuthenticationError):
+        await target.health()
+    assert json.dumps((await target.describe()).engine)
