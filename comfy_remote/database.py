@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
-__all__ = ["transaction", "write_ahead"]
+__all__ = ["MigrationStep", "NewerFile", "migrate", "transaction", "write_ahead"]
+
+MigrationStep: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
+"""SQL, or what is to be done in Python."""
 
 _TRY_AGAIN_AFTER = 0.01
 
@@ -44,3 +48,36 @@ def write_ahead(connection: sqlite3.Connection, patience: float) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(_TRY_AGAIN_AFTER)
+
+
+class NewerFile(Exception):
+    """A newer version of this program wrote the file."""
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[MigrationStep]]) -> None:
+    """Bring a file to its current version, completely or not at all. This blocks.
+
+    Args:
+        migrations: What leads from each version to the next; only ever added to.
+
+    Raises:
+        NewerFile: Nothing was changed.
+        sqlite3.Error: It cannot be read or written.
+    """
+    if _version(connection) == len(migrations):
+        return
+    with transaction(connection):  # two programs that start at once: the second waits here
+        version = _version(connection)
+        if version > len(migrations):
+            raise NewerFile
+        for steps in migrations[version:]:
+            for step in steps:
+                if callable(step):
+                    step(connection)
+                else:
+                    connection.execute(step)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

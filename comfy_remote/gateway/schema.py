@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..database import transaction, write_ahead
+from ..database import NewerFile, migrate, write_ahead
 from ..errors import ComfyRemoteError, LocalStorageError
 
 __all__ = [
@@ -176,20 +176,14 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         LocalStorageError: A newer version of this program wrote it.
         sqlite3.Error: It cannot be read or written.
     """
-    if _version(connection) == len(_MIGRATIONS):
-        return
-    with transaction(connection):  # two programs that start at once: the second waits here
-        version = _version(connection)
-        if version > len(_MIGRATIONS):
-            raise LocalStorageError(
-                f"{path} was written by a newer Comfy Remote.",
-                advice="Update this one, or use another endpoint id.",
-                details={"path": str(path)},
-            )
-        for steps in _MIGRATIONS[version:]:
-            for step in steps:
-                connection.execute(step)
-        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    try:
+        migrate(connection, _MIGRATIONS)
+    except NewerFile:
+        raise LocalStorageError(
+            f"{path} was written by a newer Comfy Remote.",
+            advice="Update this one, or use another endpoint id.",
+            details={"path": str(path)},
+        ) from None
 
 
 def give_back(connection: sqlite3.Connection) -> None:
@@ -234,7 +228,3 @@ def database_errors(path: Path) -> Iterator[None]:
 def is_full(error: BaseException | None) -> bool:
     """Whether the disk had no room."""
     return isinstance(error, sqlite3.OperationalError) and "full" in str(error)
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ...advice import Hint
 from ...config.folders import home
-from ...database import transaction, write_ahead
+from ...database import NewerFile, migrate, transaction, write_ahead
 from ...errors import ComfyRemoteError, ConfigurationError, JobNotFound, LocalStorageError
 from ...events import JobState
 from ...schedule.money import Allowance, Charge
@@ -168,28 +168,13 @@ class Record:
             write_ahead(self._connection, self._lock_patience)
             # Survives a killed process, which is what the record is for.
             self._connection.execute("PRAGMA synchronous = NORMAL")
-            if self._version() < len(MIGRATIONS):
-                self._migrate()
-            elif self._version() > len(MIGRATIONS):
+            try:
+                migrate(self._connection, MIGRATIONS)
+            except NewerFile:
                 raise LocalStorageError(
                     f"{self.path} was written by a newer Comfy Remote.",
                     advice="Update this one, or set COMFY_REMOTE_HOME to another folder.",
-                )
-
-    def _version(self) -> int:
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-
-    def _migrate(self) -> None:
-        """Bring the file to the current version, completely or not at all."""
-        # Two programs that start at once must not both change it: the second waits here.
-        with transaction(self._connection):
-            for steps in MIGRATIONS[self._version() :]:
-                for step in steps:
-                    if callable(step):
-                        step(self._connection)
-                    else:
-                        self._connection.execute(step)
-            self._connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                ) from None
 
     def __enter__(self) -> Record:
         return self

@@ -14,15 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
-from typing import TypeAlias, cast
+from collections.abc import Mapping
+from typing import cast
 
+from ...database import MigrationStep
 from ...types import JsonValue
 from ...workflow.prompt import Prompt
 
 __all__ = ["MIGRATIONS", "store_prompt", "whole_prompt"]
-
-_Step: TypeAlias = "str | Callable[[sqlite3.Connection], None]"
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -111,7 +110,7 @@ def _prompts_once(connection: sqlite3.Connection) -> None:
         )
 
 
-MIGRATIONS: tuple[tuple[_Step, ...], ...] = (
+MIGRATIONS: tuple[tuple[MigrationStep, ...], ...] = (
     (
         """
         CREATE TABLE jobs (
