@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import math
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from aiohttp import BodyPartReader, MultipartReader, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import BodyPartReader, web
 from pydantic import SecretStr
 
-from ..aio import within
 from ..calls.arguments import (
     argument_of_file,
     arguments_of,
@@ -25,6 +23,7 @@ from ..calls.values import Argument
 from ..errors import AuthenticationError, OutputLost, WorkflowInvalid
 from ..gateway.access import RouteHandler, other_page_refusal, refusals, sent_token
 from ..gateway.body import Bodies, body_chunks, json_answer, number_in_query
+from ..gateway.forms import form_parts, part_chunks
 from ..gateway.listening import check_token, serving
 from ..media.temporary import remove_leftovers
 from ..media.values import read_value
@@ -39,7 +38,6 @@ LARGEST_BODY = 256 * 1024 * 1024
 _BODIES = 512 * 1024 * 1024
 _JSON_VALUES = 1_000_000
 _MOST_FILES = 10**6
-_PATIENCE = 30.0
 _LONGEST_WAIT = 90.0
 _LONGEST_KEY = 200
 _SWEEP_EVERY = 600.0
@@ -155,14 +153,10 @@ class ServiceServer:
         """A form as curl sends it: ``-F image=@photo.png -F prompt="a cat"``."""
         arguments: dict[str, Argument] = {}
         with self._bodies.counting(LARGEST_BODY) as count:
-            with _readable_form():
-                form = await request.multipart()
-            while (part := await _next_part(form)) is not None:
-                if not isinstance(part, BodyPartReader) or not part.name:
-                    raise WorkflowInvalid("The form has a part without a name.")
-                if part.name in arguments:
-                    raise WorkflowInvalid(f"The form has two parts named {part.name}.")
-                arguments |= await self._argument(part, part.name, count)
+            async for name, part in form_parts(request):
+                if name in arguments:
+                    raise WorkflowInvalid(f"The form has two parts named {name}.")
+                arguments |= await self._argument(part, name, count)
         return arguments
 
     async def _argument(
@@ -171,10 +165,9 @@ class ServiceServer:
         interface = self._calls.workflow.interface
         entry = interface.input(name)
         content = bytearray()
-        with _readable_form():
-            async for chunk in body_chunks(part.read_chunk):
-                count(len(chunk))
-                content += chunk
+        async for chunk in part_chunks(part):
+            count(len(chunk))
+            content += chunk
         if part.filename:
             said = part.headers.get("Content-Type", "text/plain")
             media_type = media_type_of_input(part.filename, said)
@@ -276,22 +269,3 @@ def _plain_files(path: Path) -> list[PlainFile]:
             advice="Omit `encoding=file` to get it as a value file (docs/values.md).",
         )
     return files
-
-
-async def _next_part(form: MultipartReader) -> MultipartReader | BodyPartReader | None:
-    try:
-        with _readable_form():
-            return await within(form.next(), _PATIENCE)
-    except asyncio.TimeoutError:
-        raise WorkflowInvalid("The form arrived too slowly.") from None
-
-
-@contextlib.contextmanager
-def _readable_form() -> Iterator[None]:
-    """Refuse a form that aiohttp cannot read: no boundary, an early end, too many headers."""
-    try:
-        yield
-    except (ValueError, HttpProcessingError):
-        raise WorkflowInvalid(
-            "The form cannot be read.", advice="Send multipart/form-data as `curl -F` does."
-        ) from None
