@@ -29,8 +29,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class KeptFolder:
     """A folder of files that are deleted by age, with a limit for their bytes together.
 
-    What is in it is counted once, again by each `sweep`, and when there seems to be no room; what
-    is added meanwhile is counted along. All of it blocks.
+    What is in it is counted once, again by each `sweep` or `count`, and when there seems to be no
+    room; what is added meanwhile is counted along. All of it blocks.
 
     Args:
         path: Its own; made when missing, and only its owner may enter.
@@ -42,6 +42,7 @@ class KeptFolder:
         self.path = path
         self._room = room
         self._used: int | None = None
+        self._added = 0
         self._lock = threading.Lock()
 
     def left(self) -> int:
@@ -70,17 +71,24 @@ class KeptFolder:
                 raise _no_room()
 
     def added(self, size: int) -> None:
-        """Count bytes that were written."""
+        """Count bytes that were written, or, below 0, removed."""
         with self._lock:
+            self._added += size
             if self._used is not None:
                 self._used += size
 
     def sweep(self, keep: float) -> None:
         """Remove what was not touched for `keep` seconds, and count the rest again."""
         make_room(self.path.glob("*"), older_than=keep)
+        self.count()
+
+    def count(self) -> None:
+        """Count what is there again. What is added meanwhile may be counted twice."""
+        with self._lock:
+            before = self._added
         used = self._counted()
         with self._lock:
-            self._used = used
+            self._used = used + max(0, self._added - before)
 
     def _counted(self) -> int:
         used = 0

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -46,6 +46,7 @@ async def receive_file(
     sha256: str | None = None,
     limit: int | None = None,
     durable: bool = False,
+    also: Callable[[bytes], object] | None = None,
 ) -> Received:
     """Write what arrives; the file gets its name only when it is complete. Mode 0600.
 
@@ -59,6 +60,7 @@ async def receive_file(
         sha256: The expected one.
         limit: Bytes, at most.
         durable: Whether it has to survive a power cut from then on.
+        also: Gets what arrives in the thread that writes it, in order; for another hash of it.
 
     Raises:
         RequestTooLarge: More arrived than the limit.
@@ -70,7 +72,7 @@ async def receive_file(
         handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
-            size, found = await _write(chunks, file, path, limit)
+            size, found = await _write(chunks, file, path, limit, also)
             _check(found, sha256)
             if durable:
                 with storage_errors(path, full=_FULL):
@@ -90,7 +92,11 @@ async def receive_file(
 
 
 async def _write(
-    chunks: AsyncIterable[bytes], file: FileIO, path: Path, limit: int | None
+    chunks: AsyncIterable[bytes],
+    file: FileIO,
+    path: Path,
+    limit: int | None,
+    also: Callable[[bytes], object] | None,
 ) -> tuple[int, str]:
     """Size and SHA-256 of what was written."""
     digest = hashlib.sha256()
@@ -100,6 +106,8 @@ async def _write(
         with storage_errors(path, full=_FULL):
             for chunk in chunks:
                 digest.update(chunk)
+                if also is not None:
+                    also(chunk)
                 rest = memoryview(chunk)
                 while rest:
                     rest = rest[file.write(rest) :]
