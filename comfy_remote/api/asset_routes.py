@@ -2,19 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aiohttp import web
+from pydantic import ValidationError
 
-from .assets import AssetStore
+from ..errors import WorkflowInvalid
+from ..gateway.body import Bodies
+from ..wire.comfy_api import Asset, AssetFromHash
+from .assets import AssetStore, StoredAsset, content_url
+from .content import asset_content
+from .errors import ApiRefusal
+from .server import api_base
+from .upload import checked_file_path, receive_upload
 
-__all__ = ["asset_routes"]
+__all__ = ["asset_routes", "described"]
+
+_LARGEST_REQUEST = 64 * 1024
+_BODIES = 16 * 2**20
+_JSON_VALUES = 1000
 
 
-def asset_routes(store: AssetStore, base: Callable[[web.Request], str]) -> list[web.RouteDef]:
-    """The routes, below wherever the API is mounted; who may use them is up to the server.
+def asset_routes(store: AssetStore) -> list[web.RouteDef]:
+    """The routes, below wherever the API is mounted; who may use them is up to the server."""
+    routes = _AssetRoutes(store)
+    return [
+        web.post("/assets", routes.upload),
+        web.post("/assets/from-hash", routes.from_hash),
+        web.head("/assets/by-hash/{hash}", routes.by_hash),
+        web.get("/assets/{id}", routes.get),
+        web.delete("/assets/{id}", routes.delete),
+        web.get("/assets/{id}/content", routes.content),
+    ]
+
+
+def described(asset: StoredAsset, base: str, *, created_new: bool | None = None) -> Asset:
+    """An asset as the API describes it.
+
+    The address of its bytes asks for the bearer token like any other, since an address that needs
+    none would give the bytes to whoever reads a log or a history; so it is good for as long as the
+    asset is.
 
     Args:
-        base: The address of the API as a request reached it: ``http://HOST:PORT/api/v2``.
+        base: The address of the API; see `content_url`.
     """
-    raise NotImplementedError
+    return Asset(
+        id=asset.id,
+        hash=asset.hash,
+        size_bytes=asset.size,
+        content_type=asset.content_type,
+        file_path=asset.file_path,
+        created_new=created_new,
+        created_at=asset.created,
+        url=content_url(base, asset.id),
+        url_expires_at=asset.expires,
+        expires_at=asset.expires,
+        job_id=asset.job_id,
+    )
+
+
+class _AssetRoutes:
+    """The handlers, a method for each route."""
+
+    def __init__(self, store: AssetStore) -> None:
+        self._store = store
+        self._bodies = Bodies(_BODIES, _JSON_VALUES, store.limits.pause)
+
+    async def upload(self, request: web.Request) -> web.Response:
+        """201 for new bytes, 200 if they were here: the asset is a new one all the same."""
+        asset, is_new = await receive_upload(request, self._store)
+        return _answer(request, asset, status=201 if is_new else 200, created_new=is_new)
+
+    async def from_hash(self, request: web.Request) -> web.Response:
+        """201 for a new asset, 200 for one that is here."""
+        try:
+            async with self._bodies.receive(request, _LARGEST_REQUEST) as body:
+                wanted = AssetFromHash.model_validate(self._bodies.json_object(body))
+        except ValidationError as error:
+            names = sorted({str(one["loc"][0]) for one in error.errors() if one["loc"]})
+            raise ApiRefusal(
+                "invalid_request",
+                f"These are missing, or have values that are not possible: {', '.join(names)}.",
+                details={"fields": list(names)},
+            ) from None
+        except WorkflowInvalid as error:
+            if error.http_status != 400:
+                raise
+            raise ApiRefusal("invalid_request", str(error)) from None
+        path = wanted.file_path and checked_file_path(wanted.file_path)
+        asset, is_new = await self._store.from_hash(
+            wanted.hash, file_path=path or None, expires_in=wanted.expires_in
+        )
+        return _answer(request, asset, status=201 if is_new else 200, created_new=False)
+
+    async def by_hash(self, request: web.Request) -> web.Response:
+        there = await self._store.has(request.match_info["hash"])
+        return web.Response(status=200 if there else 404)
+
+    async def get(self, request: web.Request) -> web.Response:
+        return _answer(request, await self._asset(request))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        await self._store.delete(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def content(self, request: web.Request) -> web.StreamResponse:
+        return await asset_content(request, await self._asset(request))
+
+    async def _asset(self, request: web.Request) -> StoredAsset:
+        asset = await self._store.get(request.match_info["id"])
+        if asset is None:
+            raise ApiRefusal("not_found", "There is no such asset here, or it has expired.")
+        return asset
+
+
+def _answer(
+    request: web.Request,
+    asset: StoredAsset,
+    *,
+    status: int = 200,
+    created_new: bool | None = None,
+) -> web.Response:
+    model = described(asset, api_base(request), created_new=created_new)
+    return web.Response(
+        text=model.model_dump_json(exclude_none=True),
+        status=status,
+        content_type="application/json",
+    )

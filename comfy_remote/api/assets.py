@@ -1,20 +1,54 @@
 """The assets of a served Comfy API: files that were uploaded, and what jobs have made.
 
-An asset is a record, in a small database, of bytes that are on disk once, by their BLAKE3. The
-database also has what the API remembers of a job besides the record of jobs: its labels, when it
+An asset is a record (`asset_records`) of bytes that are on disk once, by their BLAKE3. The same
+database has what the API remembers of a job besides the record of jobs: its labels, when it
 expires, which assets it needs, and its outputs in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from ..wire.comfy_api import OutputType
+from blake3 import blake3
 
-__all__ = ["AssetLimits", "AssetStore", "StoredAsset", "StoredJob", "content_url"]
+from ..aio import in_thread
+from ..calls.store import KeptFolder
+from ..errors import ComfyRemoteError, RateLimited
+from ..media.file_changes import discard, replace_file
+from ..media.files import (
+    CHUNK_SIZE,
+    copy_whole,
+    safe_relative_path,
+    storage_errors,
+    sync_file,
+)
+from ..media.receive import receive_file
+from ..media.temporary import TemporaryFolder, remove_leftovers
+from ..wire.comfy_api import OutputType, is_blake3
+from .asset_records import AssetRecords, NewAsset, StoredAsset, StoredJob, key_reuse
+from .errors import ApiRefusal
+
+__all__ = ["Arrived", "AssetLimits", "AssetStore", "StoredAsset", "StoredJob", "content_url"]
+
+_log = logging.getLogger(__name__)
+
+_PREFIX = "blake3:"
+_ARRIVING = "arriving"
+_COUNTED_EVERY = 8 * 2**20
+_AGAIN_AFTER = 60
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +60,7 @@ class AssetLimits:
         store_bytes: All files together. Above it, uploads and jobs are refused for now: nothing is
             removed before its time. Besides, `DiskLimits.free` stays free on the disk.
         assets: Records.
+        uploads_at_a_time: The others wait; each takes some 2 MB of memory.
         retention: How long an upload stays that names no time, from when it came or was used last.
         key_retention: How long an ``Idempotency-Key`` is used up.
         pause: How long an upload may bring nothing.
@@ -35,6 +70,7 @@ class AssetLimits:
     file_bytes: int = 8 * 1024**3
     store_bytes: int = 64 * 1024**3
     assets: int = 1_000_000
+    uploads_at_a_time: int = 16
     retention: float = 7 * 24 * 3600.0
     key_retention: float = 24 * 3600.0
     pause: float = 30.0
@@ -42,44 +78,13 @@ class AssetLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAsset:
-    """One asset.
+class Arrived:
+    """Bytes that have arrived and are no asset yet; see `AssetStore.arriving`."""
 
-    Attributes:
-        id: A random UUID.
-        hash: ``blake3:`` and 64 hex digits.
-        sha256: Of the same bytes, 64 hex digits; jobs name their input files by it.
-        size: Bytes.
-        content_type: As it was sent: nobody has checked that the bytes are that.
-        file_path: A safe relative path, ``/`` between its parts: the name for people and engines.
-        created: UTC.
-        expires: UTC.
-        job_id: The job that made it; ``None`` for an upload. With it come `node_id` and `kind`.
-        path: Where the bytes are. The name is of no use; do not change or move the file.
-    """
-
-    id: str
-    hash: str
-    sha256: str
-    size: int
-    content_type: str
-    file_path: str
-    created: datetime
-    expires: datetime
-    job_id: str | None
-    node_id: str | None
-    kind: OutputType | None
     path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class StoredJob:
-    """What the API remembers of a job besides its entry in the record of jobs."""
-
-    id: str
-    created: datetime
-    expires: datetime
-    labels: Mapping[str, str]
+    size: int
+    blake3: str
+    sha256: str
 
 
 class AssetStore:
@@ -89,17 +94,156 @@ class AssetStore:
 
     Args:
         folder: Its own; made when missing, and only its owner may enter.
+        now: Seconds since the epoch.
+
+    Raises, in all methods:
+        LocalStorageError: The folder or its database cannot be used.
     """
 
-    def __init__(self, folder: Path, limits: AssetLimits = AssetLimits()) -> None:
-        raise NotImplementedError
+    def __init__(
+        self,
+        folder: Path,
+        limits: AssetLimits = AssetLimits(),
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self.limits = limits
+        self._now = now
+        self._space = KeptFolder(folder, limits.store_bytes)
+        self._uploads = asyncio.Semaphore(limits.uploads_at_a_time)
+        self._keys_arriving: set[str] = set()
+        self._assets = 0
+        self._open: AssetRecords | None = None
+        self._temporary: TemporaryFolder | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AssetStore:
-        raise NotImplementedError
+        try:
+            await in_thread(self._begin)
+            await self.sweep()
+        except BaseException:
+            await self._end()
+            raise
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep_again_and_again())
+        return self
 
-    async def __aexit__(self, *exc_info: object) -> None: ...
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._temporary is not None:
+            await in_thread(self._temporary.cleanup)
+        if self._open is not None:
+            await in_thread(self._open.close)
 
     # Uploads
+
+    @contextlib.asynccontextmanager
+    async def using_key(self, key: str | None) -> AsyncIterator[None]:
+        """Hold an ``Idempotency-Key`` while its upload arrives. It is used up by `add` alone.
+
+        Raises:
+            ApiRefusal: ``idempotency_key_reuse``: it was used before, or is being used.
+        """
+        if key is None:
+            yield
+            return
+        if key in self._keys_arriving:
+            raise key_reuse()
+        self._keys_arriving.add(key)
+        try:
+            if await in_thread(self._records.key_is_used, key):
+                raise key_reuse()
+            yield
+        finally:
+            self._keys_arriving.discard(key)
+
+    @contextlib.asynccontextmanager
+    async def arriving(self, chunks: AsyncIterable[bytes]) -> AsyncIterator[Arrived]:
+        """What has arrived, complete, on the disk and hashed. If `add` does not take it, it is
+        removed at the end.
+
+        Raises:
+            RequestTooLarge: It has more than `AssetLimits.file_bytes`.
+            RateLimited: There is no room for it now.
+        """
+        path, hashed, arrived = self._new_file(), blake3(), 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal arrived
+            checked = 0
+            async for chunk in chunks:
+                arrived += len(chunk)
+                self._space.added(len(chunk))
+                if arrived >= checked:
+                    checked = arrived + _COUNTED_EVERY
+                    await in_thread(self._space.check_room)
+                yield chunk
+
+        try:
+            async with self._uploads:  # whoever waits here is not read from
+                got = await receive_file(
+                    counted(),
+                    path,
+                    limit=self.limits.file_bytes,
+                    durable=True,
+                    also=hashed.update,
+                )
+            yield Arrived(path, got.size, hashed.hexdigest(), got.sha256)
+        finally:
+            self._space.added(-arrived)  # `add` counts what stays
+            await in_thread(discard, path)
+
+    async def add(
+        self,
+        arrived: Arrived,
+        *,
+        content_type: str,
+        file_path: str,
+        expected_hash: str | None = None,
+        expires_in: float | None = None,
+        key: str | None = None,
+    ) -> tuple[StoredAsset, bool]:
+        """Make an asset of what has arrived.
+
+        Args:
+            file_path: A hint for its name; see `safe_relative_path`.
+            expected_hash: ``blake3:`` and 64 hex digits.
+            expires_in: Seconds from now.
+            key: An ``Idempotency-Key``, which it uses up.
+
+        Returns:
+            The asset, and whether its bytes are new, too.
+
+        Raises:
+            ApiRefusal: ``hash_mismatch``, ``idempotency_key_reuse``.
+        """
+        if expected_hash is not None and expected_hash.lower() != _PREFIX + arrived.blake3:
+            raise ApiRefusal(
+                "hash_mismatch",
+                "The bytes that arrived have another BLAKE3 than expected_hash says. Send them "
+                "again.",
+                details={"expected": expected_hash[:100], "received": _PREFIX + arrived.blake3},
+            )
+        new = NewAsset(
+            blake3=arrived.blake3,
+            sha256=arrived.sha256,
+            size=arrived.size,
+            content_type=content_type,
+            file_path=str(safe_relative_path(file_path)),
+            stays=self.limits.retention if expires_in is None else expires_in,
+        )
+        self._check_count()
+        asset, is_new = await in_thread(
+            self._records.add, new, arrived.path, key=key, key_stays=self.limits.key_retention
+        )
+        self._space.added(arrived.size if is_new else 0)
+        self._assets += 1
+        return asset, is_new
 
     async def receive(
         self,
@@ -110,26 +254,52 @@ class AssetStore:
         expected_hash: str | None = None,
         expires_in: float | None = None,
     ) -> tuple[StoredAsset, bool]:
-        """Store what arrives.
-
-        Returns:
-            The new asset, and whether its bytes were new, too.
-        """
-        raise NotImplementedError
+        """`arriving` and `add` in one."""
+        async with self.arriving(chunks) as arrived:
+            return await self.add(
+                arrived,
+                content_type=content_type,
+                file_path=file_path,
+                expected_hash=expected_hash,
+                expires_in=expires_in,
+            )
 
     async def from_hash(
         self, hash_: str, *, file_path: str | None = None, expires_in: float | None = None
     ) -> tuple[StoredAsset, bool]:
-        """An asset over bytes that are here, and whether it is a new one."""
-        raise NotImplementedError
+        """An asset over bytes that are here, and whether it is a new one: if there is an upload of
+        the same bytes and name, that is it, and stays longer.
+
+        Args:
+            hash_: As the API writes it. Only what this store has received or made is found.
+
+        Raises:
+            ApiRefusal: ``blob_not_found``.
+        """
+        self._check_count()
+        found: tuple[StoredAsset, bool] | None = None
+        if (content := _content(hash_)) is not None:
+            found = await in_thread(
+                self._records.add_from_hash,
+                content,
+                None if file_path is None else str(safe_relative_path(file_path)),
+                self.limits.retention if expires_in is None else expires_in,
+            )
+        if found is None:
+            raise ApiRefusal(
+                "blob_not_found", "There are no bytes with that hash here. Upload the file."
+            )
+        self._assets += found[1]
+        return found
 
     async def get(self, asset_id: str) -> StoredAsset | None:
         """An asset that has not expired."""
-        raise NotImplementedError
+        return await in_thread(self._records.get, asset_id)
 
     async def has(self, hash_: str) -> bool:
         """Whether bytes are here, by their hash as the API writes it."""
-        raise NotImplementedError
+        content = _content(hash_)
+        return content is not None and await in_thread(self._records.has, content)
 
     async def delete(self, asset_id: str) -> None:
         """Remove an asset; its bytes go with the last one of them.
@@ -137,7 +307,8 @@ class AssetStore:
         Raises:
             ApiRefusal: ``not_found``, or ``asset_in_use``: a job needs it, or has made it.
         """
-        raise NotImplementedError
+        await self._remove_unused([await in_thread(self._records.delete, asset_id)])
+        self._assets -= 1
 
     async def check_room(self, size: int = 1) -> None:
         """Refuse so many bytes if there is no room for them.
@@ -145,7 +316,8 @@ class AssetStore:
         Raises:
             RateLimited: There is none for now.
         """
-        raise NotImplementedError
+        self._check_count()
+        await in_thread(self._space.check_room, size)
 
     # Jobs
 
@@ -157,9 +329,9 @@ class AssetStore:
         labels: Mapping[str, str] = {},
         uses: Iterable[str] = (),
     ) -> list[StoredAsset]:
-        """Note a job, and hold the assets that it uses until it expires.
+        """Note a job, and hold the assets that it uses until it expires, whole or not at all.
 
-        A job that is known gets what is new of it.
+        A job that is known holds these, too; its labels stay.
 
         Args:
             uses: Ids of assets.
@@ -170,27 +342,33 @@ class AssetStore:
         Raises:
             ApiRefusal: ``missing_asset``, with the ids that are not here; then nothing is noted.
         """
-        raise NotImplementedError
+        return await in_thread(
+            self._records.add_job, job_id, expires.timestamp(), labels, list(uses)
+        )
 
     async def hold(self, asset_ids: Iterable[str], job_id: str) -> list[StoredAsset]:
-        """Hold more assets until a job expires; see `add_job`."""
-        raise NotImplementedError
+        """Hold more assets until a job expires; see `add_job`.
+
+        Raises:
+            JobNotFound: No such job was added, or it has expired.
+        """
+        return await in_thread(self._records.hold, job_id, list(asset_ids))
 
     async def extend_job(self, job_id: str, expires: datetime) -> None:
         """Let a job expire later, with its outputs and what it holds; never earlier."""
-        raise NotImplementedError
+        await in_thread(self._records.extend_job, job_id, expires.timestamp())
 
     async def forget_job(self, job_id: str) -> None:
         """Remove a job that was refused after all, and what it has made; it holds nothing now."""
-        raise NotImplementedError
+        await self._remove_unused(await in_thread(self._records.forget_job, job_id))
 
     async def job(self, job_id: str) -> StoredJob | None:
         """A job that has not expired."""
-        raise NotImplementedError
+        return (await self.jobs([job_id])).get(job_id)
 
     async def jobs(self, job_ids: Iterable[str]) -> dict[str, StoredJob]:
         """Those of several jobs that have not expired, by id."""
-        raise NotImplementedError
+        return await in_thread(self._records.jobs, list(job_ids))
 
     async def jobs_labelled(
         self, labels: Mapping[str, str], *, limit: int, before: str | None = None
@@ -200,7 +378,7 @@ class AssetStore:
         Args:
             before: A job's id: those that were added before it.
         """
-        raise NotImplementedError
+        return await in_thread(self._records.jobs_labelled, labels, limit, before)
 
     async def add_output(
         self,
@@ -224,20 +402,91 @@ class AssetStore:
 
         Raises:
             JobNotFound: No such job was added, or it has expired.
-            LocalStorageError: It cannot be stored.
         """
-        raise NotImplementedError
+        file = self._new_file()
+
+        def take() -> tuple[StoredAsset, int]:
+            with storage_errors(path):
+                _move(path, file)
+                size, content, sha256 = _hashed(file)
+            new = NewAsset(
+                blake3=content,
+                sha256=sha256,
+                size=size,
+                content_type=content_type,
+                file_path=str(safe_relative_path(name)),
+                job_id=job_id,
+                position=position,
+                node_id=node_id,
+                kind=kind,
+            )
+            asset, is_new = self._records.add_output(new, file)
+            return asset, size if is_new else 0
+
+        try:
+            asset, size = await in_thread(take)
+        finally:
+            await in_thread(discard, file)
+        self._space.added(size)
+        self._assets += 1
+        return asset
 
     async def outputs_of(self, job_id: str) -> list[StoredAsset]:
         """What a job has made so far, by position."""
-        raise NotImplementedError
+        return await in_thread(self._records.outputs_of, job_id)
+
+    # Looking after it
 
     async def sweep(self) -> None:
         """Remove what has expired, bytes of no asset, and what killed processes left.
 
-        It is also done every `AssetLimits.sweep_every` seconds while the store is open.
+        It is done when the store is opened, and every `AssetLimits.sweep_every` seconds then.
         """
-        raise NotImplementedError
+        await in_thread(self._sweep)
+
+    def _sweep(self) -> None:
+        self._records.expire()
+        remove_leftovers(self.folder / _ARRIVING)
+        with storage_errors(self.folder):
+            for contents in self._records.unused():
+                self._records.remove_unused(contents)
+        self._space.count()
+        self._assets = self._records.count()
+
+    async def _sweep_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.sweep_every)
+            try:
+                await self.sweep()
+            except ComfyRemoteError as error:
+                _log.warning("What has expired could not be removed: %s", error)
+
+    async def _remove_unused(self, contents: list[str]) -> None:
+        self._space.added(-await in_thread(self._records.remove_unused, contents))
+
+    def _begin(self) -> None:
+        self._open = AssetRecords(self.folder, now=self._now)
+        self._temporary = TemporaryFolder("upload", self.folder / _ARRIVING)
+
+    @property
+    def _records(self) -> AssetRecords:
+        if self._open is None:
+            raise RuntimeError("the store has not been entered")
+        return self._open
+
+    def _new_file(self) -> Path:
+        """A name for a file that gets its final name later, or is removed with this process."""
+        if self._temporary is None:
+            raise RuntimeError("the store has not been entered")
+        return Path(self._temporary.name, uuid.uuid4().hex)
+
+    def _check_count(self) -> None:
+        if self._assets >= self.limits.assets:
+            raise RateLimited(
+                f"There are {self._assets} files here, which is the most that are stored.",
+                advice="Try again later: old ones are deleted.",
+                details={"retry_after": _AGAIN_AFTER},
+            )
 
 
 def content_url(base: str, asset_id: str) -> str:
@@ -247,3 +496,36 @@ def content_url(base: str, asset_id: str) -> str:
         base: The address of the API: ``http://HOST:PORT/api/v2``.
     """
     return f"{base}/assets/{asset_id}/content"
+
+
+def _content(hash_: str) -> str | None:
+    """The digits of a hash as the API writes it; ``None`` if it is none."""
+    hash_ = hash_.lower()
+    return hash_.removeprefix(_PREFIX) if is_blake3(hash_) else None
+
+
+def _move(source: Path, destination: Path) -> None:
+    try:
+        replace_file(source, destination)
+    except OSError:
+        if not source.is_file():
+            raise
+        copy_whole(source, destination)  # another disk
+        discard(source)
+
+
+def _hashed(path: Path) -> tuple[int, str, str]:
+    """Size, BLAKE3 and SHA-256 of a file, which is on the disk then."""
+    one, other, size = blake3(), hashlib.sha256(), 0
+    with path.open("rb+", buffering=0) as file:
+        for chunk in _read(file.read):
+            one.update(chunk)
+            other.update(chunk)
+            size += len(chunk)
+        sync_file(file.fileno())
+    return size, one.hexdigest(), other.hexdigest()
+
+
+def _read(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while chunk := read(CHUNK_SIZE):
+        yield chunk

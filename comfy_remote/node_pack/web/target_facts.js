@@ -16,7 +16,6 @@ const KINDS = {
   modal: 'kindModal',
   pod: 'kindPod',
   comfyui: 'kindComfyui',
-  comfy: 'kindComfy',
   sandbox: 'kindSandbox',
   route: 'kindRoute'
 }

@@ -1,0 +1,622 @@
+"""The database of a front's assets: which there are, until when, and what jobs need them.
+
+All of it blocks. The bytes are beside it, named by their BLAKE3: a file gets its name, and is
+removed, inside of a transaction that writes. So of two processes neither removes what the other is
+about to refer to, and what was committed is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..database import NewerFile, migrate, transaction, write_ahead
+from ..errors import JobNotFound, LocalStorageError
+from ..media.file_changes import discard, remove_file
+from ..media.files import OWN_DATA, storage_errors, sync_folder, take_name
+from ..wire.comfy_api import OutputType
+from .errors import ApiRefusal
+
+__all__ = ["AssetRecords", "NewAsset", "StoredAsset", "StoredJob"]
+
+_PATIENCE = 10.0  # seconds to wait for another process that writes, which takes it milliseconds
+_AT_A_TIME = 200
+_EXPIRED_AT_A_TIME = 1000
+_PREFIX = "blake3:"
+
+_MIGRATIONS = (
+    (
+        # Times are seconds since the epoch. `stays`: for how long an upload is wanted each time
+        # that it is used. `position`: of an output among its job's.
+        """
+        CREATE TABLE assets (
+            id           TEXT PRIMARY KEY,
+            blake3       TEXT NOT NULL,
+            sha256       TEXT NOT NULL,
+            size         INTEGER NOT NULL,
+            content_type TEXT NOT NULL,
+            file_path    TEXT NOT NULL,
+            created      REAL NOT NULL,
+            stays        REAL NOT NULL,
+            expires      REAL NOT NULL,
+            job          TEXT,
+            position     INTEGER,
+            node_id      TEXT,
+            kind         TEXT,
+            UNIQUE (job, position)
+        )
+        """,
+        "CREATE INDEX assets_by_content ON assets (blake3)",
+        "CREATE INDEX assets_by_expiry ON assets (expires)",
+        """
+        CREATE TABLE jobs (
+            number       INTEGER PRIMARY KEY,
+            id           TEXT NOT NULL UNIQUE,
+            created      REAL NOT NULL,
+            expires      REAL NOT NULL,
+            labels       TEXT NOT NULL
+        )
+        """,
+        "CREATE INDEX jobs_by_expiry ON jobs (expires)",
+        """
+        CREATE TABLE labels (
+            name         TEXT NOT NULL,
+            value        TEXT NOT NULL,
+            job          INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+            PRIMARY KEY (name, value, job)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX labels_by_job ON labels (job)",
+        """
+        CREATE TABLE uses (
+            job          TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+            asset        TEXT NOT NULL REFERENCES assets (id) ON DELETE CASCADE,
+            PRIMARY KEY (job, asset)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX uses_by_asset ON uses (asset)",
+        "CREATE TABLE used_keys (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+    ),
+)
+
+_EXPIRE_SOME = """
+    DELETE FROM assets WHERE id IN (SELECT id FROM assets WHERE expires <= ? LIMIT ?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAsset:
+    """One asset.
+
+    Attributes:
+        id: A random UUID.
+        hash: ``blake3:`` and 64 hex digits.
+        sha256: Of the same bytes, 64 hex digits; jobs name their input files by it.
+        size: Bytes.
+        content_type: As it was sent: nobody has checked that the bytes are that.
+        file_path: A safe relative path, ``/`` between its parts: the name for people and engines.
+        created: UTC.
+        expires: UTC.
+        job_id: The job that made it; ``None`` for an upload. With it come `node_id` and `kind`.
+        path: Where the bytes are, under a name that says nothing. The file must not be changed.
+    """
+
+    id: str
+    hash: str
+    sha256: str
+    size: int
+    content_type: str
+    file_path: str
+    created: datetime
+    expires: datetime
+    job_id: str | None
+    node_id: str | None
+    kind: OutputType | None
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """What the API remembers of a job besides its entry in the record of jobs."""
+
+    id: str
+    created: datetime
+    expires: datetime
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewAsset:
+    """What an asset is to be.
+
+    Attributes:
+        blake3: 64 hex digits, as `sha256`.
+        stays: Seconds from now, and from each use.
+        job_id: The job that has made it; then `position`, `node_id` and `kind` are there, too.
+    """
+
+    blake3: str
+    sha256: str
+    size: int
+    content_type: str
+    file_path: str
+    stays: float = 0.0
+    job_id: str | None = None
+    position: int | None = None
+    node_id: str | None = None
+    kind: OutputType | None = None
+
+
+class AssetRecords:
+    """The database and the named files of one folder. Threads may share it.
+
+    Args:
+        folder: Made when missing; only its owner may enter.
+        now: Seconds since the epoch.
+
+    Raises:
+        LocalStorageError: The folder or the database cannot be used. So do all methods.
+    """
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        self.path = folder / "assets.sqlite3"
+        self._blobs = folder / "blobs"
+        self._now = now
+        self._lock = threading.Lock()
+        with storage_errors(folder, denied=OWN_DATA):
+            self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+            self.path.touch(mode=0o600)
+        with self._errors():
+            self._connection = sqlite3.connect(
+                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                self._connection.row_factory = sqlite3.Row
+                write_ahead(self._connection, _PATIENCE)
+                # It survives a killed process. Files are on the disk before rows name them.
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                migrate(self._connection, _MIGRATIONS)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    # Assets
+
+    def count(self) -> int:
+        """How many assets there are."""
+        with self._reading() as read:
+            return int(read.execute("SELECT COUNT(*) FROM assets").fetchone()[0])
+
+    def get(self, asset_id: str) -> StoredAsset | None:
+        """An asset that has not expired."""
+        with self._reading() as read:
+            return self._asset(read, asset_id)
+
+    def has(self, blake3: str) -> bool:
+        """Whether an asset that has not expired has that content."""
+        with self._reading() as read:
+            return self._referring(read, blake3) is not None
+
+    def key_is_used(self, key: str) -> bool:
+        """Whether an ``Idempotency-Key`` was used, not too long ago."""
+        with self._reading() as read:
+            found = "SELECT 1 FROM used_keys WHERE key = ? AND until > ?"
+            return read.execute(found, (key, self._now())).fetchone() is not None
+
+    def add(
+        self, new: NewAsset, file: Path, *, key: str | None = None, key_stays: float = 0.0
+    ) -> tuple[StoredAsset, bool]:
+        """Add an upload.
+
+        Args:
+            file: Complete and on the disk, in the same file system; it is moved away, unless the
+                content is here.
+            key: Is used up with it, for `key_stays` seconds.
+
+        Returns:
+            The asset, and whether the content is new.
+
+        Raises:
+            ApiRefusal: ``idempotency_key_reuse``.
+        """
+        with self._writing() as write:
+            if key is not None:
+                self._use_key(write, key, key_stays)
+            is_new = self._name(file, new)
+            return self._insert(write, new, self._now() + new.stays), is_new
+
+    def add_from_hash(
+        self, blake3: str, file_path: str | None, stays: float
+    ) -> tuple[StoredAsset, bool] | None:
+        """An upload with a content that is here, and whether it is another one than before.
+
+        One of the same name, or any if no name is given, stays longer instead of a new one.
+
+        Returns:
+            ``None`` if the content is not here.
+        """
+        with self._writing() as write:
+            known = self._referring(write, blake3)
+            if known is None:
+                return None
+            until = self._now() + stays
+            same = write.execute(
+                "SELECT id FROM assets WHERE blake3 = :blake3 AND job IS NULL AND expires > :now"
+                " AND (:path IS NULL OR file_path = :path) ORDER BY created DESC LIMIT 1",
+                {"blake3": blake3, "now": self._now(), "path": file_path},
+            ).fetchone()
+            if same is None:
+                new = NewAsset(
+                    blake3=blake3,
+                    sha256=known["sha256"],
+                    size=known["size"],
+                    content_type=known["content_type"],
+                    file_path=file_path or known["file_path"],
+                    stays=stays,
+                )
+                return self._insert(write, new, until), True
+            write.execute(
+                "UPDATE assets SET expires = MAX(expires, ?), stays = MAX(stays, ?) WHERE id = ?",
+                (until, stays, same["id"]),
+            )
+            return self._there(write, same["id"]), False
+
+    def delete(self, asset_id: str) -> str:
+        """Remove an asset. See `remove_unused` for its content.
+
+        Returns:
+            The BLAKE3 of the content.
+
+        Raises:
+            ApiRefusal: ``not_found``, or ``asset_in_use``.
+        """
+        with self._writing() as write:
+            asset = self._asset(write, asset_id)
+            if asset is None:
+                raise _not_found()
+            held = write.execute(
+                "SELECT 1 FROM jobs WHERE expires > :now AND (id = :made OR id IN"
+                " (SELECT job FROM uses WHERE asset = :asset))",
+                {"now": self._now(), "made": asset.job_id, "asset": asset_id},
+            ).fetchone()
+            if held is not None:
+                raise ApiRefusal(
+                    "asset_in_use",
+                    "The asset cannot be deleted now: it stays until what needs it has expired.",
+                )
+            write.execute("DELETE FROM assets WHERE id = ?", (asset_id,))
+            return asset.hash.removeprefix(_PREFIX)
+
+    def expire(self) -> None:
+        """Remove what has expired: assets, jobs, keys."""
+        now = (self._now(),)
+        with self._writing() as write:
+            write.execute("DELETE FROM jobs WHERE expires <= ?", now)
+            write.execute("DELETE FROM used_keys WHERE until <= ?", now)
+        removed = _EXPIRED_AT_A_TIME
+        while removed == _EXPIRED_AT_A_TIME:  # so that others may write between
+            with self._writing() as write:
+                removed = write.execute(_EXPIRE_SOME, (*now, _EXPIRED_AT_A_TIME)).rowcount
+
+    # Contents
+
+    def remove_unused(self, contents: Sequence[str]) -> int:
+        """Remove those contents, by BLAKE3, that no asset refers to; their bytes in all.
+
+        What another program has open on Windows stays, and goes at a later time.
+        """
+        removed = 0
+        for start in range(0, len(contents), _AT_A_TIME):
+            with self._writing() as write:
+                for blake3 in self._unreferred(write, contents[start : start + _AT_A_TIME]):
+                    removed += _removed(self._path(blake3))
+        return removed
+
+    def unused(self) -> Iterator[list[str]]:
+        """Contents on the disk that no asset refers to, some at a time, by BLAKE3."""
+        for folder in sorted(self._blobs.iterdir()):
+            names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+            there = [name for name in names if len(name) == 64 and name.startswith(folder.name)]
+            for start in range(0, len(there), _AT_A_TIME):
+                with self._reading() as read:
+                    unused = self._unreferred(read, there[start : start + _AT_A_TIME])
+                if unused:
+                    yield unused
+
+    # Jobs
+
+    def add_job(
+        self, job_id: str, expires: float, labels: Mapping[str, str], uses: Iterable[str]
+    ) -> list[StoredAsset]:
+        """See `AssetStore.add_job`."""
+        with self._writing() as write:
+            added = write.execute(
+                "INSERT OR IGNORE INTO jobs (id, created, expires, labels) VALUES (?, ?, ?, ?)",
+                (job_id, self._now(), expires, json.dumps(dict(labels))),
+            )
+            if added.rowcount:
+                write.executemany(
+                    "INSERT INTO labels VALUES (?, ?, ?)",
+                    [(name, value, added.lastrowid) for name, value in labels.items()],
+                )
+            else:
+                write.execute(
+                    "UPDATE jobs SET expires = MAX(expires, ?) WHERE id = ?", (expires, job_id)
+                )
+            return self._hold(write, job_id, expires, list(uses))
+
+    def hold(self, job_id: str, asset_ids: Iterable[str]) -> list[StoredAsset]:
+        """See `AssetStore.hold`."""
+        with self._writing() as write:
+            return self._hold(write, job_id, self._expiry(write, job_id), list(asset_ids))
+
+    def extend_job(self, job_id: str, expires: float) -> None:
+        """See `AssetStore.extend_job`."""
+        with self._writing() as write:
+            given = {"job": job_id, "expires": expires}
+            write.execute("UPDATE jobs SET expires = MAX(expires, :expires) WHERE id = :job", given)
+            write.execute(
+                "UPDATE assets SET expires = MAX(expires, :expires) WHERE job = :job"
+                " OR id IN (SELECT asset FROM uses WHERE job = :job)",
+                given,
+            )
+
+    def forget_job(self, job_id: str) -> list[str]:
+        """See `AssetStore.forget_job`. The contents of what it had made, by BLAKE3."""
+        with self._writing() as write:
+            write.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+            made = write.execute(
+                "SELECT id, blake3 FROM assets WHERE job = ? AND id NOT IN"
+                " (SELECT asset FROM uses)",
+                (job_id,),
+            ).fetchall()
+            write.executemany("DELETE FROM assets WHERE id = ?", [(row["id"],) for row in made])
+            return [row["blake3"] for row in made]
+
+    def jobs(self, job_ids: Iterable[str]) -> dict[str, StoredJob]:
+        """Those of several jobs that have not expired, by id."""
+        with self._reading() as read:
+            rows = (
+                read.execute(
+                    "SELECT * FROM jobs WHERE id = ? AND expires > ?", (one, self._now())
+                ).fetchone()
+                for one in job_ids
+            )
+            return {row["id"]: _job(row) for row in rows if row is not None}
+
+    def jobs_labelled(
+        self, labels: Mapping[str, str], limit: int, before: str | None
+    ) -> list[StoredJob]:
+        """See `AssetStore.jobs_labelled`."""
+        conditions, given = ["expires > ?"], list[float | str]([self._now()])
+        if before is not None:
+            conditions.append("number < (SELECT number FROM jobs WHERE id = ?)")
+            given.append(before)
+        for name, value in labels.items():
+            conditions.append("number IN (SELECT job FROM labels WHERE name = ? AND value = ?)")
+            given += [name, value]
+        condition = " AND ".join(conditions)  # made of the texts above
+        query = f"SELECT * FROM jobs WHERE {condition} ORDER BY number DESC LIMIT ?"  # noqa: S608
+        with self._reading() as read:
+            return [_job(row) for row in read.execute(query, (*given, limit))]
+
+    def add_output(self, new: NewAsset, file: Path) -> tuple[StoredAsset, bool]:
+        """Add what a job has made, until the job expires; see `add`.
+
+        Raises:
+            JobNotFound: No such job was added, or it has expired.
+        """
+        with self._writing() as write:
+            expires = self._expiry(write, str(new.job_id))
+            there = write.execute(
+                "SELECT id, blake3 FROM assets WHERE job = ? AND position = ?",
+                (new.job_id, new.position),
+            ).fetchone()
+            is_new = self._name(file, new)
+            if there is not None and there["blake3"] == new.blake3:
+                return self._there(write, there["id"]), is_new
+            if there is not None:
+                write.execute("DELETE FROM assets WHERE id = ?", (there["id"],))
+            return self._insert(write, new, expires), is_new
+
+    def outputs_of(self, job_id: str) -> list[StoredAsset]:
+        """What a job has made so far, by position."""
+        with self._reading() as read:
+            rows = read.execute(
+                "SELECT * FROM assets WHERE job = ? AND expires > ? ORDER BY position",
+                (job_id, self._now()),
+            )
+            return [self._stored(row) for row in rows]
+
+    # Inside of a transaction
+
+    def _name(self, file: Path, new: NewAsset) -> bool:
+        """Give a content its name, unless it is here; whether it was not."""
+        path = self._path(new.blake3)
+        with storage_errors(path, denied=OWN_DATA):
+            if path.is_file() and path.stat().st_size == new.size:
+                discard(file)
+                return False
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(self._blobs)
+            take_name(file, path, new.sha256)
+            sync_folder(path.parent)
+            return True
+
+    def _insert(self, write: sqlite3.Connection, new: NewAsset, expires: float) -> StoredAsset:
+        asset_id = str(uuid.uuid4())
+        write.execute(
+            "INSERT INTO assets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                asset_id,
+                new.blake3,
+                new.sha256,
+                new.size,
+                new.content_type,
+                new.file_path,
+                self._now(),
+                new.stays,
+                expires,
+                new.job_id,
+                new.position,
+                new.node_id,
+                None if new.kind is None else new.kind.value,
+            ),
+        )
+        return self._there(write, asset_id)
+
+    def _hold(
+        self, write: sqlite3.Connection, job_id: str, expires: float, asset_ids: Sequence[str]
+    ) -> list[StoredAsset]:
+        missing = [one for one in asset_ids if self._asset(write, one) is None]
+        if missing:
+            raise ApiRefusal(
+                "missing_asset",
+                f"{len(missing)} of the assets that the workflow refers to "
+                f"{'is' if len(missing) == 1 else 'are'} not here, or no longer: "
+                f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}. Upload the files "
+                "again.",
+                details={"assets": list(missing)},
+            )
+        for one in asset_ids:
+            write.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", (job_id, one))
+            write.execute(
+                "UPDATE assets SET expires = MAX(expires, ?, ? + stays) WHERE id = ?",
+                (expires, self._now(), one),
+            )
+        return [self._there(write, one) for one in asset_ids]
+
+    def _expiry(self, connection: sqlite3.Connection, job_id: str) -> float:
+        found = connection.execute(
+            "SELECT expires FROM jobs WHERE id = ? AND expires > ?", (job_id, self._now())
+        ).fetchone()
+        if found is None:
+            raise JobNotFound("There is no such job here, or it has expired.")
+        return float(found["expires"])
+
+    def _use_key(self, write: sqlite3.Connection, key: str, stays: float) -> None:
+        now = self._now()
+        write.execute("DELETE FROM used_keys WHERE key = ? AND until <= ?", (key, now))
+        added = write.execute("INSERT OR IGNORE INTO used_keys VALUES (?, ?)", (key, now + stays))
+        if not added.rowcount:
+            raise key_reuse()
+
+    # Both
+
+    def _asset(self, connection: sqlite3.Connection, asset_id: str) -> StoredAsset | None:
+        row = connection.execute(
+            "SELECT * FROM assets WHERE id = ? AND expires > ?", (asset_id, self._now())
+        ).fetchone()
+        return None if row is None else self._stored(row)
+
+    def _there(self, connection: sqlite3.Connection, asset_id: str) -> StoredAsset:
+        query = "SELECT * FROM assets WHERE id = ?"
+        return self._stored(connection.execute(query, (asset_id,)).fetchone())
+
+    def _referring(self, connection: sqlite3.Connection, blake3: str) -> sqlite3.Row | None:
+        """The newest asset with a content, if the content is there as well."""
+        row: sqlite3.Row | None = connection.execute(
+            "SELECT * FROM assets WHERE blake3 = ? AND expires > ? ORDER BY created DESC LIMIT 1",
+            (blake3, self._now()),
+        ).fetchone()
+        return row if row is not None and self._path(blake3).is_file() else None
+
+    def _unreferred(self, connection: sqlite3.Connection, contents: Sequence[str]) -> list[str]:
+        refers = "SELECT 1 FROM assets WHERE blake3 = ? LIMIT 1"
+        return [one for one in contents if not connection.execute(refers, (one,)).fetchone()]
+
+    def _path(self, blake3: str) -> Path:
+        return self._blobs / blake3[:2] / blake3
+
+    def _stored(self, row: sqlite3.Row) -> StoredAsset:
+        return StoredAsset(
+            id=row["id"],
+            hash=_PREFIX + row["blake3"],
+            sha256=row["sha256"],
+            size=row["size"],
+            content_type=row["content_type"],
+            file_path=row["file_path"],
+            created=_utc(row["created"]),
+            expires=_utc(row["expires"]),
+            job_id=row["job"],
+            node_id=row["node_id"],
+            kind=None if row["kind"] is None else OutputType(row["kind"]),
+            path=self._path(row["blake3"]),
+        )
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors():
+            yield self._connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors(), transaction(self._connection):
+            yield self._connection
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except NewerFile:
+            raise LocalStorageError(
+                f"{self.path} was written by a newer Comfy Remote.",
+                advice="Update this one, or serve with another folder.",
+                details={"path": str(self.path)},
+            ) from None
+        except sqlite3.Error as error:
+            raise LocalStorageError(
+                f"The database of the API's files, {self.path}, cannot be used: {error}.",
+                advice="Check the folder's permissions and the disk's space.",
+                details={"path": str(self.path)},
+            ) from error
+
+
+def key_reuse() -> ApiRefusal:
+    """The refusal of an ``Idempotency-Key`` that was used before."""
+    return ApiRefusal(
+        "idempotency_key_reuse",
+        "The Idempotency-Key was used before: each is good for one request in 24 hours. What it "
+        "made then is there; for something else, send another key.",
+    )
+
+
+def _not_found() -> ApiRefusal:
+    return ApiRefusal("not_found", "There is no such asset here, or it has expired.")
+
+
+def _job(row: sqlite3.Row) -> StoredJob:
+    return StoredJob(
+        row["id"], _utc(row["created"]), _utc(row["expires"]), json.loads(row["labels"])
+    )
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _removed(path: Path) -> int:
+    """The size of a file that has gone now; 0 if it is not there, or cannot be removed."""
+    try:
+        size = path.stat().st_size
+        remove_file(path, seconds=0)
+    except OSError:
+        return 0
+    return size
