@@ -164,7 +164,7 @@ async def test_a_server_below_a_path_and_the_links_that_it_gives(server: FakeCom
         }
         await target.cancel(ref)
         assert isinstance((await events(target, ref))[-1], Finished)
-    assert server.count("GET /deep/state") == 1
+    assert server.count("GET /deep/state") == 2
 
 
 @pytest.mark.parametrize(
@@ -759,11 +759,11 @@ async def test_a_cancel_and_a_job_that_the_server_forgets_by_it(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:
     server.on(CANCEL, job("expired"))
-    server.on(JOB, job("expired"))
+    server.on(JOB, job("queued"), job("expired"))
     await target.cancel(REF)
     end = (await events(target))[-1]
     assert isinstance(end, Finished)
-    assert (end.state, end.did_it_run) == (JobState.CANCELLED, DidItRun.UNKNOWN)
+    assert (end.state, end.did_it_run) == (JobState.CANCELLED, DidItRun.WITHDRAWN)
     server.on(CANCEL, refusal(404, "not_found"))
     await target.cancel(REF)
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_comfy_api as api
 import pytest
 from aiohttp import web
 from fake_comfyui import PROMPT, FakeComfyUI
@@ -28,6 +29,7 @@ from comfy_remote.jobs.record import Record
 from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.targets.base import RemoteRef, Target
+from comfy_remote.targets.comfy_api.target import ComfyApiTarget, ComfyApiTimes
 from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.modal import ModalKind
@@ -313,6 +315,115 @@ async def test_a_job_that_failed_on_a_gateway(record: Record, gateway: GatewaySe
 
     gateway.add_local_worker(handler)
     assert await grade(_desk(gateway), record) is STOPPED
+
+
+# --- Comfy API v2 -------------------------------------------------------------------------
+
+
+def _api(url: str) -> ComfyApiTarget:
+    limits = HttpLimits(backoff=QUICK)
+    times = ComfyApiTimes(limits, POLLING, POLLING, QUICK, QUICK, search=0.02, between=0.005)
+    return ComfyApiTarget(url, name="api", times=times)
+
+
+KEY_USED = api.refusal(422, "idempotency_key_reuse")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        *(([Answer(None, status)], NEVER) for status in (400, 401, 403, 404, 413, 429)),
+        ([api.refusal(422, "invalid_workflow")], NEVER),
+        ([api.refusal(422, "missing_asset")], NEVER),
+        ([api.refusal(422, "deployment_stopped")], NEVER),
+        ([api.refusal(402, "insufficient_credits")], NEVER),
+        ([api.refusal(429, "queue_full")], NEVER),
+        ([KEY_USED], UNKNOWN),  # something in between has sent it twice
+        ([drop, KEY_USED], UNKNOWN),
+        ([Answer(None, 503), KEY_USED], UNKNOWN),
+        ([Answer(b"<html>", 201), KEY_USED], UNKNOWN),
+        ([drop], UNKNOWN),
+        ([drop, api.refusal(422, "invalid_workflow")], UNKNOWN),
+        ([Answer(None, 302)], UNKNOWN),
+    ],
+)
+async def test_a_submission_to_a_comfy_api(
+    record: Record, answers: list[Answer | Handler], expected: DidItRun
+) -> None:
+    async with api.FakeComfyApi() as server:
+        server.on(api.JOBS, *answers)
+        assert await grade(_api(server.url), record) is expected
+
+
+async def test_a_comfy_api_that_cannot_be_connected_to(record: Record) -> None:
+    assert await grade(_api("http://127.0.0.1:9"), record) is NEVER
+
+
+async def test_a_job_whose_key_is_accepted_the_second_time_is_the_only_one(record: Record) -> None:
+    async with api.FakeComfyApi() as server:
+        server.on(api.JOBS, drop, Answer(api.job_json(), 201))
+        server.on(api.JOB, api.job("canceled", completed_at=api.LATER))
+        assert await grade(_api(server.url), record) is WITHDRAWN
+        assert server.count(api.JOBS) == 2
+
+
+NODE_FAILED = {"code": "node_execution_error", "message": "no", "node_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([api.job("canceled", completed_at=api.LATER)], WITHDRAWN),
+        (
+            [api.job("queued"), api.job("canceling"), api.job("canceled", completed_at=api.LATER)],
+            WITHDRAWN,
+        ),
+        ([api.job("canceled", completed_at=api.LATER, started_at=api.CREATED)], STOPPED),
+        ([api.job("canceled", completed_at=api.LATER, metrics={"execution_ms": 7})], STOPPED),
+        ([api.job("canceled", completed_at=api.LATER, outputs=[api.output()])], STOPPED),
+        ([api.job("running"), api.job("canceled", completed_at=api.LATER)], STOPPED),
+        ([api.job("canceled")], UNKNOWN),  # comfy-api-proxy notes neither of the two times
+        ([api.job("failed", error=NODE_FAILED)], STOPPED),
+        ([api.job("failed", started_at=api.CREATED, completed_at=api.LATER)], STOPPED),
+        ([api.job("failed", completed_at=api.LATER)], UNKNOWN),
+        ([api.job("expired")], UNKNOWN),
+        ([api.job("running"), api.job("expired")], STOPPED),
+        ([api.refusal(404, "not_found")], UNKNOWN),
+    ],
+)
+async def test_a_job_on_a_comfy_api(
+    record: Record, answers: list[Answer], expected: DidItRun
+) -> None:
+    async with api.FakeComfyApi() as server:
+        server.on(api.JOB, *answers)
+        assert await grade(_api(server.url), record) is expected
+
+
+async def test_what_a_comfy_api_is_to_take_back(record: Record) -> None:
+    async with api.FakeComfyApi() as server:
+        target = _api(server.url)
+        server.on(api.CANCEL, api.job("canceling"))
+
+        async def withdrawn(job: Job) -> None:
+            await target.withdraw(job.ref)
+            server.on(api.JOB, api.job("canceled", completed_at=api.LATER))
+
+        assert await grade(target, record, withdrawn) is WITHDRAWN
+        assert server.count(api.CANCEL) == 1
+
+
+async def test_what_runs_on_a_comfy_api_is_not_taken_back(record: Record) -> None:
+    async with api.FakeComfyApi() as server:
+        target = _api(server.url)
+        server.on(api.JOB, api.job("running"))
+
+        async def withdrawn(job: Job) -> None:
+            await target.withdraw(job.ref)
+            await until(lambda: job.state.value == "running")
+            server.on(api.JOB, api.job("canceled", completed_at=api.LATER))
+
+        assert await grade(target, record, withdrawn) is STOPPED
+        assert server.count(api.CANCEL) == 0
 
 
 # --- the word itself ----------------------------------------------------------------------

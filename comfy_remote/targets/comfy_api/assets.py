@@ -22,6 +22,7 @@ from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ..base import InputFile, RunRequest, input_errors
 from ..upload_progress import UploadProgress, opened_input
+from .refusals import api_code
 from .server import ApiServer
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class InputAssets:
         try:
             return await self._sent(file, blake3, progress)
         except TargetError as error:
-            if error.details.get("api_code") != "hash_mismatch":
+            if api_code(error) != "hash_mismatch":
                 raise
             self._hashes.pop(file.sha256, None)
             return await self._sent(file, blake3, progress)  # damaged on its way, perhaps

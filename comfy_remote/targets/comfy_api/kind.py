@@ -16,7 +16,7 @@ from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError
 from ...net.address import base_address, host_list, is_loopback, shown
 from ...secrets import secret
-from ..kinds import Billing, Choose, Kind
+from ..kinds import Billing, Can, Choose, Kind
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -59,6 +59,7 @@ class ComfyApiKind(Kind):
     title = "a Comfy API"
     forms = ("comfy:cloud", "comfy:DEPLOYMENT", "comfy:http://HOST:8189")
     ready = ("comfy:cloud",)
+    can = frozenset({Can.RECALL})
     address_variable = BASE_URL_VARIABLE
     default_key = KEY_VARIABLE
     own_secrets: ClassVar[Mapping[str, str]] = {

@@ -26,7 +26,7 @@ from ...workflow.prompt import Prompt
 from ..comfyui.history import execution_error
 from ..comfyui.queue import refusal_of
 
-__all__ = ["MissingAsset", "api_error", "failure", "refused"]
+__all__ = ["api_code", "api_error", "failure", "refused"]
 
 _BUSY = {
     "queue_full": "its queue is full",
@@ -37,8 +37,9 @@ _API_KEYS = "https://platform.comfy.org/profile/api-keys"
 _GENERIC = ("node_execution_error", "execution_error", "execution_failed", "")
 
 
-class MissingAsset(WorkflowInvalid):
-    """The server does not have a file that the prompt refers to. Nothing was accepted."""
+def api_code(error: ComfyRemoteError) -> JsonValue:
+    """The server's own code for what an error says; ``None`` without one."""
+    return error.details.get("api_code")
 
 
 def api_error(response: Response) -> ApiError | None:
@@ -98,7 +99,7 @@ def _refused(
                 details=details,
             )
         case "missing_asset":
-            return MissingAsset(
+            return WorkflowInvalid(
                 f"{name} does not have an input file that was just sent to it: {words}.",
                 advice="Run the workflow again. If it goes on, its storage forgets files at once.",
                 details=details,

@@ -15,6 +15,8 @@ from .refusals import refused
 __all__ = ["ApiServer"]
 
 _REFUSALS = tuple(range(400, 500))
+# Bytes. A job is asked for again and again.
+_LARGEST = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class ApiServer:
         Raises:
             ComfyRemoteError: It refused, or did not answer.
         """
-        answer = await self.http.get_once(path, accept=_REFUSALS)
+        answer = await self.http.get_once(path, accept=_REFUSALS, limit=_LARGEST)
         if answer.status >= 400:
             raise self.refused(answer)
         return answer

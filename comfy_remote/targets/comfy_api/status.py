@@ -109,8 +109,8 @@ class JobReader:
     """
 
     def __init__(self, prompt: Prompt, name: str, links: Links) -> None:
-        self.cancelled = False
-        """Whether this client has asked for the job to be cancelled."""
+        self.cancelled: bool | None = None
+        """Whether the job waited when this client cancelled it; ``None`` if it did not cancel."""
         self.ended = False
         """Whether a live event says that the job has ended: then it is worth asking."""
         self._prompt, self._name, self._links = prompt, name, links
@@ -255,8 +255,9 @@ class JobReader:
         match job.status:
             case ApiStatus.CANCELED:
                 state, error = JobState.CANCELLED, JobCancelled("The job was cancelled.")
-            case ApiStatus.EXPIRED if self.cancelled and not self._began:
-                # comfy-api-proxy forgets a job that it has taken out of ComfyUI's queue.
+            case ApiStatus.EXPIRED if self.cancelled is not None and not self._began:
+                # comfy-api-proxy forgets a job that it has taken out of ComfyUI's queue; one that
+                # had begun, it calls canceled.
                 state, error = JobState.CANCELLED, JobCancelled("The job was cancelled.")
             case ApiStatus.EXPIRED:
                 state, error = JobState.EXPIRED, self._expired(job)
@@ -269,9 +270,9 @@ class JobReader:
         if self._began or (job.status is ApiStatus.FAILED and at_a_node):
             return DidItRun.STOPPED
         # A server that does not note when a job ended does not note when it began, either.
-        if job.status is ApiStatus.CANCELED and job.completed_at is not None and not job.outputs:
-            return DidItRun.WITHDRAWN
-        return DidItRun.UNKNOWN
+        never_began = job.status is ApiStatus.CANCELED and job.completed_at is not None
+        forgotten_by_cancel = job.status is ApiStatus.EXPIRED and self.cancelled is True
+        return DidItRun.WITHDRAWN if never_began or forgotten_by_cancel else DidItRun.UNKNOWN
 
     def _expired(self, job: ApiJob) -> JobExpired:
         if job.expires_at <= datetime.now(timezone.utc):

@@ -29,7 +29,7 @@ from ...net.retry import Backoff, Retries
 from ...types import mapping, mappings
 from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
 from ...workflow.prompt import Prompt
-from .refusals import api_error
+from .refusals import api_code, api_error
 from .server import ApiServer
 from .status import read_job
 
@@ -40,6 +40,7 @@ _MOST_LISTED = 100
 _MOST_PAGES = 5
 _NO_LABELS = ("cloud.comfy.org",)
 _TRIES = 3
+_KEY_USED = "idempotency_key_reuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,8 @@ class Submissions:
         said = api_error(answer)
         if said is None:
             return
-        if said.code == "idempotency_key_reuse":
-            raise _KeyUsed(
+        if said.code == _KEY_USED:
+            raise SubmissionUnknown(
                 f"{self._server.name} has had the job's key before.",
                 details={"http_status": answer.status, "api_code": said.code},
             )
@@ -153,16 +154,15 @@ class Submissions:
             raise _LabelRefused("text" if takes_text else "none")
 
     async def _after_lost(self, job: _Job, lost: SubmissionUnknown) -> ApiJob | str:
-        used = isinstance(lost, _KeyUsed)
+        used = _says_used(lost)
         for _ in range(0 if used else _TRIES):
             if (found := await self._listed(job.job_id)) is not None:
                 return found
             try:
                 return await self._posted(job)
-            except _KeyUsed:
-                used = True
-                break
-            except (ComfyRemoteError, _LabelRefused):
+            except (ComfyRemoteError, _LabelRefused) as error:
+                if used := _says_used(error):
+                    break
                 # Lost again, or refused: which says nothing of the first.
                 await asyncio.sleep(self._between)
         if used and (found := await self._searched(job.job_id)) is not None:
@@ -196,16 +196,17 @@ class Submissions:
             return None
 
 
-class _KeyUsed(SubmissionUnknown):
-    """The server has had the key of a job."""
-
-
 class _LabelRefused(Exception):
     """The server does not take the label of a job."""
 
     def __init__(self, rather: Literal["text", "none"]) -> None:
         super().__init__(rather)
         self.rather = rather
+
+
+def _says_used(error: Exception) -> bool:
+    """Whether the server has had the key of the job."""
+    return isinstance(error, ComfyRemoteError) and api_code(error) == _KEY_USED
 
 
 def _is_labelled(job: Mapping[str, JsonValue], job_id: str) -> bool:

@@ -22,6 +22,7 @@ from ...errors import (
     TargetError,
     TargetNotFound,
     TargetUnreachable,
+    WorkflowInvalid,
 )
 from ...events import Event, Finished, Log
 from ...net.address import base_address, check_key_is_safe
@@ -44,7 +45,7 @@ from ..input_names import UsersNames, by_content
 from .assets import InputAssets
 from .links import Links
 from .live import LiveEvent, LiveEvents
-from .refusals import MissingAsset
+from .refusals import api_code
 from .server import ApiServer
 from .status import JobReader, forgotten, read_job
 from .submission import Submissions
@@ -60,6 +61,7 @@ __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 _REFUSALS = range(400, 500)
 _MISSES_BEFORE_GONE = 3
 _REDIRECTS = 3
+_MOST_VERSIONS = 1000
 # Servers have a limit, too, and each takes one of our connections.
 _MOST_STREAMS = 6
 # Of a content that no server has: asking for it shows whether the server and its key work.
@@ -87,7 +89,7 @@ class ComfyApiTimes:
         patience=900.0, backoff=Backoff(first=2.0, longest=30.0)
     )
     reconnect: Backoff = Backoff(first=0.5, longest=15.0)  # noqa: RUF009 - frozen
-    full: Backoff = Backoff(attempts=60, first=1.0, longest=15.0)  # noqa: RUF009 - frozen
+    full: Backoff = Backoff(attempts=180, first=1.0, longest=5.0)  # noqa: RUF009 - frozen
     search: float = 10.0
     between: float = 1.0
 
@@ -146,7 +148,7 @@ class ComfyApiTarget:
             self._server, times.full, search=times.search, between=times.between
         )
         self._notes: dict[str, list[Log]] = {}
-        self._cancelled: set[str] = set()
+        self._cancelled: dict[str, bool] = {}
         self._versions: dict[str, str] = {}
         self._streams = 0
 
@@ -184,7 +186,9 @@ class ComfyApiTarget:
         with UsersNames(request.prompt).in_errors():
             try:
                 ref = await self._submitted(named)
-            except MissingAsset:
+            except WorkflowInvalid as error:
+                if api_code(error) != "missing_asset":
+                    raise
                 # One that was there before has expired meanwhile.
                 self._assets.forget()
                 ref = await self._submitted(named)
@@ -268,6 +272,7 @@ class ComfyApiTarget:
                         event.details["warnings"] = [note.message for note in notes]
                     yield names.event(event)
         finally:
+            self._cancelled.pop(ref.remote_id, None)
             if live is not None:
                 self._streams -= 1
                 await live.stop()
@@ -290,7 +295,7 @@ class ComfyApiTarget:
         while True:
             connected = live is not None and live.connected
             wait = polling.longest if connected else polling.interval(time.monotonic() - began)
-            reader.cancelled = ref.remote_id in self._cancelled
+            reader.cancelled = self._cancelled.get(ref.remote_id)
             try:
                 job = await self._job(ref)
                 outage.answered()
@@ -347,7 +352,26 @@ class ComfyApiTarget:
 
     async def cancel(self, ref: RemoteRef) -> None:
         """``POST /jobs/{id}/cancel``; a job that has ended stays as it is."""
-        self._cancelled.add(ref.remote_id)
+        await self._cancel(ref, waited=await self._waits(ref))
+
+    async def withdraw(self, ref: RemoteRef) -> None:
+        """Cancel it if it waits. See `Withdraws`.
+
+        The API knows no such condition: a job that begins between the two requests is stopped.
+        """
+        if await self._waits(ref):
+            await self._cancel(ref, waited=True)
+
+    async def _waits(self, ref: RemoteRef) -> bool:
+        """Whether the job waits now; also ``False`` where that cannot be found out."""
+        try:
+            job = await self._job(ref)
+        except ComfyRemoteError:
+            return False
+        return job is not None and job.status is ApiStatus.QUEUED and job.started_at is None
+
+    async def _cancel(self, ref: RemoteRef, *, waited: bool) -> None:
+        self._cancelled.setdefault(ref.remote_id, waited)
         try:
             await self._http.post_idempotent(self._path_of(ref, "cancel"))
         except TargetNotFound:
@@ -362,6 +386,8 @@ class ComfyApiTarget:
         def note(headers: Mapping[str, str]) -> None:
             if (version := version_in(headers)) is not None:
                 self._versions[path] = version
+            if len(self._versions) > _MOST_VERSIONS:
+                del self._versions[next(iter(self._versions))]
 
         try:
             stream = self._http.stream(path, offset, note, redirects=_REDIRECTS)
