@@ -91,8 +91,14 @@ def api_application(
 
 
 def api_base(request: web.Request) -> str:
-    """The address of the API as a request reached it: ``http://HOST:PORT/api/v2``."""
-    return f"{request.scheme}://{request.host}{API_PATH}"
+    """The address of the API as its client reached it: ``http://HOST:PORT/api/v2``.
+
+    A proxy in front that speaks https says so in ``X-Forwarded-Proto``. Whoever else sends that
+    changes the addresses in their own answers.
+    """
+    forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+    scheme = "https" if forwarded == "https" else request.scheme
+    return f"{scheme}://{request.host}{API_PATH}"
 
 
 def guard(token: SecretStr | None) -> Middleware:
@@ -127,7 +133,7 @@ async def about(request: web.Request) -> web.Response:
         {
             "api": "Comfy API v2",
             "server": f"Comfy Remote {__version__}",
-            "use": f"comfy-sdk with COMFY_BASE_URL={request.url.origin()}",
+            "use": f"comfy-sdk with COMFY_BASE_URL={api_base(request).removesuffix(API_PATH)}",
             "urls": {"jobs": f"{API_PATH}/jobs", "assets": f"{API_PATH}/assets"},
         }
     )

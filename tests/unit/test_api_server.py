@@ -77,6 +77,9 @@ async def test_it_says_what_it_is() -> None:
             status, body, _ = await asked(server.url + path)
             assert (status, body["api"]) == (200, "Comfy API v2")
             assert f"COMFY_BASE_URL={server.url}" in str(body["use"])
+        # Behind a proxy that speaks https, addresses with http would leave the client's origin.
+        _, body, _ = await asked(server.url, headers={"X-Forwarded-Proto": "https"})
+        assert f"COMFY_BASE_URL={server.url.replace('http', 'https', 1)}" in str(body["use"])
 
 
 async def test_each_refusal_is_an_envelope() -> None:
