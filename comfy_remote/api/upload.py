@@ -11,7 +11,7 @@ from aiohttp import BodyPartReader, web
 
 from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.forms import form_parts, part_chunks
-from ..wire.comfy_api import EXPIRES_IN, IDEMPOTENCY_HEADER, is_blake3
+from ..wire.comfy_api import EXPIRES_IN, IDEMPOTENCY_HEADER, LONGEST_KEY, is_blake3
 from .assets import Arrived, AssetStore, StoredAsset
 from .errors import ApiRefusal
 
@@ -20,7 +20,6 @@ __all__ = ["checked_file_path", "receive_upload"]
 _FORM_BYTES = 2**18  # of everything but the file
 _MOST_PARTS = 200
 _LONGEST_PATH = 1000
-_LONGEST_KEY = 200
 _FILE = "file"
 _TAGS = "tags"
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -167,9 +166,9 @@ _CHECKS: dict[str, Callable[[str], object]] = {
 
 def _key(request: web.Request) -> str | None:
     key = request.headers.get(IDEMPOTENCY_HEADER, "").strip() or None
-    if key is not None and (len(key) > _LONGEST_KEY or not key.isprintable()):
+    if key is not None and (len(key) > LONGEST_KEY or not key.isprintable()):
         raise _invalid(
-            f"The {IDEMPOTENCY_HEADER} must have {_LONGEST_KEY} printable characters at most. "
+            f"The {IDEMPOTENCY_HEADER} must have {LONGEST_KEY} printable characters at most. "
             "Send a UUID."
         )
     return key

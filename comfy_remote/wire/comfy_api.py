@@ -20,6 +20,7 @@ __all__ = [
     "ASSET_TYPE",
     "EXPIRES_IN",
     "IDEMPOTENCY_HEADER",
+    "LONGEST_KEY",
     "MOST_LABELS",
     "MOST_LABELS_ASKED",
     "ApiError",
@@ -54,6 +55,9 @@ ASSET_TYPE = "core/ASSET"
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 """Used once: a second request with the same key is refused (422 ``idempotency_key_reuse``)."""
+
+LONGEST_KEY = 255
+"""Characters of such a key (comfy-sdk)."""
 
 EXPIRES_IN = (60, 7 * 24 * 3600)
 """Seconds: the bounds of ``expires_in``."""
