@@ -160,8 +160,8 @@ def _on_target(
     address = configuration.address_of(chosen)
 
     async def ask() -> Known:
-        async with target:
-            known = await ask_target(target, address, loaded, changes, search, given)
+        async with target as opened:
+            known = await ask_target(opened, address, loaded, changes, search, given)
         for note in known.notes:
             say(note)
         return known

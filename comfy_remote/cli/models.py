@@ -191,8 +191,8 @@ def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]
         say(configuration.usual_sentence())
 
     async def whole() -> _T:
-        async with target:
-            return await work(target)
+        async with target as opened:
+            return await work(opened)
 
     try:
         return run_interruptible(whole())

@@ -108,6 +108,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
         target = open_target(chosen, configuration, choose=reporter.choose)
         reporter.connecting(target.name)
         async with Client(target, record=record, schemas=plan.schemas, on_interrupt=None) as client:
+            target = client.target  # opening an address shows what is there
             # Not before: finding a pod, or starting the sandbox, does not count.
             deadline = Deadline(plan.timeout)
             if log is not None and isinstance(target, OneEngine):

@@ -104,8 +104,8 @@ def _of_target(on: str, prompt: Prompt | None) -> Found:
     classes = None if prompt is None else {node["class_type"] for node in prompt.values()}
 
     async def ask() -> Found:
-        async with target:
-            return await target_schemas(target, address, classes)
+        async with target as opened:
+            return await target_schemas(opened, address, classes)
 
     try:
         return run_interruptible(ask())

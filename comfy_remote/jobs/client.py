@@ -187,7 +187,7 @@ class Client:
             self.target.use_journal(self._journal)
         try:
             await asyncio.to_thread(remove_leftovers)
-            await self.target.__aenter__()
+            self.target = await self.target.__aenter__()
         except BaseException:
             await self._close_record()
             raise

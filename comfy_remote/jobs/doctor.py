@@ -180,9 +180,11 @@ async def examine(
             checks.begin(kind.name, _provider(kind, settings, environment))
         if not members_of(settings):
             checks.begin("price", _price(name, configuration, environment))
-        opened = await checks.look("connection", _opened(stack, target))
+        opened = _Opening(stack, target)
+        problems = await checks.look("connection", opened.look())
         stack.push_async_callback(checks.stop)  # before the target closes
-        connected = opened or await checks.look("connection", _connection(target))
+        target = opened.target
+        connected = problems or await checks.look("connection", _connection(target))
         async for finding in checks.findings():
             yield finding
         for finding in connected:
@@ -211,9 +213,16 @@ async def _members(target: ChoosesAmong) -> list[Finding]:
     ]
 
 
-async def _opened(stack: AsyncExitStack, target: Target) -> list[Finding]:
-    await stack.enter_async_context(target)
-    return []
+@dataclass(slots=True)
+class _Opening:
+    """Opens a target; `target` is what it turned out to be."""
+
+    stack: AsyncExitStack
+    target: Target
+
+    async def look(self) -> list[Finding]:
+        self.target = await self.stack.enter_async_context(self.target)
+        return []
 
 
 async def _connection(target: Target) -> list[Finding]:

@@ -432,8 +432,7 @@ def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
 @cache
 def _ours() -> tuple[Kind, ...]:
     # Here, since each of these modules imports `Kind` from this one.
-    from .comfy_api.kind import ComfyApiKind
-    from .comfyui.kind import ComfyUIKind
+    from .comfy_api.kind import ComfyApiKind, TypedAddressKind
     from .modal import ModalKind
     from .pod import PodKind
     from .route.kind import RouteKind
@@ -441,7 +440,7 @@ def _ours() -> tuple[Kind, ...]:
     from .sandbox.kind import SandboxKind
 
     rented = RunPodKind(), ModalKind(), ComfyApiKind(), PodKind()
-    return *rented, RouteKind(), ComfyUIKind(), SandboxKind()
+    return *rented, RouteKind(), TypedAddressKind(), SandboxKind()
 
 
 @cache

@@ -35,6 +35,7 @@ from comfy_remote.targets.typed_settings import settings_of_address
 ROOT = Path(__file__).parents[2]
 KEYS = {
     "RUNPOD_API_KEY": "planted-key-0123456789",
+    "COMFY_API_KEY": "planted-comfy-01",
     "MODAL_PROXY_TOKEN_ID": "wk-planted-01",
     "MODAL_PROXY_TOKEN_SECRET": "ws-planted-01",
 }
@@ -149,7 +150,11 @@ def test_a_gateway_of_ones_own_is_not_rented() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["runpod:abc", "modal:portraits", "pod:abc123", "http://127.0.0.1:8188", "sandbox"]
+    "address",
+    [
+        *("runpod:abc", "modal:portraits", "pod:abc123", "http://127.0.0.1:8188", "sandbox"),
+        *("comfy:cloud", "comfy:http://127.0.0.1:8189"),
+    ],
 )
 def test_a_kind_says_what_its_targets_can(address: str, tmp_path: Path) -> None:
     kind = kind_of(address)
@@ -161,7 +166,7 @@ def test_a_kind_says_what_its_targets_can(address: str, tmp_path: Path) -> None:
     assert (Can.KEEP_INPUTS in kind.can) == isinstance(target, KeepsInputs)
     assert isinstance(target, WaitsForWorkers) == (kind.speaks == "runpod")
     assert isinstance(target, OneEngine) == (kind.name in ("comfyui", "pod"))
-    assert isinstance(target, ReleasesOutputs)
+    assert isinstance(target, ReleasesOutputs) or kind.name == "comfy"
 
 
 def test_where_a_job_was_sent_is_read_from_its_details() -> None:

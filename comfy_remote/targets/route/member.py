@@ -102,7 +102,7 @@ class OpenMember:
             raise TargetUnreachable(f"{self.name} {self.problem}.")
         async with self._opening:
             if not self._opened:
-                await self.target.__aenter__()
+                self.target = await self.target.__aenter__()
                 self._opened = True
         return self.target
 

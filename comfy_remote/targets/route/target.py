@@ -317,8 +317,7 @@ class RouteTarget:
                     "more, and no configured target has that name.",
                     advice=f"Name {member} in comfy-remote.toml again.",
                 )
-            await target.__aenter__()
-            self._former[member] = target
+            self._former[member] = await target.__aenter__()
         return self._former[member]
 
     def _known(self, member: str) -> Target | None:

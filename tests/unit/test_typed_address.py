@@ -1,0 +1,162 @@
+"""An address without ``comfy:``: a ComfyUI, or a Comfy API that turns out to be there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fake_comfy_api import PROMPT, FakeComfyApi, refusal
+from scripted_server import Answer, ScriptedServer
+
+from comfy_remote.config.folders import home
+from comfy_remote.config.settings import Configuration
+from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.errors import TargetNotFound
+from comfy_remote.jobs.client import Client
+from comfy_remote.targets.base import RunRequest
+from comfy_remote.targets.comfy_api.target import ComfyApiTarget
+from comfy_remote.targets.comfy_api.typed_address import Memory
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.opening import open_target
+
+NO_JOB = "GET /api/v2/jobs/00000000-0000-0000-0000-000000000000"
+STATS = "GET /system_stats"
+UNKNOWN = refusal(404, "not_found")
+SYSTEM = Answer({"system": {"comfyui_version": "0.33.0"}, "devices": []})
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test's server may get the same port."""
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path))
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeComfyApi]:
+    async with FakeComfyApi() as server:
+        server.on(NO_JOB, UNKNOWN)
+        server.on("HEAD /api/v2/assets/by-hash/blake3:" + "0" * 64, Answer(status=404))
+        yield server
+
+
+@pytest.fixture
+async def comfyui() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        server.on(STATS, SYSTEM)
+        server.on("GET /queue", Answer({"queue_running": [], "queue_pending": []}))
+        yield server
+
+
+def remembered(url: str) -> str | None:
+    return Memory(home(), url).read()
+
+
+async def test_a_comfy_api_is_found_out_used_and_remembered(api: FakeComfyApi) -> None:
+    async with Client(api.url, on_interrupt=None) as client:
+        assert isinstance(client.target, ComfyApiTarget)
+        assert client.target.name == api.url
+        assert (await client.target.health()).ready == 1
+    assert remembered(api.url) == "comfy"
+    asked = len(api.asked)
+    async with Client(api.url, on_interrupt=None) as client:
+        assert isinstance(client.target, ComfyApiTarget)
+        assert len(api.asked) == asked
+
+
+async def test_a_comfyui_is_asked_once(comfyui: ScriptedServer) -> None:
+    for _ in range(2):
+        async with Client(comfyui.url, on_interrupt=None) as client:
+            assert isinstance(client.target, ComfyUITarget)
+            await client.target.health()
+    assert comfyui.count(NO_JOB) == 1
+    assert remembered(comfyui.url) == "comfyui"
+
+
+async def test_a_comfyui_that_has_both_is_a_comfyui(comfyui: ScriptedServer) -> None:
+    comfyui.on(NO_JOB, UNKNOWN)
+    async with open_target(comfyui.url, Configuration(None, {})) as target:
+        assert isinstance(target, ComfyUITarget)
+    assert remembered(comfyui.url) == "comfyui"
+
+
+async def test_what_has_changed_is_found_out_by_the_404_that_it_costs(api: FakeComfyApi) -> None:
+    Memory(home(), api.url).write("comfyui")
+    with pytest.raises(TargetNotFound) as failed:
+        async with Client(api.url, on_interrupt=None) as client:
+            await client.target.health()
+    assert f"comfy:{api.url}" in failed.value.advice and "run it again" in failed.value.advice
+    async with Client(api.url, on_interrupt=None) as client:
+        assert isinstance(client.target, ComfyApiTarget)
+    # And the other way round.
+    api.on(NO_JOB, Answer(b"404: Not Found", 404))
+    api.on("POST /api/v2/jobs", Answer(b"404: Not Found", 404))
+    with pytest.raises(TargetNotFound, match="has no such address") as failed:
+        async with Client(api.url, on_interrupt=None) as client:
+            await client.target.submit(RunRequest("job", PROMPT))
+    assert failed.value.advice == f"{api.url} is a ComfyUI by now: run it again."
+    async with Client(api.url, on_interrupt=None) as client:
+        assert isinstance(client.target, ComfyUITarget)
+
+
+async def test_below_a_path_and_behind_a_token(
+    api: FakeComfyApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key that the settings name for the address is the API's, too."""
+    api.on(NO_JOB.replace("/api", "/mount/api"), refusal(401, "unauthorized"))
+    head = f"HEAD /mount/api/v2/assets/by-hash/blake3:{'0' * 64}"
+    api.on(head, Answer(status=404))
+    settings = TargetSettings(f"{api.url}/mount", key_env="LAB_TOKEN")
+    configuration = Configuration(None, {"lab": settings})
+    environment = {**os.environ, "LAB_TOKEN": "planted-lab-token"}
+    async with open_target("lab", configuration, environment) as target:
+        assert isinstance(target, ComfyApiTarget)
+        assert target.name == "lab"
+        await target.health()
+    assert {asked.headers.get("Authorization") for asked in api.asked} == {
+        "Bearer planted-lab-token"
+    }
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(b"<html>log in", 401),
+        Answer(b"Bad Gateway", 502),
+        Answer({"error": {"code": "internal", "message": "no"}}, 500),
+        Answer({"detail": "x"}, 200),
+    ],
+)
+async def test_an_answer_that_tells_nothing_is_not_remembered(
+    comfyui: ScriptedServer, answer: Answer
+) -> None:
+    comfyui.on(NO_JOB, answer)
+    async with open_target(comfyui.url, Configuration(None, {})) as target:
+        assert isinstance(target, ComfyUITarget)
+    assert remembered(comfyui.url) is None
+
+
+async def test_an_address_without_a_server_says_what_it_said_before() -> None:
+    async with ScriptedServer() as server:
+        url = server.url
+    async with open_target(url, Configuration(None, {})) as target:
+        assert isinstance(target, ComfyUITarget)
+    assert remembered(url) is None
+
+
+def test_the_memory_is_bounded_and_forgives_damage(tmp_path: Path) -> None:
+    for number in range(502):
+        Memory(tmp_path, f"http://host{number}:8188").write("comfyui")
+    files = [*(tmp_path / "addresses").iterdir()]
+    assert len(files) == 500
+    memory = Memory(tmp_path, "http://host501:8188")
+    assert memory.read() == "comfyui"
+    path = memory._path
+    for damaged in (b"", b"[]", b"{", json.dumps({"url": "http://other", "speaks": "comfy"})):
+        path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+        assert memory.read() is None
+    memory.write("comfy")
+    os.utime(path, (1.0, 1.0))
+    assert memory.read() is None
