@@ -22,6 +22,7 @@ _WAYS = {
     "comfyui": "A ComfyUI's address: a machine on the LAN, or elsewhere",
     "gateway": "A GPU box of yours: a machine that runs `comfy-remote serve`",
     "modal": "An app on Modal, made by `comfy-remote deploy modal`",
+    "comfy": "Comfy Cloud, a deployment of yours there, or another server with Comfy's API",
     "sandbox": "Nothing yet: the sandbox on this machine, to try things (no models, no GPU)",
 }
 
@@ -43,7 +44,10 @@ class _Given:
 @click.option("--endpoint", metavar="ID", help="runpod: the endpoint. gateway: its id there.")
 @click.option("--pod", metavar="ID", help="runpod: a pod instead; auto: whichever runs.")
 @click.option(
-    "--address", metavar="ADDRESS", help="comfyui, gateway: where it is. modal: the app's name."
+    "--address",
+    metavar="ADDRESS",
+    help="comfyui, gateway: where it is. modal: the app's name. comfy: cloud, a deployment's name, "
+    "or where it is.",
 )
 @click.option(
     "--key-stdin", is_flag=True, help="Read the key from standard input (else it is asked for)."
@@ -75,7 +79,7 @@ def init(
 ) -> None:
     """Set up where your workflows run: asks what you have, tries it and saves it.
 
-    KIND is runpod, comfyui, gateway, modal or sandbox. What an option says is not asked for;
+    KIND is runpod, comfyui, gateway, modal, comfy or sandbox. What an option says is not asked for;
     without a terminal nothing is. A key is stored in the system's key ring where there is one
     (pip install keyring), else in a file that only you can read. The target goes into your own
     comfy-remote.toml, never into the current folder's.
@@ -194,7 +198,35 @@ def _modal(given: _Given) -> NewTarget:
     return NewTarget(given.name or _name(name_from(app)), TargetSettings(f"modal:{app}"))
 
 
-_ASK = {"runpod": _runpod, "comfyui": _comfyui, "gateway": _gateway, "modal": _modal}
+def _comfy(given: _Given) -> NewTarget:
+    from ..config.own_file import name_from
+    from ..targets.kinds import kind_of, secret_variables
+    from ..targets.opening import needs_key
+    from ..targets.typed_settings import comfy_api_settings
+    from .adding import NewTarget
+    from .console import say
+
+    question = "Which? cloud, a deployment's name, or a server's address"
+    settings = comfy_api_settings(given.address or _asked(question, "--address", "cloud"))
+    named = settings.target.partition(":")[2]
+    name = given.name or _name("comfy" if "://" in named else name_from(named))
+    kind, key = kind_of(settings.target), given.key
+    if kind is not None and key is None and needs_key(settings):
+        if kind.lacking(settings, os.environ):
+            asked = "Its API key (https://platform.comfy.org/profile/api-keys; it is not shown)"
+            key = _asked(asked, "--key-stdin", hidden=True)
+        else:
+            say(f"{secret_variables(settings)[0]} is set: it is used.")
+    return NewTarget(name, settings, key)
+
+
+_ASK = {
+    "runpod": _runpod,
+    "comfyui": _comfyui,
+    "gateway": _gateway,
+    "modal": _modal,
+    "comfy": _comfy,
+}
 
 
 def _name(default: str) -> str:

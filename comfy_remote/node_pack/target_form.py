@@ -26,6 +26,7 @@ from ..schedule.prefer import Prefer
 from ..targets.kinds import kind_of, members_of, secret_variables
 from ..targets.runpod.kind import API_KEY_VARIABLE as ACCOUNT_KEY
 from ..targets.typed_settings import (
+    comfy_api_settings,
     comfyui_settings,
     gateway_settings,
     runpod_settings,
@@ -57,7 +58,7 @@ class TargetForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["runpod", "comfyui", "gateway", "modal", "route"]
+    kind: Literal["runpod", "comfyui", "gateway", "modal", "comfy", "route"]
     name: _Word = ""
     address: _Word
     endpoint: _Word = ""
@@ -114,10 +115,12 @@ class FilledIn:
 def form_of(settings: TargetSettings) -> dict[str, JsonValue] | None:
     """The fields of the form that shows a target; ``None`` for a kind that has no form."""
     kind = kind_of(settings.target)
-    if kind is None or kind.name not in ("runpod", "modal", "pod", "comfyui", "route"):
+    if kind is None or kind.name not in ("runpod", "modal", "pod", "comfyui", "comfy", "route"):
         return None
     form = {"pod": "runpod"}.get(kind.name, kind.name)
     address, endpoint = settings.target, ""
+    if kind.name == "comfy":
+        address = settings.target.removeprefix(kind.prefix)
     if settings.base_url and kind.name == "runpod":
         form, address, endpoint = (
             "gateway",
@@ -140,7 +143,15 @@ def _runpod(address: str, _form: TargetForm) -> TargetSettings:
 
 
 def _comfyui(address: str, form: TargetForm) -> TargetSettings:
-    settings = comfyui_settings(address)
+    return _with_typed_key(comfyui_settings(address), form)
+
+
+def _comfy(address: str, form: TargetForm) -> TargetSettings:
+    return _with_typed_key(comfy_api_settings(address), form)
+
+
+def _with_typed_key(settings: TargetSettings, form: TargetForm) -> TargetSettings:
+    """With a variable for the server's key, if one was typed."""
     if form.key is None or not form.key.get_secret_value().strip():
         return settings
     return with_own_key(settings)
@@ -179,6 +190,7 @@ _SETTINGS = {
     "comfyui": _comfyui,
     "gateway": _gateway,
     "modal": _modal,
+    "comfy": _comfy,
     "route": _route,
 }
 
@@ -201,7 +213,15 @@ def _server(settings: TargetSettings) -> tuple[str, str | None]:
 
 def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSettings:
     login = ("key_env", "user", "password_env", "headers_env")
-    others = ("ca_file", "keep_stored", "bucket", "policy", "patience", "at_most")
+    others = (
+        "ca_file",
+        "partner_key_env",
+        "keep_stored",
+        "bucket",
+        "policy",
+        "patience",
+        "at_most",
+    )
     stays = (*login, *others) if any(getattr(before, name) for name in login) else others
     return replace(settings, **{name: getattr(before, name) for name in stays})
 
@@ -214,5 +234,7 @@ def _name_for(settings: TargetSettings) -> str:
     else:
         kind = kind_of(settings.target)
         url = kind.public_url(settings.target) if kind is not None else None
-        words = (URL(url).host or "") if url else settings.target.partition(":")[2]
+        words = settings.target.partition(":")[2]
+        if url and not (kind is not None and kind.name == "comfy" and "://" not in words):
+            words = URL(url).host or ""
     return name_from(words.removesuffix(".local"))

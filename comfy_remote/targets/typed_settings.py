@@ -13,6 +13,7 @@ from ..net.address import COMFYUI_PORT, base_address, is_loopback
 from .kinds import forms, kind_of, typed_target
 
 __all__ = [
+    "comfy_api_settings",
     "comfyui_settings",
     "gateway_settings",
     "runpod_settings",
@@ -58,6 +59,17 @@ def comfyui_settings(typed: str) -> TargetSettings:
     """
     address = typed_target(typed)
     return settings_of_address(address if kind_of(address) is not None else _url_for(address))
+
+
+def comfy_api_settings(typed: str) -> TargetSettings:
+    """Those of a server with Comfy's API; also by ``cloud``, a deployment's name or a URL alone.
+
+    Raises:
+        ConfigurationError: It is no address.
+    """
+    typed = typed.strip()
+    named = typed.lower().startswith("comfy:")
+    return settings_of_address(typed if named else f"comfy:{typed}")
 
 
 def gateway_settings(typed: str, endpoint: str = "") -> TargetSettings:

@@ -211,7 +211,8 @@ def test_what_somebody_has_may_be_typed_by_its_name(cli: Cli, sandbox_url: str) 
             "What shall it be called?": "\n",
         },
     )
-    assert "type a number from 1 to 5, or one of runpod, comfyui, gateway, modal, sandbox" in said
+    ways = "runpod, comfyui, gateway, modal, comfy, sandbox"
+    assert f"type a number from 1 to 6, or one of {ways}" in said
     assert cli.targets() == {"lan": TargetTable(target=sandbox_url)}
 
 
@@ -287,6 +288,23 @@ def test_a_key_goes_to_one_server_only(cli: Cli) -> None:
     assert len(set(variables)) == 3
     lines = (cli.folder / "home" / ".env").read_text().splitlines()
     assert lines == [f"{one}='{key}'" for one, key in zip(variables, keys.values(), strict=True)]
+
+
+def test_comfys_cloud_takes_its_key_and_a_server_of_ones_own_another(cli: Cli) -> None:
+    assert "Give --key-stdin" in cli("init", "comfy").stderr
+    add = ("init", "comfy", "--key-stdin", "--no-test", "--address")
+    assert cli(*add, "https://cloud.comfy.org/", key="cloudkey1").returncode == 0
+    assert cli(*add, "https://box.lan/api/v2", key="boxkey12").returncode == 0
+    own = variable_of_server("https://box.lan")
+    assert cli.targets() == {
+        "cloud": TargetTable(target="comfy:cloud"),
+        "comfy": TargetTable(target="comfy:https://box.lan", key_env=own),
+    }
+    lines = (cli.folder / "home" / ".env").read_text().splitlines()
+    assert lines == ["COMFY_API_KEY='cloudkey1'", f"{own}='boxkey12'"]
+    partner = ("targets", "add", "api", "comfy:cloud", "--partner-key-env", "COMFY_API_KEY")
+    assert cli(*partner, "--no-test").returncode == 0
+    assert cli.targets()["api"].partner_key_env == "COMFY_API_KEY"
 
 
 def test_runpods_key_is_not_replaced_by_another_servers(cli: Cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore, named_target
 from comfy_remote.errors import ConfigurationError, NotTrusted
+from comfy_remote.node_pack.target_form import FilledIn, TargetForm, form_of
 from comfy_remote.node_pack.trusted_targets import check_target, confirm, unconfirmed_address
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
@@ -211,3 +213,16 @@ def test_a_typed_key_gets_a_variable_of_its_server() -> None:
     assert box.key_env is not None and box.key_env.startswith("COMFY_REMOTE_KEY_BOX_LAN_")
     kind = kind_of(box.target)
     assert kind is not None and kind.key_variable(box) == box.key_env
+
+
+def test_the_page_shows_and_keeps_what_the_form_cannot_say() -> None:
+    cloud = TargetSettings("comfy:cloud", partner_key_env="COMFY_API_KEY")
+    shown = form_of(cloud)
+    assert shown is not None
+    assert (shown["kind"], shown["address"]) == ("comfy", "cloud")
+    form = TargetForm.model_validate({**shown, "price_per_hour": 2.0, "key": KEY})
+    found = FilledIn.of(form, before=cloud)
+    assert found.settings == replace(cloud, price_per_hour=2.0)
+    assert found.keys == {"COMFY_API_KEY": KEY}
+    elsewhere = TargetForm.model_validate({"kind": "comfy", "address": "https://box.lan"})
+    assert FilledIn.of(elsewhere, before=cloud).settings == TargetSettings("comfy:https://box.lan")

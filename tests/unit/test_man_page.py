@@ -106,7 +106,7 @@ def test_completion_knows_names_and_jobs(tmp_path: Path, monkeypatch: pytest.Mon
     configure(tmp_path / "home", '[targets.gpu]\ntarget = "runpod:x"\n')
     context = click.Context(run_remote)
     option = run_remote.params[0]
-    assert complete_target(context, option, "") == ["gpu", "pod:auto", "sandbox"]
+    assert complete_target(context, option, "") == ["gpu", "comfy:cloud", "pod:auto", "sandbox"]
     assert complete_target(context, option, "g") == ["gpu"]
     with Record(tmp_path / "home") as record:
         for job in ("aaaa-1", "bbbb-2"):

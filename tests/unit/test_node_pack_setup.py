@@ -29,6 +29,7 @@ from comfy_remote.node_pack.target_form import FilledIn, TargetForm
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.sandbox.server import SandboxServer
 from comfy_remote.schedule.money import Charge, Price
+from comfy_remote.targets.kinds import secret_variables
 
 KEY = "rpa_planted_key_that_must_not_show"
 
@@ -239,14 +240,17 @@ async def test_another_address_drops_the_key_and_never_gets_it(page: Page, serve
         assert variable not in os.environ
 
 
-@pytest.mark.parametrize("kind", ["gateway", "comfyui", "modal"])
+@pytest.mark.parametrize("kind", ["gateway", "comfyui", "modal", "comfy"])
 def test_no_form_sends_a_providers_key_to_a_server_that_it_names(kind: str) -> None:
     for address in ("http://127.0.0.1:9", "https://evil.example", "https://x--y-front.modal.run"):
         form = TargetForm.model_validate({"kind": kind, "address": address, "endpoint": "e"})
         settings = FilledIn.of(form).settings
-        named = {settings.key_env, *settings.headers_env.values()} - {None}
-        assert not named & {"RUNPOD_API_KEY", "MODAL_PROXY_TOKEN_ID", "MODAL_PROXY_TOKEN_SECRET"}
-        assert kind == "comfyui" or named
+        named = {*secret_variables(settings)}
+        assert not named & {
+            *("RUNPOD_API_KEY", "MODAL_PROXY_TOKEN_ID", "MODAL_PROXY_TOKEN_SECRET"),
+            "COMFY_API_KEY",
+        }
+        assert kind.startswith("comfy") or named
 
 
 @pytest.mark.parametrize(
@@ -295,6 +299,8 @@ async def test_an_edit_of_the_file_during_the_test_stays_and_no_key_is_left(
     [
         ({"kind": "comfyui", "address": "http://box:1", "name": "sandbox"}, "an address itself"),
         ({"kind": "modal", "address": "../x"}, "not the name of an app"),
+        ({"kind": "comfy", "address": "../x"}, "no target's address"),
+        ({"kind": "comfy", "address": "http://box.example", "key": KEY}, "https"),
         ({"kind": "gateway", "address": "http://box.example", "key": KEY}, "https"),
         ({"kind": "comfyui", "address": "http://box:99999"}, "not a URL"),
         ({"kind": "comfyui", "address": "http://box:1\r\nHost: x"}, "address"),
@@ -426,6 +432,10 @@ async def test_what_a_folder_names_is_shown_and_trusted_as_it_was_shown(
             "https://ann--portraits-front.modal.run",
             "portraits",
         ),
+        (("comfy", "cloud"), "comfy:cloud", None, "cloud"),
+        (("comfy", "https://dep-1.run.comfy.app/api/v2"), "comfy:dep-1", None, "dep-1"),
+        (("comfy", "http://box.local:8189/"), "comfy:http://box.local:8189", None, "box"),
+        (("comfyui", "https://cloud.comfy.org/"), "comfy:cloud", None, "cloud"),
     ],
 )
 def test_what_people_copy_is_understood(

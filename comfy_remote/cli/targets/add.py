@@ -26,6 +26,12 @@ __all__ = ["add"]
     help="Read the key from standard input, and store it: in the system's key ring where there is "
     "one, else in a file that only you can read.",
 )
+@click.option(
+    "--partner-key-env",
+    metavar="VARIABLE",
+    help="comfy:, the variable with the key that partner nodes (API nodes) log in with; without "
+    "it, none is sent.",
+)
 @click.option("--user", metavar="NAME", help="For a ComfyUI behind a login.")
 @click.option("--password-env", metavar="VARIABLE", help="The variable with that password.")
 @click.option(
@@ -47,6 +53,7 @@ def add(
     base_url: str | None,
     key_env: str | None,
     key_stdin: bool,
+    partner_key_env: str | None,
     user: str | None,
     password_env: str | None,
     ca_file: Path | None,
@@ -58,8 +65,9 @@ def add(
 ) -> None:
     """Add a target to your own comfy-remote.toml.
 
-    ADDRESS is what --on takes: runpod:ID, http://HOST:8188, modal:APP, route:NAME,NAME, or what
-    RunPod's console shows. It is checked first, as `doctor` does; nothing is written if that fails.
+    ADDRESS is what --on takes: runpod:ID, http://HOST:8188, modal:APP, comfy:cloud,
+    route:NAME,NAME, or what RunPod's console shows. It is checked first, as `doctor` does; nothing
+    is written if that fails.
 
     \b
     Examples:
@@ -73,6 +81,7 @@ def add(
         address,
         base_url=base_url,
         key_env=key_env,
+        partner_key_env=partner_key_env,
         price_per_hour=price_per_hour,
         user=user,
         password_env=password_env,

@@ -26,7 +26,7 @@ import { adviceFor, t } from './words.js'
 
 /**
  * @typedef {object} Form  What is filled in for a target.
- * @property {'runpod' | 'comfyui' | 'gateway' | 'modal' | 'route'} kind
+ * @property {'runpod' | 'comfyui' | 'gateway' | 'modal' | 'comfy' | 'route'} kind
  * @property {string} address  Of a route, its members: `route:lan,gpu`.
  * @property {string} endpoint  Of a gateway.
  * @property {number | null} price_per_hour

@@ -10,6 +10,7 @@ import { t } from './words.js'
 
 const RUNPOD_KEYS = 'https://console.runpod.io/user/settings'
 const MODAL_TOKENS = 'https://modal.com/settings/proxy-auth-tokens'
+const COMFY_KEYS = 'https://platform.comfy.org/profile/api-keys'
 const HELP = 'https://github.com/comfy-remote/comfy-remote/blob/main/docs/page.md#add-a-target'
 
 /** @type {Record<Form['kind'], {title: WordKey, help: WordKey, icon: string}>} */
@@ -18,6 +19,7 @@ const KINDS = {
   comfyui: { title: 'addComfyui', help: 'addComfyuiHelp', icon: 'desktop' },
   gateway: { title: 'addGateway', help: 'addGatewayHelp', icon: 'server' },
   modal: { title: 'addModal', help: 'addModalHelp', icon: 'box' },
+  comfy: { title: 'addComfy', help: 'addComfyHelp', icon: 'cloud' },
   route: { title: 'addRoute', help: 'addRouteHelp', icon: 'directions' }
 }
 const MARKS = { ok: 'check', warning: 'exclamation-triangle', problem: 'times', skipped: 'minus' }
@@ -314,7 +316,8 @@ function makeFields(kind, names, changed) {
           t(kind === 'comfyui' ? 'keyOnlyIfAsked' : 'keyGoesOnce'),
           ' ',
           ...(kind === 'runpod' ? [link(RUNPOD_KEYS, t('whereIsTheKey'))] : []),
-          ...(kind === 'modal' ? [link(MODAL_TOKENS, t('whereIsTheKey'))] : [])
+          ...(kind === 'modal' ? [link(MODAL_TOKENS, t('whereIsTheKey'))] : []),
+          ...(kind === 'comfy' ? [link(COMFY_KEYS, t('whereIsTheKey'))] : [])
         )
       )
     },
@@ -349,6 +352,7 @@ const EXAMPLES = {
   comfyui: '192.168.1.20:8188',
   gateway: 'https://box.local:8000',
   modal: 'portraits',
+  comfy: 'cloud',
   route: ''
 }
 
@@ -358,11 +362,16 @@ const ADDRESS_LABELS = {
   comfyui: 'comfyuiAddress',
   gateway: 'gatewayAddress',
   modal: 'modalAddress',
+  comfy: 'comfyAddress',
   route: 'routeMembers'
 }
 
 /** @type {Partial<Record<Form['kind'], WordKey>>} */
-const ADDRESS_HELP = { comfyui: 'comfyuiAddressHelp', gateway: 'gatewayAddressHelp' }
+const ADDRESS_HELP = {
+  comfyui: 'comfyuiAddressHelp',
+  gateway: 'gatewayAddressHelp',
+  comfy: 'comfyAddressHelp'
+}
 
 /** @type {Record<Form['kind'], WordKey>} */
 const KEY_LABELS = {
@@ -370,6 +379,7 @@ const KEY_LABELS = {
   comfyui: 'comfyuiKey',
   gateway: 'gatewayKey',
   modal: 'modalKey',
+  comfy: 'comfyKey',
   route: 'key'
 }
 
@@ -379,6 +389,7 @@ const KEY_LINES = {
   comfyui: 'COMFY_REMOTE_KEY_…=…',
   gateway: 'COMFY_REMOTE_KEY_…=…',
   modal: 'MODAL_PROXY_TOKEN_ID=…, MODAL_PROXY_TOKEN_SECRET=…',
+  comfy: 'COMFY_API_KEY=…',
   route: ''
 }
 

@@ -16,6 +16,7 @@ const KINDS = {
   modal: 'kindModal',
   pod: 'kindPod',
   comfyui: 'kindComfyui',
+  comfy: 'kindComfy',
   sandbox: 'kindSandbox',
   route: 'kindRoute'
 }
