@@ -90,7 +90,7 @@ def _refused(
             details=details,
         )
     match said.code:
-        case "invalid_workflow" | "invalid_request" if response.status == 422:
+        case "invalid_workflow":
             return _invalid(said, prompt, details)
         case "workflow_format_ui":
             return WorkflowInvalid(

@@ -16,7 +16,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 from urllib.parse import urlencode
 
 from pydantic import JsonValue, SecretStr
@@ -40,6 +40,7 @@ _MOST_LISTED = 100
 _MOST_PAGES = 5
 _NO_LABELS = ("cloud.comfy.org",)
 _TRIES = 3
+_Labels: TypeAlias = Literal["map", "text", "none"]
 _KEY_USED = "idempotency_key_reuse"
 
 
@@ -74,7 +75,7 @@ class Submissions:
         self._full = full
         self._search, self._between = search, between
         host = server.links.origin.host or ""
-        self._labels: Literal["map", "text", "none"] = "none" if host in _NO_LABELS else "map"
+        self._labels: _Labels = "none" if host in _NO_LABELS else "map"
 
     async def send(
         self, job_id: str, prompt: Prompt, partner_key: SecretStr | None
@@ -122,11 +123,16 @@ class Submissions:
                 self._labels = refused.rather
 
     async def _posted(self, job: _Job) -> ApiJob:
-        labels = {"map": {LABEL: job.job_id}, "text": f"{LABEL}={job.job_id}", "none": None}
-        label: JsonValue = labels[self._labels]  # type: ignore[assignment]
-        answer = await self._server.submit(job.body(label), {IDEMPOTENCY_HEADER: job.job_id})
+        form = self._labels
+        labels: dict[str, JsonValue] = {
+            "map": {LABEL: job.job_id},
+            "text": f"{LABEL}={job.job_id}",
+            "none": None,
+        }
+        body = job.body(labels[form])
+        answer = await self._server.submit(body, {IDEMPOTENCY_HEADER: job.job_id})
         if answer.status >= 400:
-            self._check_refusal(answer)
+            self._check_refusal(answer, form)
             raise self._server.refused(answer, job.prompt)
         try:
             return read_job(answer.json())
@@ -137,7 +143,7 @@ class Submissions:
                 details=error.details,
             ) from error
 
-    def _check_refusal(self, answer: Response) -> None:
+    def _check_refusal(self, answer: Response, form: _Labels) -> None:
         said = api_error(answer)
         if said is None:
             return
@@ -149,8 +155,8 @@ class Submissions:
         about_label = said.code.startswith("metadata") or (
             said.code == "invalid_request" and "metadata" in said.message
         )
-        if about_label and self._labels != "none":
-            takes_text = self._labels == "map" and "string" in said.message
+        if about_label and form != "none":
+            takes_text = form == "map" and "string" in said.message
             raise _LabelRefused("text" if takes_text else "none")
 
     async def _after_lost(self, job: _Job, lost: SubmissionUnknown) -> ApiJob | str:
