@@ -28,7 +28,8 @@ from .errors import ApiRefusal
 __all__ = ["AssetRecords", "NewAsset", "StoredAsset", "StoredJob"]
 
 _PATIENCE = 10.0  # seconds to wait for another process that writes, which takes it milliseconds
-_AT_A_TIME = 200
+_LOOKED_AT_A_TIME = 200
+_REMOVED_AT_A_TIME = 20  # a large file may take a tenth of a second
 _EXPIRED_AT_A_TIME = 1000
 _PREFIX = "blake3:"
 
@@ -122,6 +123,10 @@ class StoredAsset:
     kind: OutputType | None
     path: Path
 
+    def is_whole(self) -> bool:
+        """Whether its bytes are where they belong. Blocking."""
+        return _has_size(self.path, self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
@@ -183,7 +188,7 @@ class AssetRecords:
             with self._errors():
                 self._connection.row_factory = sqlite3.Row
                 write_ahead(self._connection, _PATIENCE)
-                # It survives a killed process. Files are on the disk before rows name them.
+                # It survives a killed process. An upload is on the disk before a row names it.
                 self._connection.execute("PRAGMA synchronous = NORMAL")
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 migrate(self._connection, _MIGRATIONS)
@@ -238,7 +243,7 @@ class AssetRecords:
         with self._writing() as write:
             if key is not None:
                 self._use_key(write, key, key_stays)
-            is_new = self._name(file, new)
+            is_new = self._name(file, new, durable=True)
             return self._insert(write, new, self._now() + new.stays), is_new
 
     def add_from_hash(
@@ -322,9 +327,9 @@ class AssetRecords:
         What another program has open on Windows stays, and goes at a later time.
         """
         removed = 0
-        for start in range(0, len(contents), _AT_A_TIME):
+        for start in range(0, len(contents), _REMOVED_AT_A_TIME):
             with self._writing() as write:
-                for blake3 in self._unreferred(write, contents[start : start + _AT_A_TIME]):
+                for blake3 in self._unreferred(write, contents[start : start + _REMOVED_AT_A_TIME]):
                     removed += _removed(self._path(blake3))
         return removed
 
@@ -333,9 +338,9 @@ class AssetRecords:
         for folder in sorted(self._blobs.iterdir()):
             names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
             there = [name for name in names if len(name) == 64 and name.startswith(folder.name)]
-            for start in range(0, len(there), _AT_A_TIME):
+            for start in range(0, len(there), _LOOKED_AT_A_TIME):
                 with self._reading() as read:
-                    unused = self._unreferred(read, there[start : start + _AT_A_TIME])
+                    unused = self._unreferred(read, there[start : start + _LOOKED_AT_A_TIME])
                 if unused:
                     yield unused
 
@@ -417,7 +422,8 @@ class AssetRecords:
             return [_job(row) for row in read.execute(query, (*given, limit))]
 
     def add_output(self, new: NewAsset, file: Path) -> tuple[StoredAsset, bool]:
-        """Add what a job has made, until the job expires; see `add`.
+        """Add what a job has made, until the job expires; see `add`. It need not be on the disk:
+        after a power cut it may be gone, which `asset_content` then says.
 
         Raises:
             JobNotFound: No such job was added, or it has expired.
@@ -428,7 +434,7 @@ class AssetRecords:
                 "SELECT id, blake3 FROM assets WHERE job = ? AND position = ?",
                 (new.job_id, new.position),
             ).fetchone()
-            is_new = self._name(file, new)
+            is_new = self._name(file, new, durable=False)
             if there is not None and there["blake3"] == new.blake3:
                 return self._there(write, there["id"]), is_new
             if there is not None:
@@ -446,18 +452,22 @@ class AssetRecords:
 
     # Inside of a transaction
 
-    def _name(self, file: Path, new: NewAsset) -> bool:
-        """Give a content its name, unless it is here; whether it was not."""
+    def _name(self, file: Path, new: NewAsset, *, durable: bool) -> bool:
+        """Give a content its name, unless it is here; whether it was not.
+
+        Args:
+            durable: Whether the name has to survive a power cut.
+        """
         path = self._path(new.blake3)
         with storage_errors(path, denied=OWN_DATA):
-            if path.is_file() and path.stat().st_size == new.size:
+            if _has_size(path, new.size):
                 discard(file)
                 return False
-            if not path.parent.exists():
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                sync_folder(self._blobs)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             take_name(file, path, new.sha256)
-            sync_folder(path.parent)
+            if durable:
+                sync_folder(path.parent)
+                sync_folder(self._blobs)
             return True
 
     def _insert(self, write: sqlite3.Connection, new: NewAsset, expires: float) -> StoredAsset:
@@ -536,7 +546,8 @@ class AssetRecords:
             "SELECT * FROM assets WHERE blake3 = ? AND expires > ? ORDER BY created DESC LIMIT 1",
             (blake3, self._now()),
         ).fetchone()
-        return row if row is not None and self._path(blake3).is_file() else None
+        there = row is not None and _has_size(self._path(blake3), row["size"])
+        return row if there else None
 
     def _unreferred(self, connection: sqlite3.Connection, contents: Sequence[str]) -> list[str]:
         refers = "SELECT 1 FROM assets WHERE blake3 = ? LIMIT 1"
@@ -610,6 +621,13 @@ def _job(row: sqlite3.Row) -> StoredJob:
 
 def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _removed(path: Path) -> int:

@@ -25,13 +25,7 @@ from ..aio import in_thread
 from ..calls.store import KeptFolder
 from ..errors import ComfyRemoteError, RateLimited
 from ..media.file_changes import discard, replace_file
-from ..media.files import (
-    CHUNK_SIZE,
-    copy_whole,
-    safe_relative_path,
-    storage_errors,
-    sync_file,
-)
+from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, storage_errors
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..wire.comfy_api import OutputType, is_blake3
@@ -515,14 +509,13 @@ def _move(source: Path, destination: Path) -> None:
 
 
 def _hashed(path: Path) -> tuple[int, str, str]:
-    """Size, BLAKE3 and SHA-256 of a file, which is on the disk then."""
+    """Size, BLAKE3 and SHA-256 of a file."""
     one, other, size = blake3(), hashlib.sha256(), 0
-    with path.open("rb+", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         for chunk in _read(file.read):
             one.update(chunk)
             other.update(chunk)
             size += len(chunk)
-        sync_file(file.fileno())
     return size, one.hexdigest(), other.hexdigest()
 
 

@@ -27,9 +27,9 @@ async def asset_content(request: web.Request, asset: StoredAsset) -> web.StreamR
     """The answer with an asset's bytes, or with the range of them that is asked for.
 
     Raises:
-        ApiRefusal: ``not_found``: somebody has removed the file.
+        ApiRefusal: ``not_found``: the file is gone, or has lost something in a power cut.
     """
-    if not await asyncio.to_thread(asset.path.is_file):
+    if not await asyncio.to_thread(asset.is_whole):
         raise ApiRefusal("not_found", "The bytes of the asset are not here any more.")
     wanted = byte_range(request.headers.get(hdrs.RANGE), asset.size)
     if wanted is not None and not wanted and request.method == hdrs.METH_GET:

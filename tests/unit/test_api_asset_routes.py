@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -516,12 +517,19 @@ def test_headers_of_a_file_have_no_other_in_them(content_type: str, name: str) -
         assert value.isascii() and value.isprintable()
 
 
-async def test_an_asset_whose_bytes_somebody_removed_is_a_404(front: Front) -> None:
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 9)])
+async def test_an_asset_whose_bytes_are_gone_is_a_404(
+    front: Front, damage: Callable[[Path], None]
+) -> None:
     _, asset = await front.upload()
     for path in front.store.folder.glob("blobs/*/*"):
-        path.unlink()
+        damage(path)
     async with front.session.get(asset["url"]) as answer:
         assert code((answer.status, await answer.json())) == (404, "not_found")
+    assert await front.by_hash(HASH) == 404
+    assert (await front.upload())[0] == 201
+    async with front.session.get(asset["url"]) as answer:
+        assert await answer.read() == CONTENT
 
 
 async def test_curls_own_form(front: Front, tmp_path: Path) -> None:
