@@ -238,7 +238,8 @@ async def _connection(target: Target) -> list[Finding]:
         found.append(Finding("queue", "ok", f"{queue}." if waiting else "Nothing runs or waits."))
     else:
         advice = target.no_worker if isinstance(target, WaitsForWorkers) else ""
-        found.append(_workers(health.ready, health.running, health.queued, advice))
+        if health.counted:
+            found.append(_workers(health.ready, health.running, health.queued, advice))
         found.append(Finding("latency", "ok", f"It took {first * 1000:.0f} ms to answer."))
     return found
 

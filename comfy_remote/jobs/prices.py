@@ -202,7 +202,9 @@ class _Priced:
         if self.set_price is not None:
             return Quote(self.set_price)
         if self.of is None:
-            return Quote(None, _UNSET)
+            why = "" if self.kind is None else self.kind.no_price
+            billed = why and self.kind and self.kind.billing(self.settings, self.environment)
+            return Quote(None, f"{_UNSET}, and {why}" if billed else _UNSET)
         if stored is None:
             return Quote(None, f"{_UNSET}, and its provider has not been asked")
         price = stored.price

@@ -339,13 +339,14 @@ async def _ask(
         asking = known_price(target.name, configuration, background=client.background)
         client.background.start(asking)
     health = await client.target.health()
-    state["health"] = {
-        "ready": health.ready,
-        "running": health.running,
-        "queued": health.queued,
-        "starting": health.starting,
-        "throttled": health.throttled,
-    }
+    if health.counted:
+        state["health"] = {
+            "ready": health.ready,
+            "running": health.running,
+            "queued": health.queued,
+            "starting": health.starting,
+            "throttled": health.throttled,
+        }
     idle = health.ready == 0 and health.running == 0
     state["state"] = "ready"
     if isinstance(client.target, WaitsForWorkers):

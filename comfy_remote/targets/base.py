@@ -225,6 +225,7 @@ class Health:
         queued: Jobs that wait.
         starting: Workers that start.
         throttled: Workers that wait for a GPU to be free at the provider.
+        counted: Whether the target says all that; one that does not only answers.
     """
 
     ready: int
@@ -232,6 +233,7 @@ class Health:
     queued: int
     starting: int = 0
     throttled: int = 0
+    counted: bool = True
 
 
 @runtime_checkable

@@ -124,6 +124,8 @@ class Kind:
         default_headers: The headers of its login, each with its variable, likewise.
         own_secrets: Variables that hold secrets of this provider, each with a sentence on where a
             person gets it. They are sent to no server but its own: see `is_own_server`.
+        no_price: Why a provider that bills its targets cannot be asked for prices; a clause, empty
+            where one can.
         own_domain: What to do where a server that is not recognized is the provider's after all.
     """
 
@@ -138,6 +140,7 @@ class Kind:
     default_key: ClassVar[str | None] = None
     default_headers: ClassVar[Mapping[str, str]] = {}
     own_secrets: ClassVar[Mapping[str, str]] = {}
+    no_price: ClassVar[str] = ""
     own_domain: ClassVar[str] = ""
 
     # Addresses

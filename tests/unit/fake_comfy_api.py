@@ -15,6 +15,7 @@ PROMPT: Prompt = {
     "1": {"class_type": "EmptyImage", "inputs": {}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
 }
+NO_JOB = "GET /api/v2/jobs/00000000-0000-0000-0000-000000000000"
 JOBS, JOB = "POST /api/v2/jobs", "GET /api/v2/jobs/j1"
 LIST, CANCEL = "GET /api/v2/jobs", "POST /api/v2/jobs/j1/cancel"
 EVENTS, CONTENT = "GET /api/v2/jobs/j1/events", "GET /api/v2/assets/a1/content"
@@ -105,6 +106,7 @@ class FakeComfyApi(ScriptedServer):
         self.on(JOB, job())
         self.on(EVENTS, refusal(501, "not_implemented"))
         self.on(ASSETS, self._upload)
+        self.on(NO_JOB, refusal(404, "not_found"))
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         fields = {}

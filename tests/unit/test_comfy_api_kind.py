@@ -14,6 +14,7 @@ from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore, named_target
 from comfy_remote.errors import ConfigurationError, NotTrusted
+from comfy_remote.jobs.prices import asked_price
 from comfy_remote.node_pack.target_form import FilledIn, TargetForm, form_of
 from comfy_remote.node_pack.trusted_targets import check_target, confirm, unconfirmed_address
 from comfy_remote.targets.base import RemoteRef
@@ -53,6 +54,9 @@ def key_sent(target: ComfyApiTarget) -> str | None:
 def test_comfys_own_servers_get_the_accounts_key(address: str, url: str) -> None:
     target = opened(address)
     assert (target.url, key_sent(target)) == (url, f"Bearer {KEY}")
+    # The cloud's list of nodes takes the key by another name.
+    named = target._http.authorization().get("X-API-Key")
+    assert named == (KEY if address == "comfy:cloud" else None)
     settings = TargetSettings(address)
     assert needs_key(settings, {})
     assert secret_variables(settings) == ("COMFY_API_KEY",)
@@ -226,3 +230,16 @@ def test_the_page_shows_and_keeps_what_the_form_cannot_say() -> None:
     assert found.keys == {"COMFY_API_KEY": KEY}
     elsewhere = TargetForm.model_validate({"kind": "comfy", "address": "https://box.lan"})
     assert FilledIn.of(elsewhere, before=cloud).settings == TargetSettings("comfy:https://box.lan")
+
+
+async def test_what_a_run_costs_is_not_known_and_the_reason_is_said() -> None:
+    configuration = Configuration(None, {})
+    price, why = await asked_price("comfy:cloud", configuration, SET)
+    assert price is None
+    assert why.endswith("Comfy bills in credits, and has no API that says what a run costs")
+    assert (await asked_price("comfy:http://127.0.0.1:8189", configuration, SET)).why == (
+        "no price_per_hour is set for it"
+    )
+    priced = Configuration(None, {"x": TargetSettings("comfy:cloud", price_per_hour=1.5)})
+    price, _ = await asked_price("x", priced, SET)
+    assert price is not None and price.per_hour == 1.5

@@ -23,6 +23,7 @@ from fake_comfy_api import (
     JOBS,
     LATER,
     LIST,
+    NO_JOB,
     PROMPT,
     FakeComfyApi,
     asset,
@@ -49,6 +50,7 @@ from comfy_remote.errors import (
     RequestTooLarge,
     SubmissionUnknown,
     TargetError,
+    TargetNotFound,
     WorkflowInvalid,
     node_problems,
 )
@@ -777,10 +779,27 @@ async def test_any_job_is_recalled_by_its_id(server: FakeComfyApi, target: Comfy
 async def test_health_shows_whether_the_key_is_taken(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:
-    path = f"HEAD /api/v2/assets/by-hash/blake3%3A{'0' * 64}"
-    assert (await target.health()).ready == 1
-    assert f"{server.asked[-1].method} {server.asked[-1].path}" == path.replace("%3A", ":")
-    server.on(path.replace("%3A", ":"), Answer(None, 401))
+    health = await target.health()
+    assert (health.ready, health.counted) == (1, False)
+    server.on(NO_JOB, refusal(401, "unauthorized"))
     with pytest.raises(AuthenticationError):
         await target.health()
+    server.on(NO_JOB, Answer(b"404: Not Found", 404))
+    with pytest.raises(TargetNotFound, match="has no Comfy API below") as missing:
+        await target.health()
+    assert "without comfy:" in missing.value.advice
     assert json.dumps((await target.describe()).engine)
+
+
+async def test_nodes_are_known_where_the_server_lists_them_besides(server: FakeComfyApi) -> None:
+    """Comfy's cloud does. One that lists them no more runs jobs all the same."""
+    nodes = {"SaveImage": {"input": {}}, "EmptyImage": {"input": {}}}
+    server.on("GET /api/object_info", Answer(nodes))
+    async with ComfyApiTarget(server.url, object_info="api/object_info", times=SOON) as target:
+        assert (await target.describe(())).nodes == {}
+        assert (await target.describe(["SaveImage", "Other"])).nodes == {"SaveImage": {"input": {}}}
+        assert (await target.describe()).nodes == nodes
+    assert server.count("GET /api/object_info") == 1
+    server.on("GET /api/object_info", Answer({"message": "no"}, 401))
+    async with ComfyApiTarget(server.url, object_info="api/object_info", times=SOON) as target:
+        assert (await target.describe()).nodes is None

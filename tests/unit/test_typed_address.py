@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fake_comfy_api import PROMPT, FakeComfyApi, refusal
+from fake_comfy_api import NO_JOB, PROMPT, FakeComfyApi, refusal
 from scripted_server import Answer, ScriptedServer
 
 from comfy_remote.config.folders import home
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
-from comfy_remote.errors import TargetNotFound
+from comfy_remote.errors import AuthenticationError, TargetNotFound
 from comfy_remote.jobs.client import Client
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
@@ -22,7 +22,6 @@ from comfy_remote.targets.comfy_api.typed_address import Memory
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.opening import open_target
 
-NO_JOB = "GET /api/v2/jobs/00000000-0000-0000-0000-000000000000"
 STATS = "GET /system_stats"
 UNKNOWN = refusal(404, "not_found")
 SYSTEM = Answer({"system": {"comfyui_version": "0.33.0"}, "devices": []})
@@ -37,8 +36,6 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def api() -> AsyncIterator[FakeComfyApi]:
     async with FakeComfyApi() as server:
-        server.on(NO_JOB, UNKNOWN)
-        server.on("HEAD /api/v2/assets/by-hash/blake3:" + "0" * 64, Answer(status=404))
         yield server
 
 
@@ -106,15 +103,14 @@ async def test_below_a_path_and_behind_a_token(
 ) -> None:
     """The key that the settings name for the address is the API's, too."""
     api.on(NO_JOB.replace("/api", "/mount/api"), refusal(401, "unauthorized"))
-    head = f"HEAD /mount/api/v2/assets/by-hash/blake3:{'0' * 64}"
-    api.on(head, Answer(status=404))
     settings = TargetSettings(f"{api.url}/mount", key_env="LAB_TOKEN")
     configuration = Configuration(None, {"lab": settings})
     environment = {**os.environ, "LAB_TOKEN": "planted-lab-token"}
     async with open_target("lab", configuration, environment) as target:
         assert isinstance(target, ComfyApiTarget)
         assert target.name == "lab"
-        await target.health()
+        with pytest.raises(AuthenticationError):
+            await target.health()
     assert {asked.headers.get("Authorization") for asked in api.asked} == {
         "Bearer planted-lab-token"
     }

@@ -43,6 +43,9 @@ SERVER_DETAIL = "comfy_api"
 
 _CLOUD = "cloud"
 _CLOUD_HOST = "cloud.comfy.org"
+# Facts of these two: openapi-cloud.yaml of the same repository.
+_OBJECT_INFO = "api/object_info"
+_CLOUD_KEY = "X-API-Key"
 _DEPLOYMENTS = ".run.comfy.app"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAMED = re.compile(rf"{_LABEL}|https?://\S+")
@@ -73,6 +76,7 @@ class ComfyApiKind(Kind):
     own_secrets: ClassVar[Mapping[str, str]] = {
         KEY_VARIABLE: "https://platform.comfy.org/profile/api-keys makes one.",
     }
+    no_price = "Comfy bills in credits, and has no API that says what a run costs"
     own_domain = (
         "Give that server a key of its own: put it into another environment variable, and name "
         "the variable in comfy-remote.toml with key_env (for its partner nodes: partner_key_env)."
@@ -129,7 +133,7 @@ class ComfyApiKind(Kind):
 
     def public_url(self, address: str) -> str | None:
         """The server's URL: a deployment may be anybody's. The cloud is of the owner's account."""
-        return None if address == f"{self.prefix}{_CLOUD}" else self.url(address)
+        return None if self._is_cloud(address) else self.url(address)
 
     def service_url(self, settings: TargetSettings) -> str:
         """The server's URL."""
@@ -182,7 +186,11 @@ class ComfyApiKind(Kind):
                 advice="Make one at https://platform.comfy.org/profile/api-keys (it comes with a "
                 f"paid subscription) and set the environment variable {KEY_VARIABLE}.",
             )
-        return login_headers(name, replace(settings, key_env=variable), environment)
+        headers = login_headers(name, replace(settings, key_env=variable), environment)
+        key = None if variable is None else secret(variable, environment)
+        if key is not None and self._is_cloud(settings.target):
+            headers[_CLOUD_KEY] = key  # so the cloud's other API takes it, which lists the nodes
+        return headers
 
     # Targets
 
@@ -201,9 +209,13 @@ class ComfyApiKind(Kind):
             name=name,
             headers=self.login(name, settings, environment),
             partner_key=_partner_key(name, settings, environment),
+            object_info=_OBJECT_INFO if self._is_cloud(settings.target) else None,
             storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
             tls=trusting(settings.ca_file),
         )
+
+    def _is_cloud(self, address: str) -> bool:
+        return address == f"{self.prefix}{_CLOUD}"
 
     def _is_comfys(self, address: str) -> bool:
         """Whether Comfy runs the server; not so of an address that is invalid."""

@@ -6,6 +6,7 @@ Its answers about a job decide; its live events make that quicker, and bring pre
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
@@ -29,7 +30,7 @@ from ...net.address import base_address, check_key_is_safe
 from ...net.http import HttpClient, HttpLimits, version_in
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
-from ...types import mapping
+from ...types import JsonValue, mapping
 from ...wire.comfy_api import ApiJob, ApiStatus
 from ...workflow.load import parse_prompt
 from ...workflow.prompt import Prompt
@@ -45,7 +46,7 @@ from ..input_names import UsersNames, by_content
 from .assets import InputAssets
 from .links import Links
 from .live import LiveEvent, LiveEvents
-from .refusals import api_code
+from .refusals import api_code, api_error
 from .server import ApiServer
 from .status import JobReader, forgotten, read_job
 from .submission import Submissions
@@ -59,13 +60,16 @@ __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 
 # HTTP statuses: what is refused like this has not been accepted. A used key is an error of its own.
 _REFUSALS = range(400, 500)
+_REFUSED = tuple(_REFUSALS)
 _MISSES_BEFORE_GONE = 3
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
 # Servers have a limit, too, and each takes one of our connections.
 _MOST_STREAMS = 6
-# Of a content that no server has: asking for it shows whether the server and its key work.
-_NOTHING = f"blake3:{'0' * 64}"
+# Asking for it shows whether the server and its key work.
+_NO_JOB = "00000000-0000-0000-0000-000000000000"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class ComfyApiTarget:
             ``https``, or on this machine.
         partner_key: The key that nodes which run at a provider (partner nodes) log in with. Sent
             with each job, recorded nowhere; ``None`` to send none.
+        object_info: The path of ComfyUI's list of nodes, below the URL, on a server that has that,
+            too. Comfy API v2 itself has none.
         storage_hosts: ``HOST`` or ``HOST:PORT`` in a private network from which outputs may come;
             see `net.guard`.
         times: How long it waits for what.
@@ -121,6 +127,7 @@ class ComfyApiTarget:
         name: str | None = None,
         headers: Mapping[str, SecretStr] | None = None,
         partner_key: SecretStr | None = None,
+        object_info: str | None = None,
         storage_hosts: Collection[str] = (),
         times: ComfyApiTimes = ComfyApiTimes(),
         tls: ssl.SSLContext | None = None,
@@ -131,6 +138,8 @@ class ComfyApiTarget:
             check_key_is_safe(address)
         self._name = name or self.url
         self._partner_key = partner_key
+        self._object_info = object_info
+        self._nodes: Mapping[str, JsonValue] | None = None
         self._times = times
         links = Links.of(self.url)
         self._http = HttpClient(
@@ -410,8 +419,24 @@ class ComfyApiTarget:
         return None if path is None else self._versions.get(path, path)
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
-        """Nothing is known: the API does not say what a server has."""
-        return Capabilities(nodes=None, device=None, engine="Comfy API v2")
+        """Its nodes, where it has ComfyUI's list of them; nothing else, since the API has no words.
+
+        The list is asked for once: it is large, and there are no parts of it.
+        """
+        if self._nodes is None and self._object_info is not None:
+            try:
+                below = f"{self._server.links.mount}/{self._object_info}"
+                listed = mapping(await self._http.get_json(below))
+            except TargetUnreachable:
+                raise
+            except (TargetError, AuthenticationError) as error:
+                _log.info("%s does not list its nodes: %s", self._name, error.message)
+            else:
+                self._nodes = listed or None
+        nodes = self._nodes
+        if nodes is not None and classes is not None:
+            nodes = {name: nodes[name] for name in classes if name in nodes}
+        return Capabilities(nodes=nodes, device=None, engine="Comfy API v2")
 
     async def health(self) -> Health:
         """Whether it answers, and takes the key. How busy it is, the API does not say.
@@ -419,11 +444,15 @@ class ComfyApiTarget:
         Raises:
             ComfyRemoteError: It does not.
         """
-        path = self._server.links.path("assets", "by-hash", _NOTHING)
-        answer = await self._http.head_once(path)
-        if answer.status not in (200, 404):
+        answer = await self._http.get_once(self._job_path(_NO_JOB), _REFUSED)
+        if answer.status == 404 and api_error(answer) is None:
+            raise TargetNotFound(
+                f"{self._name} has no Comfy API below {self.url} (HTTP 404).",
+                advice="Check the address. If a ComfyUI is there, write it without comfy:.",
+            )
+        if answer.status >= 400 and answer.status != 404:
             raise self._server.refused(answer)
-        return Health(ready=1, running=0, queued=0)
+        return Health(ready=1, running=0, queued=0, counted=False)
 
     def _job_path(self, remote_id: str) -> str:
         return self._server.links.path("jobs", remote_id)

@@ -125,7 +125,8 @@ class Members:
         if seen.problem:
             return Candidate(member.name, problem=seen.problem, cooling=known.cooling)
         able = await asyncio.to_thread(lacking, member, seen, asked)
-        health, over = seen.health, ""
+        health = seen.health if seen.health is not None and seen.health.counted else None
+        over = ""
         if capped is not None:
             over = await self.journal.over_cap(capped, await member.open())
         return replace(
