@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ..aio import within
+from ..wire.comfy_api import API_PATH
 from .errors import ApiRefusal
 from .live import LiveJob
+from .server import api_base
 
-__all__ = ["StreamLimits", "event_routes"]
+__all__ = ["StreamLimits", "event_routes", "with_addresses"]
 
 _HEADERS = {
     "Content-Type": "text/event-stream",
@@ -48,6 +50,17 @@ def event_routes(
     return [web.get("/jobs/{id}/events", streams.events, allow_head=False)]
 
 
+def with_addresses(frame: bytes, origin: str) -> bytes:
+    """A frame whose addresses are those at which its listener reaches the server.
+
+    A frame is encoded once for all listeners, so the addresses in it begin with ``/``.
+    """
+    if not frame.startswith(b"event: output\n"):
+        return frame
+    # Within a text of the JSON, quotation marks stand behind a backslash.
+    return frame.replace(b'"url":"/', b'"url":"%b/' % origin.encode())
+
+
 class _Streams:
     def __init__(self, live: Callable[[str], Awaitable[LiveJob]], limits: StreamLimits) -> None:
         self._live = live
@@ -59,11 +72,13 @@ class _Streams:
             job = await self._live(request.match_info["id"])
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
+            origin = api_base(request).removesuffix(API_PATH)
             # From here on nothing can be refused: a client that is gone or too slow is let go.
             try:
                 async with contextlib.aclosing(job.frames()) as frames:
                     async for frame in frames:
-                        await within(response.write(frame), self._limits.patience)
+                        sent = with_addresses(frame, origin)
+                        await within(response.write(sent), self._limits.patience)
                 await within(response.write_eof(), self._limits.patience)
             except (ConnectionError, asyncio.TimeoutError):
                 if request.transport is not None:

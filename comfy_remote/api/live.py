@@ -140,7 +140,10 @@ class LiveJob:
             self._send("status", changed, key=f"status {status.value}")
 
     def output(self, output: ApiOutput) -> None:
-        """Say that an output is stored. Each is said once."""
+        """Say that an output is stored. Each is said once.
+
+        Its ``url`` begins with ``/``: `event_routes` gives each listener the address it needs.
+        """
         if output.id not in self._outputs and not self._status.status.final:
             frame = self._outputs[output.id] = _frame("output", output)
             self._owe_all(f"output {output.id}", frame)

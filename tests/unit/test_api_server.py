@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,13 +15,15 @@ from helpers import until
 from pydantic import SecretStr
 from yarl import URL
 
+from comfy_remote.api.asset_routes import asset_routes
+from comfy_remote.api.assets import AssetStore
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.api.event_routes import StreamLimits, event_routes
 from comfy_remote.api.live import LiveJob, LiveLimits
 from comfy_remote.api.server import ApiServer, api_application, guard
 from comfy_remote.errors import AuthenticationError, ConfigurationError, WorkflowInvalid
 from comfy_remote.events import Preview, Progress
-from comfy_remote.wire.comfy_api import API_PATH, ApiStatus, ErrorEnvelope
+from comfy_remote.wire.comfy_api import API_PATH, ApiOutput, ApiStatus, ErrorEnvelope, OutputType
 
 TOKEN = SecretStr("a token of more than sixteen characters")
 PATIENCE = 30.0
@@ -206,6 +210,32 @@ async def test_events_over_http() -> None:
             assert (await stream.content.read()).count(b"event: status") == 1
 
 
+async def test_an_outputs_address_is_the_one_that_its_listener_reaches() -> None:
+    made = ApiOutput(
+        node_id="9",
+        name='"url":"/.png',  # a name that looks like what is replaced
+        type=OutputType.IMAGE,
+        content_type="image/png",
+        size_bytes=3,
+        id="a",
+        hash=None,
+        url=f"{API_PATH}/assets/a/content",
+        url_expires_at=datetime(2026, 12, 1, tzinfo=timezone.utc),
+    )
+
+    async def live(_job_id: str) -> LiveJob:
+        return LiveJob(ApiStatus.SUCCEEDED, outputs=[made])
+
+    async with ApiServer(event_routes(live)) as server, aiohttp.ClientSession() as session:
+        for origin in (server.url, server.url.replace("127.0.0.1", "localhost")):
+            headers = {"Host": URL(origin).authority}
+            path = f"{server.url}{API_PATH}/jobs/1/events"
+            async with session.get(path, headers=headers) as stream:
+                first = (await stream.content.readuntil(b"\n\n")).decode().splitlines()
+            said = ApiOutput.model_validate_json(first[1].removeprefix("data: "))
+            assert (said.name, said.url) == (made.name, origin + made.url)
+
+
 async def test_a_listener_that_hangs_up_is_forgotten() -> None:
     job = LiveJob()
 
@@ -246,3 +276,21 @@ async def test_a_client_that_reads_nothing_is_let_go_and_the_others_read_on() ->
             got = await asyncio.wait_for(reading, PATIENCE)
         assert got.endswith(b'data: {"status":"succeeded","queue_position":null}\n\n')
         silent.close()
+
+
+async def test_a_stored_page_cannot_run_and_no_other_page_reads_it(tmp_path: Path) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"<script>fetch('/api/v2/jobs')</script>"
+
+    async with AssetStore(tmp_path) as store, ApiServer(asset_routes(store)) as server:
+        asset, _ = await store.receive(chunks(), content_type="text/html", file_path="a.html")
+        url = f"{server.url}{API_PATH}/assets/{asset.id}/content"
+        for site in ("cross-site", "same-site"):
+            found = await refused(url, headers={"Sec-Fetch-Site": site})
+            assert found[:2] == (403, "forbidden")
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200
+            assert answer.headers["Content-Disposition"].startswith("attachment")
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+            assert answer.content_type == "application/octet-stream"
