@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 
 pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e '.[dev]')")
 
+from aiohttp import web
+from comfy_api_proxy.app import make_app
 from comfy_page import ComfyPage, OpenPage
 from helpers import free_port, start_sandbox, stop
 from page_server import start_server
@@ -39,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("COMFY_REMOTE_HOME", str(home))
-    for name in ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID"):
+    for name in ("RUNPOD_API_KEY", "RUNPOD_ENDPOINT_ID", "COMFY_API_KEY", "COMFY_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     before = {*os.environ}
@@ -106,6 +109,26 @@ def runpod(box: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RUNPOD_ENDPOINT_BASE_URL", f"{box}/v2")
     yield
     server.shutdown()
+
+
+@pytest.fixture
+def comfy_api(lan: str) -> Iterator[str]:
+    """The URL of Comfy's own proxy, which speaks their API for the ComfyUI in the network."""
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(make_app(lan), shutdown_timeout=0.1)
+
+    async def listen() -> str:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield asyncio.run_coroutine_threadsafe(listen(), loop).result(60)
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(60)
+    loop.close()
 
 
 class Hand:
@@ -248,6 +271,36 @@ def test_a_gateway_of_ones_own(page: ComfyPage, home: Path, box: str) -> None:
     page.panel.get_by_role("alertdialog").get_by_role("button", name="Remove").click()
     expect(kind(page, "gateway")).to_be_visible()
     expect(page.switch).to_have_text("Remote OFF")
+    assert not page.complaints
+
+
+def test_a_server_with_comfys_api_and_comfys_cloud(
+    page: ComfyPage, home: Path, comfy_api: str
+) -> None:
+    page.load(INVERT)
+    hand = Hand(page, "a Comfy API")
+    hand.click(page.switch)
+    hand.click(kind(page, "comfy"))
+    form = the_form(page)
+    page.picture("1 form")
+    hand.type(form.get_by_placeholder("cloud", exact=True), f"{comfy_api}/api/v2")
+    hand.click(form.locator("[type=submit]"))
+    expect(page.switch).to_contain_text("Remote: 127.0.0.1")
+    assert f'target = "comfy:{comfy_api}"' in (home / "comfy-remote.toml").read_text()
+    hand.click(page.window.locator("[data-testid=queue-button]").first)
+    page.wait_for_node(4, IMAGES)
+    hand.done()
+    assert hand.clicks == 4
+    expect(page.panel).to_contain_text("Comfy API")
+    page.picture("2 picture")
+    # The cloud wants the account's key, and is not asked without.
+    page.panel.get_by_role("button", name="Add a target").click()
+    kind(page, "comfy").click()
+    form.get_by_placeholder("cloud", exact=True).fill("https://cloud.comfy.org/")
+    form.locator("[type=submit]").click()
+    expect(form.locator(".comfy-remote-check-problem")).to_contain_text("COMFY_API_KEY")
+    page.picture("3 no key")
+    assert "comfy:cloud" not in (home / "comfy-remote.toml").read_text()
     assert not page.complaints
 
 
