@@ -2,19 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 
 from aiohttp import web
+from pydantic import BaseModel
 
-from .jobs import ApiJobs
+from ..gateway.body import Bodies
+from ..wire.comfy_api import (
+    IDEMPOTENCY_HEADER,
+    MOST_LABELS_ASKED,
+    ApiStatus,
+    label_problem,
+)
+from .errors import ApiRefusal
+from .jobs import ApiJobs, JobsWanted
+from .prompts import posted_job
+from .server import api_base
 
-__all__ = ["job_routes"]
+__all__ = ["LARGEST_PROMPT", "job_routes"]
+
+LARGEST_PROMPT = 32 * 2**20
+"""Bytes of a request for a job: files go before it, as assets."""
+
+_BODIES = 256 * 2**20
+_JSON_VALUES = 1_000_000
+_LONGEST_KEY = 255
+_LABEL_ASKED = re.compile(r"metadata\[(?P<key>[^\]]*)\]")
+_USUAL_PAGE, _LARGEST_PAGE = 100, 500
 
 
-def job_routes(jobs: ApiJobs, base: Callable[[web.Request], str]) -> list[web.RouteDef]:
-    """The routes; who may use them is up to the server. Those of events: `event_routes`.
+def job_routes(jobs: ApiJobs) -> list[web.RouteDef]:
+    """The routes, below wherever the API is mounted; who may use them is up to the server.
 
-    Args:
-        base: The address of the API as a request reached it: ``http://HOST:PORT/api/v2``.
+    Those of events: `event_routes`.
     """
-    raise NotImplementedError
+    routes = _JobRoutes(jobs)
+    return [
+        web.post("/jobs", routes.post),
+        web.get("/jobs", routes.list, allow_head=False),
+        web.get("/jobs/{id}", routes.get, allow_head=False),
+        web.get("/jobs/{id}/workflow", routes.workflow, allow_head=False),
+        web.post("/jobs/{id}/cancel", routes.cancel),
+    ]
+
+
+class _JobRoutes:
+    def __init__(self, jobs: ApiJobs) -> None:
+        self._jobs = jobs
+        self._bodies = Bodies(_BODIES, _JSON_VALUES)
+
+    async def post(self, request: web.Request) -> web.Response:
+        key = _key(request)
+        async with (
+            self._bodies.receive(request, LARGEST_PROMPT) as body,
+            self._bodies.parsed(body, self._bodies.json_object) as said,
+        ):
+            posted = posted_job(said)
+        job = await self._jobs.start(
+            posted,
+            base=api_base(request),
+            key=key,
+            token=request.headers.get("Authorization", ""),
+        )
+        return _answer(job, status=201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        return _answer(await self._jobs.page(_wanted(request)))
+
+    async def get(self, request: web.Request) -> web.Response:
+        return _answer(await self._jobs.get(request.match_info["id"], base=api_base(request)))
+
+    async def workflow(self, request: web.Request) -> web.Response:
+        return _answer(await self._jobs.workflow(request.match_info["id"]))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        return _answer(await self._jobs.cancel(request.match_info["id"], base=api_base(request)))
+
+
+def _answer(said: BaseModel, *, status: int = 200) -> web.Response:
+    return web.Response(text=said.model_dump_json(), status=status, content_type="application/json")
+
+
+def _key(request: web.Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
+        raise ApiRefusal(
+            "invalid_request",
+            f"An {IDEMPOTENCY_HEADER} has 1 to {_LONGEST_KEY} printable characters.",
+        )
+    return key
+
+
+def _wanted(request: web.Request) -> JobsWanted:
+    labels: dict[str, str] = {}
+    states: set[ApiStatus] = set()
+    limit, cursor = _USUAL_PAGE, None
+    for name, value in request.query.items():
+        if (asked := _LABEL_ASKED.fullmatch(name)) is not None:
+            if (problem := label_problem(asked["key"], value)) is not None:
+                raise ApiRefusal("invalid_metadata_filter", problem)
+            labels[asked["key"]] = value
+        elif name == "status":
+            states |= {_status(one) for one in value.split(",")}
+        elif name == "limit":
+            limit = _limit(value)
+        elif name == "cursor" and value:
+            cursor = value
+    if len(labels) > MOST_LABELS_ASKED:
+        raise ApiRefusal(
+            "invalid_metadata_filter",
+            f"A list is asked for {MOST_LABELS_ASKED} labels at most, not {len(labels)}.",
+        )
+    return JobsWanted(labels, frozenset(states), limit, cursor)
+
+
+def _status(text: str) -> ApiStatus:
+    try:
+        return ApiStatus(text)
+    except ValueError:
+        known = ", ".join(one.value for one in ApiStatus)
+        raise ApiRefusal("invalid_request", f"status is one of {known}.") from None
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= 1:
+        return min(int(text), _LARGEST_PAGE)
+    raise ApiRefusal("invalid_request", "limit is a whole number from 1 on.")

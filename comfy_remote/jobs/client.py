@@ -731,12 +731,29 @@ class Client:
                 f"Job {entry.id} has not ended, as far as is known.",
                 advice=Hint.FIND_JOB(job_id=entry.id),
             )
+        return await self._recorded(entry, job_id)
+
+    async def _recorded(self, entry: JobEntry, job_id: str) -> RunRequest:
         sent = await self.record.read(self.record.sent, entry.id)
         request = RunRequest(job_id, entry.prompt, repo_list="")
         if sent is not None:
             request = request_from_json(job_id, entry.prompt, sent) or request
         await asyncio.to_thread(check_unchanged, request.files)
         return request
+
+    async def resend(self, entry: JobEntry) -> Job:
+        """Send a recorded job that its target never got, as it was recorded and under its own id.
+
+        Whoever calls it has made sure of that (`Target.find`), and that nobody else does.
+
+        Raises:
+            InputFileMissing: One of its files is no longer there, or has changed.
+            ComfyRemoteError: As `submit`.
+        """
+        request = await self._recorded(entry, entry.id)
+        deadline = Deadline(None)
+        ref = await send(self.target, self.record, request, deadline)
+        return self._followed(ref, entry.prompt, deadline, entry)
 
     async def resume(
         self, job: JobEntry | str, *, timeout: float | None = None, begun: float | None = None

@@ -32,13 +32,18 @@ from .client import Client, resume
 from .job import Job
 from .record import JobEntry
 
-__all__ = ["ServedJob", "ServedJobs"]
+__all__ = ["ServedJob", "ServedJobs", "is_job_id"]
 
 _log = logging.getLogger(__name__)
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # The job may well go on meanwhile, and its outputs may well be there later.
 _ASKED_AGAIN = (TargetError, AuthenticationError, LocalStorageError)
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text is written as the id of a job: a lower-case UUID."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 class ServedJob:
@@ -122,7 +127,7 @@ class ServedJobs(Generic[_Job]):
         Raises:
             JobNotFound: There is none of this server with that id.
         """
-        if _JOB_ID.fullmatch(job_id) is not None:
+        if is_job_id(job_id):
             entry = await self.client.record.read(self.client.record.get, job_id)
             if entry.source == self.source:
                 return entry

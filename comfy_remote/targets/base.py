@@ -51,6 +51,7 @@ __all__ = [
     "RemoteRef",
     "ReturnsSomeOutputs",
     "RunRequest",
+    "TakesPartnerKey",
     "TakesValues",
     "Target",
     "TellsVersions",
@@ -158,6 +159,8 @@ class RunRequest:
         batch: The id of the batch that it belongs to, for targets that share workers fairly.
         on_sent: Called while files are being sent, with the number of bytes that are there, and
             of all that are sent.
+        extra_data: What goes to ComfyUI beside the prompt. Never recorded, since it may hold a
+            login: see `TakesPartnerKey`.
     """
 
     job_id: str
@@ -250,6 +253,17 @@ class TellsVersions(Protocol):
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """What it called the version that was read last; ``None`` if it said nothing."""
+
+
+@runtime_checkable
+class TakesPartnerKey(Protocol):
+    """A target that hands the ``api_key_comfy_org`` of `RunRequest.extra_data` to the nodes of that
+    prompt, and stores it nowhere.
+    """
+
+    @property
+    def takes_partner_key(self) -> bool:
+        """Whether it does."""
 
 
 @runtime_checkable

@@ -84,7 +84,7 @@ class JobEntry:
         progress: The last snapshot, as `event_to_json` gives it; ``None`` before the first.
         error: Why it did not succeed.
         outputs: What was saved here.
-        page: For a job of a page that has not ended there: see `Record.add`.
+        page: For a job that a page, or a server's client, has yet to be shown: see `Record.add`.
         started: Seconds since the epoch when it was first seen to run; ``None`` before.
         run_seconds: How long it ran; ``None`` when that was not seen.
         batch: The id of the batch that it belongs to.

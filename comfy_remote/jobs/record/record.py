@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import tzinfo
 from functools import cached_property
@@ -65,6 +65,10 @@ _NEXT_ATTEMPT = """
     WHERE one.id = :id
 """
 _JOBS = "SELECT jobs.*, prompts.prompt FROM jobs LEFT JOIN prompts ON number = prompt_number"
+
+_UNSHOWN = (
+    "(state IN ('queued', 'running') OR state = 'succeeded' AND COALESCE(outputs, '[]') = '[]')"
+)
 
 _UNUSABLE = "Check the folder's permissions and space, or set COMFY_REMOTE_HOME to another folder."
 
@@ -290,7 +294,8 @@ class Record:
         """Record a job that is about to be submitted.
 
         Args:
-            page: For a job of a page: what its server needs to show it again after a restart.
+            page: For a job of a page, or of a server's client: what its server needs to show it
+                again after a restart. Until `page_served`, it is not forgotten.
             request: What `claim_request` is to give.
             charge: What it may cost, which is reserved; ``None`` for one that costs nothing.
             caps: Those that apply to it.
@@ -463,6 +468,19 @@ class Record:
         """Note that the page's server has shown how the job ended, and need not show it again."""
         self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
 
+    def served_before(self, source: str, before: float) -> None:
+        """`page_served`, for all of a server's jobs that ended before that.
+
+        Args:
+            source: Its name, as jobs are recorded with it.
+            before: Seconds since the epoch.
+        """
+        self._execute(
+            f"UPDATE jobs SET page = NULL WHERE page IS NOT NULL AND source = ? "  # noqa: S608
+            f"AND updated < ? AND NOT {_UNSHOWN}",
+            *(source, before),
+        )
+
     def claim_request(self, ref: RemoteRef) -> str | None:
         """The request that was recorded with a job, to send it once more; ``None`` if it is gone.
 
@@ -525,6 +543,20 @@ class Record:
     def unserved(self) -> list[JobEntry]:
         """The jobs of pages whose server ended before they did, oldest first."""
         return self._entries(f"{_JOBS} WHERE page IS NOT NULL ORDER BY created")
+
+    def unserved_of(self, source: str) -> list[JobEntry]:
+        """The jobs of a server whose ends it has not shown yet: also those without their outputs.
+
+        Args:
+            source: Its name, as jobs are recorded with it.
+        """
+        return self._entries(
+            f"{_JOBS} WHERE page IS NOT NULL AND source = ? AND {_UNSHOWN} ORDER BY created", source
+        )
+
+    def lines_of(self, job_ids: Sequence[str]) -> list[JobLine]:
+        """These jobs, as far as they are known, in any order; see `lines`."""
+        return self._lines(f"id IN ({', '.join('?' * len(job_ids))})", *job_ids)
 
     def get(self, job_id: str) -> JobEntry:
         """One job, by its id or the beginning of it (at least four characters).

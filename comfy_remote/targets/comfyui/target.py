@@ -565,6 +565,13 @@ class ComfyUITarget:
         """Its URL."""
         return {"url": self.url}
 
+    @property
+    def takes_partner_key(self) -> bool:
+        """Always: ComfyUI hands it to the API nodes of a prompt, and leaves it out of its queue and
+        history (since 0.3.67; ``SENSITIVE_EXTRA_DATA_KEYS`` in its ``execution.py``).
+        """
+        return True
+
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""
         deadline = time.monotonic() + self._times.search

@@ -1,0 +1,158 @@
+"""A job's outputs on their way into the store: each as soon as it is ready, all at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ..aio import Background, in_thread
+from ..errors import ComfyRemoteError, OutputError
+from ..media.file_changes import discard
+from ..media.files import safe_relative_path, storage_errors
+from ..outputs import RemoteOutput
+from ..targets.base import Target
+from ..targets.download import download
+from ..wire.comfy_api import OutputType
+from ..workflow.prompt import Prompt
+from .assets import AssetStore, StoredAsset
+
+__all__ = ["ArrivingOutputs", "output_type"]
+
+_A_NODE = 10**13
+"""Positions that each node of a prompt has for its outputs: a thousand for each millisecond since
+the job began, so that another process of the front never takes one again."""
+
+_TYPES = {
+    "image": OutputType.IMAGE,
+    "video": OutputType.VIDEO,
+    "audio": OutputType.AUDIO,
+    "text": OutputType.TEXT,
+}
+
+
+def output_type(output: RemoteOutput) -> OutputType:
+    """What the API calls an output of that kind."""
+    if output.filename.endswith(".latent"):
+        return OutputType.LATENT
+    return _TYPES.get(output.kind, OutputType.FILE)
+
+
+class ArrivingOutputs:
+    """The outputs of one job, each fetched and stored once, also after a restart.
+
+    Args:
+        created: When the job began, in seconds since the epoch.
+        folder: For what is arriving, of this job alone; made when the first is fetched. What a
+            killed process left there is continued.
+        free: Limits how many arrive at a time.
+        stored: Called with each that is stored.
+    """
+
+    def __init__(
+        self,
+        store: AssetStore,
+        job_id: str,
+        prompt: Prompt,
+        created: float,
+        folder: Path,
+        free: asyncio.Semaphore,
+        stored: Callable[[StoredAsset], None],
+    ) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._order = {node_id: number for number, node_id in enumerate(prompt)}
+        self._created = created
+        self._folder = folder
+        self._free = free
+        self._stored = stored
+        self._arriving: dict[tuple[object, ...], asyncio.Future[StoredAsset]] = {}
+        self._before: dict[tuple[str, str], list[StoredAsset]] = {}
+        self._last = 0
+        self._background = Background()
+
+    def found(self, assets: Iterable[StoredAsset]) -> None:
+        """Take what an earlier process has stored already."""
+        for asset in assets:
+            self._before.setdefault((asset.node_id or "", asset.file_path), []).append(asset)
+
+    def begin(self, target: Target, output: RemoteOutput) -> None:
+        """Fetch an output while its job runs; `complete` says how that went."""
+        self._task(target, output)
+
+    async def complete(
+        self, target: Target, outputs: Sequence[RemoteOutput]
+    ) -> list[StoredAsset | OutputError]:
+        """All of a job's outputs, once it has ended; why not, of one that there will never be.
+
+        Raises:
+            ComfyRemoteError: One could not be fetched or stored now. The others are here.
+        """
+        tasks = [self._task(target, output) for output in outputs]
+        results: list[StoredAsset | OutputError] = []
+        later: ComfyRemoteError | None = None
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, StoredAsset | OutputError):
+                results.append(result)
+            elif isinstance(result, ComfyRemoteError):
+                later = later or result
+            else:
+                raise result
+        if later is not None:
+            raise later
+        await in_thread(discard, self._folder)
+        return results
+
+    async def stop(self) -> None:
+        """Leave what is arriving as it is, for the next process."""
+        await self._background.stop()
+
+    def _task(self, target: Target, output: RemoteOutput) -> asyncio.Future[StoredAsset]:
+        identity = (output.node_id, output.key, *output.file)
+        task = self._arriving.get(identity)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            name = str(safe_relative_path(output.filename, output.subfolder))
+            before = self._before.get((output.drawn_node, name))
+            if before:
+                asset = before.pop(0)
+                task = asyncio.get_running_loop().create_future()
+                task.set_result(asset)
+                self._stored(asset)
+            else:
+                position = self._next_position(output)
+                task = self._background.start(self._fetched(target, output, name, position))
+            self._arriving[identity] = task
+        return task
+
+    def _next_position(self, output: RemoteOutput) -> int:
+        """In the order of the prompt's nodes, then as they came."""
+        since = max(0, round((time.time() - self._created) * 1000)) * 1000
+        self._last = max(self._last + 1, since)
+        node = self._order.get(output.drawn_node, len(self._order))
+        return node * _A_NODE + self._last % _A_NODE
+
+    async def _fetched(
+        self, target: Target, output: RemoteOutput, name: str, position: int
+    ) -> StoredAsset:
+        async with self._free:
+            await self._store.check_room(output.size or 1)
+            await in_thread(self._make_folder)
+            path = self._folder / hashlib.sha256(repr(output.file).encode()).hexdigest()[:32]
+            await download(target, output, path)
+            asset = await self._store.add_output(
+                path,
+                job_id=self._job_id,
+                position=position,
+                node_id=output.drawn_node,
+                name=name,
+                kind=output_type(output),
+                content_type=output.media_type,
+            )
+        self._stored(asset)
+        return asset
+
+    def _make_folder(self) -> None:
+        with storage_errors(self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,609 @@
+"""The jobs of the served Comfy API on a target in memory: what is posted, how they end, keys."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_kit import PROMPT, Front, front
+from blake3 import blake3
+from fake_target import FakeTarget, output
+from helpers import until
+from PIL import Image
+
+from comfy_remote.api.jobs import ApiTimes
+from comfy_remote.errors import (
+    ExecutionFailed,
+    OutputLost,
+    SpendingCap,
+    SubmissionUnknown,
+    TargetUnreachable,
+    WorkflowInvalid,
+)
+from comfy_remote.events import (
+    DidItRun,
+    Event,
+    Finished,
+    JobState,
+    OutputReady,
+    Progress,
+    Queued,
+    Started,
+)
+from comfy_remote.outputs import RemoteOutput
+from comfy_remote.targets.base import RemoteRef, RunRequest
+from comfy_remote.workflow.prompt import Prompt
+
+
+def png(colour: str = "red") -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (4, 4), colour).save(written, "PNG")
+    return written.getvalue()
+
+
+class Found(FakeTarget):
+    """One that a restart finds where it was."""
+
+    server = {"where": "there"}  # noqa: RUF012 - as a property
+
+
+class Gated(Found):
+    """Its jobs end when they may, with one picture; cancelled ones end as that."""
+
+    def __init__(self, *events: Event) -> None:
+        super().__init__(
+            [Started(), *events, Finished(JobState.SUCCEEDED, outputs=(output("a.png"),))],
+            {"a.png": png()},
+        )
+        self.stays_silent = False
+        self.may_end = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.has: dict[str, RemoteRef] = {}
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        ref = await super().submit(request)
+        self.has[request.job_id] = ref
+        await self.may_answer.wait()
+        return ref
+
+    async def find(self, job_id: str) -> RemoteRef | None:
+        self.log.append("find")
+        return self.has.get(job_id)
+
+    async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
+        for event in self.events:
+            if isinstance(event, Finished):
+                await until(lambda: self.may_end.is_set() or ref.remote_id in self.cancelled)
+                if ref.remote_id in self.cancelled:
+                    yield Finished(JobState.CANCELLED, did_it_run=DidItRun.STOPPED)
+                    return
+            assert not isinstance(event, (float, Exception))
+            yield event
+
+
+def making(*names: str, **more: bytes) -> FakeTarget:
+    files = {**dict.fromkeys(names, png()), **more}
+    finished = Finished(JobState.SUCCEEDED, outputs=tuple(map(output, files)))
+    target = Found([Queued(3), Started(), finished], files)
+    target.stays_silent = False
+    return target
+
+
+def reference(asset_id: str, **info: str) -> dict[str, Any]:
+    return {"__type": "core/ASSET", "info": {"id": asset_id, **info}}
+
+
+async def upload(here: Front, content: bytes, file_path: str = "photo.png") -> str:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    asset, _ = await here.assets.receive(chunks(), content_type="image/png", file_path=file_path)
+    return asset.id
+
+
+# What is posted
+
+
+async def test_a_job_has_honest_times_and_its_outputs_whole(tmp_path: Path) -> None:
+    async with front(tmp_path, making("a.png", "b.png")) as here:
+        posted = await here.post(metadata={"client": "acme"})
+        assert posted.status == 201
+        job = await here.ended(posted.body["id"])
+        assert job["status"] == "succeeded"
+        assert job["error"] is None
+        times = [job[f"{name}_at"] for name in ("created", "started", "completed", "expires")]
+        assert times == sorted(times)
+        assert job["metrics"].keys() == {"queue_ms", "execution_ms"}
+        assert job["metadata"] == {"client": "acme"}
+        assert [one["name"] for one in job["outputs"]] == ["a.png", "b.png"]
+        for one in job["outputs"]:
+            content = await here.content(one)
+            assert content == png()
+            assert one["size_bytes"] == len(content)
+            assert one["hash"] == f"blake3:{blake3(content).hexdigest()}"
+            assert (one["type"], one["job_id"]) == ("image", job["id"])
+        entry = here.record.get(job["id"])
+        assert (entry.source, entry.state) == ("api test", JobState.SUCCEEDED)
+        assert [saved.filename for saved in entry.outputs] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"workflow": {"nodes": [], "links": []}}, "workflow_format_ui"),
+        ({"workflow": {}}, "invalid_workflow"),
+        ({"workflow": {"1": {"inputs": {}}}}, "invalid_workflow"),
+        ({"workflow": {"1": {"class_type": "A", "inputs": {"b": ["9", 0]}}}}, "invalid_workflow"),
+        ({"workflow": [1]}, "invalid_request"),
+        ({}, "invalid_request"),
+        ({"workflow": PROMPT, "webhook_url": "https://x.test"}, "invalid_request"),
+        ({"workflow": PROMPT, "inputs": {}}, "invalid_request"),
+        ({"workflow": PROMPT, "priority": 1}, "invalid_request"),
+        ({"workflow": PROMPT, "extra_data": {"auth_token_comfy_org": "x"}}, "invalid_request"),
+        ({"workflow": PROMPT, "extra_data": {"api_key_comfy_org": 1}}, "invalid_request"),
+        ({"workflow": PROMPT, "metadata": {"a": 1}}, "metadata_invalid"),
+        ({"workflow": PROMPT, "metadata": {"a b": "1"}}, "metadata_invalid"),
+        ({"workflow": PROMPT, "metadata": {f"k{n}": "" for n in range(17)}}, "metadata_invalid"),
+        (
+            {"workflow": {"1": {"class_type": "A", "inputs": {"b": {"__type": "core/ASSET"}}}}},
+            "missing_asset",
+        ),
+        (
+            {"workflow": {"1": {"class_type": "A", "inputs": {"b": [[reference("nowhere")]]}}}},
+            "missing_asset",
+        ),
+    ],
+)
+async def test_what_is_no_job_is_refused_and_nothing_is_left_of_it(
+    tmp_path: Path, body: dict[str, Any], code: str
+) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target) as here:
+        answer = await here.ask("POST", "/jobs", json=body, headers={"Idempotency-Key": "k"})
+        assert (answer.status, answer.code) == (422, code), answer.body
+        assert not target.requests
+        assert not here.record.newest()
+        assert (await here.ask("GET", "/jobs")).body["jobs"] == []
+        assert (await here.post(key="k")).status == 201  # the key is free
+
+
+async def test_what_the_target_refuses_is_said_by_node_and_the_key_is_free(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.refuses = WorkflowInvalid(
+        "No.",
+        details={
+            "did_it_run": "never_accepted",
+            "node_errors": {"2": {"class_type": "SaveImage", "errors": [{"message": "bad"}]}},
+        },
+    )
+    async with front(tmp_path, target) as here:
+        for _ in range(2):
+            answer = await here.post(key="k")
+            assert (answer.status, answer.code) == (422, "invalid_workflow")
+            assert answer.body["error"]["details"]["node_errors"].keys() == {"2"}
+        assert (await here.ask("GET", "/jobs")).body["jobs"] == []
+        target.refuses = None
+        assert (await here.post(key="k")).status == 201
+        assert len({request.job_id for request in target.requests}) == 3
+
+
+async def test_references_become_input_files_wherever_they_are(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target) as here:
+        first = await upload(here, png("red"), "in/photo.png")
+        second = await upload(here, png("blue"), "in/photo.png")
+        workflow = {
+            **PROMPT,
+            "5": {
+                "class_type": "LoadImage",
+                "inputs": {"image": reference(first, hash="blake3:0")},
+            },
+            "6": {"class_type": "LoadImage", "inputs": {"image": reference(second)}},
+            "7": {"class_type": "Pack", "inputs": {"all": {"list": [reference(first), "x"]}}},
+        }
+        posted = await here.post(workflow)
+        assert posted.status == 201, posted.body
+        (request,) = target.requests
+        contents = {file.name: file.path.read_bytes() for file in request.files}
+        inputs = {name: node["inputs"] for name, node in request.prompt.items()}
+        one, other = str(inputs["5"]["image"]), str(inputs["6"]["image"])
+        assert one != other
+        assert contents == {one: png("red"), other: png("blue")}
+        assert inputs["7"]["all"] == {"list": [one, "x"]}
+        said = await here.ask("GET", f"/jobs/{posted.body['id']}/workflow")
+        assert said.body == {"workflow": workflow, "format": "api"}
+        # What a job needs stays.
+        assert (await here.ask("DELETE", f"/assets/{first}")).code == "asset_in_use"
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../../x.png", "C:\\x.png", "private.png", "~/x.png"]
+)
+async def test_a_prompt_may_name_no_file_of_this_machine(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private.png").write_bytes(png())
+    monkeypatch.chdir(tmp_path)
+    target = making("a.png")
+    load = {"5": {"class_type": "LoadImage", "inputs": {"image": name}}}
+    async with front(tmp_path, target) as here:
+        answer = await here.post({**PROMPT, **load})
+        assert (answer.status, answer.code) == (422, "missing_asset")
+        assert str(tmp_path) not in answer.body["error"]["message"]
+        target.inputs.add("private.png")  # the target's own is another thing
+        if name == "private.png":
+            assert (await here.post({**PROMPT, **load})).status == 201
+            assert not target.requests[0].files
+
+
+async def test_a_partner_key_goes_to_a_target_that_takes_it_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    secret = "comfyui-0123456789abcdef"
+    extra = {"api_key_comfy_org": secret}
+    target = making("a.png")
+    async with front(tmp_path, target, partner_keys=True) as here:
+        assert (await here.post(extra_data=extra)).code == "forbidden"
+        target.takes_partner_key = True  # type: ignore[attr-defined]
+        posted = await here.post(extra_data=extra)
+        assert target.requests[0].extra_data == extra
+        await here.ended(posted.body["id"])
+        workflow = await here.ask("GET", f"/jobs/{posted.body['id']}/workflow")
+        assert workflow.body["workflow"] == PROMPT
+    async with front(tmp_path, target) as here:
+        assert (await here.post(extra_data=extra)).code == "forbidden"
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert not any(secret.encode() in content for content in written)
+
+
+# Keys
+
+
+async def test_of_two_with_one_key_at_the_same_moment_one_runs(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target) as here:
+        answers = await asyncio.gather(*(here.post(key="k") for _ in range(5)))
+        assert sorted(answer.status for answer in answers) == [201, 422, 422, 422, 422]
+        assert {one.code for one in answers if one.status == 422} == {"idempotency_key_reuse"}
+        assert (await here.post(key="k", metadata={"a": "b"})).code == "idempotency_key_reuse"
+        other = {"Authorization": "Bearer another"}
+        body = {"workflow": PROMPT}
+        answer = await here.ask(
+            "POST", "/jobs", json=body, headers={"Idempotency-Key": "k", **other}
+        )
+        assert answer.status == 201
+        assert len(target.requests) == 2
+
+
+async def test_a_key_is_free_after_its_time_and_a_restart_keeps_it(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target) as here:
+        first = (await here.post(key="k")).body["id"]
+    async with front(tmp_path, target) as here:
+        assert (await here.post(key="k")).code == "idempotency_key_reuse"
+    async with front(tmp_path, target, times=ApiTimes(key=0.0)) as here:
+        second = (await here.post(key="k")).body["id"]
+        assert first != second
+
+
+async def test_a_key_is_kept_where_the_outcome_is_unknown(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.refuses = SubmissionUnknown("The answer was lost.")
+    target.known = SubmissionUnknown("Nobody knows.")
+    async with front(tmp_path, target) as here:
+        answer = await here.post(key="k")
+        assert answer.status == 500
+        assert (await here.post(key="k")).code == "idempotency_key_reuse"
+        (listed,) = (await here.ask("GET", "/jobs")).body["jobs"]
+        job = (await here.ask("GET", f"/jobs/{listed['id']}")).body
+        assert (job["status"], job["error"]["code"]) == ("failed", "submission_unknown")
+        assert len(target.requests) == 1
+
+
+async def test_a_lost_answer_is_looked_for(tmp_path: Path) -> None:
+    target = Gated()
+    target.refuses = SubmissionUnknown("The answer was lost.")
+    target.may_end.set()
+    target.on_submit = lambda request: target.has.update(
+        {request.job_id: RemoteRef(request.job_id, "there", {})}
+    )
+    async with front(tmp_path, target) as here:
+        posted = await here.post()
+        assert posted.status == 201
+        assert (await here.ended(posted.body["id"]))["status"] == "succeeded"
+        assert len(target.requests) == 1
+
+
+# How it goes
+
+
+async def test_a_job_has_succeeded_once_its_outputs_are_here(tmp_path: Path) -> None:
+    target = Gated(OutputReady(output("early.png")), Progress(1, 2, "2", "SaveImage"))
+    target.files["early.png"] = png()
+    arriving = asyncio.Event()
+
+    async def read(output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        if output.filename == "a.png":
+            await arriving.wait()
+        yield png()[offset:]
+
+    target.read = read  # type: ignore[method-assign]
+    target.events[-1] = Finished(JobState.SUCCEEDED, outputs=(output("early.png"), output("a.png")))
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+
+        async def now() -> dict[str, Any]:
+            return (await here.ask("GET", f"/jobs/{job_id}")).body  # type: ignore[no-any-return]
+
+        while not (job := await now())["outputs"]:
+            await asyncio.sleep(0.01)
+        assert [one["name"] for one in job["outputs"]] == ["early.png"]
+        assert job["progress"]["current_node_class"] == "SaveImage"
+        target.may_end.set()
+        await until(lambda: here.record.get(job_id).state is JobState.SUCCEEDED)
+        assert (await now())["status"] == "running"
+        arriving.set()
+        job = await here.ended(job_id)
+        assert job["status"] == "succeeded"
+        assert [one["name"] for one in job["outputs"]] == ["early.png", "a.png"]
+
+
+async def test_outputs_that_are_gone_fail_a_job_or_are_said(tmp_path: Path) -> None:
+    target = making("a.png", "b.png")
+    target.files["b.png"] = OutputLost("It is gone.")
+    async with front(tmp_path, target) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert job["status"] == "succeeded"
+        assert [one["name"] for one in job["outputs"]] == ["a.png"]
+        assert job["error"]["code"] == "output_lost"
+        assert "b.png" in job["error"]["message"]
+        target.files["a.png"] = OutputLost("It is gone.")
+        failed = await here.ended((await here.post()).body["id"])
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "output_lost")
+    async with front(tmp_path, target) as here:  # a restart says the same
+        for before in (job, failed):
+            after = (await here.ask("GET", f"/jobs/{before['id']}")).body
+            for key in ("status", "error", "created_at", "completed_at", "expires_at"):
+                assert after[key] == before[key]
+
+
+async def test_a_target_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.events = [Started(), TargetUnreachable("away")]
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        await until(lambda: target.log.count("follow") >= 3)
+        assert (await here.ask("GET", f"/jobs/{job_id}")).body["status"] == "running"
+        target.events = [Finished(JobState.SUCCEEDED, outputs=(output("a.png"),))]
+        assert (await here.ended(job_id))["status"] == "succeeded"
+
+
+async def test_how_a_node_failed_is_said(tmp_path: Path) -> None:
+    error = ExecutionFailed(
+        "It broke.", details={"node_id": "2", "node_class": "SaveImage", "traceback": ["a", "b"]}
+    )
+    target = FakeTarget([Started(), Finished(JobState.FAILED, error, (output("a.png"),))])
+    target.files, target.stays_silent = {"a.png": png()}, False
+    async with front(tmp_path, target) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert job["status"] == "failed"
+        assert job["error"] == {
+            "code": "node_execution_error",
+            "message": "It broke.",
+            "node_id": "2",
+            "class_type": "SaveImage",
+            "traceback": "ab",
+        }
+        assert [one["name"] for one in job["outputs"]] == ["a.png"]  # what it had saved
+
+
+async def test_a_cap_is_a_402_in_its_words(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.refuses = SpendingCap("This run may cost $2, which is over the cap of $1.")
+    async with front(tmp_path, target) as here:
+        answer = await here.post()
+        assert (answer.status, answer.code) == (402, "insufficient_credits")
+        assert "cap of $1" in answer.body["error"]["message"]
+
+
+async def test_too_many_jobs_are_refused_for_now(tmp_path: Path) -> None:
+    target = Gated()
+    async with front(tmp_path, target, most_at_a_time=2) as here:
+        ids = [(await here.post()).body["id"] for _ in range(2)]
+        full = await here.post(key="k")
+        assert (full.status, full.code) == (429, "queue_full")
+        assert int(full.headers["Retry-After"]) >= 1
+        target.may_end.set()
+        for job_id in ids:
+            await here.ended(job_id)
+        await until(lambda: len(here.jobs) == 0)
+        assert (await here.post(key="k")).status == 201
+
+
+async def test_a_job_that_takes_long_to_send_is_answered_meanwhile(tmp_path: Path) -> None:
+    target = Gated()
+    target.may_answer.clear()
+    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+        posted = await here.post()
+        assert (posted.status, posted.body["status"]) == (201, "queued")
+        target.may_answer.set()
+        target.may_end.set()
+        assert (await here.ended(posted.body["id"]))["status"] == "succeeded"
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_cancel_reaches_a_job_also_while_it_is_sent(tmp_path: Path, sent: bool) -> None:
+    target = Gated()
+    if not sent:
+        target.may_answer.clear()
+    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+        job_id = (await here.post()).body["id"]
+        for _ in range(2):
+            said = await here.ask("POST", f"/jobs/{job_id}/cancel")
+            assert (said.status, said.body["status"]) in [(200, "canceling"), (200, "canceled")]
+        target.may_answer.set()
+        assert (await here.ended(job_id))["status"] == "canceled"
+        assert target.cancelled == [f"remote-{job_id}"]
+        again = await here.ask("POST", f"/jobs/{job_id}/cancel")
+        assert (again.status, again.body["status"]) == (200, "canceled")
+        assert (await here.ask("POST", "/jobs/nothing/cancel")).code == "not_found"
+
+
+async def test_a_cancel_outlives_the_front(tmp_path: Path) -> None:
+    target = Gated()
+    away = TargetUnreachable("away")
+
+    async def cancel(ref: RemoteRef) -> None:
+        raise away
+
+    target.cancel = cancel  # type: ignore[method-assign]
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        assert (await here.ask("POST", f"/jobs/{job_id}/cancel")).body["status"] == "canceling"
+    del target.cancel  # type: ignore[attr-defined]
+    async with front(tmp_path, target) as here:
+        assert (await here.ended(job_id))["status"] == "canceled"
+
+
+# Lists
+
+
+async def test_jobs_are_listed_by_labels_and_status_page_by_page(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target) as here:
+        ids = []
+        for number in range(5):
+            posted = await here.post(metadata={"client": "acme", "odd": str(number % 2)})
+            ids.append(posted.body["id"])
+            await here.ended(ids[-1])
+
+        async def listed(query: str) -> tuple[list[str], str | None]:
+            page = (await here.ask("GET", f"/jobs?{query}")).body
+            return [one["id"] for one in page["jobs"]], page["next_cursor"]
+
+        assert await listed("") == (ids[::-1], None)
+        assert await listed("metadata[odd]=1&metadata[client]=acme") == ([ids[3], ids[1]], None)
+        assert await listed("status=failed,canceled") == ([], None)
+        first, cursor = await listed("limit=2&status=succeeded")
+        second, cursor = await listed(f"limit=2&cursor={cursor}")
+        third, cursor = await listed(f"limit=2&cursor={cursor}")
+        assert (first + second + third, cursor) == (ids[::-1], None)
+        for query, code in [
+            ("cursor=x", "invalid_cursor"),
+            ("status=done", "invalid_request"),
+            ("limit=0", "invalid_request"),
+            ("metadata[a b]=1", "invalid_metadata_filter"),
+        ]:
+            assert (await here.ask("GET", f"/jobs?{query}")).code == code
+
+
+# Retention and restarts
+
+
+async def test_a_job_is_gone_when_it_has_expired(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target, times=ApiTimes(retention=1.0)) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert job["status"] == "succeeded"
+        status = 200
+        while status == 200:
+            status = (await here.ask("GET", f"/jobs/{job['id']}")).status
+        assert status == 404
+        for path in ("", "/workflow", "/events"):
+            assert (await here.ask("GET", f"/jobs/{job['id']}{path}")).code == "not_found"
+        assert (await here.ask("GET", job["outputs"][0]["url"].partition("/v2")[2])).status == 404
+
+
+async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: Path) -> None:
+    target = Gated()
+    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+        running = (await here.post()).body["id"]
+        target.may_answer.clear()
+        unanswered = (await here.post()).body["id"]
+        unsent = (await here.post()).body["id"]
+        await until(lambda: unsent in target.has)
+    del target.has[unsent]
+    target.may_answer.set()
+    target.may_end.set()
+    target.requests.clear()
+    async with front(tmp_path, target) as here:
+        for job_id in (unanswered, unsent, running):
+            assert (await here.ended(job_id))["status"] == "succeeded"
+    assert [request.job_id for request in target.requests] == [unsent]
+
+
+async def test_what_was_sent_twice_in_vain_is_not_sent_a_third_time(tmp_path: Path) -> None:
+    target = Gated()
+    target.may_answer.clear()
+    quick = ApiTimes(answered=0.05)
+    async with front(tmp_path, target, times=quick) as here:
+        job_id = (await here.post()).body["id"]
+    for _ in range(2):
+        target.has.clear()
+        async with front(tmp_path, target, times=quick) as here:
+            await until(lambda: len(target.requests) == 2)
+            if not target.has:
+                job = await here.ended(job_id)
+    assert len(target.requests) == 2
+    assert (job["status"], job["error"]["code"]) == ("failed", "output_lost")
+
+
+async def test_outputs_of_an_ended_job_are_fetched_after_a_restart(tmp_path: Path) -> None:
+    target = making("a.png", "b.png")
+    whole = dict(target.files)
+    target.files = {"a.png": png(), "b.png": TargetUnreachable("away")}
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        await until(lambda: here.record.get(job_id).state is JobState.SUCCEEDED)
+        await until(lambda: "b.png" in target.files_read)
+        while len((await here.ask("GET", f"/jobs/{job_id}")).body["outputs"]) < 1:
+            await asyncio.sleep(0.01)
+    target.files, target.files_read = whole, []
+    async with front(tmp_path, target) as here:
+        job = await here.ended(job_id)
+        assert job["status"] == "succeeded"
+        assert sorted(one["name"] for one in job["outputs"]) == ["a.png", "b.png"]
+        assert target.files_read == ["b.png"]
+    assert not list((tmp_path / "assets" / "outputs").glob("*-*"))
+
+
+async def test_two_fronts_have_two_names(tmp_path: Path) -> None:
+    target = making("a.png")
+    async with front(tmp_path, target):
+        with pytest.raises(Exception, match="Another process serves"):
+            async with front(tmp_path, target):
+                pass
+
+
+async def test_polls_of_a_job_ask_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Gated()
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        asked: list[str] = []
+        for store in (here.record, here.assets._records):
+            read = type(store)._read if hasattr(store, "_read") else type(store)._reading
+            name = read.__name__
+
+            def counted(self: Any, *args: Any, _read: Any = read, **more: Any) -> Any:
+                asked.append(str(args))
+                return _read(self, *args, **more)
+
+            monkeypatch.setattr(type(store), name, counted)
+        for _ in range(2):
+            answers = await asyncio.gather(*(here.ask("GET", f"/jobs/{job_id}") for _ in range(50)))
+            assert {answer.status for answer in answers} == {200}
+            assert not asked
+            target.may_end.set()
+            await here.ended(job_id)
+            asked.clear()
