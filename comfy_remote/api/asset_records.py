@@ -177,8 +177,9 @@ class AssetRecords:
         self._now = now
         self._lock = threading.Lock()
         with storage_errors(folder, denied=OWN_DATA):
-            self._blobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
+            self._blobs.mkdir(mode=0o700, exist_ok=True)
             self.path.touch(mode=0o600)
         with self._errors():
             self._connection = sqlite3.connect(

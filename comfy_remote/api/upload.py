@@ -21,7 +21,6 @@ _FORM_BYTES = 2**18  # of everything but the file
 _MOST_PARTS = 200
 _LONGEST_PATH = 1000
 _FILE = "file"
-_TAGS = "tags"
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _CONTENT_TYPE = re.compile(
     rf'{_NAME}/{_NAME}(?: *; *{_NAME}=(?:{_NAME}|"[\x20-\x21\x23-\x5b\x5d-\x7e]*"))*'
@@ -33,7 +32,7 @@ _LONGEST_CONTENT_TYPE = 200
 class _Said:
     """What the form says of its file, each value checked as it comes.
 
-    `tags` are accepted, and of no use: nothing in the API gives them back.
+    Other parts are ignored, `tags` among them: nothing in the API gives them back.
     """
 
     values: dict[str, str] = field(default_factory=dict)
@@ -47,7 +46,7 @@ class _Said:
             raise _invalid(f"The form has more than {_MOST_PARTS} parts.")
         if name in self.values:
             raise _invalid(f"The form has two parts named {name}.")
-        if name != _TAGS:
+        if name == _FILE or name in _CHECKS:
             self.values[name] = ""
 
     async def read(self, name: str, part: BodyPartReader, pause: float) -> None:

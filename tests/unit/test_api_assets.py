@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from comfy_remote.api import asset_records
 from comfy_remote.api.assets import AssetLimits, AssetStore, StoredAsset
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.errors import (
@@ -582,6 +583,23 @@ async def test_a_file_that_is_being_read_is_read_to_its_end(store: AssetStore) -
         await store.delete(asset.id)
         await store.sweep()
         assert file.read() == CONTENT
+    await store.sweep()
+    assert files_in(store) == []
+
+
+async def test_a_file_that_windows_does_not_remove_now_goes_later(
+    store: AssetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_use(path: Path, **_: object) -> None:
+        raise PermissionError(13, "in use elsewhere", str(path))
+
+    asset = await upload(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(asset_records, "remove_file", in_use)
+        await store.delete(asset.id)
+        await store.sweep()
+    assert not await store.has(asset.hash)
+    assert files_in(store) == [CONTENT]
     await store.sweep()
     assert files_in(store) == []
 
