@@ -16,6 +16,7 @@ ComfyRemoteError
 ├── WorkflowInvalid         the workflow cannot run as it is
 │   ├── InputFileMissing    a file that the workflow loads is not here
 │   ├── CutImpossible       the marked part of it cannot run elsewhere
+│   ├── LockNotMet          the target is not what a lock says
 │   ├── RequestTooLarge     the request is larger than the target accepts
 │   └── ValueCannotTravel   a value (a model, a function) exists only where it was made
 ├── ExecutionFailed         the target ran the job, and the job failed
@@ -65,6 +66,7 @@ __all__ = [
     "JobNotFound",
     "JobTimedOut",
     "LocalStorageError",
+    "LockNotMet",
     "ModelUnavailable",
     "NotTrusted",
     "OutOfMemory",
@@ -214,6 +216,13 @@ class InputFileMissing(WorkflowInvalid, code="input_file_missing"):
 
 class CutImpossible(WorkflowInvalid, code="cut_impossible"):
     """The nodes that are marked to run elsewhere cannot be separated from the others."""
+
+
+class LockNotMet(WorkflowInvalid, code="lock_not_met"):
+    """The target lacks what a lock names, or has another version of it. Nothing was sent.
+
+    ``details["plans"]`` has what was compared: see `ready.plan.Plan`.
+    """
 
 
 class RequestTooLarge(WorkflowInvalid, code="request_too_large", http_status=413):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -19,7 +19,16 @@ from ..wire.installed import COMFYUIS_OWN, InstalledPack, ModelFile
 from ..worker.models.folders import folder_of
 from .lock import Lock, LockedComfyUI, LockedModel, LockedPack
 
-__all__ = ["Item", "Plan", "Standing", "There", "compare"]
+__all__ = [
+    "Item",
+    "Plan",
+    "Standing",
+    "There",
+    "compare",
+    "model_like",
+    "models_by_name",
+    "pack_like",
+]
 
 Kind: TypeAlias = Literal["comfyui", "pack", "model"]
 Needed: TypeAlias = LockedComfyUI | LockedPack | LockedModel
@@ -50,7 +59,8 @@ class There:
         engine: What runs the prompts, for people: "ComfyUI 0.33.0", "the sandbox".
         packs: Some may be known by their names alone.
         models: By folder; of some, only the name may be known.
-        classes: Those of the lock's node classes that it has.
+        classes: Those of the lock's node classes that it has, each with the folder of its pack in
+            ``custom_nodes``; empty where that is not known.
         fetches_models: Whether it fetches models that a job needs; see `targets.base.Capabilities`.
     """
 
@@ -59,7 +69,7 @@ class There:
     engine: str | None = None
     packs: Sequence[InstalledPack] | None = None
     models: Mapping[str, Sequence[ModelFile]] | None = None
-    classes: Collection[str] | None = None
+    classes: Mapping[str, str] | None = None
     fetches_models: bool | None = None
 
 
@@ -69,7 +79,8 @@ class Item:
 
     Attributes:
         name: For people: ``loras/style.safetensors``.
-        why: A clause about the target, without its full stop: "it has version 1.0".
+        why: A clause, without its full stop: "version 1.0 is there". Empty where there is nothing
+            to add.
         needed: ``None`` for what is only there.
         found: What the target has of it.
         size: Bytes of a model, as far as they are known.
@@ -90,6 +101,13 @@ class Item:
     def keeps_from_running(self) -> bool:
         """Whether the target is not what the lock says."""
         return self.standing in (Standing.MISSING, Standing.DIFFERENT)
+
+    @property
+    def sentence(self) -> str:
+        """What stands where, for people: "loras/style.safetensors is missing: …"."""
+        words = {Standing.UNKNOWN: "not known", Standing.ONLY_THERE: "only there"}
+        standing = words.get(self.standing, self.standing.value)
+        return f"{self.name} is {standing}{f': {self.why}' if self.why else ''}."
 
     def to_json(self) -> dict[str, JsonValue]:
         """A description for programs; what is needed and found has the keys of lock and answer."""
@@ -171,10 +189,10 @@ def _comfyui(needed: LockedComfyUI, there: There) -> Item:
     if there.comfyui is not None:
         if _version(there.comfyui) == _version(needed.version):
             return item(Standing.THERE, "")
-        return item(Standing.DIFFERENT, f"it has {there.comfyui}")
+        return item(Standing.DIFFERENT, f"{there.comfyui} is there")
     if there.engine:
-        return item(Standing.DIFFERENT, f"it runs {there.engine}")
-    return item(Standing.UNKNOWN, "it does not say which version it has")
+        return item(Standing.DIFFERENT, f"{there.engine} is there")
+    return item(Standing.UNKNOWN, "it does not say its version")
 
 
 # Packs
@@ -183,7 +201,7 @@ def _comfyui(needed: LockedComfyUI, there: There) -> Item:
 def _packs(needed: Sequence[LockedPack], there: There) -> Iterator[Item]:
     left = list(there.packs or ())
     for pack in needed:
-        found = _pack_like(pack, left)
+        found = pack_like(pack, left)
         if found is not None:
             left.remove(found)
         standing, why = _pack_standing(pack, found, there)
@@ -193,7 +211,7 @@ def _packs(needed: Sequence[LockedPack], there: There) -> Iterator[Item]:
             yield Item("pack", other.registry_id or other.name, Standing.ONLY_THERE, found=other)
 
 
-def _pack_like(needed: LockedPack, packs: Sequence[InstalledPack]) -> InstalledPack | None:
+def pack_like(needed: LockedPack, packs: Sequence[InstalledPack]) -> InstalledPack | None:
     """The pack there that is meant, whatever its version: by id, by repository, by folder."""
     url, names = _repository(needed.url), {_folded(needed.folder), _folded(needed.id)}
     if url:
@@ -219,29 +237,29 @@ def _pack_standing(
         classes = [one for one in needed.classes if one not in there.classes]
     if found is None:
         if classes:
-            return Standing.MISSING, f"it has no {_listed(classes)}"
+            return Standing.MISSING, f"there is no {_listed(classes)}"
         if needed.classes and classes is not None:
-            return Standing.UNKNOWN, "it has its nodes, and does not say in which version"
+            return Standing.UNKNOWN, "its nodes are there, but its version is not known"
         if there.packs is None or not needed.is_known:
             return Standing.UNKNOWN, "it does not say which packs it has"
-        return Standing.MISSING, "it does not have it"
+        return Standing.MISSING, ""
     if classes:
-        return Standing.DIFFERENT, f"its pack has no {_listed(classes)}"
+        return Standing.DIFFERENT, f"the one there has no {_listed(classes)}"
     if needed.commit and found.commit:
         if _same_commit(needed.commit, found.commit):
             return Standing.THERE, ""
-        return Standing.DIFFERENT, f"it has commit {found.commit[:_SHOWN_COMMIT]}"
+        return Standing.DIFFERENT, f"commit {found.commit[:_SHOWN_COMMIT]} is there"
     if needed.version and found.version:
         if _version(needed.version) == _version(found.version):
             return Standing.THERE, ""
-        return Standing.DIFFERENT, f"it has version {found.version}"
+        return Standing.DIFFERENT, f"version {found.version} is there"
     if needed.content and found.content:
         if needed.content == found.content:
             return Standing.THERE, ""
-        return Standing.DIFFERENT, "its pack has other Python files"
+        return Standing.DIFFERENT, "the one there has other Python files"
     if not (needed.version or needed.commit or needed.content):
-        return Standing.UNKNOWN, "it has it, and the lock does not say which version is needed"
-    return Standing.UNKNOWN, "it has it, and does not say in which version"
+        return Standing.UNKNOWN, "it is there, but the lock does not say which version is needed"
+    return Standing.UNKNOWN, "it is there, but its version is not known"
 
 
 def _listed(classes: Sequence[str]) -> str:
@@ -278,18 +296,15 @@ def _version(text: str) -> str:
 
 
 def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
-    known = [
-        (folder_of(folder), one) for folder, files in (there.models or {}).items() for one in files
-    ]
-    by_name: dict[str, list[tuple[str, ModelFile]]] = {}
+    known = _with_folders(there.models or {})
+    by_name = models_by_name(there.models or {})
     by_hash: dict[str, str] = {}
     for folder, one in known:
-        by_name.setdefault(one.name, []).append((folder, one))
         if one.sha256:
             by_hash.setdefault(one.sha256, f"{folder}/{one.name}")
     used: set[tuple[str, str]] = set()
     for model in needed:
-        found = _model_like(model, by_name)
+        found = model_like(model, by_name)
         if found is not None:
             used.add((found[0], found[1].name))
         file = found[1] if found else None
@@ -299,7 +314,9 @@ def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
             "model",
             model.path,
             standing,
-            why if same_as is None else f"{why}; it has the same file as {same_as}",
+            why
+            if same_as is None
+            else "; ".join(filter(None, [why, f"{same_as} there is the same file"])),
             model,
             file,
             model.size,
@@ -311,9 +328,24 @@ def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
             yield Item("model", name, Standing.ONLY_THERE, found=one, size=one.size)
 
 
-def _model_like(
+def _with_folders(models: Mapping[str, Sequence[ModelFile]]) -> list[tuple[str, ModelFile]]:
+    return [(folder_of(folder), one) for folder, files in models.items() for one in files]
+
+
+def models_by_name(
+    models: Mapping[str, Sequence[ModelFile]],
+) -> dict[str, list[tuple[str, ModelFile]]]:
+    """The models of some folders, for `model_like`."""
+    found: dict[str, list[tuple[str, ModelFile]]] = {}
+    for folder, one in _with_folders(models):
+        found.setdefault(one.name, []).append((folder, one))
+    return found
+
+
+def model_like(
     needed: LockedModel, by_name: Mapping[str, Sequence[tuple[str, ModelFile]]]
 ) -> tuple[str, ModelFile] | None:
+    """The file there that a workflow means by a model's name, and its folder."""
     folder = folder_of(needed.folder) if needed.folder else None
     for ending in _ENDINGS if folder == "embeddings" else ("",):
         for there, one in by_name.get(needed.name + ending, ()):
@@ -328,20 +360,20 @@ def _model_standing(
     if found is None:
         if there.models is None:
             return Standing.UNKNOWN, "it does not say which models it has"
-        return Standing.MISSING, "it does not have it"
+        return Standing.MISSING, ""
     if needed.size is not None and found.size is not None and needed.size != found.size:
         # In bytes, where both round to the same.
         sizes = [size_text(found.size), size_text(needed.size)]
         if sizes[0] == sizes[1]:
             sizes = [f"{found.size:,} bytes", f"{needed.size:,} bytes"]
-        return Standing.DIFFERENT, f"its file has {sizes[0]} instead of {sizes[1]}"
+        return Standing.DIFFERENT, f"the file there has {sizes[0]} instead of {sizes[1]}"
     if needed.sha256 is None:
-        return Standing.UNKNOWN, "it has a file of that name, and the lock has no SHA-256 for it"
+        return Standing.UNKNOWN, "a file of that name is there, but the lock has no SHA-256 for it"
     if found.sha256 is None:
         size = " and size" if needed.size is not None and found.size is not None else ""
-        return Standing.UNKNOWN, f"it has a file of that name{size}, and does not say its SHA-256"
+        return Standing.UNKNOWN, f"a file of that name{size} is there, but its SHA-256 is not known"
     if needed.sha256 != found.sha256:
-        return Standing.DIFFERENT, "its file of that name has another content"
+        return Standing.DIFFERENT, "the file of that name there has another content"
     return Standing.THERE, ""
 
 

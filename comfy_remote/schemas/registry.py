@@ -1,11 +1,11 @@
 """What the Comfy Registry says about the node classes of packs.
 
-It is asked for a pack's classes where the workflow names pack and version, else for the class. No
-key is needed, and nothing is sent but these names. Answers are cached: a version's classes do not
-change.
+It is asked for a pack's classes where the workflow names pack and version, else for the class; and
+for the pack that has a class. No key is needed, and nothing is sent but these names. Answers are
+cached: a version's classes do not change.
 
 Source of facts: the registry's published API (``/nodes/{pack}/versions/{version}/comfy-nodes``,
-``/nodes/{pack}/install``, ``/comfy-nodes``).
+``/nodes/{pack}/install``, ``/comfy-nodes``, ``/comfy-nodes/{class}/node``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from .store import Store
 if TYPE_CHECKING:
     from ..net.fetch import GuardedHttp
 
-__all__ = ["REGISTRY_VARIABLE", "Asked", "Pack", "Registry"]
+__all__ = ["REGISTRY_VARIABLE", "Asked", "AskedPacks", "Pack", "RegisteredPack", "Registry"]
 
 REGISTRY_VARIABLE: Final = "COMFY_REMOTE_REGISTRY"
 """``off``, or the address of another registry."""
@@ -59,6 +59,28 @@ class Asked:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RegisteredPack:
+    """A pack as the registry knows it.
+
+    Attributes:
+        version: Its newest.
+        repository: Its address, as whoever published it says.
+    """
+
+    id: str
+    version: str | None
+    repository: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPacks:
+    """The packs that have some classes, as far as they are known; ``problem`` as in `Asked`."""
+
+    packs: Mapping[str, RegisteredPack]
+    problem: str = ""
+
+
 class Registry:
     """The registry, with its answers in the user's data folder.
 
@@ -81,14 +103,25 @@ class Registry:
     async def classes(self, wanted: Mapping[str, Pack | None]) -> Asked:
         """The schemas of classes, as far as known, in 15 seconds; ``wanted`` has their packs."""
         questions = _Questions(self.address, self._packs, self._classes)
-        problem = ""
-        try:
-            await within(questions.ask(wanted), _TIMEOUT)
-        except asyncio.TimeoutError:
-            problem = f"it did not answer within {_TIMEOUT:g} s"
-        except ComfyRemoteError as error:
-            problem = error.message
+        problem = await _problem_of(questions.ask(wanted))
         return Asked(questions.found, questions.count > 0, problem)
+
+    async def packs_of(self, classes: Iterable[str]) -> AskedPacks:
+        """The pack that each of some classes is of, as far as known, in 15 seconds."""
+        questions = _Questions(self.address, self._packs, self._classes)
+        problem = await _problem_of(questions.ask_for_packs(classes))
+        return AskedPacks(questions.packs, problem)
+
+
+async def _problem_of(asking: Coroutine[object, object, None]) -> str:
+    """Ask; why not all was answered, empty if it was."""
+    try:
+        await within(asking, _TIMEOUT)
+    except asyncio.TimeoutError:
+        return f"it did not answer within {_TIMEOUT:g} s"
+    except ComfyRemoteError as error:
+        return error.message
+    return ""
 
 
 class _Questions:
@@ -99,9 +132,10 @@ class _Questions:
         self._packs = packs
         self._classes = classes
         self.found: dict[str, JsonValue] = {}
+        self.packs: dict[str, RegisteredPack] = {}
         self.count = 0
 
-    async def ask(self, wanted: Mapping[str, Pack | None]) -> None:
+    def _http(self) -> GuardedHttp:
         from yarl import URL
 
         from ..net.fetch import GuardedHttp
@@ -109,7 +143,39 @@ class _Questions:
 
         home = URL(self._address)
         own = frozenset({f"{home.raw_host}:{home.port}"}) if self._address != _ADDRESS else None
-        async with GuardedHttp(Guard(own or frozenset()), patience=_TIMEOUT) as http:
+        return GuardedHttp(Guard(own or frozenset()), patience=_TIMEOUT)
+
+    async def ask_for_packs(self, classes: Iterable[str]) -> None:
+        async with self._http() as http:
+            for name in dict.fromkeys(classes):
+                if (pack := await self._pack_of(http, name)) is not None:
+                    self.packs[name] = pack
+
+    async def _pack_of(self, http: GuardedHttp, name: str) -> RegisteredPack | None:
+        key = f"{self._address} pack of {name}"
+        if (stored := await asyncio.to_thread(self._classes.get, key)) is not None:
+            answer = stored.document
+        else:
+            path = f"/comfy-nodes/{quote(name, safe='')}/node"
+            whole = await self._get(http, path) or {}
+            newest = mapping(whole.get("latest_version")).get("version")
+            answer = {
+                "id": whole.get("id"),
+                "version": newest,
+                "repository": whole.get("repository"),
+            }
+            await asyncio.to_thread(self._classes.put, key, answer)
+        pack_id, version, address = (answer.get(one) for one in ("id", "version", "repository"))
+        if not isinstance(pack_id, str):
+            return None
+        return RegisteredPack(
+            pack_id,
+            version if isinstance(version, str) else None,
+            address if isinstance(address, str) and address else None,
+        )
+
+    async def ask(self, wanted: Mapping[str, Pack | None]) -> None:
+        async with self._http() as http:
             for pack in dict.fromkeys(pack for pack in wanted.values() if pack is not None):
                 for name, schema in (await self._pack(http, *pack)).items():
                     if name in wanted:

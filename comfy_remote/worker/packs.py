@@ -21,7 +21,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["custom_node_folders", "installed_packs", "packs_in"]
+__all__ = [
+    "classes_in",
+    "commit_of",
+    "custom_node_folders",
+    "installed_packs",
+    "packs_in",
+    "public_repository",
+]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
@@ -80,7 +87,7 @@ def _pack(name: str, folders: Sequence[Path], unchanged_since: float | None) -> 
                     name=name,
                     registry_id=registry_id,
                     version=version,
-                    commit=_commit(path),
+                    commit=commit_of(path),
                     url=_origin(path),
                     content=_content(path, unchanged_since),
                 )
@@ -88,20 +95,43 @@ def _pack(name: str, folders: Sequence[Path], unchanged_since: float | None) -> 
 
 
 def _what_it_says(path: Path) -> tuple[str | None, str | None]:
-    """Id and version of a pack's ``pyproject.toml``, which the registry asks for."""
+    """Id and version of a pack's ``pyproject.toml``, which the registry asks for.
+
+    ComfyUI-Manager notes the registry's id of what it has cloned in ``.git/.cnr-id``.
+    """
+    noted = _text(_git_folder(path) / ".cnr-id").strip() or None
     try:
         project = tomllib.loads(_text(path / "pyproject.toml")).get("project", {})
     except (tomllib.TOMLDecodeError, RecursionError):
-        return None, None
+        return noted, None
     project = project if isinstance(project, dict) else {}
     name, version = project.get("name"), project.get("version")
     return (
-        name if isinstance(name, str) else None,
+        noted or (name if isinstance(name, str) else None),
         version if isinstance(version, str) else None,
     )
 
 
-def _commit(path: Path) -> str | None:
+def classes_in(path: Path, wanted: Collection[str]) -> set[str]:
+    """Those of some node classes that a pack has, by the text of its Python files. Blocking.
+
+    A class counts that is the key of a mapping (``"NAME": …``, as in ``NODE_CLASS_MAPPINGS``) or
+    the id of a node (``node_id="NAME"``), and no other mention.
+    """
+    path = path if path.exists() else path.with_name(f"{path.name}.py")
+    texts = [path] if path.is_file() else _python_files(path)
+    names = "|".join(re.escape(name) for name in sorted(wanted, key=len, reverse=True))
+    named = re.compile(
+        rf"""(?:(?<![\w"'])(["'])({names})\1\s*:)|(?:node_id\s*=\s*(["'])({names})\3)"""
+    )
+    found: set[str] = set()
+    for file in texts:
+        for match in named.finditer(_text(file)):
+            found.add(match[2] or match[4])
+    return found
+
+
+def commit_of(path: Path) -> str | None:
     """What is checked out, read as git's repository layout has it (gitrepository-layout(5))."""
     git = _git_folder(path)
     head = _text(git / "HEAD").strip()
@@ -129,11 +159,12 @@ def _origin(path: Path) -> str | None:
         if words.startswith("["):
             section = words
         elif section == '[remote "origin"]' and words.partition("=")[0].strip() == "url":
-            return _public(words.partition("=")[2].strip())
+            return public_repository(words.partition("=")[2].strip())
     return None
 
 
-def _public(address: str) -> str | None:
+def public_repository(address: str) -> str | None:
+    """A repository's address without a login; ``None`` for a folder of this machine."""
     if _BY_SSH.fullmatch(address):
         return address
     try:

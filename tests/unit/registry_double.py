@@ -42,6 +42,7 @@ class RegistryDouble:
         app.router.add_get("/nodes/{pack}/versions/{version}/comfy-nodes", self._classes)
         app.router.add_get("/nodes/{pack}/install", self._install)
         app.router.add_get("/comfy-nodes", self._find)
+        app.router.add_get("/comfy-nodes/{name}/node", self._pack_of)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -87,3 +88,14 @@ class RegistryDouble:
             if one["comfy_node_name"] == name
         ]
         return web.json_response({"comfy_nodes": found, "total": len(found)})
+
+    async def _pack_of(self, request: web.Request) -> web.Response:
+        for pack, versions in self.packs.items():
+            version, classes = list(versions.items())[-1]
+            if any(one["comfy_node_name"] == request.match_info["name"] for one in classes):
+                newest = {"id": "x", "version": version, "downloadUrl": "", "deprecated": False}
+                repository = f"https://github.com/someone/{pack}"
+                return web.json_response(
+                    {"id": pack, "name": pack, "repository": repository, "latest_version": newest}
+                )
+        return web.json_response({"message": "not found", "error": ""}, status=404)

@@ -43,6 +43,7 @@ STATUSES = {
     "workflow_invalid": (4, 400),
     "input_file_missing": (4, 400),
     "cut_impossible": (4, 400),
+    "lock_not_met": (4, 400),
     "request_too_large": (4, 413),
     "value_cannot_travel": (4, 400),
     "execution_failed": (5, 500),

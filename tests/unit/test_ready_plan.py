@@ -112,14 +112,16 @@ def test_packs(needed: LockedPack, found: InstalledPack, standing: Standing) -> 
 
 def test_a_pack_that_lacks_a_class_that_is_needed_is_different() -> None:
     needed = LockedPack(id="my-pack", version="2.5", classes=("New", "Old"))
-    item = pack_item(needed, InstalledPack(name="my-pack", version="2.5"), classes={"Old"})
-    assert (item.standing, item.why) == (DIFFERENT, "its pack has no New")
+    item = pack_item(
+        needed, InstalledPack(name="my-pack", version="2.5"), classes={"Old": "my-pack"}
+    )
+    assert (item.standing, item.why) == (DIFFERENT, "the one there has no New")
 
 
 def test_a_pack_that_nobody_knows_goes_by_its_classes() -> None:
     needed = LockedPack(classes=("New",))
-    assert pack_item(needed, classes={"New"}).standing is UNKNOWN
-    assert pack_item(needed, classes=set()).standing is MISSING
+    assert pack_item(needed, classes={"New": ""}).standing is UNKNOWN
+    assert pack_item(needed, classes={}).standing is MISSING
     assert pack_item(needed).standing is UNKNOWN
 
 
@@ -174,7 +176,7 @@ def test_the_same_file_under_another_name_can_be_linked() -> None:
     needed = LockedModel(folder="loras", name="a.safetensors", size=10, sha256=ONE)
     item = model_item(needed, loras=[ModelFile(name="b.safetensors", size=10, sha256=ONE)])
     assert (item.standing, item.same_as) == (MISSING, "loras/b.safetensors")
-    assert item.why == "it does not have it; it has the same file as loras/b.safetensors"
+    assert item.why == "loras/b.safetensors there is the same file"
 
 
 def test_a_plan_counts_and_lists() -> None:

@@ -2,6 +2,7 @@
 
 Facts from https://developer.civitai.com/site/reference/model-versions: ``GET
 /api/v1/model-versions/{id}`` lists the files with their names and SHA-256, ``GET
+/api/v1/model-versions/by-hash/{hash}`` likewise those of the version that has a file, ``GET
 /api/v1/models/{id}`` the versions, the newest first; ``/api/download/models/{version}`` takes
 ``type``, ``format``, ``size`` and ``fp``, and redirects to storage with a signed address.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from yarl import URL
@@ -20,13 +21,14 @@ from .kinds import folder_of_type
 from .link import JsonGetter, Location, unavailable
 from .settings import ModelSettings
 
-__all__ = ["CivitaiLink"]
+__all__ = ["CivitaiLink", "file_by_hash"]
 
 # All of them only yield numbers: requests, and the token, go to the endpoint alone.
 _HOSTS = {"civitai.com", "www.civitai.com", "civitai.green", "civitai.red"}
 _PAGE = re.compile(r"/models/(?P<model>[0-9]{1,18})(/.*)?")
 _API = re.compile(r"/api/download/models/(?P<version>[0-9]{1,18})/?")
 _VERSION = re.compile("[0-9]{0,18}")
+_PUBLIC = "https://civitai.com"
 _CHOICES = ("type", "format", "size", "fp")
 
 
@@ -192,3 +194,30 @@ class CivitaiLink:
             "and set CIVITAI_TOKEN on the worker.",
             missing="Check the model's page: it may have been removed.",
         )
+
+
+async def file_by_hash(sha256: str, settings: ModelSettings, get_json: JsonGetter) -> str | None:
+    """The address of the file with this SHA-256, for `CivitaiLink.parse`; ``None`` if none has it.
+
+    Raises:
+        ModelUnavailable: Civitai could not be asked.
+    """
+    anything = CivitaiLink(settings.civitai, None, None, (), settings.civitai_token)
+    where = replace(
+        anything._at(f"/api/v1/model-versions/by-hash/{sha256}"),
+        shown=f"the file with the SHA-256 {sha256[:12]}…",
+    )
+    try:
+        version = _Version.model_validate(await get_json(where))
+    except ValidationError:
+        return None
+    except ModelUnavailable as error:
+        if error.details.get("http_status") == 404:
+            return None
+        raise
+    for file in version.files:
+        if file.hashes.sha256 is not None and file.hashes.sha256.lower() == sha256:
+            said = {} if file.primary else {"type": file.type, **file.metadata.model_dump()}
+            chosen = {key: value for key, value in said.items() if value}
+            return str(URL(f"{_PUBLIC}/api/download/models/{version.id}").with_query(chosen))
+    return None
