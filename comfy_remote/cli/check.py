@@ -13,6 +13,7 @@ from .options import (
     change_options,
     inputs_option,
     load_typed,
+    lock_option,
     target_option,
     typed_name,
     workflow_argument,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..errors import WorkflowInvalid
     from ..jobs.cache.results import CacheAnswer
     from ..jobs.forecast import Known
+    from ..ready.holding import Held
+    from ..types import JsonValue
     from ..workflow.change.prepare import Changes
     from ..workflow.check import Limits, Report
     from ..workflow.files import FileSearch
@@ -47,6 +50,7 @@ __all__ = ["check"]
     is_flag=True,
     help="Also say whether the cache would give its result; if it cannot, why, node by node.",
 )
+@lock_option("--lock", "Also compare the target with this lock, made by `comfy-remote lock`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def check(
@@ -57,13 +61,14 @@ def check(
     changes: Changes,
     inputs: tuple[Path, ...],
     ask_cache: bool,
+    lock_file: Path | None,
     as_json: bool,
 ) -> None:
     """Check whether a workflow would run on a target, and suggest what would make it cheaper.
 
     WORKFLOW is whatever `run` takes. Each problem is a line `file:node:input: message`. Only
-    questions are sent. Exit status: 4 if anything would keep it from running, else 0; warnings and
-    advice do not count.
+    questions are sent. Exit status: 4 if anything would keep it from running, or is not what the
+    lock says, else 0; warnings and advice do not count.
 
     \b
     Examples:
@@ -71,9 +76,11 @@ def check(
       comfy-remote check workflow.json --set KSampler.steps=40
       comfy-remote check ComfyUI_00042_.png --json | jq .node_errors
       comfy-remote check workflow.json --on lan --cache
+      comfy-remote check workflow.json --on lan --lock comfy-remote.lock
     """
     from ..errors import WorkflowInvalid
 
+    held = None if lock_file is None else _held(lock_file, on)
     source = "standard input" if str(workflow) == "-" else typed_name(workflow)
     try:
         report = _report(workflow, on, schemas_source, changes, inputs)
@@ -83,13 +90,16 @@ def check(
     if ask_cache and not report.errors:
         cached = _cache_answer(workflow, on, schemas_source, changes, inputs)
     if as_json:
-        said = {} if cached is None else {"cache": cached.to_json()}
+        said: dict[str, JsonValue] = {} if cached is None else {"cache": cached.to_json()}
+        said |= {} if held is None else {"lock": held.to_json()}
         print_json({"source": source, **report.to_json(), **said})
     else:
         _print(report, source)
         if cached is not None:
             _print_cached(cached, source)
-    if report.errors:
+        if held is not None:
+            _print_held(held, str(lock_file))
+    if report.errors or (held is not None and held.problems):
         context.exit(WorkflowInvalid.exit_status)
 
 
@@ -198,6 +208,39 @@ def _cache_answer(
             return await client.would_hit(ready)
 
     return run_interruptible(ask())
+
+
+def _held(path: Path, on: str | None) -> Held:
+    """Hold the target to a lock."""
+    from ..config.settings import Configuration
+    from ..ready.holding import hold
+    from ..ready.lock import read_lock
+    from ..targets.opening import open_target
+    from .interrupt import run_interruptible
+
+    lock = read_lock(path)
+    configuration = Configuration.load()
+    if on is None and not configuration.usual()[1]:
+        raise click.UsageError("--lock compares a target: name it with --on.")
+    target = open_target(configuration.choose(on), configuration)
+
+    async def ask() -> Held:
+        async with target:
+            return await hold(lock, target)
+
+    return run_interruptible(ask())
+
+
+def _print_held(held: Held, lock: str) -> None:
+    for line in held.lines():
+        print(printable_line(f"{lock}: {line}"))
+    for line in held.doubts:
+        print(printable_line(f"{lock}: warning: {line}"))
+    names = ", ".join(plan.target for plan in held.plans)
+    count = len(held.problems)
+    things = "1 thing is" if count == 1 else f"{count} things are"
+    known = ", as far as it is known" if held.doubts else ""
+    say(f"{things} not what {lock} says." if count else f"{names} is what {lock} says{known}.")
 
 
 def _print_cached(answer: CacheAnswer, source: str) -> None:

@@ -21,6 +21,7 @@ _COMMANDS = {
     "batch": "Run a workflow many times, with what varies, as one thing that lasts.",
     "call": "Call a workflow with values for its Remote Input nodes.",
     "check": "Check whether a workflow would run on a target.",
+    "lock": "Write down what it takes to run workflows, exactly.",
     "route": "Show which target of a route would get a run, and why.",
     "convert": "Convert workflows from UI format to API format.",
     "show": "Describe a workflow.",

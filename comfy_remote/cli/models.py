@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ..units import size_text
-from .console import is_interactive, print_json, printable_line, redraw, say
+from .console import print_json, printable_line, say
 from .options import json_option, target_option
+from .progress_line import progress_shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -95,7 +95,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
     from ..targets.models import ensure_models
 
     repo_list = _repo_list(wanted, needed=True)
-    with _showing(json_lines) as show:
+    with progress_shown(json_lines) as show:
         answer = _run(
             on,
             lambda target: ensure_models(
@@ -161,7 +161,7 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
     if not everything and not wanted:
         raise click.UsageError("Name the models to keep, or give --all to keep none.")
     repo_list = _repo_list(wanted, needed=not everything)
-    with _showing(json_lines) as show:
+    with progress_shown(json_lines) as show:
         answer = _run(
             on,
             lambda target: prune_models(
@@ -295,34 +295,6 @@ def _lines_in_workflow(path: Path) -> str:
         sha256 = f" sha256={known}" if known else ""
         lines.append(f'{source.folder} {source.url} name="{source.name}"{sha256}')
     return "\n".join(lines)
-
-
-@contextmanager
-def _showing(json_lines: bool) -> Iterator[Callable[[str], None]]:
-    """Shows a worker's progress: on a terminal in one line, else every ten seconds."""
-    if json_lines:
-        yield lambda message: print_json({"event": "progress", "message": message})
-    elif is_interactive(sys.stderr):
-        try:
-            yield redraw
-        finally:
-            redraw("")
-    else:
-        yield _Seldom()
-
-
-class _Seldom:
-    """A line every ten seconds."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def __call__(self, message: str) -> None:
-        import time
-
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + 10.0
-            say(message)
 
 
 def _print_pruned(pruned: list[str], notes: list[str]) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "json_option",
     "json_schema_option",
     "load_typed",
+    "lock_option",
     "make_reporter",
     "no_wait_option",
     "notify_option",
@@ -322,6 +323,17 @@ def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> Lo
 
     loaded = load_workflow(workflow, variables=variables)
     return replace(loaded, source=typed_name(workflow)) if is_example(workflow) else loaded
+
+
+def lock_option(name: str, help: str) -> Callable[[_Command], _Command]:  # noqa: A002
+    """An option that names a lock, as `lock_file`."""
+    return click.option(
+        name,
+        "lock_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=help,
+    )
 
 
 WORKFLOW = _Workflow()

@@ -16,6 +16,7 @@ from .options import (
     dry_run_option,
     inputs_option,
     json_schema_option,
+    lock_option,
     no_wait_option,
     notify_option,
     open_option,
@@ -51,6 +52,11 @@ __all__ = ["run"]
 @cap_options
 @cache_option
 @dry_run_option
+@lock_option(
+    "--locked",
+    "Refuse, before anything is sent, if the target is not what this lock says; see "
+    "`comfy-remote lock`.",
+)
 @no_wait_option
 @click.option(
     "--no-retry-lost",
@@ -96,6 +102,7 @@ def run(
     over_cap: bool,
     cache: CacheMode | None,
     dry: bool,
+    lock_file: Path | None,
     wait: bool,
     retry_lost: bool,
     with_repo_list: bool,
@@ -122,6 +129,7 @@ def run(
       comfy-remote run workflow.json --prompt "a cat" --seed random --width 1024
       comfy-remote run ComfyUI_00042_.png --set KSampler.steps=40
       comfy-remote run workflow.json --dry-run
+      comfy-remote run workflow.json --on gpu --locked comfy-remote.lock
       comfy-remote run workflow.json --no-wait
     """
     from .options import make_reporter
@@ -150,6 +158,7 @@ def run(
         with_repo_list=with_repo_list,
         wait=wait,
         dry=dry,
+        lock_file=lock_file,
         cap=cap,
         over_cap=over_cap,
         cache=cache,

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..jobs.record import Record
     from ..jobs.submission import Submission
+    from ..ready.lock import Lock
 
 __all__ = ["RunPlan", "run_workflow"]
 
@@ -67,6 +68,7 @@ class RunPlan:
         with_repo_list: Whether the models of a node titled ``repo_list`` are asked for.
         wait: Whether to follow the job; else the command ends once the target has it.
         dry: Whether only to say what would be sent.
+        lock_file: The lock that the target is held to; ``None`` for none.
         cap, over_cap: As for `Client.submit`.
         cache: As for `Client.submit`.
     """
@@ -86,6 +88,7 @@ class RunPlan:
     with_repo_list: bool = True
     wait: bool = True
     dry: bool = False
+    lock_file: Path | None = None
     cap: float | None = None
     over_cap: bool = False
     cache: CacheMode | None = None
@@ -104,6 +107,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
     async def whole(record: Record) -> None:
         # First, what can be checked here, before anything is asked elsewhere.
         loaded = _load(plan)
+        lock = None if plan.lock_file is None else await _lock(plan.lock_file)
         chosen, configuration = chosen_target(plan.on, reporter)
         target = open_target(chosen, configuration, choose=reporter.choose)
         reporter.connecting(target.name)
@@ -114,6 +118,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             if log is not None and isinstance(target, OneEngine):
                 described = _in_time(target.describe(()), deadline, target.name)
                 log.target(target.name, await described)
+            if lock is not None:
+                await _in_time(_hold(plan, lock, client, reporter), deadline, target.name)
             if plan.dry:
                 address = configuration.address_of(chosen)
                 dry = _dry_run(plan, loaded, client, address, configuration, reporter)
@@ -124,6 +130,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.note(sentence)
             for sentence in ready.ignored:
                 reporter.event(Log(sentence, "warning"))
+            if lock is not None:
+                await _warn_of_others(lock, ready, reporter)
             estimate = await estimate_on(
                 target, record, ready.prompt, configuration, background=client.background
             )
@@ -195,6 +203,34 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
         with private_folder(plan.folder):
             pass  # it can be written to: to be known before a GPU works for it
     return loaded
+
+
+async def _lock(path: Path) -> Lock:
+    from ..ready.lock import read_lock
+
+    return await asyncio.to_thread(read_lock, path)
+
+
+async def _hold(plan: RunPlan, lock: Lock, client: Client, reporter: Reporter) -> None:
+    """Hold the target to a lock. What it does not say is a warning."""
+    from ..ready.holding import hold
+
+    held = await hold(lock, client.target)
+    for sentence in held.doubts:
+        reporter.event(Log(sentence, "warning"))
+    held.refuse(str(plan.lock_file))
+    reporter.note(f"{client.target.name} is what {plan.lock_file} says, as far as it is known.")
+
+
+async def _warn_of_others(lock: Lock, ready: Submission, reporter: Reporter) -> None:
+    """Say what the workflow uses and the lock does not name."""
+    from ..ready.holding import not_in_lock
+    from ..workflow.schema import Schemas
+
+    schemas = await asyncio.to_thread(Schemas.bundled)
+    if others := not_in_lock(lock, ready.prompt, schemas=schemas, workflow=ready.workflow):
+        sentence = f"The lock does not name what the workflow uses: {', '.join(others)}."
+        reporter.event(Log(sentence, "warning"))
 
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:
