@@ -68,7 +68,7 @@ from comfy_remote.events import (
 )
 from comfy_remote.jobs.record import Record
 from comfy_remote.net.http import HttpLimits
-from comfy_remote.net.retry import Backoff, Polling
+from comfy_remote.net.retry import Backoff, Polling, retries_said
 from comfy_remote.targets.base import InputFile, RemoteRef, RunRequest
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget, ComfyApiTimes
 from comfy_remote.workflow.prompt import Prompt
@@ -170,6 +170,29 @@ async def test_a_server_below_a_path_and_the_links_that_it_gives(server: FakeCom
 
 
 @pytest.mark.parametrize(
+    "link",
+    [
+        "https://evil.test/x",
+        "//evil.test/x",
+        "http://127.0.0.1:1/x",
+        "javascript:x",
+        "/a HTTP/1.1\r\nX: y",
+        "/\n",
+        "http://[",
+        "",
+    ],
+)
+async def test_a_link_that_leads_elsewhere_is_not_followed(
+    server: FakeComfyApi, target: ComfyApiTarget, link: str
+) -> None:
+    server.on(JOBS, Answer(job_json(urls={"self": link, "events": link, "cancel": link}), 201))
+    server.on(JOB, job("succeeded", outputs=[output()]))
+    ref = await target.submit(RunRequest(ID, PROMPT))
+    assert ref.details == target.server
+    assert isinstance((await events(target, ref))[-1], Finished)
+
+
+@pytest.mark.parametrize(
     ("refused", "then"),
     [
         (refusal(422, "invalid_request", "'metadata' must be a string (opaque label)."), "text"),
@@ -191,7 +214,12 @@ async def test_a_full_queue_and_a_deployment_that_starts_are_waited_for(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:
     server.on(JOBS, refusal(429, "deployment_not_ready"), Answer(job_json(), 201))
-    assert (await target.submit(RunRequest(ID, PROMPT))).remote_id == "j1"
+    said: list[str] = []
+    with retries_said(said.append):
+        assert (await target.submit(RunRequest(ID, PROMPT))).remote_id == "j1"
+    assert said == [
+        "lab takes nothing for now: the deployment is still starting. Try 2 of 2 in 0.0 s."
+    ]
     server.on(JOBS, refusal(429, "queue_full"))
     with pytest.raises(RateLimited, match=r"lab takes nothing for now: its queue is full\.") as e:
         await target.submit(RunRequest(ID, PROMPT))
@@ -471,11 +499,17 @@ async def test_nodes_of_which_nothing_came_are_named(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:
     server.on(JOB, job("succeeded"))
-    end = (await events(target))[-1]
+    shown = {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}
+    async with aclosing(target.follow(REF, {**PROMPT, "3": shown})) as following:  # type: ignore[dict-item]
+        seen = [event async for event in following]
+    end = seen[-1]
     assert isinstance(end, Finished)
     assert [str(one) for one in end.problems] == [
         "Node 2 (SaveImage): lab returned no output of it"
     ]
+    warning = "Node 3 (PreviewAny): lab returned no output of it."
+    assert Log(warning, "warning") in seen
+    assert end.details["warnings"] == [warning]
 
 
 async def test_a_server_that_fails_now_and_then_is_asked_on(

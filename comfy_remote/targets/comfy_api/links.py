@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -10,6 +11,9 @@ from yarl import URL
 from ...wire.comfy_api import API_PATH
 
 __all__ = ["Links"]
+
+_WRITTEN = re.compile(r"[!-~]{1,2000}")
+"""What an address is written with: no spaces, and nothing that ends a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Links:
 
         Links are absolute, or relative to the origin.
         """
+        if _WRITTEN.fullmatch(link) is None:
+            return None
         try:
             address = self.origin.join(URL(link, encoded=True))
             return address.raw_path_qs if address.origin() == self.origin else None

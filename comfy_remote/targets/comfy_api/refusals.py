@@ -192,7 +192,12 @@ def _invalid(said: ApiError, prompt: Prompt, details: dict[str, JsonValue]) -> W
                 "class_type": node["class_type"] if node else None,
                 "errors": [_problem(one) for one in problems if isinstance(one, dict)],
             }
-    error: dict[str, JsonValue] = {"type": said.code, "message": said.message}
+    # comfy-api-proxy gives ComfyUI's sentence, and not its type.
+    unknown = "custom node may not be installed" in said.message
+    error: dict[str, JsonValue] = {
+        "type": "missing_node_type" if unknown else said.code,
+        "message": said.message,
+    }
     refusal = refusal_of({"error": error, "node_errors": nodes}, 422)
     refusal.details.update(details)
     return refusal

@@ -247,9 +247,16 @@ class JobReader:
         if job.status is ApiStatus.SUCCEEDED:
             total = self._last.nodes_total
             yield Progress(nodes_done=total, nodes_total=total)
-            if warning := self._kept(job):
-                yield Log(warning)
-            yield Finished(JobState.SUCCEEDED, None, outputs, details, self._not_returned(outputs))
+            if notice := self._kept(job):
+                yield Log(notice)
+            missing = self._not_returned(outputs)
+            only_shown = [one for one in missing if OUTPUT_NODES[one.node_class or ""].preview]
+            for one in only_shown:
+                yield Log(f"{one}.", "warning")
+            if only_shown:
+                details["warnings"] = [f"{one}." for one in only_shown]
+            problems = tuple(one for one in missing if one not in only_shown)
+            yield Finished(JobState.SUCCEEDED, None, outputs, details, problems)
             return
         error: ComfyRemoteError
         match job.status:

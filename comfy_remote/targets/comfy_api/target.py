@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...advice import Hint
+from ...aio import within
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -30,7 +31,7 @@ from ...net.address import base_address, check_key_is_safe
 from ...net.http import HttpClient, HttpLimits, version_in
 from ...net.retry import Backoff, Outage, Polling
 from ...outputs import RemoteOutput
-from ...types import JsonValue, mapping
+from ...types import JsonValue, as_list, mapping
 from ...wire.comfy_api import ApiJob, ApiStatus
 from ...workflow.load import parse_prompt
 from ...workflow.prompt import Prompt
@@ -64,6 +65,8 @@ _REFUSED = tuple(_REFUSALS)
 _MISSES_BEFORE_GONE = 3
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
+# Seconds. The cancel itself must not wait for that.
+_LOOKED_WITHIN = 2.0
 # Servers have a limit, too, and each takes one of our connections.
 _MOST_STREAMS = 6
 # Asking for it shows whether the server and its key work.
@@ -278,7 +281,10 @@ class ComfyApiTarget:
             async with aclosing(self._events(ref, reader, live)) as events:
                 async for event in events:
                     if isinstance(event, Finished) and notes:
-                        event.details["warnings"] = [note.message for note in notes]
+                        warnings: list[JsonValue] = [note.message for note in notes]
+                        event.details["warnings"] = warnings + as_list(
+                            event.details.get("warnings")
+                        )
                     yield names.event(event)
         finally:
             self._cancelled.pop(ref.remote_id, None)
@@ -374,8 +380,8 @@ class ComfyApiTarget:
     async def _waits(self, ref: RemoteRef) -> bool:
         """Whether the job waits now; also ``False`` where that cannot be found out."""
         try:
-            job = await self._job(ref)
-        except ComfyRemoteError:
+            job = await within(self._job(ref), _LOOKED_WITHIN)
+        except (ComfyRemoteError, asyncio.TimeoutError):
             return False
         return job is not None and job.status is ApiStatus.QUEUED and job.started_at is None
 
