@@ -35,6 +35,7 @@ _COMMANDS = {
     "worker": "Run the jobs of a gateway on another machine.",
     "workers": "Say which workers may join a gateway here.",
     "service": "Serve a workflow as an HTTP API.",
+    "api": "Serve Comfy API v2 in front of a target.",
     "deploy": "Deploy a workflow as a target of its own.",
     "targets": "List, add, test, warm up and remove targets.",
     "trust": "Trust the addresses and variables that a folder's files name.",

@@ -27,6 +27,7 @@ from .serving import (
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from ..api.front import ApiFront
     from ..gateway import GatewayServer
     from ..worker.engines import Engines
 
@@ -70,7 +71,8 @@ def serve(
     """Make this machine an endpoint for others.
 
     It serves RunPod's API, and runs the jobs on your ComfyUI. Clients use it with --on runpod:ID
-    and the variables that it prints. Ctrl-C stops it, and the ComfyUI that it started.
+    and the variables that it prints. It serves Comfy API v2 as well. Ctrl-C stops it, and the
+    ComfyUI that it started.
 
     \b
     Examples:
@@ -78,6 +80,7 @@ def serve(
       comfy-remote serve --comfyui ~/ComfyUI --gpus all
       COMFY_REMOTE_TOKEN=... comfy-remote serve --host 0.0.0.0 --endpoint workshop
     """
+    from ..api.beside_gateway import gateway_front
     from ..config.folders import home
     from ..gateway import GatewayServer
     from ..gateway.limits import GatewayLimits
@@ -105,6 +108,7 @@ def serve(
         folder=home() / "gateway" / endpoint,
     )
     choices = _choices(engine, comfyui, gpus, worker)
+    front = gateway_front(gateway, token)
 
     async def whole() -> None:
         async with contextlib.AsyncExitStack() as running:
@@ -116,15 +120,28 @@ def serve(
                 engines = running.enter_context(chosen)
                 running.callback(say, "Stopping …")
             await running.enter_async_context(gateway)
+            running.push_async_callback(front.close)
             say(f"Endpoint {gateway.endpoint_id} at {gateway.endpoint_url}")
             if engines is not None:
                 await _start_local_workers(gateway, engines)
             elif worker == "runpod":
                 await _start_sdk_worker(gateway, choices[0])
-            _say_how_to_use(gateway, host, _key_words(token, token_file))
+            _say_how_to_use(gateway, host, token, token_file)
+            await _follow_earlier_jobs(front)
             await gateway.wait_until_failed()
 
     serve_until_stopped(whole())
+
+
+async def _follow_earlier_jobs(front: ApiFront) -> None:
+    """Have what earlier jobs of the API have made meanwhile fetched, if there were any."""
+    from ..errors import ComfyRemoteError
+
+    if front.used_before:
+        try:
+            await front.open()
+        except ComfyRemoteError as error:  # the next request to the API tries again
+            say(f"Comfy API v2 cannot be served now. {error}")
 
 
 def _choices(
@@ -210,13 +227,20 @@ def client_commands(url: str, key: str, endpoint: str, *, windows: bool = os.nam
     return f"  {words} \\\n    {command}"
 
 
-def _say_how_to_use(gateway: GatewayServer, host: str, key: str) -> None:
+def _say_how_to_use(
+    gateway: GatewayServer, host: str, token: SecretStr | None, token_file: Path | None
+) -> None:
     from ..net.address import is_loopback
+    from .api import sdk_variables
 
     url = address_for_others(gateway.url)
+    origin = url.removesuffix("/v2")
+    commands = client_commands(url, _key_words(token, token_file), gateway.endpoint_id)
+    variables = sdk_variables(origin, token_file, token=token is not None)
     say_lines(
-        f"Ready. From a client:\n{client_commands(url, key, gateway.endpoint_id)}\n"
-        f"What runs and what waits: {url.removesuffix('v2')} in a browser"
+        f"Ready. From a client:\n{commands}\n"
+        f"From programs that use Comfy's SDK:\n{variables}\n"
+        f"What runs and what waits: {origin}/ in a browser"
     )
     if url.startswith("http:") and not is_loopback(host):
         say(

@@ -40,23 +40,29 @@ _HOW_TO_MAKE_ONE = (
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
-_HOST_AND_PORT = (
-    click.option(
-        "--host",
-        metavar="ADDRESS",
-        default="127.0.0.1",
-        show_default=True,
-        help="Address to listen on. Any but this machine's own needs a token.",
-    ),
-    click.option(
-        "--port",
-        metavar="PORT",
-        type=click.IntRange(0, 65535),
-        default=8000,
-        show_default=True,
-        help="0 takes a free one.",
-    ),
-)
+_PORT = 8000
+
+
+def _host_and_port(port: int) -> tuple[Callable[[_Command], _Command], ...]:
+    return (
+        click.option(
+            "--host",
+            metavar="ADDRESS",
+            default="127.0.0.1",
+            show_default=True,
+            help="Address to listen on. Any but this machine's own needs a token.",
+        ),
+        click.option(
+            "--port",
+            metavar="PORT",
+            type=click.IntRange(0, 65535),
+            default=port,
+            show_default=True,
+            help="0 takes a free one.",
+        ),
+    )
+
+
 _TOKEN_AND_CERTIFICATE = (
     click.option(
         "--token-file",
@@ -79,11 +85,15 @@ _TOKEN_AND_CERTIFICATE = (
 )
 
 
-def listen_options(*, before: bool) -> Callable[[_Command], _Command]:
-    """``--host`` and ``--port``, which stand before a command's own options, or those after."""
+def listen_options(*, before: bool, port: int = _PORT) -> Callable[[_Command], _Command]:
+    """``--host`` and ``--port``, which stand before a command's own options, or those after.
+
+    Args:
+        port: The usual one.
+    """
 
     def decorate(command: _Command) -> _Command:
-        for option in reversed(_HOST_AND_PORT if before else _TOKEN_AND_CERTIFICATE):
+        for option in reversed(_host_and_port(port) if before else _TOKEN_AND_CERTIFICATE):
             command = option(command)
         return command
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_remote.cli.api import sdk_variables
 from comfy_remote.cli.serve import client_commands
 from comfy_remote.cli.service import curl_command
 
@@ -74,3 +75,44 @@ def test_a_caller_is_shown_what_its_shell_takes(
     file: Path | None, token: bool, windows: bool, command: str
 ) -> None:
     assert curl_command(URL, file, token=token, windows=windows) == command
+
+
+@pytest.mark.parametrize(
+    ("file", "token", "windows", "lines"),
+    [
+        (None, False, False, ["export COMFY_BASE_URL=https://box"]),
+        (None, False, True, ['$env:COMFY_BASE_URL = "https://box"']),
+        (
+            None,
+            True,
+            False,
+            ["export COMFY_BASE_URL=https://box", 'export COMFY_API_KEY="$COMFY_REMOTE_TOKEN"'],
+        ),
+        (
+            Path("a/t"),
+            True,
+            False,
+            ["export COMFY_BASE_URL=https://box", 'export COMFY_API_KEY="$(cat t)"'],
+        ),
+        (
+            None,
+            True,
+            True,
+            [
+                '$env:COMFY_BASE_URL = "https://box"',
+                "$env:COMFY_API_KEY = $env:COMFY_REMOTE_TOKEN",
+            ],
+        ),
+        (
+            Path("a/t"),
+            True,
+            True,
+            ['$env:COMFY_BASE_URL = "https://box"', "$env:COMFY_API_KEY = (Get-Content t)"],
+        ),
+    ],
+)
+def test_comfys_sdk_is_shown_where_to_go(
+    file: Path | None, token: bool, windows: bool, lines: list[str]
+) -> None:
+    shown = sdk_variables("https://box", file, token=token, windows=windows)
+    assert shown.splitlines() == [f"  {line}" for line in lines]
