@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -837,3 +838,18 @@ async def test_nodes_are_known_where_the_server_lists_them_besides(server: FakeC
     server.on("GET /api/object_info", Answer({"message": "no"}, 401))
     async with ComfyApiTarget(server.url, object_info="api/object_info", times=SOON) as target:
         assert (await target.describe()).nodes is None
+
+
+async def test_a_file_in_a_folder_is_placed_below_input(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    """Comfy's proxy knows no other folder than ``input`` and those of models."""
+    request = loading(tmp_path)
+    file = replace(request.files[0], name="masks/in.png", places=())
+    prompt: Prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "masks/in.png"}}}
+    server.on(FROM_HASH, refusal(404, "blob_not_found"))
+    await target.submit(replace(request, prompt=prompt, files=(file,)))
+    [sent] = server.uploads
+    assert sent["file_path"].startswith(b"input/masks/in_")
+    reference = server.sent()["workflow"]["1"]["inputs"]["image"]["info"]
+    assert reference["file_path"] == sent["file_path"].decode()

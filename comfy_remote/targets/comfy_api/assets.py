@@ -58,7 +58,7 @@ class InputAssets:
         assets = await concurrent_map(lambda file: self._there(file, progress), request.files)
         prompt = request.prompt
         for file, asset in zip(request.files, assets, strict=True):
-            reference = asset_reference(asset.id, blake3=asset.hash, file_path=file.name)
+            reference = asset_reference(asset.id, blake3=asset.hash, file_path=_placed(file))
             prompt = rename_files(prompt, {file.name: reference}, file.places)
         return prompt
 
@@ -97,7 +97,7 @@ class InputAssets:
 
     async def _minted(self, file: InputFile, blake3: str) -> Asset | None:
         """An asset of bytes that the server has; ``None`` if it does not have them."""
-        asked = AssetFromHash(hash=blake3, file_path=file.name, tags=_TAGS, expires_in=None)
+        asked = AssetFromHash(hash=blake3, file_path=_placed(file), tags=_TAGS, expires_in=None)
         body = asked.model_dump_json(exclude_none=True).encode()
         try:
             answer = await self._server.post("assets", "from-hash", body=body)
@@ -154,13 +154,21 @@ def _asset(answer: Response) -> Asset:
         ) from error
 
 
+def _placed(file: InputFile) -> str:
+    """Where a file belongs: paths begin at the folder that ComfyUI's own are in.
+
+    A name without a folder is an input, as every server has it.
+    """
+    return f"input/{file.name}" if "/" in file.name else file.name
+
+
 @contextmanager
 def _form(file: InputFile, blake3: str, progress: UploadProgress) -> Iterator[aiohttp.FormData]:
     from aiohttp import FormData  # here: not on the way to `open_target`
 
     media_type = media_type_of(file.name)
     # What says how the bytes are to be taken comes before them. Names are in UTF-8.
-    fields = {"content_type": media_type, "file_path": file.name, "expected_hash": blake3}
+    fields = {"content_type": media_type, "file_path": _placed(file), "expected_hash": blake3}
     form = FormData({**fields, "tags": _TAGS[0]}, quote_fields=False)
     with opened_input(file, progress) as content:
         name = PurePosixPath(file.name).name

@@ -22,6 +22,7 @@ from ...events import (
     Queued,
     Started,
 )
+from ...media.remote_values import VALUES_KEY, sha256_in_name
 from ...outputs import (
     TEXT_KEYS,
     OutputKind,
@@ -43,6 +44,7 @@ from ...wire.comfy_api import (
     StatusEvent,
     is_blake3,
 )
+from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.output_nodes import OUTPUT_NODES
 from ...workflow.prompt import Prompt
 from .links import Links
@@ -218,6 +220,10 @@ class JobReader:
         if kind == "file":
             kind = _KINDS.get(said.type, kind)
         media_type = said.content_type.partition(";")[0].strip().lower()
+        # The API has no names for what a node gives: that of a Remote Output is one value file.
+        node = self._prompt.get(said.node_id)
+        value = node is not None and node["class_type"] == REMOTE_OUTPUT
+        value = value and name.endswith(".safetensors")
         shown = next((key for key in TEXT_KEYS if name.startswith(f"{said.node_id}_{key}_")), None)
         return RemoteOutput(
             node_id=said.node_id or None,
@@ -227,9 +233,10 @@ class JobReader:
             media_type=media_type or media_type_of(name),
             # A server that has not looked yet says 0.
             size=said.size_bytes or None,
+            sha256=sha256_in_name(name) if value else None,
             blake3=_blake3_in(said.hash or ""),
             source=self._source(said),
-            key=shown if said.type is OutputType.TEXT else None,
+            key=VALUES_KEY if value else shown if said.type is OutputType.TEXT else None,
             number=number,
         )
 
