@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -175,32 +176,33 @@ class AssetRecords:
         self.path = folder / "assets.sqlite3"
         self._blobs = folder / "blobs"
         self._now = now
-        self._lock = threading.Lock()
+        # Whoever reads does not wait for whoever writes.
+        self._writes, self._reads = threading.Lock(), threading.Lock()
         with storage_errors(folder, denied=OWN_DATA):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
             self._blobs.mkdir(mode=0o700, exist_ok=True)
             self.path.touch(mode=0o600)
-        with self._errors():
-            self._connection = sqlite3.connect(
-                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
-        try:
-            with self._errors():
-                self._connection.row_factory = sqlite3.Row
-                write_ahead(self._connection, _PATIENCE)
-                # It survives a killed process. An upload is on the disk before a row names it.
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._connection.execute("PRAGMA foreign_keys = ON")
-                migrate(self._connection, _MIGRATIONS)
-        except BaseException:
-            self._connection.close()
-            raise
+        with contextlib.ExitStack() as opening, self._errors():
+            self._writer = opening.enter_context(closing(self._connect()))
+            write_ahead(self._writer, _PATIENCE)
+            self._writer.execute("PRAGMA foreign_keys = ON")
+            migrate(self._writer, _MIGRATIONS)
+            self._reader = opening.enter_context(closing(self._connect()))
+            opening.pop_all()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = sqlite3.Row
+        return connection
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._connection.close()
+        with self._writes, self._reads:
+            self._writer.close()
+            self._reader.close()
 
     # Assets
 
@@ -241,7 +243,7 @@ class AssetRecords:
         Raises:
             ApiRefusal: ``idempotency_key_reuse``.
         """
-        with self._writing() as write:
+        with self._writing(durable=True) as write:
             if key is not None:
                 self._use_key(write, key, key_stays)
             is_new = self._name(file, new, durable=True)
@@ -257,7 +259,7 @@ class AssetRecords:
         Returns:
             ``None`` if the content is not here.
         """
-        with self._writing() as write:
+        with self._writing(durable=True) as write:
             known = self._referring(write, blake3)
             if known is None:
                 return None
@@ -575,13 +577,20 @@ class AssetRecords:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors():
-            yield self._connection
+        with self._reads, self._errors():
+            yield self._reader
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._errors(), transaction(self._connection):
-            yield self._connection
+    def _writing(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction, which survives a killed process.
+
+        Args:
+            durable: Whether it has to survive a power cut as well, which takes milliseconds.
+        """
+        with self._writes, self._errors():
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            with transaction(self._writer):
+                yield self._writer
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 # Browsers show these and run nothing of them. Everything else is for saving: HTML and SVG, which
 # are pages with scripts, and whatever a browser may take for one some day.
 _SHOWN = re.compile(r"image/(?!svg)[a-z0-9.-]+|audio/[a-z0-9.-]+|video/[a-z0-9.-]+|text/plain")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()+-]")
 _FOR_SAVING = "application/octet-stream"
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
@@ -70,11 +71,18 @@ def safe_headers(content_type: str, name: str) -> dict[str, str]:
     disposition = "inline" if shown else "attachment"
     return {
         hdrs.CONTENT_TYPE: media_type if shown else _FOR_SAVING,
-        hdrs.CONTENT_DISPOSITION: f"{disposition}; filename*=UTF-8''{quote(name, safe='')}",
+        hdrs.CONTENT_DISPOSITION: f"{disposition}; {_named(name)}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": _NO_SCRIPTS,
         hdrs.CACHE_CONTROL: "private",
     }
+
+
+def _named(name: str) -> str:
+    """A name in ``Content-Disposition``; also a plain one, since curl reads no other."""
+    plain = _NOT_PLAIN.sub("_", name)
+    more = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    return f'filename="{plain}"{more}'
 
 
 class _File(web.FileResponse):

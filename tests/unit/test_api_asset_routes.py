@@ -346,6 +346,19 @@ async def test_what_is_no_json_is_refused(front: Front, body: bytes) -> None:
         assert (await answer.json())["error"]["code"] in ("invalid_request", "payload_too_large")
 
 
+@pytest.mark.parametrize("name", ["x", "%FF", "%00", "%ED%A0%80", "..%2F..%2Fx", "a" * 5000])
+async def test_an_id_that_is_none_finds_nothing(front: Front, name: str) -> None:
+    url = URL(f"{front.base}/assets/{name}", encoded=True)
+    for address in (url, url / "content"):
+        async with front.session.get(address) as answer:
+            assert code((answer.status, await answer.json())) == (404, "not_found")
+    async with front.session.delete(url) as answer:
+        assert answer.status == 404
+    assert await front.by_hash(name) == 404
+    status, _ = await front.from_hash(hash="blake3:\ud800", file_path="\ud800")
+    assert status in (404, 422)
+
+
 async def test_an_asset_is_deleted_once(front: Front) -> None:
     _, first = await front.upload()
     _, second = await front.upload()
@@ -506,7 +519,10 @@ async def test_no_file_runs_in_a_browser(
     assert asset["content_type"] == sent
     async with front.session.get(asset["url"]) as answer:
         assert answer.content_type == served
-        assert answer.headers["Content-Disposition"].startswith(f"{disposition}; filename*=")
+        said = answer.headers["Content-Disposition"]
+        assert said.startswith(f'{disposition}; filename="a_b____.html"; filename*=')
+        assert answer.content_disposition is not None
+        assert answer.content_disposition.filename == "a_b__;é.html"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "sandbox" in answer.headers["Content-Security-Policy"]
 
