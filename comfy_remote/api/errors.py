@@ -199,10 +199,20 @@ def _details_of(error: ComfyRemoteError) -> dict[str, JsonValue]:
     details: dict[str, JsonValue] = {"cause": error.code}
     if isinstance(error, SpendingCap):
         details |= {key: value for key, value in error.details.items() if key != "target"}
-    nodes = error.details.get("node_errors")
-    if isinstance(nodes, dict):
-        details["node_errors"] = {node_id: _problems_of(node) for node_id, node in nodes.items()}
+    if nodes := _node_errors(error.details):
+        details["node_errors"] = nodes
     return details
+
+
+def _node_errors(details: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """By node, what ComfyUI found wrong: of each node, or the one whose class it does not have."""
+    nodes, refused = details.get("node_errors"), details.get("error")
+    if isinstance(nodes, dict) and nodes:
+        return {node_id: _problems_of(node) for node_id, node in nodes.items()}
+    extra = refused.get("extra_info") if isinstance(refused, dict) else None
+    if not isinstance(refused, dict) or not isinstance(extra, dict) or "node_id" not in extra:
+        return {}
+    return {str(extra["node_id"]): [_problem(refused, str(extra.get("class_type", "?")))]}
 
 
 def _problems_of(node: JsonValue) -> list[JsonValue]:

@@ -31,6 +31,7 @@ EXPECTED: dict[type[ComfyRemoteError], tuple[int, str]] = {
     errors.SubmissionUnknown: UPSTREAM,
     errors.DeploymentFailed: UPSTREAM,
     errors.WorkflowInvalid: INVALID,
+    errors.LockNotMet: INVALID,
     errors.InputFileMissing: (422, "missing_asset"),
     errors.CutImpossible: INVALID,
     errors.RequestTooLarge: (413, "payload_too_large"),
@@ -70,6 +71,7 @@ def said(refusal: ApiRefusal) -> ErrorEnvelope:
 )
 def test_each_error_has_a_status_and_a_code(kind: type[ComfyRemoteError]) -> None:
     refusal = refusal_of(kind("The disk of box-17 burns.", advice="Call Ann."))
+    # A class that is missing here: give it a row, and `api.errors` a case if it needs one.
     assert (refusal.status, refusal.code) == EXPECTED[kind]
     envelope = said(refusal).error
     assert envelope.code == refusal.code
@@ -119,6 +121,32 @@ def test_each_nodes_problems_are_in_the_details() -> None:
                 }
             ]
         },
+    }
+
+
+def test_a_node_whose_class_is_not_there_is_named() -> None:
+    # As ComfyUI refuses it: about the whole prompt, without anything under `node_errors`.
+    said_by_comfyui = {
+        "type": "missing_node_type",
+        "message": "Node 'Nope' not found.",
+        "details": "Node ID '#1'",
+        "extra_info": {"node_id": "1", "class_type": "Nope", "node_title": "Nope"},
+    }
+    error = errors.WorkflowInvalid("…", details={"error": said_by_comfyui, "node_errors": {}})
+    details = said(refusal_of(error)).error.details
+    assert details is not None
+    assert details["node_errors"] == {
+        "1": [
+            {
+                "field": None,
+                "reason": "missing_node_type",
+                "class_type": "Nope",
+                "message": "Node 'Nope' not found.: Node ID '#1'",
+            }
+        ]
+    }
+    assert said(refusal_of(errors.WorkflowInvalid("…"))).error.details == {
+        "cause": "workflow_invalid"
     }
 
 
