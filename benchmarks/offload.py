@@ -30,9 +30,10 @@ def bench_offload() -> None:
     comfyui_folder()  # skipped without one
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         base = Path(folder)
+        user = {"COMFY_REMOTE_HOME": str(base / "home")}  # both are of one user
         with (
-            comfyui_with_pack(base / "here") as here,
-            comfyui_with_pack(base / "there") as there,
+            comfyui_with_pack(base / "here", environment=user) as here,
+            comfyui_with_pack(base / "there", environment=user) as there,
         ):
             asyncio.run(_bench(here.url, there.url))
 

@@ -117,7 +117,7 @@ class ValueForm:
         path = sent.write_into(folder)
         return ValueFile(path, sent.size, path.stem, sent.type)
 
-    def decoded(self, data: bytearray) -> DecodedValue:
+    def decoded(self, data: bytearray | memoryview) -> DecodedValue:
         """The value in a file's bytes, which its tensors share. Raises `ValueInvalid` as `read`."""
         return decode_value(data, tensors=self.tensors, adapters=self.adapters, limits=self.limits)
 

@@ -31,6 +31,11 @@ def home(environment: Mapping[str, str] = os.environ) -> Path:
     return platformdirs.user_data_path("comfy-remote", appauthor=False)
 
 
+def shared_values() -> Path:
+    """Where this user's programs pass each other values: see `media.shared_values`."""
+    return home() / "values"
+
+
 def owner_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """The folders whose files are the owner's own words, the first one first.
 

@@ -385,14 +385,14 @@ class Job:
 
     async def fetch_values(
         self, outputs: Sequence[RemoteOutput], limits: ValueLimits
-    ) -> list[bytearray]:
+    ) -> list[bytearray | memoryview]:
         """Like `fetch`, for value files, into memory.
 
         Raises:
             ComfyRemoteError: As `fetch`; `ValueInvalid` for one beyond the limits.
         """
 
-        async def fetch(output: RemoteOutput) -> bytearray:
+        async def fetch(output: RemoteOutput) -> bytearray | memoryview:
             return await download_value(self.target, output, limits)
 
         values = await self._in_time(concurrent_map(fetch, outputs))

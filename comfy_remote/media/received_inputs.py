@@ -16,6 +16,7 @@ from .disk_space import DiskLimits, make_room
 from .files import place, private_folder, safe_relative_path, sha256_of
 from .receive import receive_file
 from .remote_values import VALUES_FOLDER, sha256_in_name, value_file_name
+from .shared_values import SharedValues
 
 __all__ = ["InputFolder"]
 
@@ -26,10 +27,15 @@ _VALUES_KEPT_SECONDS = 2 * 24 * 3600.0
 
 
 class InputFolder:
-    """An ``input`` folder, made when missing."""
+    """An ``input`` folder, made when missing.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        shared: Where value files may be that are asked for; they are linked into the folder.
+    """
+
+    def __init__(self, folder: Path, shared: SharedValues | None = None) -> None:
         self._folder = folder
+        self._shared = shared
         self._known: dict[tuple[str, int, int], str] = {}
 
     async def has(self, name: str, sha256: str) -> bool:
@@ -85,20 +91,27 @@ class InputFolder:
         path = self._folder / name
         try:
             inside = path.resolve().is_relative_to(self._folder.resolve())
-            if not inside or not path.is_file():
+            if not inside or not (path.is_file() or self._linked(path, sha256)):
                 return False
-            status = path.stat()
-            key = (str(path), status.st_size, status.st_mtime_ns)
-            found = self._known.pop(key, None) or sha256_of(path)
+            found = self._known.pop(_state(path), None) or sha256_of(path)
             if found == sha256 and sha256_in_name(str(name)) is not None:
                 os.utime(path)  # it is in use
-                key = (*key[:2], path.stat().st_mtime_ns)
-            self._known[key] = found
+            self._known[_state(path)] = found
             if len(self._known) > _MOST_KNOWN:
                 self._known.pop(next(iter(self._known)), None)
             return found == sha256
         except (OSError, ValueError):  # it went meanwhile, or no file can be called that
             return False
+
+    def _linked(self, path: Path, sha256: str) -> bool:
+        """Whether a value file was in the shared folder, and is now here as well."""
+        if self._shared is None or path != self._folder / value_file_name(sha256):
+            return False
+        self._remove_old_values()
+        if not self._shared.give(sha256, path):
+            return False
+        self._known[_state(path)] = sha256  # it was hashed when it was written
+        return True
 
     def _remove_old_values(self) -> None:
         values = (self._folder / VALUES_FOLDER).glob("*.safetensors")
@@ -106,6 +119,11 @@ class InputFolder:
             (path for path in values if sha256_in_name(path.name) is not None),
             older_than=_VALUES_KEPT_SECONDS,
         )
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def _checked(name: str, sha256: str) -> PurePosixPath:

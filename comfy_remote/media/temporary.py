@@ -128,7 +128,7 @@ def remove_leftovers(parent: Path | None = None) -> list[Path]:
     """
     where = parent or Path(tempfile.gettempdir())
     try:
-        folders = [path for path in where.iterdir() if path.name.startswith(_PREFIX)]
+        folders = [*where.glob(f"{_PREFIX}*")]
     except OSError:
         return []
     return [folder for folder in folders if _removed(folder)]

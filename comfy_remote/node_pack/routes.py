@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from ..aio import Background, within
 from ..config.cache_settings import CacheMode
 from ..config.environment import unused_files
+from ..config.folders import shared_values
 from ..config.settings import Configuration
 from ..errors import (
     ComfyRemoteError,
@@ -29,6 +30,8 @@ from ..jobs.prices import hour_to_json, known_price
 from ..jobs.run_cost import run_cost
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
+from ..media.remote_values import value_file_name
+from ..media.shared_values import SharedValues
 from ..targets.base import WaitsForWorkers
 from ..targets.kinds import typed_target
 from ..targets.opening import open_target
@@ -115,7 +118,8 @@ def routes(
 ) -> web.RouteTableDef:
     """The table."""
     table = web.RouteTableDef()
-    inputs = InputFolder(host.folder("input"))
+    shared = SharedValues(shared_values())
+    inputs = InputFolder(host.folder("input"), shared)
     background = Background()
     warm_ups = WarmUps(pool)
     pool.before_close.append(warm_ups.close)
@@ -277,6 +281,12 @@ def routes(
     @json_route
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
+
+    @table.post("/remote/values/{sha256:[0-9a-f]{64}}")
+    @json_route
+    async def share_value(request: web.Request) -> JsonValue:
+        path = host.folder("temp") / value_file_name(request.match_info["sha256"])
+        return {"there": await asyncio.to_thread(shared.offer, path)}
 
     add_job_routes(table, PanelJobs(host, pool, lane), switch)
     add_setup_routes(table, host, pool, switch)

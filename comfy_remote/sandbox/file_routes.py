@@ -14,8 +14,11 @@ from aiohttp import web
 from aiohttp.web_request import FileField
 
 from ..clean import one_line
+from ..config.folders import shared_values
 from ..errors import ComfyRemoteError
 from ..media.received_inputs import InputFolder
+from ..media.remote_values import value_file_name
+from ..media.shared_values import SharedValues
 from ..outputs import media_type_of
 from .body import Trouble
 from .engine import ENGINE
@@ -232,8 +235,19 @@ async def put_value(request: web.Request) -> web.Response:
     return web.json_response({"name": placed})
 
 
+@routes.post("/remote/values/{sha256:[0-9a-f]{64}}")
+async def share_value(request: web.Request) -> web.Response:
+    """``{"there": …}``: whether a value file of the temp folder is now where its user's programs
+    find it.
+    """
+    path = request.app[ENGINE].folders.root / "temp" / value_file_name(request.match_info["sha256"])
+    there = await asyncio.to_thread(SharedValues(shared_values()).offer, path)
+    return web.json_response({"there": there})
+
+
 def _input_folder(request: web.Request) -> InputFolder:
-    return InputFolder(request.app[ENGINE].folders.root / "input")
+    folder = request.app[ENGINE].folders.root / "input"
+    return InputFolder(folder, SharedValues(shared_values()))
 
 
 def _refusal(error: ComfyRemoteError) -> web.Response:

@@ -35,6 +35,7 @@ __all__ = [
     "ChoosesAmong",
     "ConfirmsWhatRan",
     "DescribesByJob",
+    "GivesValues",
     "Health",
     "HoldsWorkers",
     "InputFile",
@@ -415,6 +416,17 @@ class TakesValues(Protocol):
         """Send it, and return the name by which a Remote Input there reads it.
 
         ``None`` where it has to be a file of the request.
+        """
+
+
+@runtime_checkable
+class GivesValues(Protocol):
+    """A target whose value files may be on this machine, in a folder of its user's."""
+
+    async def value_here(self, output: RemoteOutput) -> memoryview | None:
+        """The bytes of a value file, or ``None`` where it has to be read as any other output.
+
+        They are in memory that can be written to.
         """
 
 

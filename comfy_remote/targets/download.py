@@ -23,7 +23,7 @@ from ..net.retry import Backoff, Retries
 from ..net.throughput import TOO_SLOW
 from ..outputs import RemoteOutput
 from ..units import size_text
-from .base import OnThisMachine, Target, TellsVersions
+from .base import GivesValues, OnThisMachine, Target, TellsVersions
 
 if TYPE_CHECKING:
     from ..media.values.limits import ValueLimits
@@ -100,8 +100,12 @@ async def download(
         ) from error
 
 
-async def download_value(target: Target, output: RemoteOutput, limits: ValueLimits) -> bytearray:
+async def download_value(
+    target: Target, output: RemoteOutput, limits: ValueLimits
+) -> bytearray | memoryview:
     """Download a value file into memory, where its tensors stay; resumed as by `download`.
+
+    One that the target can give on this machine is not sent, but mapped.
 
     Its content is checked against its SHA-256, which its name has, unless it comes from this
     machine. What arrives damaged is fetched once more.
@@ -110,6 +114,10 @@ async def download_value(target: Target, output: RemoteOutput, limits: ValueLimi
         OutputLost, OutputCorrupt, TargetUnreachable: As `download`.
         ValueInvalid: It has more bytes than the limits allow.
     """
+    here = await target.value_here(output) if isinstance(target, GivesValues) else None
+    if here is not None:
+        _check_value_size(output, len(here), limits)
+        return here
     try:
         return await _fetch_value(target, output, limits)
     except OutputCorrupt:
@@ -119,21 +127,25 @@ async def download_value(target: Target, output: RemoteOutput, limits: ValueLimi
 async def _fetch_value(target: Target, output: RemoteOutput, limits: ValueLimits) -> bytearray:
     arriving = _InMemory()
 
-    def check() -> None:
-        if arriving.size > limits.bytes:
-            raise ValueInvalid(
-                f"The value file {output.filename} has more than {size_text(limits.bytes)}, which "
-                "is the most that a value may have.",
-                advice="Send less at once.",
-            )
-
-    await _receive(target, output, arriving, lambda _size: None, check)
+    await _receive(
+        *(target, output, arriving, lambda _size: None),
+        lambda: _check_value_size(output, arriving.size, limits),
+    )
     expected = output.sha256 or sha256_in_name(output.filename)
     sha256 = expected
     if expected is not None and not (isinstance(target, OnThisMachine) and target.local):
         sha256 = (await asyncio.to_thread(hashlib.sha256, arriving.data)).hexdigest()
     _check(replace(output, sha256=expected), arriving.size, sha256 or "")
     return arriving.data
+
+
+def _check_value_size(output: RemoteOutput, size: int, limits: ValueLimits) -> None:
+    if size > limits.bytes:
+        raise ValueInvalid(
+            f"The value file {output.filename} has more than {size_text(limits.bytes)}, which is "
+            "the most that a value may have.",
+            advice="Send less at once.",
+        )
 
 
 class _Partial(Protocol):

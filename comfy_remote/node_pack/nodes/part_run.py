@@ -205,7 +205,7 @@ class PartRun:
         for node_id in {**by_node, **values}:
             await saver.bring(node_id, by_node.get(node_id, []), values.get(node_id))
 
-    def _decoded(self, data: bytearray, value: PartValue) -> list[object]:
+    def _decoded(self, data: bytearray | memoryview, value: PartValue) -> list[object]:
         found = self.form.decoded(data)
         if not found.is_list or not isinstance(found.value, list):
             raise ExecutionFailed(

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from urllib.parse import quote
 from ...advice import Hint
 from ...aio import concurrent_map, within
 from ...clean import cleaned_error
+from ...config.folders import shared_values
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...media.values import EncodedValue
+    from .sharing import Sharing
 
 __all__ = ["ComfyUITarget", "device_of", "engine_of"]
 
@@ -191,7 +194,21 @@ class ComfyUITarget:
 
     async def put_value(self, value: EncodedValue) -> str | None:
         """See `TakesValues`. Only on this machine: elsewhere, a value may be there already."""
-        return await self._uploads.send_value(self._http, value) if self.local else None
+        if not self.local:
+            return None
+        shared = await self._sharing.send(value)
+        return shared or await self._uploads.send_value(self._http, value)
+
+    async def value_here(self, output: RemoteOutput) -> memoryview | None:
+        """See `GivesValues`."""
+        return await self._sharing.take(output.filename) if self.local else None
+
+    @cached_property
+    def _sharing(self) -> Sharing:
+        from ...media.shared_values import SharedValues  # here: only parts of workflows need it
+        from .sharing import Sharing
+
+        return Sharing(self._http, SharedValues(shared_values()))
 
     async def submit(self, request: RunRequest) -> RemoteRef:
         """Upload the files, open the socket, post the prompt under our own id."""

@@ -30,7 +30,7 @@ from ..upload_progress import UploadProgress, opened_input
 if TYPE_CHECKING:
     from ...media.values import EncodedValue
 
-__all__ = ["Uploads", "has_input"]
+__all__ = ["Uploads", "has_content", "has_input"]
 
 # Below that, ComfyUI's own upload is as good, and takes one request.
 _STREAMED_FROM = 16 * 2**20
@@ -46,6 +46,18 @@ async def has_input(http: HttpClient, name: str) -> bool:
         return False  # ComfyUI refuses these with 403, as if the key were wrong
     query = urlencode({"filename": path.name, "subfolder": subfolder_of(path), "type": "input"})
     return await http.exists(f"view?{query}")
+
+
+async def has_content(http: HttpClient, name: str, sha256: str) -> bool | None:
+    """Whether its ``input`` folder has that file; ``None`` for a ComfyUI without our pack."""
+    try:
+        found = await http.get_json(_path(name, sha256))
+    except TargetNotFound:
+        return None
+    match found:
+        case {"there": bool(there)}:
+            return there
+    return None
 
 
 class Uploads:
@@ -113,7 +125,7 @@ class Uploads:
             await asyncio.wait({sending}, timeout=at_once)
             if not sending.done():
                 sha256 = await asyncio.to_thread(value.sha256)
-                if await self._has(http, value_file_name(sha256), sha256):
+                if await has_content(http, value_file_name(sha256), sha256):
                     return value_file_name(sha256)
             answer = (await sending).json()
         except TargetError:
@@ -126,22 +138,11 @@ class Uploads:
                 return name
         return None
 
-    async def _has(self, http: HttpClient, name: str, sha256: str) -> bool | None:
-        """Whether that file is there; ``None`` for a ComfyUI without our pack."""
-        try:
-            found = await http.get_json(_path(name, sha256))
-        except TargetNotFound:
-            return None
-        match found:
-            case {"there": bool(there)}:
-                return there
-        return None
-
     async def _stream(
         self, http: HttpClient, file: InputFile, progress: UploadProgress
     ) -> str | None:
         """What it is called there; ``None`` for a ComfyUI without our pack."""
-        there = await self._has(http, file.name, file.sha256)
+        there = await has_content(http, file.name, file.sha256)
         if there is None or there:
             return file.name if there else None
         path = _path(file.name, file.sha256)

@@ -1,0 +1,108 @@
+"""Value files that two ComfyUIs of one user on one machine pass each other without sending them.
+
+Both know the same folder, which only their owner may enter, and a file in it is named by its
+content. So whoever asks for one names no path; and where the other side has another folder
+(another user, a container, the far end of a tunnel), the file is just not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .disk_space import DiskLimits, make_room
+from .file_changes import discard, link_file
+from .files import storage_errors, write_whole
+from .remote_values import sha256_in_name
+
+if TYPE_CHECKING:
+    from .values import EncodedValue
+
+__all__ = ["SharedValues"]
+
+_LEFT_AFTER = 600.0
+"""Seconds after which a file was left by a program that was killed."""
+_MARK = "mark"
+
+
+class SharedValues:
+    """The folder. All of it blocks.
+
+    Args:
+        folder: The same for all of the owner's programs; made when missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def mark(self) -> str:
+        """The SHA-256 of a file that is in this folder, and in no other.
+
+        What programs that were killed have left is removed.
+
+        Raises:
+            LocalStorageError: The folder cannot be used.
+        """
+        mark = self._folder / _MARK
+        with storage_errors(self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_room(self._folder.glob("*.safetensors"), older_than=_LEFT_AFTER)
+            if not mark.is_file():
+                write_whole(mark, os.urandom(32))
+            content = mark.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            write_whole(self._path(sha256), content)
+        return sha256
+
+    def write(self, value: EncodedValue) -> str:
+        """Write a value, and return its SHA-256. Call `remove` once the other side has it.
+
+        Raises:
+            LocalStorageError: It cannot be written, or too little of the disk would stay free.
+        """
+        DiskLimits.of().check_room(self._folder / _MARK, value.size)
+        return value.write_into(self._folder).stem
+
+    def offer(self, path: Path) -> bool:
+        """Link a value file, which is named by its content, into the folder, if that can be."""
+        sha256 = sha256_in_name(path.name)
+        return sha256 is not None and _linked(path, self._path(sha256))
+
+    def give(self, sha256: str, path: Path) -> bool:
+        """Link a file of the folder to ``path``; whether it is there now."""
+        return _linked(self._path(sha256), path)
+
+    def take(self, sha256: str) -> memoryview | None:
+        """The bytes of a file, which leaves the folder: mapped, and the memory can be written to.
+
+        ``None`` if it is not there. (Windows removes no file that is mapped: a later sweep does.)
+        """
+        path = self._path(sha256)
+        try:
+            with path.open("rb") as file:
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        except (OSError, ValueError):  # ValueError: it is empty
+            return None
+        discard(path, seconds=0)
+        return content
+
+    def remove(self, sha256: str) -> None:
+        """Remove a file that `write` has made."""
+        discard(self._path(sha256), seconds=0)
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / f"{sha256}.safetensors"
+
+
+def _linked(source: Path, destination: Path) -> bool:
+    try:
+        destination.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        link_file(source, destination)
+    except FileExistsError:
+        return True  # by its name, it has the same content
+    except OSError:  # not there, or in another file system
+        return False
+    return True
