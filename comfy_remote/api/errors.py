@@ -233,7 +233,7 @@ def _problem(problem: dict[str, JsonValue], class_type: str) -> JsonValue:
         "field": extra.get("input_name") if isinstance(extra, dict) else None,
         "reason": str(problem.get("type", "invalid")),
         "class_type": class_type,
-        "message": ": ".join(words),
+        "message": ": ".join(word.rstrip(".") for word in words),
     }
 
 

@@ -46,6 +46,7 @@ from ..media.files import storage_errors
 from ..media.temporary import ProcessLock
 from ..targets.base import DescribesByJob, RunRequest, TakesPartnerKey, Target
 from ..types import JsonValue, mapping
+from ..units import counted, seconds_text
 from ..wire.comfy_api import API_PATH, ApiJob, ApiStatus, JobList, JobSummary, JobWorkflow
 from ..workflow.files import every_file_use
 from ..workflow.paid_nodes import any_paid_known
@@ -556,6 +557,11 @@ class ApiJobs:
         ended.progress = run.live.snapshot().progress
         self._remember(ended)
         run.live.end(ended.status)
+        _log.info(
+            "Job %s %s after %s, with %s%s",
+            *(run.id, ended.status.value, seconds_text(max(0.0, time.time() - run.created))),
+            *(counted(len(run.made or ()), "file"), f": {run.error}" if run.error else "."),
+        )
         await run.clean_up()
 
     # Ended

@@ -72,6 +72,7 @@ def test_a_job_outlives_the_front_that_took_it(
     wait_for(lambda: ask(f"{api}/jobs/{job['id']}")["status"] in FINAL)
     ended = ask(f"{api}/jobs/{job['id']}")
     assert ended["status"] == "succeeded", ended
+    second.says(f"Job {job['id']} succeeded after ")
     [output] = ended["outputs"]
     content = ask(output["url"])
     assert (content[:4], len(content)) == (b"\x89PNG", output["size_bytes"])

@@ -141,7 +141,7 @@ def test_a_node_whose_class_is_not_there_is_named() -> None:
                 "field": None,
                 "reason": "missing_node_type",
                 "class_type": "Nope",
-                "message": "Node 'Nope' not found.: Node ID '#1'",
+                "message": "Node 'Nope' not found: Node ID '#1'",
             }
         ]
     }
