@@ -141,7 +141,13 @@ async def test_a_partner_key_is_sent_with_the_job_and_is_in_nothing_that_is_reco
     key = SecretStr("partner-0123456789")
     async with ComfyApiTarget(server.url, partner_key=key, times=SOON) as target:
         ref = await target.submit(RunRequest(ID, PROMPT))
-    assert server.sent()["extra_data"] == {"api_key_comfy_org": "partner-0123456789"}
+        assert server.sent()["extra_data"] == {"api_key_comfy_org": "partner-0123456789"}
+        # A front of ours hands on the key of its own caller, where nobody can read it on the way.
+        request = RunRequest(ID, PROMPT, extra_data={"api_key_comfy_org": "callers-0123456789"})
+        await target.submit(request)
+    assert server.sent()["extra_data"] == {"api_key_comfy_org": "callers-0123456789"}
+    assert target.takes_partner_key
+    assert not ComfyApiTarget("http://192.168.1.5:8189").takes_partner_key
     assert "partner" not in repr(ref)
     assert "partner" not in repr(target)
 
