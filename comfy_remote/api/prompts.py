@@ -19,7 +19,7 @@ from ..workflow.files.names import may_look_up
 from ..workflow.json_document import is_ui_format
 from ..workflow.load import parse_prompt
 from ..workflow.prompt import Prompt, with_inputs
-from .errors import ApiRefusal
+from .errors import ApiRefusal, ErrorCode
 
 if TYPE_CHECKING:
     from .assets import StoredAsset
@@ -78,7 +78,8 @@ def posted_job(body: Mapping[str, JsonValue]) -> PostedJob:
     """
     for key in body:
         if key in _RESERVED:
-            raise ApiRefusal("invalid_request", f"{key!r} is reserved: no job may have it yet.")
+            # As comfy-api-proxy says it: the document has no other code for it.
+            raise ApiRefusal("invalid_workflow", f"{key!r} is reserved: no job may have it yet.")
         if key not in JobRequest.model_fields:
             raise ApiRefusal(
                 "invalid_request",
@@ -89,7 +90,9 @@ def posted_job(body: Mapping[str, JsonValue]) -> PostedJob:
     try:
         request = JobRequest.model_validate(body)
     except ValidationError as error:
-        raise ApiRefusal("invalid_request", _problem(error)) from None
+        of_workflow = any(one["loc"][:1] == ("workflow",) for one in error.errors())
+        code: ErrorCode = "invalid_workflow" if of_workflow else "invalid_request"
+        raise ApiRefusal(code, _problem(error)) from None
     if is_ui_format(request.workflow):
         raise ApiRefusal(
             "workflow_format_ui",
