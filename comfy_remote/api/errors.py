@@ -147,9 +147,9 @@ async def answered(request: web.Request, handler: RouteHandler) -> web.StreamRes
         if error.status < 400:
             raise
         return _refusal_of_http(error)
-    except ConnectionError:  # whoever asked has hung up
-        raise
-    except Exception as error:  # noqa: BLE001  a client reads the envelope, whatever it was
+    except Exception as error:
+        if request.transport is None or request.transport.is_closing():
+            raise  # there is nobody who would read it
         return upstream_error(error).answer()
 
 
