@@ -24,6 +24,7 @@ from ..errors import JobNotFound, LocalStorageError
 from ..media.file_changes import discard, remove_file
 from ..media.files import OWN_DATA, storage_errors, sync_folder, take_name
 from ..wire.comfy_api import OutputType
+from .asset_schema import MIGRATIONS
 from .errors import ApiRefusal
 
 __all__ = ["AssetRecords", "NewAsset", "StoredAsset", "StoredJob"]
@@ -33,61 +34,6 @@ _LOOKED_AT_A_TIME = 200
 _REMOVED_AT_A_TIME = 20  # a large file may take a tenth of a second
 _EXPIRED_AT_A_TIME = 1000
 _PREFIX = "blake3:"
-
-_MIGRATIONS = (
-    (
-        # Times are seconds since the epoch. `stays`: for how long an upload is wanted each time
-        # that it is used. `position`: of an output among its job's.
-        """
-        CREATE TABLE assets (
-            id           TEXT PRIMARY KEY,
-            blake3       TEXT NOT NULL,
-            sha256       TEXT NOT NULL,
-            size         INTEGER NOT NULL,
-            content_type TEXT NOT NULL,
-            file_path    TEXT NOT NULL,
-            created      REAL NOT NULL,
-            stays        REAL NOT NULL,
-            expires      REAL NOT NULL,
-            job          TEXT,
-            position     INTEGER,
-            node_id      TEXT,
-            kind         TEXT,
-            UNIQUE (job, position)
-        )
-        """,
-        "CREATE INDEX assets_by_content ON assets (blake3)",
-        "CREATE INDEX assets_by_expiry ON assets (expires)",
-        """
-        CREATE TABLE jobs (
-            number       INTEGER PRIMARY KEY,
-            id           TEXT NOT NULL UNIQUE,
-            created      REAL NOT NULL,
-            expires      REAL NOT NULL,
-            labels       TEXT NOT NULL
-        )
-        """,
-        "CREATE INDEX jobs_by_expiry ON jobs (expires)",
-        """
-        CREATE TABLE labels (
-            name         TEXT NOT NULL,
-            value        TEXT NOT NULL,
-            job          INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
-            PRIMARY KEY (name, value, job)
-        ) WITHOUT ROWID
-        """,
-        "CREATE INDEX labels_by_job ON labels (job)",
-        """
-        CREATE TABLE uses (
-            job          TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-            asset        TEXT NOT NULL REFERENCES assets (id) ON DELETE CASCADE,
-            PRIMARY KEY (job, asset)
-        ) WITHOUT ROWID
-        """,
-        "CREATE INDEX uses_by_asset ON uses (asset)",
-        "CREATE TABLE used_keys (key TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
-    ),
-)
 
 _EXPIRE_SOME = """
     DELETE FROM assets WHERE id IN (SELECT id FROM assets WHERE expires <= ? LIMIT ?)
@@ -187,7 +133,8 @@ class AssetRecords:
             self._writer = opening.enter_context(closing(self._connect()))
             write_ahead(self._writer, _PATIENCE)
             self._writer.execute("PRAGMA foreign_keys = ON")
-            migrate(self._writer, _MIGRATIONS)
+            self._writer.execute("PRAGMA fullfsync = ON")  # for macOS; others have no such thing
+            migrate(self._writer, MIGRATIONS)
             self._reader = opening.enter_context(closing(self._connect()))
             opening.pop_all()
 
@@ -390,8 +337,8 @@ class AssetRecords:
         with self._writing() as write:
             write.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             made = write.execute(
-                "SELECT id, blake3 FROM assets WHERE job = ? AND id NOT IN"
-                " (SELECT asset FROM uses)",
+                "SELECT id, blake3 FROM assets WHERE job = ?"
+                " AND NOT EXISTS (SELECT 1 FROM uses WHERE asset = assets.id)",
                 (job_id,),
             ).fetchall()
             write.executemany("DELETE FROM assets WHERE id = ?", [(row["id"],) for row in made])

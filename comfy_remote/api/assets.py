@@ -17,7 +17,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from blake3 import blake3
 
@@ -40,9 +39,6 @@ _PREFIX = "blake3:"
 _ARRIVING = "arriving"
 _COUNTED_EVERY = 8 * 2**20
 _AGAIN_AFTER = 60
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)

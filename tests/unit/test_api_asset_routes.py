@@ -32,7 +32,7 @@ from comfy_remote.wire.comfy_api import API_PATH, Asset, OutputType
 
 CONTENT = bytes(range(256)) * 40
 HASH = f"blake3:{blake3(CONTENT).hexdigest()}"
-LIMITS = AssetLimits(file_bytes=2**20, pause=5.0)
+LIMITS = AssetLimits(file_bytes=2**20, pause=60.0)
 
 
 class Front:
