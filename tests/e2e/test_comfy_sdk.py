@@ -19,6 +19,7 @@ from comfy_sdk import (
     Forbidden,
     HashMismatch,
     IdempotencyKeyReuse,
+    InsufficientCredits,
     InvalidWorkflow,
     JobFailed,
     MissingAsset,
@@ -26,12 +27,14 @@ from comfy_sdk import (
     OutputReady,
     Preview,
     Progress,
+    QueueFull,
     StatusChange,
     Unauthorized,
     WorkflowFormatUi,
 )
 from comfy_sdk_kit import Sdk, drawing, inverting, picture, with_previews
 from gated_sandbox import Gate
+from owner import configure
 from PIL import Image
 from pydantic import SecretStr
 
@@ -265,6 +268,38 @@ async def test_a_job_that_fails(sdk: Sdk) -> None:
     error = failed.value.error
     assert (error.node_id, error.class_type) == ("5", "SandboxFail")
     assert "on purpose" in error.message
+
+
+@pytest.mark.parametrize("way", ["Comfy", "AsyncComfy"])
+async def test_a_full_queue_is_waited_for_and_a_cap_is_not(
+    way: str, gated_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, gate = tmp_path / "home", Gate(tmp_path)
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(home))
+    costs = f'target = "{gated_url}"\nprice_per_hour = 3.6\n'
+    configure(home, f"[targets.free]\n{costs}[targets.capped]\n{costs}cap_per_day = 0.0001\n")
+    async with served("free", tmp_path / "front", most_at_a_time=1) as front:
+        monkeypatch.setenv("COMFY_BASE_URL", front.url)
+        sdk = Sdk(way)
+        workflow = sdk.client.workflows.from_json(drawing(0x55))
+        first = await sdk(sdk.client.submit, sdk.client.workflows.from_file(gate.path))
+        with monkeypatch.context() as impatient:
+            impatient.setattr("comfy_sdk.client._QUEUE_RETRY_BUDGET", 0.0)
+            with pytest.raises(QueueFull) as full:
+                await sdk(sdk.client.submit, workflow)
+        assert full.value.retry_after >= 1 and full.value.http_status == 429
+        waiting = asyncio.create_task(sdk(sdk.client.submit, workflow))
+        gate.open()
+        await sdk(first.result)
+        assert (await sdk((await waiting).result)).status == "succeeded"
+        await sdk.close()
+    async with served("capped", tmp_path / "capped") as front:
+        monkeypatch.setenv("COMFY_BASE_URL", front.url)
+        sdk = Sdk(way)
+        with pytest.raises(InsufficientCredits) as over:
+            await sdk(sdk.client.submit, sdk.client.workflows.from_json(drawing(0x56)))
+        assert over.value.http_status == 402
+        await sdk.close()
 
 
 async def test_refusals_have_the_sdks_own_classes(sdk: Sdk) -> None:
