@@ -244,7 +244,8 @@ def engine_options(command: _Command) -> _Command:
 
 
 USUAL_TARGET = (
-    "Default: the configured target, else the endpoint in RUNPOD_ENDPOINT_ID, else sandbox."
+    "Default: the configured target, else the endpoint in RUNPOD_ENDPOINT_ID, else the server in "
+    "COMFY_BASE_URL, else sandbox."
 )
 """In the help of what runs something: see `Configuration.usual`."""
 
