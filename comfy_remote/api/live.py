@@ -357,9 +357,12 @@ def _frame(event: str, data: BaseModel) -> bytes:
 def _progress_of(event: Progress) -> ApiProgress:
     steps = round(event.steps) if event.steps else None
     step = round(event.step) if event.step is not None and steps else None
-    message = event.message or (
+    counted = (
         f"{event.node_class} {step}/{steps}" if event.node_class and step is not None else None
     )
+    message = event.message or counted or event.node_class
+    if event.estimated:
+        message = f"{message} (estimated)" if message else "Estimated"
     return ApiProgress(
         value=event.fraction,
         nodes_done=event.nodes_done,
@@ -368,7 +371,7 @@ def _progress_of(event: Progress) -> ApiProgress:
         current_node_class=event.node_class,
         step=step,
         steps=steps,
-        message=one_line(message)[:_LONGEST_MESSAGE] if message else event.node_class,
+        message=one_line(message)[:_LONGEST_MESSAGE] if message else None,
     )
 
 

@@ -248,6 +248,8 @@ async def test_what_is_cancelled_does_not_run_again() -> None:
         (Phase("computing"), None),
         (NodeText("3", "Downloading\n40 %"), "Downloading 40 %"),
         (Progress(1, 2, message="loading model"), "loading model"),
+        (Progress(1, 2, node_class="KSampler", estimated=True), "KSampler (estimated)"),
+        (Progress(1, 2, estimated=True), "Estimated"),
     ],
 )
 async def test_what_a_job_waits_for_is_the_message(event: Event, message: str | None) -> None:
