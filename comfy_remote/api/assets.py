@@ -50,7 +50,7 @@ class AssetLimits:
         store_bytes: All files together. Above it, uploads and jobs are refused for now: nothing is
             removed before its time. Besides, `DiskLimits.free` stays free on the disk.
         assets: Records.
-        uploads_at_a_time: The others wait; each takes some 2 MB of memory.
+        uploads_at_a_time: The others wait; each takes some 4 MB of memory.
         retention: How long an upload stays that names no time, from when it came or was used last.
         key_retention: How long an ``Idempotency-Key`` is used up.
         pause: How long an upload may bring nothing.
