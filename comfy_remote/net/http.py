@@ -41,6 +41,7 @@ TOO_LARGE = "answer_too_large"
 
 
 _CHUNK_SIZE = 2**20
+_MOST_REQUESTS, _MOST_SOCKETS = 16, 32
 _SHORTEST_SECRET = 8
 _PRIVATE_STORAGE = (
     "Outputs come from the target's own address, or from public https addresses. If this storage "
@@ -109,25 +110,62 @@ class HttpClient:
         self._limits = limits
         self._guard = Guard(frozenset(elsewhere), origin=address, advice=_PRIVATE_STORAGE)
         self._session: aiohttp.ClientSession | None = None
+        self._for_sockets: aiohttp.ClientSession | None = None
+        self._sockets = 0
 
     async def __aenter__(self) -> HttpClient:
+        self._session = self._new_session(_MOST_REQUESTS)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for session in (self._session, self._for_sockets):
+            if session is not None:
+                await session.close()
+        self._session = self._for_sockets = None
+
+    def _new_session(self, connections: int) -> aiohttp.ClientSession:
         # Requests say `allow_redirects=False`; a WebSocket's cannot.
         redirects = aiohttp.TraceConfig()
         redirects.on_request_redirect.append(_refuse_redirect)
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=10.0, sock_read=self._limits.patience
             ),
             proxy=proxy_for(URL(self.base_url)),
-            connector=aiohttp.TCPConnector(limit=16, ssl=self._tls or True),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=self._tls or True),
             trace_configs=[redirects, logged_requests()],
         )
-        return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+    @asynccontextmanager
+    async def socket(
+        self, path: str, *, largest: int
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
+        """A WebSocket. Its connection is none of those that requests share: each is held for as
+        long as a job takes, and requests would wait for the jobs that they are about.
+
+        Args:
+            largest: Bytes of a message.
+
+        Raises:
+            aiohttp.ClientError, asyncio.TimeoutError, OSError: It cannot be opened, or there are
+                32 already.
+        """
+        if self._for_sockets is None:
+            self._for_sockets = self._new_session(0)
+        if self._sockets >= _MOST_SOCKETS:
+            raise aiohttp.ClientError(f"{_MOST_SOCKETS} are open")
+        self._sockets += 1
+        try:
+            async with self._for_sockets.ws_connect(
+                self.url(path),
+                headers=self.authorization(),
+                heartbeat=20.0,
+                max_msg_size=largest,
+                compress=0,
+            ) as socket:
+                yield socket
+        finally:
+            self._sockets -= 1
 
     @property
     def session(self) -> aiohttp.ClientSession:

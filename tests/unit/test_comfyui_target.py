@@ -106,6 +106,19 @@ def _kinds(events: list[Event]) -> list[str]:
 # --- submitting ---------------------------------------------------------------------------
 
 
+async def test_sockets_take_no_connection_from_requests(server: FakeComfyUI) -> None:
+    """Forty prompts that run each had one of sixteen: the next submission waited for their end."""
+    async with HttpClient(server.url, name="ComfyUI") as http:
+        sockets = [ComfyUISocket(http, str(number), QUICK) for number in range(40)]
+        await asyncio.gather(*(socket.start() for socket in sockets))
+        assert sum(socket.connected for socket in sockets) == 32  # the others poll
+        assert (await http.get("queue")).status == 200
+        for socket in sockets[:20]:
+            await socket.stop()
+        await until(lambda: all(socket.connected for socket in sockets[20:]))
+        await asyncio.gather(*(socket.stop() for socket in sockets))
+
+
 async def test_a_prompt_is_posted_under_our_own_id(
     server: FakeComfyUI, target: ComfyUITarget
 ) -> None:

@@ -118,14 +118,8 @@ class ComfyUISocket:
             await asyncio.sleep(self._reconnect.seconds(failures + 1))
 
     async def _read(self) -> None:
-        url = self._http.url(f"ws?clientId={self.client_id}")
-        async with self._http.session.ws_connect(
-            url,
-            headers=self._http.authorization(),
-            heartbeat=20.0,
-            max_msg_size=_LARGEST_MESSAGE,
-            compress=0,
-        ) as socket:
+        path = f"ws?clientId={self.client_id}"
+        async with self._http.socket(path, largest=_LARGEST_MESSAGE) as socket:
             await socket.send_str(HANDSHAKE)
             self._opened.set()
             self._tried.set()
