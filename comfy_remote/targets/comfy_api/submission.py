@@ -166,7 +166,9 @@ class Submissions:
                 return found
             try:
                 return await self._posted(job)
-            except (ComfyRemoteError, _LabelRefused) as error:
+            except _LabelRefused as refused:
+                self._labels = refused.rather
+            except ComfyRemoteError as error:
                 if used := _says_used(error):
                     break
                 # Lost again, or refused: which says nothing of the first.
@@ -210,9 +212,9 @@ class _LabelRefused(Exception):
         self.rather = rather
 
 
-def _says_used(error: Exception) -> bool:
+def _says_used(error: ComfyRemoteError) -> bool:
     """Whether the server has had the key of the job."""
-    return isinstance(error, ComfyRemoteError) and api_code(error) == _KEY_USED
+    return api_code(error) == _KEY_USED
 
 
 def _is_labelled(job: Mapping[str, JsonValue], job_id: str) -> bool:

@@ -66,7 +66,7 @@ _MISSES_BEFORE_GONE = 3
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
 # Seconds. The cancel itself must not wait for that.
-_LOOKED_WITHIN = 2.0
+_LOOKED_WITHIN = 4.0
 # Servers have a limit, too, and each takes one of our connections.
 _MOST_STREAMS = 6
 # Asking for it shows whether the server and its key work.
