@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .disk_space import DiskLimits, make_room
 from .file_changes import discard, link_file
 from .files import storage_errors, write_whole
-from .remote_values import sha256_in_name
+from .remote_values import sha256_in_name, value_file_name
 
 if TYPE_CHECKING:
     from .values import EncodedValue
@@ -66,10 +66,10 @@ class SharedValues:
         DiskLimits.of().check_room(self._folder / _MARK, value.size)
         return value.write_into(self._folder).stem
 
-    def offer(self, path: Path) -> bool:
-        """Link a value file, which is named by its content, into the folder, if that can be."""
-        sha256 = sha256_in_name(path.name)
-        return sha256 is not None and _linked(path, self._path(sha256))
+    def offer(self, sha256: str, temp: Path) -> bool:
+        """Link a value file of a ComfyUI's temp folder into the folder; whether it is there now."""
+        name = value_file_name(sha256)
+        return sha256_in_name(name) == sha256 and _linked(temp / name, self._path(sha256))
 
     def give(self, sha256: str, path: Path) -> bool:
         """Link a file of the folder to ``path``; whether it is there now."""

@@ -30,7 +30,6 @@ from ..jobs.prices import hour_to_json, known_price
 from ..jobs.run_cost import run_cost
 from ..json_text import parse_json
 from ..media.received_inputs import InputFolder
-from ..media.remote_values import value_file_name
 from ..media.shared_values import SharedValues
 from ..targets.base import WaitsForWorkers
 from ..targets.kinds import typed_target
@@ -44,7 +43,7 @@ from .batch_routes import add_batch_routes
 from .batches import PageBatches
 from .host import Host
 from .job_routes import add_job_routes
-from .json_route import body_of, json_route, program_route
+from .json_route import body_of, check_json, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
@@ -282,11 +281,12 @@ def routes(
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
-    @table.post("/remote/values/{sha256:[0-9a-f]{64}}")
+    @table.post("/remote/values/{sha256}")
     @json_route
     async def share_value(request: web.Request) -> JsonValue:
-        path = host.folder("temp") / value_file_name(request.match_info["sha256"])
-        return {"there": await asyncio.to_thread(shared.offer, path)}
+        check_json(request)
+        sha256, temp = request.match_info["sha256"], host.folder("temp")
+        return {"there": await asyncio.to_thread(shared.offer, sha256, temp)}
 
     add_job_routes(table, PanelJobs(host, pool, lane), switch)
     add_setup_routes(table, host, pool, switch)

@@ -17,7 +17,6 @@ from ..clean import one_line
 from ..config.folders import shared_values
 from ..errors import ComfyRemoteError
 from ..media.received_inputs import InputFolder
-from ..media.remote_values import value_file_name
 from ..media.shared_values import SharedValues
 from ..outputs import media_type_of
 from .body import Trouble
@@ -235,13 +234,13 @@ async def put_value(request: web.Request) -> web.Response:
     return web.json_response({"name": placed})
 
 
-@routes.post("/remote/values/{sha256:[0-9a-f]{64}}")
+@routes.post("/remote/values/{sha256}")
 async def share_value(request: web.Request) -> web.Response:
     """``{"there": …}``: whether a value file of the temp folder is now where its user's programs
     find it.
     """
-    path = request.app[ENGINE].folders.root / "temp" / value_file_name(request.match_info["sha256"])
-    there = await asyncio.to_thread(SharedValues(shared_values()).offer, path)
+    sha256, temp = request.match_info["sha256"], request.app[ENGINE].folders.root / "temp"
+    there = await asyncio.to_thread(SharedValues(shared_values()).offer, sha256, temp)
     return web.json_response({"there": there})
 
 

@@ -189,9 +189,14 @@ async def test_only_value_files_come_out_of_the_folder(tmp_path: Path) -> None:
 
 def test_only_value_files_go_into_the_folder(tmp_path: Path) -> None:
     shared = SharedValues(tmp_path / "shared")
-    (tmp_path / "picture.png").write_bytes(b"mine")
-    assert not shared.offer(tmp_path / "picture.png")
-    assert not shared.offer(tmp_path / f"{'0' * 64}.safetensors"), "it is not there"
+    temp, name = tmp_path / "temp", "0" * 64
+    for folder in (tmp_path, temp, temp / "comfy_remote"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.safetensors").write_bytes(b"mine")
+    for other in ("picture", f"../{name}", f"../../{name}", str(tmp_path / name), "1" * 64):
+        assert not shared.offer(other, temp)
+    assert not (tmp_path / "shared").exists() or not [*(tmp_path / "shared").iterdir()]
+    assert shared.offer(name, temp)
     if os.name != "nt":
         assert (tmp_path / "shared").stat().st_mode & 0o077 == 0
 

@@ -48,7 +48,7 @@ class Sharing:
         try:
             if sha256 is None or not await self._same_folder():
                 return None
-            await self._http.post_idempotent(f"remote/values/{sha256}")
+            await self._http.post_idempotent(f"remote/values/{sha256}", {})
         except (TargetError, LocalStorageError):
             return None
         return await asyncio.to_thread(self._values.take, sha256)
