@@ -23,6 +23,7 @@ from .serving import (
 
 if TYPE_CHECKING:
     from ..api.front import ApiFront
+    from ..targets.base import Target
 
 __all__ = ["api", "sdk_variables"]
 
@@ -88,6 +89,7 @@ def api(
     token = read_token(token_file)
     context = ssl_context(certfile, keyfile)
     client = Client(on, on_interrupt=None)
+    _refuse_itself(client.target, port)
     called = front_name(client.named or client.target.name, name)
     folder = front_folder(called)
 
@@ -107,6 +109,26 @@ def api(
             await asyncio.Event().wait()
 
     serve_until_stopped(whole())
+
+
+def _refuse_itself(target: Target, port: int) -> None:
+    """See that the target is not this server, which ``COMFY_BASE_URL`` may name in its own shell.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    from yarl import URL
+
+    from ..errors import ConfigurationError
+    from ..net.address import is_loopback
+    from ..targets.base import server_of
+
+    address = URL(server_of(target).get("comfy_api", ""))
+    if is_loopback(address.host) and address.port == port:
+        raise ConfigurationError(
+            f"{target.name} is this server itself: its jobs would go nowhere.",
+            advice="Say with --on where they run.",
+        )
 
 
 def sdk_variables(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from comfy_remote.cli.api import sdk_variables
+from comfy_remote.cli.api import api, sdk_variables
 from comfy_remote.cli.serve import client_commands
 from comfy_remote.cli.service import curl_command
+from comfy_remote.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
 URL = "https://box/v2"
@@ -116,3 +118,13 @@ def test_comfys_sdk_is_shown_where_to_go(
 ) -> None:
     shown = sdk_variables("https://box", file, token=token, windows=windows)
     assert shown.splitlines() == [f"  {line}" for line in lines]
+
+
+@pytest.mark.parametrize("named", ["http://127.0.0.1:8189", "http://localhost:8189/api/v2"])
+def test_the_served_api_is_not_its_own_target(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the shell where its variables were set, as it advises."""
+    monkeypatch.setenv("COMFY_BASE_URL", named)
+    done = CliRunner().invoke(api, [])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "is this server itself" in done.exception.message
+    assert "--on" in done.exception.advice

@@ -165,8 +165,9 @@ def _no_entry(
     if not keyed:
         return AuthenticationError(
             f"{name} wants a key, and none was sent: {words}.",
-            advice=f"Make a key for Comfy's own servers at {_API_KEYS}, and set it in "
-            "COMFY_API_KEY; another server's owner has its token.",
+            advice=f"Comfy's own servers take the key in COMFY_API_KEY ({_API_KEYS} makes one). "
+            "For another server, put its token into a variable, and name that in "
+            "comfy-remote.toml: key_env.",
             details=details,
         )
     return AuthenticationError(
