@@ -13,7 +13,7 @@ from ..aio import within
 from ..wire.comfy_api import API_PATH
 from .errors import ApiRefusal
 from .live import LiveJob
-from .server import api_base
+from .server import ENDLESS, api_base
 
 __all__ = ["StreamLimits", "event_routes", "with_addresses"]
 
@@ -68,7 +68,7 @@ class _Streams:
         self._open = 0
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        with self._counted():
+        with self._counted(request.app[ENDLESS]):
             job = await self._live(request.match_info["id"])
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
@@ -86,7 +86,7 @@ class _Streams:
             return response
 
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, endless: set[asyncio.Task[object]]) -> Iterator[None]:
         if self._open >= self._limits.streams:
             raise ApiRefusal(
                 "too_many_streams",
@@ -94,7 +94,11 @@ class _Streams:
                 "GET /api/v2/jobs/{id}, which is always possible.",
             )
         self._open += 1
+        if (task := asyncio.current_task()) is not None:
+            endless.add(task)
         try:
             yield
         finally:
             self._open -= 1
+            if task is not None:
+                endless.discard(task)

@@ -19,7 +19,10 @@ from ..version import __version__
 from ..wire.comfy_api import API_PATH
 from .errors import ApiRefusal, answered
 
-__all__ = ["ApiServer", "api_application", "api_base", "guard"]
+__all__ = ["ENDLESS", "ApiServer", "api_application", "api_base", "guard"]
+
+ENDLESS: web.AppKey[set[asyncio.Task[object]]] = web.AppKey("endless")
+"""Requests whose answers go on until something ends them: a server that stops does."""
 
 
 class ApiServer:
@@ -86,8 +89,15 @@ def api_application(
         middlewares: ``[guard(token)]``, unless that application has it.
     """
     app = web.Application(middlewares=list(middlewares))
+    app[ENDLESS] = set()
+    app.on_shutdown.append(_end_endless)
     app.add_routes([*routes, web.get("", about)])
     return app
+
+
+async def _end_endless(app: web.Application) -> None:
+    for task in app[ENDLESS]:
+        task.cancel()
 
 
 def api_base(request: web.Request) -> str:

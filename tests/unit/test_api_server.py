@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -73,6 +74,21 @@ async def refused(url: str, method: str = "GET", **more: Mapping[str, str]) -> t
     status, body, _ = await asked(url, method, **more)
     error = ErrorEnvelope.model_validate(body).error
     return status, error.code, error.message
+
+
+@asynccontextmanager
+async def beside(application: web.Application) -> AsyncIterator[tuple[str, web.AppRunner]]:
+    """Serve the API below another server's root; gives the origin and what runs it."""
+    app = web.Application()
+    app.router.add_get("/v2/{endpoint}/health", fine)
+    app.add_subapp(API_PATH, application)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", runner
+    finally:
+        await runner.cleanup()
 
 
 async def test_it_says_what_it_is() -> None:
@@ -153,15 +169,7 @@ def test_beyond_this_machine_it_needs_a_token() -> None:
 
 
 async def test_below_another_server_it_guards_itself() -> None:
-    app = web.Application()
-    app.router.add_get("/v2/{endpoint}/health", fine)
-    app.add_subapp(API_PATH, api_application(ROUTES, [guard(TOKEN)]))
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with beside(api_application(ROUTES, [guard(TOKEN)])) as (url, _):
         right = {"Authorization": f"Bearer {TOKEN.get_secret_value()}"}
         job = f"{url}{API_PATH}/jobs/1"
         assert (await refused(job))[:2] == (401, "unauthorized")
@@ -172,8 +180,6 @@ async def test_below_another_server_it_guards_itself() -> None:
         found = await refused(job, "PATCH", headers=right)
         assert found[:2] == (405, "method_not_allowed")
         assert (await asked(f"{url}/v2/local/health"))[0] == 200
-    finally:
-        await runner.cleanup()
 
 
 async def test_events_over_http() -> None:
@@ -247,6 +253,24 @@ async def test_a_listener_that_hangs_up_is_forgotten() -> None:
             await stream.content.readuntil(b"\n\n")
             assert job.listeners == 1
         await until(lambda: not job.listeners)  # its handler is cancelled
+
+
+async def test_a_server_that_stops_waits_for_no_stream() -> None:
+    job = LiveJob()
+
+    async def live(_job_id: str) -> LiveJob:
+        return job
+
+    async with (
+        beside(api_application(event_routes(live))) as (url, runner),
+        aiohttp.ClientSession() as session,
+    ):
+        stream = await session.get(f"{url}{API_PATH}/jobs/1/events")
+        await stream.content.readuntil(b"\n\n")
+        await runner.shutdown()  # which comes before requests are waited for
+        await until(lambda: not job.listeners)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await stream.read()
 
 
 async def test_a_client_that_reads_nothing_is_let_go_and_the_others_read_on() -> None:
