@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ..jobs.client import Client
 from ..jobs.record import Record
 from ..schemas.memory import Memory
-from ..targets.base import Capabilities, DescribesByJob
+from ..targets.base import Capabilities, DescribesByJob, MayChange, Target
 from ..targets.kinds import typed_target
 from ..types import JsonValue
 from ..workflow.schema import Schemas
@@ -93,6 +93,9 @@ class TargetPool:
         target = typed_target(target)
         await asyncio.to_thread(check_target, target)
         async with self._opening:
+            known = self._entries.get(target)
+            if known is not None and _has_changed(known.client.target):
+                self._kept.append(self._entries.pop(target).client)
             if target not in self._entries:
                 # In a thread: the configuration is read.
                 client = await asyncio.to_thread(
@@ -122,6 +125,10 @@ class TargetPool:
                 )
                 entry.asked = time.monotonic()
             return entry.capabilities
+
+
+def _has_changed(target: Target) -> bool:
+    return isinstance(target, MayChange) and target.has_changed
 
 
 def _entries(nodes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

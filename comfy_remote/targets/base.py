@@ -45,6 +45,7 @@ __all__ = [
     "LimitsTime",
     "ListsModels",
     "LosesUnfollowed",
+    "MayChange",
     "OnThisMachine",
     "OneEngine",
     "Recalls",
@@ -313,6 +314,15 @@ class ConfirmsWhatRan(TellsWhatRuns, Protocol):
         Args:
             details: The job's `Finished.details`.
         """
+
+
+@runtime_checkable
+class MayChange(Protocol):
+    """A target at an address behind which something else may be found."""
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether it was: opening the address again gives the target of what is there."""
 
 
 @runtime_checkable

@@ -16,6 +16,9 @@ from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import AuthenticationError, TargetNotFound
 from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.target_pool import TargetPool
+from comfy_remote.node_pack.trusted_targets import confirm
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
 from comfy_remote.targets.comfy_api.typed_address import Memory
@@ -156,3 +159,31 @@ def test_the_memory_is_bounded_and_forgives_damage(tmp_path: Path) -> None:
     memory.write("comfy")
     os.utime(path, (1.0, 1.0))
     assert memory.read() is None
+
+
+async def test_a_page_that_stays_open_goes_on_with_what_is_there(
+    api: FakeComfyApi, tmp_path: Path
+) -> None:
+    Memory(home(), api.url).write("comfyui")
+    confirm(api.url)
+    with Record(tmp_path) as record:
+        pool = TargetPool(record)
+        before = await pool.client(api.url)
+        assert isinstance(before.target, ComfyUITarget)
+        with pytest.raises(TargetNotFound, match="has no such address") as failed:
+            await before.target.health()
+        assert (
+            failed.value.advice
+            == f"{api.url} is a Comfy API (comfy:{api.url}) by now: run it again."
+        )
+        after = await pool.client(api.url)
+        assert isinstance(after.target, ComfyApiTarget)
+        assert (await after.target.health()).ready == 1
+        assert await pool.client(api.url) is after
+        # And back.
+        api.on(NO_JOB, Answer(b"404: Not Found", 404))
+        with pytest.raises(TargetNotFound) as failed:
+            await after.target.health()
+        assert failed.value.advice == f"{api.url} is a ComfyUI by now: run it again."
+        assert isinstance((await pool.client(api.url)).target, ComfyUITarget)
+        await pool.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from ..base import Health, RemoteRef, RunRequest
 from .target import ComfyApiTarget
-from .typed_address import Memory, look_again
+from .typed_address import Memory, Watch
 
 if TYPE_CHECKING:
     import ssl
@@ -30,10 +31,23 @@ class TurnedOutApi(ComfyApiTarget):
         memory: Memory,
     ) -> None:
         super().__init__(url, name=name, headers=headers, storage_hosts=storage_hosts, tls=tls)
-        self._memory = memory
+        self._watch = Watch(memory)
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await look_again(self._http, self._memory, exc_info[1] if exc_info else None)
+            await self._watch.look_again(self._http, exc_info[1] if exc_info else None)
         finally:
             await super().__aexit__(*exc_info)
+
+    @property
+    def has_changed(self) -> bool:
+        """See `MayChange`."""
+        return self._watch.changed
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        async with self._watch.over(self._http):
+            return await super().submit(request)
+
+    async def health(self) -> Health:
+        async with self._watch.over(self._http):
+            return await super().health()

@@ -12,8 +12,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -25,6 +25,7 @@ from ...errors import ComfyRemoteError, TargetNotFound
 from ...json_text import parse_json
 from ...media.file_changes import discard
 from ...media.files import write_whole
+from ..base import Health, RemoteRef, RunRequest
 from ..comfyui.target import ComfyUITarget
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ...net.http import HttpClient
     from ..base import Target
 
-__all__ = ["Memory", "Speaks", "TypedAddress", "look_again", "what_speaks"]
+__all__ = ["Memory", "Speaks", "TypedAddress", "Watch", "what_speaks"]
 
 Speaks: TypeAlias = Literal["comfyui", "comfy"]
 """ComfyUI's own API (also of a server that has both), or Comfy API v2."""
@@ -125,16 +126,38 @@ class Memory:
             discard(path, seconds=0)
 
 
-async def look_again(http: HttpClient, memory: Memory, error: object) -> None:
-    """After a 404, ask what is there now; if that is something else, remember and say it."""
-    if not isinstance(error, TargetNotFound):
-        return
-    speaks = await what_speaks(http, memory.url)
-    if speaks is None or speaks == await in_thread(memory.read):
-        return
-    await in_thread(memory.write, speaks)
-    now = "a ComfyUI" if speaks == "comfyui" else f"a Comfy API (comfy:{memory.url})"
-    error.advice = f"{memory.url} is {now} by now: run it again."
+class Watch:
+    """Notices that something else is at an address than was remembered.
+
+    Attributes:
+        changed: Whether it is so: opening the address again gives the target of what is there.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.changed = False
+        self._memory = memory
+
+    @asynccontextmanager
+    async def over(self, http: HttpClient) -> AsyncIterator[None]:
+        """Look again where requests are answered by 404, and say what is there now."""
+        try:
+            yield
+        except TargetNotFound as error:
+            await self.look_again(http, error)
+            raise
+
+    async def look_again(self, http: HttpClient, error: object) -> None:
+        """The same, after an error."""
+        if not isinstance(error, TargetNotFound) or self.changed:
+            return
+        url = self._memory.url
+        speaks = await what_speaks(http, url)
+        if speaks is None or speaks == await in_thread(self._memory.read):
+            return
+        await in_thread(self._memory.write, speaks)
+        self.changed = True
+        now = "a ComfyUI" if speaks == "comfyui" else f"a Comfy API (comfy:{url})"
+        error.advice = f"{url} is {now} by now: run it again."
 
 
 class TypedAddress(ComfyUITarget):
@@ -161,6 +184,7 @@ class TypedAddress(ComfyUITarget):
     ) -> None:
         super().__init__(url, name=name, headers=headers, tls=tls)
         self._memory = memory
+        self._watch = Watch(memory)
         self._known = known
         self._instead = instead
 
@@ -185,6 +209,19 @@ class TypedAddress(ComfyUITarget):
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await look_again(self._http, self._memory, exc_info[1] if exc_info else None)
+            await self._watch.look_again(self._http, exc_info[1] if exc_info else None)
         finally:
             await super().__aexit__(*exc_info)
+
+    @property
+    def has_changed(self) -> bool:
+        """See `MayChange`."""
+        return self._watch.changed
+
+    async def submit(self, request: RunRequest) -> RemoteRef:
+        async with self._watch.over(self._http):
+            return await super().submit(request)
+
+    async def health(self) -> Health:
+        async with self._watch.over(self._http):
+            return await super().health()
