@@ -16,6 +16,7 @@ from gated_sandbox import Gate
 from PIL import Image
 
 from comfy_remote import Client
+from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import WorkflowInvalid, node_problems
 from comfy_remote.events import (
     DidItRun,
@@ -29,6 +30,8 @@ from comfy_remote.events import (
 from comfy_remote.jobs.job import Job
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
+from comfy_remote.targets.comfyui.target import ComfyUITarget
+from comfy_remote.targets.opening import open_target
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JOB = "11111111-2222-4333-8444-555555555555"
@@ -242,3 +245,17 @@ async def test_a_refused_workflow_has_its_nodes_marked(engine: str, record: Reco
     problems = list(node_problems(caught.value))
     assert [(node, kind) for node, kind, _ in problems] == [("1", "EmptyImage")]
     assert "width" in problems[0][2]
+
+
+async def test_an_address_alone_turns_out_to_be_the_one_or_the_other(
+    engine: str, record: Record
+) -> None:
+    configuration = Configuration(None, {})
+    async with proxy_of(engine) as url:
+        for _ in range(2):  # asked, then remembered
+            async with open_target(url, configuration) as target:
+                assert isinstance(target, ComfyApiTarget)
+                await target.health()
+            async with open_target(engine, configuration) as target:
+                assert isinstance(target, ComfyUITarget)
+                await target.health()
