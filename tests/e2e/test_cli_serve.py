@@ -67,6 +67,7 @@ def test_serves_a_client_and_ends_with_its_engine(
     assert "Traceback" not in server.text
     assert TOKEN not in server.text + done.stdout + done.stderr
     assert "runpod:desk" in server.text
+    assert f"COMFY_BASE_URL={url.removesuffix('/v2')}" in server.text
 
 
 def test_a_token_from_a_file(servers: list[Serve], tmp_path: Path) -> None:
