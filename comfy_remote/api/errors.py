@@ -263,7 +263,7 @@ def _refusal_of_http(error: web.HTTPException) -> web.Response:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             response = ApiRefusal(
-                "method_not_allowed", f"{error.method} is not possible here, but {allowed} is."
+                "method_not_allowed", f"This address takes {allowed}, not {error.method}."
             ).answer()
             response.headers["Allow"] = allowed
             return response
