@@ -34,7 +34,7 @@ from fake_comfy_api import (
     output,
     refusal,
 )
-from helpers import until
+from helpers import settled, until
 from pydantic import SecretStr
 from scripted_server import Answer, ScriptedServer, drop
 
@@ -708,6 +708,34 @@ async def test_a_flood_of_previews_leaves_the_newest(server: FakeComfyApi) -> No
     assert previews[-1] == "199"
 
 
+async def test_a_stream_that_says_the_end_again_and_again_is_not_believed_for_ever(
+    server: FakeComfyApi,
+) -> None:
+    over = asyncio.Event()
+
+    async def live(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(1, 20):
+            await until(lambda number=number: server.count(JOB) >= min(number, 6))
+            await response.write(frame("status", {"status": "succeeded"}))
+        over.set()
+        await asyncio.Event().wait()
+        return response
+
+    server.on(JOB, job("running"))
+    server.on(EVENTS, live)
+    target = ComfyApiTarget(server.url, times=slow_polling())
+    async with target, aclosing(target.follow(REF, PROMPT)) as following:
+        assert await anext(following) == Started()
+        waiting = asyncio.ensure_future(anext(following))
+        await over.wait()
+        await settled()
+        assert server.count(JOB) == 6
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_many_jobs_do_not_take_all_connections_for_their_events(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:
@@ -797,6 +825,27 @@ async def test_a_part_is_continued_by_range(server: FakeComfyApi, target: ComfyA
     async with aclosing(target.read(made, 4)) as chunks:
         assert b"".join([one async for one in chunks]) == PNG[4:]
     assert target.version_of(made) is not None  # so what has arrived is not fetched again
+
+
+async def test_a_download_that_breaks_continues_where_it_broke(
+    server: FakeComfyApi, tmp_path: Path
+) -> None:
+    async def breaking(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(PNG))})
+        await response.prepare(request)
+        await response.write(PNG[:4])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async def rest(request: web.Request) -> web.StreamResponse:
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        return web.Response(body=PNG[start:], status=206)
+
+    server.on(JOB, job("succeeded", outputs=[output(PNG)]))
+    server.on(CONTENT, breaking, rest)
+    assert await fetched(ComfyApiTarget(server.url, times=SOON), server, tmp_path) == PNG
+    assert server.count(CONTENT) == 2
 
 
 @pytest.mark.parametrize("status", [404, 410])

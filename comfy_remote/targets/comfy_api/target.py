@@ -63,6 +63,7 @@ __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 _REFUSALS = range(400, 500)
 _REFUSED = tuple(_REFUSALS)
 _MISSES_BEFORE_GONE = 3
+_MOST_EARLY = 5
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
 # Seconds. The cancel itself must not wait for that.
@@ -322,7 +323,7 @@ class ComfyApiTarget:
     ) -> AsyncGenerator[Event, None]:
         polling = self._times.polling
         outage, limited = Outage(polling), Outage(self._times.limited)
-        began, misses, said_so = time.monotonic(), 0, False
+        began, misses, early, said_so = time.monotonic(), 0, 0, False
         while True:
             connected = live is not None and live.connected
             wait = polling.longest if connected else polling.interval(time.monotonic() - began)
@@ -361,7 +362,10 @@ class ComfyApiTarget:
                 yield Log(f"{self._name} sends no live events ({live.given_up}): asking instead.")
             reader.ended = False
             next_poll = time.monotonic() + wait
-            while (left := next_poll - time.monotonic()) > 0 and not reader.ended:
+            while (left := next_poll - time.monotonic()) > 0:
+                if reader.ended and early < _MOST_EARLY:
+                    early += 1  # a stream may say so again and again
+                    break
                 said_live = await _next(live, left)
                 for event in reader.live(said_live) if said_live is not None else ():
                     yield event
