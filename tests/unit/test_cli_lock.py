@@ -14,8 +14,11 @@ from json_lines import check_lines
 from test_ready_local import MANAGERS, make_comfyui, make_pack
 from test_ready_making import Older, Plain
 
+from comfy_remote.cli import run_workflow
 from comfy_remote.cli.main import main
+from comfy_remote.ready import locking
 from comfy_remote.ready.lock import Lock, LockedModel, LockedPack, read_lock
+from comfy_remote.targets import opening
 
 PROMPT: Any = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a/sd.safetensors"}},
@@ -57,8 +60,9 @@ def comfyui(tmp_path: Path) -> Path:
 
 def opens(monkeypatch: pytest.MonkeyPatch, target: FakeTarget) -> None:
     """Have every target be this one."""
-    for module in ("comfy_remote.targets.opening", "comfy_remote.cli.run_workflow"):
-        monkeypatch.setattr(f"{module}.open_target", lambda *_, **__: target)
+    # All are imported by now: one imported later would keep the stand-in.
+    for module in (opening, run_workflow, locking):
+        monkeypatch.setattr(module, "open_target", lambda *_, **__: target)
 
 
 def test_a_lock_of_a_comfyui_here(run: Run, comfyui: Path) -> None:
@@ -138,7 +142,6 @@ def test_what_does_not_go_together(run: Run) -> None:
 def test_a_lock_of_what_a_target_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Plain()
     opens(monkeypatch, target)
-    monkeypatch.setattr("comfy_remote.ready.locking.open_target", lambda *_, **__: target)
     Path("schemas.json").write_text(json.dumps({"Theirs": {"input": {}, "output": []}}))
     status, out, err = run(
         "lock", "wf.json", "--on", "lan", "--offline", "-o", "-", "--schemas", "schemas.json"
