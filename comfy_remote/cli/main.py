@@ -22,6 +22,7 @@ _COMMANDS = {
     "call": "Call a workflow with values for its Remote Input nodes.",
     "check": "Check whether a workflow would run on a target.",
     "lock": "Write down what it takes to run workflows, exactly.",
+    "pack": "Pack a workflow, its lock and its inputs into one file.",
     "route": "Show which target of a route would get a run, and why.",
     "convert": "Convert workflows from UI format to API format.",
     "show": "Describe a workflow.",

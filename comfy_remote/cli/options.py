@@ -281,7 +281,7 @@ class _Workflow(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType`."""
         if not isinstance(value, str) or not value.startswith(EXAMPLE):
-            return super().convert(value, param, ctx)
+            return _opened(Path(str(super().convert(value, param, ctx))))
         # A file of the package, which is a folder: its pictures are beside it.
         path = _EXAMPLES / f"{value.removeprefix(EXAMPLE)}.json"
         if path.parent != _EXAMPLES or not path.is_file():
@@ -303,6 +303,26 @@ class _Workflow(click.Path):
         return found
 
 
+def _opened(path: Path) -> Path:
+    """The same, or of a packed workflow, what it was opened to."""
+    from ..workflow.load import is_packed
+
+    if not path.is_file() or not is_packed(path):  # nothing is read ahead of a pipe
+        return path
+    from ..jobs.unpacked import unpacked
+    from .console import printable_line, say
+
+    opened = unpacked(path)
+    if opened.untrusted:
+        say(
+            printable_line(
+                f"{path} is packed, and names addresses of models that you have not trusted: they "
+                f"are left out. To see and trust them: comfy-remote trust {path}"
+            )
+        )
+    return opened.workflow
+
+
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -313,7 +333,13 @@ def is_example(workflow: Path) -> bool:
 
 def typed_name(workflow: Path) -> str:
     """What was typed for a workflow: a path, or ``example:NAME``."""
-    return f"{EXAMPLE}{workflow.stem}" if is_example(workflow) else str(workflow)
+    if is_example(workflow):
+        return f"{EXAMPLE}{workflow.stem}"
+    if workflow.parent.parent.name == "packed":
+        from ..jobs.unpacked import packed_source
+
+        return packed_source(workflow) or str(workflow)
+    return str(workflow)
 
 
 def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> LoadedWorkflow:
@@ -323,7 +349,8 @@ def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> Lo
     from ..workflow.load import load_workflow
 
     loaded = load_workflow(workflow, variables=variables)
-    return replace(loaded, source=typed_name(workflow)) if is_example(workflow) else loaded
+    typed = typed_name(workflow)
+    return loaded if typed == str(workflow) else replace(loaded, source=typed)
 
 
 def lock_option(name: str, help: str) -> Callable[[_Command], _Command]:  # noqa: A002

@@ -41,8 +41,9 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
     variable is read for it, and its .env sets none. It can still choose one of your own
     targets as the default. A changed address or variable asks again.
 
-    FILE is a comfy-remote.toml, a .env, the modal_config.json of a project, or a folder with them;
-    by default, those that are found from the current folder. Trusting takes a person at a
+    FILE is a comfy-remote.toml, a .env, the modal_config.json of a project, or a folder with them,
+    or a packed workflow (`comfy-remote pack`), which names addresses of models and packs; by
+    default, those that are found from the current folder. Trusting takes a person at a
     terminal. Without one, name a comfy-remote.toml with --config, or put the file into your own
     configuration folder: neither has to be trusted first.
 
@@ -124,6 +125,7 @@ def _files(file: Path | None) -> list[Path]:
     from ..config.folders import CONFIG_NAME, ENV_NAME, nearest
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
     from ..errors import ConfigurationError
+    from ..workflow.load import is_packed
 
     if file is None:
         near = nearest(CONFIG_NAME)
@@ -133,7 +135,8 @@ def _files(file: Path | None) -> list[Path]:
         given = file.expanduser().absolute()
         names = (CONFIG_NAME, ENV_NAME, MODAL_CONFIG)
         places = [given / name for name in names] if given.is_dir() else [given]
-        found = [path for path in places if path.name in names and path.is_file()]
+        found = [path for path in places if path.is_file()]
+        found = [path for path in found if path.name in names or is_packed(path)]
         where = f"at {file}"
     if not found:
         raise ConfigurationError(
@@ -181,6 +184,7 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
     own = owner_folders()[0]
     instead = {
         CONFIG_NAME: f"name it with --config (or COMFY_REMOTE_CONFIG), or put it into {own}",
+        "": "unpack it, and name the models yourself",
         ENV_NAME: f"set the variables in the environment, or put it into {own}",
         MODAL_CONFIG: "with comfy-remote deploy modal, give what it names with options (--secret, "
         "--custom-node, --pip, --apt), and have its files written again (--clean)",
@@ -188,7 +192,10 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
     return ConfigurationError(
         f"Nobody can be asked whether to trust {one_line(' and '.join(map(str, paths)))}: that "
         "takes a person at a terminal.",
-        advice=" ".join(f"Without one, for {path.name}: {instead[path.name]}." for path in paths),
+        advice=" ".join(
+            f"Without one, for {path.name}: {instead.get(path.name, instead[''])}."
+            for path in paths
+        ),
     )
 
 
@@ -199,7 +206,10 @@ def _named(path: Path) -> list[str]:
     from ..config.settings import Configuration, named_in
     from ..config.trust import named_variable
     from ..deploy.modal.config import CONFIG_FILE as MODAL_CONFIG
+    from ..workflow.load import is_packed
 
+    if is_packed(path):
+        return _named_in_packed(path)
     if path.name == MODAL_CONFIG:
         from ..deploy.modal.project import named_in_folder
 
@@ -208,6 +218,17 @@ def _named(path: Path) -> list[str]:
         return [named_variable(name, value) for name, value in read_env_file(path).items()]
     owners = Configuration.load(path.parent).owners
     return list(named_in(read_config(path), owners).values())
+
+
+def _named_in_packed(path: Path) -> list[str]:
+    from ..jobs.unpacked import named_in_packed
+    from ..ready.lock import Lock
+    from ..workflow.packed import packed_files
+
+    names = named_in_packed(path)
+    with path.open("rb") as file:
+        lock = packed_files(file, str(path)).lock
+    return list(dict.fromkeys([*names, *(Lock.parse(lock, str(path)).named if lock else ())]))
 
 
 def _list(store: TrustStore, *, json_lines: bool) -> None:

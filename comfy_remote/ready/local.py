@@ -172,7 +172,7 @@ def find_local(
     """
     if folder := named or environ.get("COMFYUI_DIR"):
         by = "" if named else "COMFYUI_DIR"
-        path = Path(folder).expanduser().absolute()
+        path = Path(os.path.normpath(Path(folder).expanduser().absolute()))
         found = local_at(path, by)
         if found is None:
             raise ConfigurationError(

@@ -30,6 +30,8 @@ from ..errors import ConfigurationError
 from ..json_text import problems_in
 from ..media.files import storage_errors, write_whole
 from ..types import JsonValue, as_list, mappings
+from ..workflow.load import is_packed
+from ..workflow.packed import packed_files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -239,6 +241,12 @@ class Lock(_Entry):
         )
 
     @property
+    def named(self) -> list[str]:
+        """The addresses in it, a line each, as an owner is asked to trust them."""
+        models = [f"model {one.path}: {each.url}" for one in self.models for each in one.addresses]
+        return [*models, *(f"pack {one.url}" for one in self.packs if one.url)]
+
+    @property
     def unknown(self) -> list[str]:
         """What is not known, a sentence each, in the file's order."""
         named = [
@@ -309,11 +317,18 @@ class Lock(_Entry):
 
 
 def read_lock(path: Path) -> Lock:
-    """The lock in a file. Blocking.
+    """The lock in a file, also in a packed workflow. Blocking.
 
     Raises:
         ConfigurationError: There is no such file, or it is no lock.
+        WorkflowInvalid: It is a packed workflow that is not to be believed.
     """
+    if path.is_file() and is_packed(path):
+        with path.open("rb") as packed:
+            inside = packed_files(packed, str(path)).lock
+        if inside is None:
+            raise _unusable(str(path), "it is a packed workflow without one")
+        return Lock.parse(inside, str(path))
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)

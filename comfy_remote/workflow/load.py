@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadedWorkflow",
     "filled_workflow",
+    "is_packed",
     "load_workflow",
     "parse_prompt",
     "parse_workflow",
@@ -45,11 +46,13 @@ __all__ = [
 
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 _SIGNATURE_BYTES = 16
+_PACKED_SIGNATURE = b"PK\x03\x04"
 _JSON_STARTS = (b"{", b"[", b" ", b"\n", b"\r", b"\t")
 _SPOOL_BYTES = 8 * 1024 * 1024
 _BLOCK = 1024 * 1024
 _BY_FILE = "Save it to a file with enough space, and name that."
 _API, _UI = "workflow in API format", "workflow in UI format"
+_PACKED = "packed workflow"
 _REQUEST = "request to a RunPod endpoint"
 
 
@@ -75,7 +78,7 @@ class LoadedWorkflow:
 
     def describe(self) -> str:
         """A sentence for people: what was found, and what is in it."""
-        if self.found in (_API, _UI):
+        if self.found in (_API, _UI, _PACKED):
             return f"{self.source} is a {self.found}."
         if self.found == _REQUEST:
             others = f" Not taken from it: {', '.join(self.left_out)}." if self.left_out else ""
@@ -100,7 +103,8 @@ def load_workflow(
 
     Args:
         path: A JSON file in API or UI format, or a PNG, WebP, JPEG, AVIF, SVG, MP4, MOV, WebM,
-            MKV, FLAC, MP3, Ogg, Opus, GLB or latent file that ComfyUI saved with its metadata.
+            MKV, FLAC, MP3, Ogg, Opus, GLB or latent file that ComfyUI saved with its metadata; or a
+            packed workflow, of which the input files are left in it (`jobs.unpacked` has them).
         variables: What to fill in for ``${NAME}`` in a JSON file; ``None`` leaves the file as
             it is. Texts in pictures and other outputs are never changed.
         largest_stream: Bytes that are read of a pipe, which may have no end.
@@ -135,6 +139,9 @@ def read_workflow(
     file: BinaryIO, name: str, *, variables: Mapping[str, str] | None = None
 ) -> LoadedWorkflow:
     """`load_workflow` for an open file, seekable and at its start; ``name`` begins messages."""
+    if file.read(len(_PACKED_SIGNATURE)) == _PACKED_SIGNATURE:
+        return _from_packed(file, name, variables)
+    file.seek(0)
     if (metadata := _metadata(file, name)) is not None:
         return _from_metadata(metadata, name)
     data = file.read(_MAX_JSON_BYTES + 1)
@@ -212,6 +219,26 @@ def _request(document: JsonValue) -> dict[str, JsonValue] | None:
     if isinstance(request, dict) and isinstance(request.get("workflow"), dict):
         return None if "class_type" in request else request
     return None
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is a zip, by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_PACKED_SIGNATURE)) == _PACKED_SIGNATURE
+    except (OSError, ValueError):
+        return False
+
+
+def _from_packed(file: BinaryIO, name: str, variables: Mapping[str, str] | None) -> LoadedWorkflow:
+    """The workflow alone, without addresses that nobody has trusted."""
+    from .packed import packed_files, without_addresses  # here: few workflows are packed
+
+    text = decode(packed_files(file, name).workflow, name)
+    text = json.dumps(without_addresses(parse_json(text, name)), ensure_ascii=False)
+    if variables is not None:
+        return replace(filled_workflow(text, variables, name), found=_PACKED)
+    return replace(parse_workflow(parse_json(text, name), name), found=_PACKED)
 
 
 def _spooled(

@@ -1,0 +1,164 @@
+"""Packed workflows (`workflow.packed`) that were opened: a folder of ours for each, by content.
+
+A job's input files have to stay where they are as long as it may be sent again, so they are not
+in a temporary folder. The newest are there, so many and so large at most.
+
+What a packed workflow names is a stranger's until its owner has trusted it: until then, the
+workflow in the folder has no address to fetch models from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.folders import home
+from ..config.trust import TrustStore
+from ..errors import WorkflowInvalid
+from ..media.files import sha256_of, storage_errors
+from ..types import JsonValue
+from ..workflow.json_document import decode, parse_json
+from ..workflow.load import parse_workflow
+from ..workflow.models import model_sources
+from ..workflow.packed import packed_files, without_addresses
+from ..workflow.repo_list import find_repo_list
+
+__all__ = ["Unpacked", "named_in_packed", "packed_source", "unpacked"]
+
+_FOLDER = "packed"
+_SOURCE = ".source"
+_LOCK = "comfy-remote.lock"
+_MOST = 50
+_LARGEST = 2 * 1024 * 1024 * 1024  # bytes of all of them
+_LARGEST_FILE = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A packed workflow that was opened.
+
+    Attributes:
+        workflow: Its file here, beside ``comfy-remote.lock`` and ``input``.
+        untrusted: What it names and the owner has not trusted, so that the workflow is without it.
+    """
+
+    workflow: Path
+    untrusted: tuple[str, ...] = ()
+
+
+def unpacked(path: Path, *, folder: Path | None = None) -> Unpacked:
+    """Open a packed workflow. Blocking.
+
+    Args:
+        folder: The user's data folder.
+
+    Raises:
+        WorkflowInvalid: It is none, or is not to be believed.
+        LocalStorageError: There is no room for it.
+    """
+    root = folder or home()
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise WorkflowInvalid(f"{path} is too large for a packed workflow.")
+        digest = sha256_of(path)
+    except OSError as error:
+        raise WorkflowInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
+    with path.open("rb") as file:
+        inside = packed_files(file, str(path))
+    document = parse_json(decode(inside.workflow, str(path)), str(path))
+    untrusted = tuple(TrustStore(root).missing(path, _named(document)))
+    place = root / _FOLDER / f"{digest[:32]}{'' if untrusted else '-trusted'}"
+    workflow = place / f"{_stem(path)}.json"
+    if not workflow.is_file():
+        shown = without_addresses(document) if untrusted else document
+        with storage_errors(place):
+            _make(path, place, workflow.name, shown, inside.lock)
+            _tidy(place)
+    with contextlib.suppress(OSError):
+        os.utime(place)
+    return Unpacked(workflow, untrusted)
+
+
+def packed_source(workflow: Path) -> str | None:
+    """The packed workflow that a file was opened from, as it was called; ``None`` for others."""
+    if workflow.parent.parent.name != _FOLDER:
+        return None
+    try:
+        return (workflow.parent / _SOURCE).read_text("utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def named_in_packed(path: Path) -> list[str]:
+    """The addresses that a packed workflow names for models, a line each; not those of its lock.
+
+    Raises:
+        WorkflowInvalid: It is none.
+    """
+    try:
+        with path.open("rb") as file:
+            inside = packed_files(file, str(path))
+    except OSError as error:
+        raise WorkflowInvalid(f"{path} cannot be read: {error.strerror or error}.") from error
+    return _named(parse_json(decode(inside.workflow, str(path)), str(path)))
+
+
+def _named(document: JsonValue) -> list[str]:
+    loaded = parse_workflow(document)
+    names = [
+        f"model {source.folder}/{source.name}: {source.url}"
+        for source in model_sources(loaded.workflow or {})
+    ]
+    listed = find_repo_list(loaded.prompt or {}, loaded.workflow)
+    lines = [line.strip() for line in listed.splitlines()]
+    names += [f"model of its repo_list: {line}" for line in lines if line]
+    return list(dict.fromkeys(names))
+
+
+def _make(path: Path, place: Path, name: str, document: JsonValue, lock: str | None) -> None:
+    """Fill a folder, and put it in its place once it is whole."""
+    made = place.with_name(f".{uuid.uuid4().hex}.part")
+    made.mkdir(mode=0o700, parents=True)
+    try:
+        with path.open("rb") as file:
+            packed_files(file, str(path), made / "input")
+        if lock is not None:
+            (made / _LOCK).write_text(lock, "utf-8")
+        (made / _SOURCE).write_text(str(path), "utf-8")
+        (made / name).write_text(json.dumps(document, ensure_ascii=False), "utf-8")
+        shutil.rmtree(place, ignore_errors=True)  # the same content under another name
+        with contextlib.suppress(FileExistsError):
+            made.rename(place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _tidy(kept: Path) -> None:
+    """Remove the oldest, until they are few and small enough."""
+    folders = [one for one in kept.parent.iterdir() if one != kept and one.is_dir()]
+    with contextlib.suppress(OSError):
+        folders.sort(key=lambda one: one.stat().st_mtime, reverse=True)
+    left = _LARGEST - _size(kept)
+    for number, one in enumerate(folders, 2):
+        left -= _size(one)
+        if number > _MOST or left < 0:
+            shutil.rmtree(one, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    except OSError:
+        return 0
+
+
+def _stem(path: Path) -> str:
+    """A plain name, whatever the file is called."""
+    stem = path.name.removesuffix(".zip").removesuffix(".json")
+    plain = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in stem)
+    return plain.strip()[:80] or "workflow"
