@@ -16,16 +16,16 @@ from ..wire.comfy_api import (
 )
 from .errors import ApiRefusal
 from .jobs import ApiJobs, JobsWanted
-from .prompts import posted_job
+from .prompts import PostedJob, posted_job
 from .server import api_base
 
 __all__ = ["LARGEST_PROMPT", "job_routes"]
 
-LARGEST_PROMPT = 32 * 2**20
+LARGEST_PROMPT = 10 * 2**20
 """Bytes of a request for a job: files go before it, as assets."""
 
-_BODIES = 256 * 2**20
-_JSON_VALUES = 1_000_000
+_BODIES = 128 * 2**20
+_JSON_VALUES = 300_000
 _LONGEST_KEY = 255
 _LABEL_ASKED = re.compile(r"metadata\[(?P<key>[^\]]*)\]")
 _USUAL_PAGE, _LARGEST_PAGE = 100, 500
@@ -55,9 +55,9 @@ class _JobRoutes:
         key = _key(request)
         async with (
             self._bodies.receive(request, LARGEST_PROMPT) as body,
-            self._bodies.parsed(body, self._bodies.json_object) as said,
+            self._bodies.parsed(body, self._posted) as posted,
         ):
-            posted = posted_job(said)
+            pass
         job = await self._jobs.start(
             posted,
             base=api_base(request),
@@ -65,6 +65,9 @@ class _JobRoutes:
             token=request.headers.get("Authorization", ""),
         )
         return _answer(job, status=201)
+
+    def _posted(self, body: bytes) -> PostedJob:
+        return posted_job(self._bodies.json_object(body))
 
     async def list(self, request: web.Request) -> web.Response:
         return _answer(await self._jobs.page(_wanted(request)))

@@ -433,7 +433,7 @@ class ApiJobs:
         run = self._run(entry.id, entry.prompt, labels, entry.created, expires, API_PATH)
         run.answered = True
         run.started = entry.started
-        run.arriving.found(here)
+        run.found(here)
         if entry.state is not JobState.QUEUED:
             run.live.change(ApiStatus.RUNNING)
         unanswered = entry.ref is None and not entry.state.final and entry.cached is None
@@ -553,7 +553,8 @@ class ApiJobs:
             state = JobState.CANCELLED if isinstance(error, JobCancelled) else JobState.FAILED
             await record.write(record.state, run.id, state, error, at=time.time())
             entry = await self._jobs.entry(run.id)
-        ended = await self._ended_job(entry, run.labels, run.expires, run.made)
+        made = await self._assets.outputs_of(run.id) if run.made is None else run.made
+        ended = await self._ended_job(entry, run.labels, run.expires, made)
         ended.progress = run.live.snapshot().progress
         self._remember(ended)
         run.live.end(ended.status)
@@ -584,9 +585,11 @@ class ApiJobs:
         known = self._ended.get(job_id) or self._jobs.get(job_id)
         if known is not None:
             return known
-        if _under_way(entry):
+        outputs = await self._assets.outputs_of(job_id)
+        # One may have been resumed in a terminal, which has fetched its outputs elsewhere.
+        if _under_way(entry) or (entry.state is JobState.SUCCEEDED and not outputs):
             return await self._take_up(entry)
-        ended = await self._ended_job(entry, stored.labels, stored.expires, None)
+        ended = await self._ended_job(entry, stored.labels, stored.expires, outputs)
         self._remember(ended)
         return ended
 
@@ -595,13 +598,11 @@ class ApiJobs:
         entry: JobEntry,
         labels: Mapping[str, str],
         expires: datetime,
-        outputs: Sequence[StoredAsset] | None,
+        outputs: Sequence[StoredAsset],
     ) -> EndedJob:
         stays = utc(entry.updated + self._times.retention)
         if stays > expires:
             await self._assets.extend_job(entry.id, stays)
-        if outputs is None:
-            outputs = await self._assets.outputs_of(entry.id)
         return EndedJob.of(entry, labels, max(expires, stays), outputs)
 
     def _remember(self, ended: EndedJob) -> None:
@@ -645,12 +646,12 @@ class ApiJobs:
     async def _sweep_again_and_again(self) -> None:
         record = self._client.record
         while True:
-            await asyncio.sleep(self._times.sweep)
+            await asyncio.sleep(min(self._times.sweep, self._times.retention / 3))
             try:
                 for run in self._jobs.under_way:
                     run.expires = self._expiry()
                     await self._assets.extend_job(run.id, run.expires)
-                before = time.time() - self._times.retention
+                before = time.time() - max(self._times.retention, self._times.key)
                 await record.write(record.served_before, self.source, before)
                 await in_thread(self._remove_folders)
             except ComfyRemoteError as error:

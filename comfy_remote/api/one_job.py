@@ -156,6 +156,13 @@ class ApiRun(ServedJob):
             await self._over(self)
         finally:
             self._secrets.close()
+            await self.live.close()  # whoever still listens asks how it stands
+
+    def found(self, assets: Sequence[StoredAsset]) -> None:
+        """Take the outputs that an earlier process has stored."""
+        self.arriving.found(assets)
+        for asset in assets:
+            self._stored(asset)
 
     async def clean_up(self) -> None:
         """Let the target delete what is here, and store it for other runs like this."""

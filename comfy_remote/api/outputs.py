@@ -11,7 +11,7 @@ from pathlib import Path
 from ..aio import Background, in_thread
 from ..errors import ComfyRemoteError, OutputError
 from ..media.file_changes import discard
-from ..media.files import safe_relative_path, storage_errors
+from ..media.files import safe_relative_path, storage_errors, write_whole
 from ..outputs import RemoteOutput
 from ..targets.base import Target
 from ..targets.download import download
@@ -48,7 +48,7 @@ class ArrivingOutputs:
         folder: For what is arriving, of this job alone; made when the first is fetched. What a
             killed process left there is continued.
         free: Limits how many arrive at a time.
-        stored: Called with each that is stored.
+        stored: Called with each that this process stores.
     """
 
     def __init__(
@@ -116,10 +116,8 @@ class ArrivingOutputs:
             name = str(safe_relative_path(output.filename, output.subfolder))
             before = self._before.get((output.drawn_node, name))
             if before:
-                asset = before.pop(0)
                 task = asyncio.get_running_loop().create_future()
-                task.set_result(asset)
-                self._stored(asset)
+                task.set_result(before.pop(0))
             else:
                 position = self._next_position(output)
                 task = self._background.start(self._fetched(target, output, name, position))
@@ -140,7 +138,10 @@ class ArrivingOutputs:
             await self._store.check_room(output.size or 1)
             await in_thread(self._make_folder)
             path = self._folder / hashlib.sha256(repr(output.file).encode()).hexdigest()[:32]
-            await download(target, output, path)
+            if output.text is None:
+                await download(target, output, path)
+            else:  # it came with the answer, and may be empty
+                await in_thread(write_whole, path, output.text.encode("utf-8", "replace"))
             asset = await self._store.add_output(
                 path,
                 job_id=self._job_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,11 @@ __all__ = ["OnTargetOnly", "PostedJob", "Reference", "labels_of", "posted_job", 
 
 _RESERVED = ("webhook_url", "inputs")
 _LONGEST_ID = 200
+_MOST_ASSETS = 1000
+_KEY = re.compile(r"[!-~]{16,1024}")
+"""What a key for partner nodes looks like. It is kept out of logs wherever it occurs, so it must
+not be an ordinary word.
+"""
 _Path: TypeAlias = "tuple[str | int, ...]"
 
 
@@ -101,12 +107,20 @@ def posted_job(body: Mapping[str, JsonValue]) -> PostedJob:
         )
     prompt = parse_prompt(request.workflow, "The workflow")
     partner_key = request.extra_data.api_key_comfy_org if request.extra_data else None
-    return PostedJob(
+    if partner_key and _KEY.fullmatch(partner_key) is None:
+        raise ApiRefusal(
+            "invalid_request",
+            "extra_data.api_key_comfy_org is no key: one has 16 to 1024 characters without spaces.",
+        )
+    posted = PostedJob(
         prompt,
         tuple(_references(prompt)),
         dict(request.metadata or {}),
         SecretStr(partner_key) if partner_key else None,
     )
+    if len(posted.asset_ids) > _MOST_ASSETS:
+        raise ApiRefusal("invalid_request", f"A job refers to {_MOST_ASSETS} assets at most.")
+    return posted
 
 
 def labels_of(value: JsonValue) -> dict[str, str]:

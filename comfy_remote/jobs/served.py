@@ -259,7 +259,10 @@ class ServedJobs(Generic[_Job]):
                 served.error = ComfyRemoteError(
                     f"The server failed: {type(error).__name__}.", advice="Its log has more."
                 )
-            await served.over()
+            try:
+                await served.over()
+            except ComfyRemoteError as error:
+                _log.error("How job %s ended could not be noted: %s", served.id, error)
         finally:
             served.sent.set()
             served.ended.set()

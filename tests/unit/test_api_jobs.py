@@ -34,6 +34,8 @@ from comfy_remote.events import (
     Queued,
     Started,
 )
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
@@ -146,6 +148,7 @@ async def test_a_job_has_honest_times_and_its_outputs_whole(tmp_path: Path) -> N
         ({"workflow": PROMPT, "priority": 1}, "invalid_request"),
         ({"workflow": PROMPT, "extra_data": {"auth_token_comfy_org": "x"}}, "invalid_request"),
         ({"workflow": PROMPT, "extra_data": {"api_key_comfy_org": 1}}, "invalid_request"),
+        ({"workflow": PROMPT, "extra_data": {"api_key_comfy_org": "word"}}, "invalid_request"),
         ({"workflow": PROMPT, "metadata": {"a": 1}}, "metadata_invalid"),
         ({"workflow": PROMPT, "metadata": {"a b": "1"}}, "metadata_invalid"),
         ({"workflow": PROMPT, "metadata": {f"k{n}": "" for n in range(17)}}, "metadata_invalid"),
@@ -567,6 +570,12 @@ async def test_outputs_of_an_ended_job_are_fetched_after_a_restart(tmp_path: Pat
         await until(lambda: "b.png" in target.files_read)
         while len((await here.ask("GET", f"/jobs/{job_id}")).body["outputs"]) < 1:
             await asyncio.sleep(0.01)
+    async with front(tmp_path, target) as here:  # it shows what is here, before it has the rest
+        shown = (await here.ask("GET", f"/jobs/{job_id}")).body
+        assert (shown["status"], [one["name"] for one in shown["outputs"]]) == (
+            "running",
+            ["a.png"],
+        )
     target.files, target.files_read = whole, []
     async with front(tmp_path, target) as here:
         job = await here.ended(job_id)
@@ -574,6 +583,35 @@ async def test_outputs_of_an_ended_job_are_fetched_after_a_restart(tmp_path: Pat
         assert sorted(one["name"] for one in job["outputs"]) == ["a.png", "b.png"]
         assert target.files_read == ["b.png"]
     assert not list((tmp_path / "assets" / "outputs").glob("*-*"))
+
+
+async def test_a_text_is_an_output_of_that_type(tmp_path: Path) -> None:
+    target = making("a.png")
+    texts = [
+        RemoteOutput("2", "text", f"2_text_{number}.txt", text=text, key="text")
+        for number, text in enumerate(["héllo", ""])
+    ]
+    target.events[-1] = Finished(JobState.SUCCEEDED, outputs=(output("a.png"), *texts))
+    async with front(tmp_path, target) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert [one["type"] for one in job["outputs"]] == ["image", "text", "text"]
+        contents = [await here.content(one) for one in job["outputs"][1:]]
+        assert contents == ["héllo".encode(), b""]
+
+
+async def test_what_a_terminal_has_fetched_is_fetched_for_the_client_too(tmp_path: Path) -> None:
+    target = Gated()
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+    target.may_end.set()
+    with Record(tmp_path / "home") as record:
+        async with Client(target, record=record) as client:
+            job = await client.resume(job_id)
+            assert len(await job.save_outputs(tmp_path / "elsewhere")) == 1
+    async with front(tmp_path, target) as here:
+        ended = await here.ended(job_id)
+        assert ended["status"] == "succeeded"
+        assert await here.content(ended["outputs"][0]) == png()
 
 
 async def test_two_fronts_have_two_names(tmp_path: Path) -> None:
