@@ -219,7 +219,8 @@ async def _hold(plan: RunPlan, lock: Lock, client: Client, reporter: Reporter) -
     for sentence in held.doubts:
         reporter.event(Log(sentence, "warning"))
     held.refuse(str(plan.lock_file))
-    reporter.note(f"{client.target.name} is what {plan.lock_file} says, as far as it is known.")
+    known = ", as far as it is known" if held.doubts else ""
+    reporter.note(f"{client.target.name} is what {plan.lock_file} says{known}.")
 
 
 async def _warn_of_others(lock: Lock, ready: Submission, reporter: Reporter) -> None:

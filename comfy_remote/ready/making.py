@@ -94,7 +94,7 @@ def _packs(
         folder = folder or needs.folders.get(name)
         pack = _pack_of(said, folder, there, registry.get(name))
         # One pack may be named in several ways; what is installed decides that it is one.
-        key = pack.folder or pack.id or pack.url or ""
+        key = pack.folder or pack.id or pack.url or f"unknown: {name}"
         found.setdefault(key.casefold(), (pack, []))[1].append(name)
     return [pack.model_copy(update={"classes": tuple(names)}) for pack, names in found.values()]
 
