@@ -40,6 +40,10 @@ BENCHMARKS = {
     "spend": "spend:bench_spend",
     "route": "route:bench_route",
     "cache": "cache:bench_cache",
+    "api-jobs": "comfy_api:bench_jobs",
+    "api-latency": "comfy_api:bench_latency",
+    "api-upload": "comfy_api:bench_upload",
+    "api-events": "comfy_api:bench_events",
 }
 """The function of each, as ``module:function``."""
 

@@ -47,6 +47,7 @@ def test_the_whole_list_runs(run_all: subprocess.CompletedProcess[str]) -> None:
         *("gateway-start", "fleet"),
         *("models", "lane", "download", "conversion", "values", "offload", "batch-rows", "sheet"),
         *("page-load", "estimate", "page-cost", "page-typing"),
+        *("api-jobs", "api-latency", "api-upload", "api-events"),
     ],
 )
 def test_each_says_what_it_measured_or_why_it_did_not(
