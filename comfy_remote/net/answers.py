@@ -30,13 +30,16 @@ from .address import POD_PROXY
 from .retry import STAYS, retry_after
 from .system_advice import LOCAL_NETWORK, certificates_missing, is_kept_from_local_network
 
-__all__ = ["BY_PROXY", "Response", "error_of", "unreachable"]
+__all__ = ["BY_PROXY", "NOBODY_LISTENS", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _NO_ISSUER, _OTHER_NAME = 10, 9, 20, (62, 64)
 _NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 BY_PROXY = "by_proxy"
 """In the details of a refusal that came from something in front of the target."""
+
+NOBODY_LISTENS = "nobody_listens"
+"""In the details of an error: there is a machine, and no server on that port."""
 
 _LONGEST_ERROR = 65536
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,120})", re.IGNORECASE)
@@ -119,6 +122,8 @@ def unreachable(error: Exception, where: str) -> TargetUnreachable:
     details: dict[str, JsonValue] = {"never_sent": never_sent}
     if isinstance(error, aiohttp.ClientSSLError):
         details[STAYS] = True
+    if isinstance(getattr(error, "os_error", None), ConnectionRefusedError):
+        details[NOBODY_LISTENS] = True
     return TargetUnreachable(
         f"{where} could not be reached: {why}.", advice=advice, details=details
     )

@@ -108,6 +108,11 @@ class FakeComfyApi(ScriptedServer):
         self.on(ASSETS, self._upload)
         self.on(NO_JOB, refusal(404, "not_found"))
 
+    async def stop_listening(self) -> None:
+        """Take no more connections, as a server that has ended."""
+        for site in list(self._runner.sites):
+            await site.stop()
+
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         fields = {}
         async for part in await request.multipart():

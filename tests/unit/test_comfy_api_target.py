@@ -298,6 +298,21 @@ async def test_the_same_key_again_is_the_only_run_when_it_is_accepted(
     assert [one.headers["Idempotency-Key"] for one in posted] == [ID, ID]
 
 
+async def test_nothing_is_sent_again_to_a_server_that_went_away_since_it_may_have_lost_its_keys(
+    target: ComfyApiTarget, server: FakeComfyApi
+) -> None:
+    async def going(request: web.Request) -> web.StreamResponse:
+        await server.stop_listening()
+        return await drop(request)
+
+    server.on(JOBS, going)
+    with pytest.raises(SubmissionUnknown, match="nothing was sent again") as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert DidItRun.of(caught.value) is DidItRun.UNKNOWN
+    assert caught.value.advice.startswith(f"Resume job {ID}")
+    assert server.count(JOBS) == 1
+
+
 @pytest.mark.parametrize("label", [{"comfy_remote_job": ID}, f"comfy_remote_job={ID}"])
 @pytest.mark.parametrize("answer", [drop, Answer(b"<html>", 201), Answer(None, 502)])
 async def test_a_job_whose_answer_was_lost_is_found_in_the_list(

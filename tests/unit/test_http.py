@@ -78,7 +78,7 @@ async def test_refused_is_tried_five_times(short_waits: list[float]) -> None:
     async with HttpClient(url, name="The box") as client:
         with pytest.raises(TargetUnreachable, match="could not be reached") as caught:
             await client.get("queue")
-        assert caught.value.details == {"never_sent": True}
+        assert caught.value.details == {"never_sent": True, "nobody_listens": True}
         assert len(short_waits) == 4  # one before each try but the first
         assert short_waits == sorted(short_waits)  # backing off
         with pytest.raises(TargetUnreachable):  # and so is a submission: it never left

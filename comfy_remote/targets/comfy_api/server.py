@@ -53,6 +53,10 @@ class ApiServer:
         """POST a job; a refusal (4xx) is returned. Raises as `HttpClient.submit`."""
         return await self.http.submit(self.links.path("jobs"), body, headers, accept=_REFUSALS)
 
+    async def submit_again(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        """POST a job that was sent before under the same key, once; a refusal is returned."""
+        return await self.http.post_once(self.links.path("jobs"), body, headers, accept=_REFUSALS)
+
     def refused(self, answer: Response, prompt: Prompt | None = None) -> ComfyRemoteError:
         """The error behind a refusal."""
         where = f"{self.name} at {self.http.base_url}"

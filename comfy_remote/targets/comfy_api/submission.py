@@ -24,7 +24,7 @@ from pydantic import JsonValue, SecretStr
 from ...advice import Hint
 from ...aio import Deadline
 from ...errors import ComfyRemoteError, RateLimited, SubmissionUnknown, TargetError
-from ...net.answers import Response
+from ...net.answers import NOBODY_LISTENS, Response
 from ...net.retry import Backoff, Retries
 from ...types import mapping, mappings
 from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
@@ -122,7 +122,7 @@ class Submissions:
             except _LabelRefused as refused:
                 self._labels = refused.rather
 
-    async def _posted(self, job: _Job) -> ApiJob:
+    async def _posted(self, job: _Job, *, again: bool = False) -> ApiJob:
         form = self._labels
         labels: dict[str, JsonValue] = {
             "map": {LABEL: job.job_id},
@@ -130,7 +130,8 @@ class Submissions:
             "none": None,
         }
         body = job.body(labels[form])
-        answer = await self._server.submit(body, {IDEMPOTENCY_HEADER: job.job_id})
+        post = self._server.submit_again if again else self._server.submit
+        answer = await post(body, {IDEMPOTENCY_HEADER: job.job_id})
         if answer.status >= 400:
             self._check_refusal(answer, form)
             raise self._server.refused(answer, job.prompt)
@@ -160,30 +161,32 @@ class Submissions:
             raise _LabelRefused("text" if takes_text else "none")
 
     async def _after_lost(self, job: _Job, lost: SubmissionUnknown) -> ApiJob | str:
-        used = _says_used(lost)
+        used, gone = _says_used(lost), False
         for _ in range(0 if used else _TRIES):
             if (found := await self._listed(job.job_id)) is not None:
                 return found
             try:
-                return await self._posted(job)
+                return await self._posted(job, again=True)
             except _LabelRefused as refused:
                 self._labels = refused.rather
             except ComfyRemoteError as error:
-                if used := _says_used(error):
+                used, gone = _says_used(error), error.details.get(NOBODY_LISTENS) is True
+                if used or gone:
                     break
                 # Lost again, or refused: which says nothing of the first.
                 await asyncio.sleep(self._between)
         if used and (found := await self._searched(job.job_id)) is not None:
             return found
-        why = (
-            "It has had the job, or may have, and does not say which of its jobs that is."
-            if used
-            else "It was sent again under the same key, which cannot run it twice, and was not "
-            "answered."
-        )
+        if used:
+            why = "It has had the job, or may have, and does not say which of its jobs that is."
+        elif gone:
+            # Started again, it may have lost the keys that it had, and would take the job twice.
+            why = "Then the server was gone, and nothing was sent again."
+        else:
+            why = "It was sent again under the same key, which cannot run it twice: no answer."
         raise SubmissionUnknown(
             f"{lost.message} {why}",
-            advice=Hint.NOT_SENT_AGAIN(job_id=job.job_id),
+            advice=Hint.FIND_JOB(job_id=job.job_id),
             details=lost.details,
         ) from lost
 

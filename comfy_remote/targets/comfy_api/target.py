@@ -297,6 +297,8 @@ class ComfyApiTarget:
         try:
             async with aclosing(self._events(ref, reader, live)) as events:
                 async for event in events:
+                    if isinstance(event, Finished):
+                        self._cancelled.pop(ref.remote_id, None)
                     if isinstance(event, Finished) and notes:
                         warnings: list[JsonValue] = [note.message for note in notes]
                         event.details["warnings"] = warnings + as_list(
@@ -304,7 +306,6 @@ class ComfyApiTarget:
                         )
                     yield names.event(event)
         finally:
-            self._cancelled.pop(ref.remote_id, None)
             if live is not None:
                 self._streams -= 1
                 await live.stop()
