@@ -111,7 +111,10 @@ def modules_after(script: str) -> set[str]:
 def test_a_run_imports_its_http_stack_beside_the_rest() -> None:
     ours = modules_after("import comfy_remote.cli.run_workflow, comfy_remote.cli.reporter")
     assert ours.isdisjoint({"aiohttp", "pydantic", "rich", "numpy", "PIL"})
-    target = modules_after("import comfy_remote.targets.comfyui.target")
+    target = modules_after(
+        "from comfy_remote.targets.opening import open_target\nopen_target('http://127.0.0.1:8188')"
+    )
+    assert "comfy_remote.targets.comfyui.target" in target
     assert target.isdisjoint({"pydantic", "rich", "numpy", "PIL"})
     script = (
         "import sys, threading; sys.argv = ['comfy-remote', 'run', {!r}]\n"

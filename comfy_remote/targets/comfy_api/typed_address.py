@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from pydantic import ValidationError
 from yarl import URL
 
 from ...aio import in_thread, within
@@ -65,7 +64,9 @@ async def what_speaks(http: HttpClient, url: str) -> Speaks | None:
 
 
 async def _asked(http: HttpClient, below: str) -> Speaks | None:
-    from ...wire.comfy_api import API_PATH, ErrorEnvelope  # here: few addresses are asked
+    from pydantic import ValidationError  # here: few addresses are asked
+
+    from ...wire.comfy_api import API_PATH, ErrorEnvelope
 
     answer = await http.get_once(f"{below}{API_PATH}/jobs/{_NO_JOB}", _ANY_STATUS, _LARGEST)
     if answer.status not in (401, 403, 404):
