@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -84,6 +84,8 @@ class ApiTimes:
         answered: That a request waits for a job to be sent to the target.
         again: After which a target that could not be reached is asked again.
         patience: For which it is asked again and again, before a job is given up.
+        search: For a job whose submission was not answered to turn up at the target.
+        settle: After a restart, for a submission to arrive that was under way before it.
         key: For which an ``Idempotency-Key`` is used up.
         sweep: Between two looks after what stays how long.
     """
@@ -92,6 +94,8 @@ class ApiTimes:
     answered: float = 20.0
     again: float = 5.0
     patience: float = 24 * 3600.0
+    search: float = 60.0
+    settle: float = 2.0
     key: float = 24 * 3600.0
     sweep: float = 600.0
 
@@ -410,7 +414,11 @@ class ApiJobs:
             )
         except SubmissionUnknown as error:
             _log.warning("%s", error)
-            return await self._recovered(run)
+            # It may arrive yet, so it is not sent again.
+            found = await self._found(run, self._times.search)
+            if found is None:
+                raise
+            return found
         record = self._client.record
         for line in await record.read_at_once(record.lines_of, [run.id]):
             run.created = line.created
@@ -445,28 +453,47 @@ class ApiJobs:
             self._want_cancel(run)
         return run
 
+    async def _found(self, run: ApiRun, seconds: float) -> Job | None:
+        """A job whose submission was not answered; ``None`` if its target has not got it for so
+        many seconds.
+
+        Raises:
+            SubmissionUnknown: The target cannot say.
+        """
+        record, target = self._client.record, self._client.target
+        since, away = time.monotonic(), 0.0
+        while True:
+            try:
+                ref = await target.find(run.id)
+            except (TargetUnreachable, RateLimited, AuthenticationError) as error:
+                if time.monotonic() - since > self._times.patience:
+                    raise
+                run.waits(error)
+                away = time.monotonic() - since
+                await asyncio.sleep(self._times.again)
+                continue
+            if ref is not None:
+                await record.write(record.submitted, ref)
+                entry = await self._jobs.entry(run.id)
+                run.created = entry.created
+                return await self._client.resume(entry)
+            left = since + away + seconds - time.monotonic()
+            if left <= 0:
+                return None
+            await asyncio.sleep(min(left, self._times.again))
+
     async def _recovered(self, run: ApiRun) -> Job:
-        """A job whose submission was not answered: found, or sent if its target never got it.
+        """A job that an earlier process may not have sent: found, or sent if its target never got
+        it.
 
         Raises:
             SubmissionUnknown: The target cannot say.
             ComfyRemoteError: It is not sent once more, or was refused.
         """
-        record, target, since = self._client.record, self._client.target, time.monotonic()
-        while True:
-            try:
-                ref = await target.find(run.id)
-                break
-            except (TargetUnreachable, RateLimited, AuthenticationError) as error:
-                if time.monotonic() - since > self._times.patience:
-                    raise
-                run.waits(error)
-                await asyncio.sleep(self._times.again)
+        if (job := await self._found(run, self._times.settle)) is not None:
+            return job
+        record = self._client.record
         entry = await self._jobs.entry(run.id)
-        run.created = entry.created
-        if ref is not None:
-            await record.write(record.submitted, ref)
-            return await self._client.resume(replace(entry, ref=ref))
         try:
             self._check_sending_again(run, entry)
         except ComfyRemoteError as error:

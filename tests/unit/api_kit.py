@@ -21,7 +21,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import Target
 
-QUICK = ApiTimes(again=0.05)
+QUICK = ApiTimes(again=0.05, search=0.2, settle=0.05)
 LIMITS = AssetLimits()
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8}},

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_kit import PROMPT, Front, front
+from api_kit import PROMPT, QUICK, Front, front
 from blake3 import blake3
 from fake_target import FakeTarget, output
 from helpers import until
+from owner import configure
 from PIL import Image
+from route_kit import Server, route_of
 
-from comfy_remote.api.jobs import ApiTimes
 from comfy_remote.errors import (
     ExecutionFailed,
     OutputLost,
@@ -290,7 +292,7 @@ async def test_a_key_is_free_after_its_time_and_a_restart_keeps_it(tmp_path: Pat
         first = (await here.post(key="k")).body["id"]
     async with front(tmp_path, target) as here:
         assert (await here.post(key="k")).code == "idempotency_key_reuse"
-    async with front(tmp_path, target, times=ApiTimes(key=0.0)) as here:
+    async with front(tmp_path, target, times=replace(QUICK, key=0.0)) as here:
         second = (await here.post(key="k")).body["id"]
         assert first != second
 
@@ -320,6 +322,19 @@ async def test_a_lost_answer_is_looked_for(tmp_path: Path) -> None:
         posted = await here.post()
         assert posted.status == 201
         assert (await here.ended(posted.body["id"]))["status"] == "succeeded"
+        assert len(target.requests) == 1
+
+
+async def test_what_may_arrive_yet_is_not_sent_again(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.refuses = SubmissionUnknown("The answer was lost.")
+    async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
+        posted = await here.post(key="k")
+        assert (posted.status, posted.body["status"]) == (201, "queued")
+        job = await here.ended(posted.body["id"])
+        assert (job["status"], job["error"]["code"]) == ("failed", "submission_unknown")
+        assert target.log.count("find") > 1
+        assert (await here.post(key="k")).code == "idempotency_key_reuse"
         assert len(target.requests) == 1
 
 
@@ -432,7 +447,7 @@ async def test_too_many_jobs_are_refused_for_now(tmp_path: Path) -> None:
 async def test_a_job_that_takes_long_to_send_is_answered_meanwhile(tmp_path: Path) -> None:
     target = Gated()
     target.may_answer.clear()
-    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+    async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
         posted = await here.post()
         assert (posted.status, posted.body["status"]) == (201, "queued")
         target.may_answer.set()
@@ -448,7 +463,7 @@ async def test_a_cancel_reaches_a_job_also_while_it_is_sent(tmp_path: Path, sent
     target = Gated()
     if not sent:
         target.may_answer.clear()
-    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+    async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
         job_id = (await here.post()).body["id"]
         for _ in range(2):
             said = await here.ask("POST", f"/jobs/{job_id}/cancel")
@@ -514,7 +529,7 @@ async def test_jobs_are_listed_by_labels_and_status_page_by_page(tmp_path: Path)
 
 async def test_a_job_is_gone_when_it_has_expired(tmp_path: Path) -> None:
     target = making("a.png")
-    async with front(tmp_path, target, times=ApiTimes(retention=1.0)) as here:
+    async with front(tmp_path, target, times=replace(QUICK, retention=1.0)) as here:
         job = await here.ended((await here.post()).body["id"])
         assert job["status"] == "succeeded"
         status = 200
@@ -528,7 +543,7 @@ async def test_a_job_is_gone_when_it_has_expired(tmp_path: Path) -> None:
 
 async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: Path) -> None:
     target = Gated()
-    async with front(tmp_path, target, times=ApiTimes(answered=0.05)) as here:
+    async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
         running = (await here.post()).body["id"]
         target.may_answer.clear()
         unanswered = (await here.post()).body["id"]
@@ -547,7 +562,7 @@ async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: 
 async def test_what_was_sent_twice_in_vain_is_not_sent_a_third_time(tmp_path: Path) -> None:
     target = Gated()
     target.may_answer.clear()
-    quick = ApiTimes(answered=0.05)
+    quick = replace(QUICK, answered=0.05)
     async with front(tmp_path, target, times=quick) as here:
         job_id = (await here.post()).body["id"]
     for _ in range(2):
@@ -612,6 +627,36 @@ async def test_what_a_terminal_has_fetched_is_fetched_for_the_client_too(tmp_pat
         ended = await here.ended(job_id)
         assert ended["status"] == "succeeded"
         assert await here.content(ended["outputs"][0]) == png()
+
+
+async def test_a_route_sends_a_job_where_it_is_taken(tmp_path: Path) -> None:
+    first, second = Server("first"), Server("second")
+    first.fault = "unreachable"
+    async with front(tmp_path, route_of([first, second])) as here:
+        job_id = (await here.post()).body["id"]
+        await until(lambda: job_id in second.jobs)
+        second.put(job_id, "done")
+        job = await here.ended(job_id)
+        assert await here.content(job["outputs"][0]) == f"second:{job_id}".encode()
+        entry = here.record.get(job_id)
+        assert (entry.member, first.sent, second.sent) == ("second", [], [job_id])
+
+
+async def test_a_stored_result_is_taken_instead_of_a_run(
+    tmp_path: Path, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    configure(tmp_path / "home", 'cache = "use"\n')
+    workflow = {**PROMPT, "1": {**PROMPT["1"], "inputs": {"width": 9, "height": 7}}}
+    workflow["1"]["inputs"].update(batch_size=1, color=5)
+    async with front(tmp_path, sandbox_url) as here:
+        jobs = [await here.ended((await here.post(workflow)).body["id"]) for _ in range(2)]
+        assert [job["status"] for job in jobs] == ["succeeded", "succeeded"]
+        first, second = (here.record.get(job["id"]).cached for job in jobs)
+        assert first is None
+        assert second is not None
+        assert second["job"] == jobs[0]["id"]
+        assert jobs[0]["outputs"][0]["hash"] == jobs[1]["outputs"][0]["hash"]
 
 
 async def test_two_fronts_have_two_names(tmp_path: Path) -> None:
