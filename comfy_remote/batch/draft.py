@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..jobs.submission import Workflow, read
+from ..jobs.submission import Workflow, opened, read
 from ..media.files import storage_errors
 from ..text_file import text_of
 from ..workflow.change.prepare import Changes, prepare
@@ -116,6 +116,7 @@ async def draft(
         ConfigurationError: What varies, or an option, cannot be read.
     """
     hours = Hours.of(options.start, options.until, time.time())
+    workflow = await asyncio.to_thread(opened, workflow)
     loaded = await asyncio.to_thread(read, workflow, _filled(changes))
     if source is not None:
         loaded = replace(loaded, source=source)

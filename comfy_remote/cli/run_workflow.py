@@ -36,6 +36,7 @@ from .follow import (
     supervise,
     wait_and_list,
 )
+from .held import hold_to, lock_in, warn_of_others
 from .open_file import open_first
 from .options import load_typed
 from .reporter import Reporter
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..jobs.record import Record
     from ..jobs.submission import Submission
-    from ..ready.lock import Lock
 
 __all__ = ["RunPlan", "run_workflow"]
 
@@ -107,7 +107,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
     async def whole(record: Record) -> None:
         # First, what can be checked here, before anything is asked elsewhere.
         loaded = _load(plan)
-        lock = None if plan.lock_file is None else await _lock(plan.lock_file)
+        lock = None if plan.lock_file is None else await lock_in(plan.lock_file)
         chosen, configuration = chosen_target(plan.on, reporter)
         target = open_target(chosen, configuration, choose=reporter.choose)
         reporter.connecting(target.name)
@@ -119,7 +119,8 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 described = _in_time(target.describe(()), deadline, target.name)
                 log.target(target.name, await described)
             if lock is not None:
-                await _in_time(_hold(plan, lock, client, reporter), deadline, target.name)
+                holding = hold_to(lock, str(plan.lock_file), client, reporter)
+                await _in_time(holding, deadline, target.name)
             if plan.dry:
                 address = configuration.address_of(chosen)
                 dry = _dry_run(plan, loaded, client, address, configuration, reporter)
@@ -131,7 +132,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             for sentence in ready.ignored:
                 reporter.event(Log(sentence, "warning"))
             if lock is not None:
-                await _warn_of_others(lock, ready, reporter)
+                await warn_of_others(lock, ready.prompt, ready.workflow, reporter)
             estimate = await estimate_on(
                 target, record, ready.prompt, configuration, background=client.background
             )
@@ -203,35 +204,6 @@ def _load(plan: RunPlan) -> LoadedWorkflow | None:
         with private_folder(plan.folder):
             pass  # it can be written to: to be known before a GPU works for it
     return loaded
-
-
-async def _lock(path: Path) -> Lock:
-    from ..ready.lock import read_lock
-
-    return await asyncio.to_thread(read_lock, path)
-
-
-async def _hold(plan: RunPlan, lock: Lock, client: Client, reporter: Reporter) -> None:
-    """Hold the target to a lock. What it does not say is a warning."""
-    from ..ready.holding import hold
-
-    held = await hold(lock, client.target)
-    for sentence in held.doubts:
-        reporter.event(Log(sentence, "warning"))
-    held.refuse(str(plan.lock_file))
-    known = ", as far as it is known" if held.doubts else ""
-    reporter.note(f"{client.target.name} is what {plan.lock_file} says{known}.")
-
-
-async def _warn_of_others(lock: Lock, ready: Submission, reporter: Reporter) -> None:
-    """Say what the workflow uses and the lock does not name."""
-    from ..ready.holding import not_in_lock
-    from ..workflow.schema import Schemas
-
-    schemas = await asyncio.to_thread(Schemas.bundled)
-    if others := not_in_lock(lock, ready.prompt, schemas=schemas, workflow=ready.workflow):
-        sentence = f"The lock does not name what the workflow uses: {', '.join(others)}."
-        reporter.event(Log(sentence, "warning"))
 
 
 async def _prepared(plan: RunPlan, loaded: LoadedWorkflow | None, client: Client) -> Submission:

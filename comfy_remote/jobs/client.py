@@ -60,7 +60,7 @@ from .job import Job
 from .record import JobEntry, Record
 from .recorded_request import request_from_json, request_to_json
 from .sent_inputs import SentInputs, check_unchanged
-from .submission import Submission, Workflow, not_recorded, prepared, read, send
+from .submission import Submission, Workflow, not_recorded, opened, prepared, read, send
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -298,6 +298,7 @@ class Client:
         """
         whole = Changes.of(words, changes)
         if isinstance(workflow, str | Path):
+            workflow = await asyncio.to_thread(opened, workflow)
             loaded = await asyncio.to_thread(read, workflow, whole, source)
         else:
             loaded = read(workflow, whole, source)

@@ -30,7 +30,7 @@ from ..targets.base import InputFile, RemoteRef, RunRequest, Target
 from ..types import JsonValue
 from ..workflow.change.prepare import Changes, prepare
 from ..workflow.files import FileSearch, FileUse, every_file_use, possible_uses
-from ..workflow.load import LoadedWorkflow, load_workflow, parse_workflow
+from ..workflow.load import LoadedWorkflow, is_packed, load_workflow, parse_workflow
 from ..workflow.paid_nodes import any_paid
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..schemas.finding import Found
     from ..workflow.convert import Doubt
 
-__all__ = ["Submission", "Workflow", "not_recorded", "prepared", "read", "send"]
+__all__ = ["Submission", "Workflow", "not_recorded", "opened", "prepared", "read", "send"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,18 @@ class Submission:
     unused: Sequence[Path] = ()
     ignored: Sequence[str] = ()
     paid: bool = False
+
+
+def opened(workflow: Workflow) -> Workflow:
+    """A packed workflow's file as what it was opened to; all else as it is. It blocks."""
+    if isinstance(workflow, str | Path):
+        path = Path(workflow)
+        with contextlib.suppress(OSError, ValueError):  # reading it says what is wrong
+            if path.is_file() and is_packed(path):
+                from .unpacked import unpacked  # here: few are
+
+                return unpacked(path).workflow
+    return workflow
 
 
 def read(workflow: Workflow, changes: Changes, source: str | None = None) -> LoadedWorkflow:

@@ -18,7 +18,7 @@ from ..jobs.estimate import RunEstimate, estimate_on
 from ..jobs.interruption import call_off
 from ..jobs.job import Job
 from ..jobs.output import Output
-from ..jobs.submission import Workflow, read
+from ..jobs.submission import Workflow, opened, read
 from ..workflow.change.prepare import Changes, ChangeWords
 from ..workflow.files import FileSearch
 
@@ -403,6 +403,7 @@ class Client(jobs.Client):
         changes: Changes,
         inputs: Sequence[Path | str] | Path | str | Path | str,
     ) -> tuple[LoadedWorkflow, FileSearch]:
+        workflow = await asyncio.to_thread(opened, workflow)
         loaded = await asyncio.to_thread(read, workflow, changes)
         base = Path(workflow).absolute().parent if isinstance(workflow, str | Path) else None
         return loaded, FileSearch.beside(base, inputs)

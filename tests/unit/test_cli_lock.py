@@ -15,6 +15,7 @@ from test_ready_local import MANAGERS, make_comfyui, make_pack
 from test_ready_making import Older, Plain
 
 from comfy_remote.cli import run_workflow
+from comfy_remote.cli.batch import starting
 from comfy_remote.cli.main import main
 from comfy_remote.ready import locking
 from comfy_remote.ready.lock import Lock, LockedModel, LockedPack, read_lock
@@ -220,3 +221,17 @@ def test_run_goes_on_where_the_target_cannot_tell(
     )
     assert len(target.requests) == 1, err
     assert status in (0, 7), err
+
+
+def test_a_batch_is_refused_likewise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lock(packs=(LockedPack(id="their-pack", version="2.0.0"),)).write(Path("my.lock"))
+    target = Older()
+    opens(monkeypatch, target)
+    monkeypatch.setattr(starting, "open_target", lambda *_, **__: target)
+    status, _, err = run(
+        "batch", "wf.json", "--repeat", "2", "--on", "old", "--locked", "my.lock", "--yes"
+    )
+    assert status == 4
+    assert "old is not what my.lock says, so nothing was sent:" in err
+    assert target.requests == []
+    assert not Path("outputs").exists()

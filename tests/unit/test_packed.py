@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_target import FakeTarget
 from json_lines import check_lines
 
 from comfy_remote.cli.main import main
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import ConfigurationError, WorkflowInvalid
+from comfy_remote.jobs.client import Client
+from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.unpacked import named_in_packed, packed_source, unpacked
 from comfy_remote.ready.lock import Address, Lock, LockedModel, LockedPack, read_lock
 from comfy_remote.secrets import SECRETS
@@ -362,3 +365,20 @@ def test_standard_input_may_be_packed(tmp_path: Path, monkeypatch: pytest.Monkey
     stream = io.TextIOWrapper(io.BytesIO(path.read_bytes()))
     monkeypatch.setattr(sys, "stdin", stream)
     assert load_workflow("-").prompt == PROMPT
+
+
+async def test_the_library_takes_it_with_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    path = packed(tmp_path / "w.zip", PROMPT)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("input/sub/a.png", b"picture")
+    target = FakeTarget()
+    with Record(tmp_path / "jobs.sqlite3") as record:
+        async with Client(target, record=record) as client:
+            ready = await client.prepare(path)
+    assert ready.prompt == PROMPT
+    [file] = ready.files
+    assert (file.name, file.path.read_bytes()) == ("sub/a.png", b"picture")
+    assert file.path.is_relative_to(tmp_path / "home" / "packed")

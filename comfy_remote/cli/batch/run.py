@@ -14,6 +14,7 @@ from ..options import (
     batch_cap_options,
     change_options,
     inputs_option,
+    lock_option,
     own_folder,
     refuse_both_caps,
     target_option,
@@ -159,6 +160,11 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
     help="Send nothing. Say how many runs, what varies, about how long and how much, and what "
     "would be refused.",
 )
+@lock_option(
+    "--locked",
+    "Refuse, before anything is sent, if the target is not what this lock says (see `comfy-remote "
+    "lock`) when the batch starts.",
+)
 @hand_over_option("`batch watch` shows it.")
 @click.option("-y", "--yes", is_flag=True, help="Start it without asking, however large it is.")
 @reporting_options
@@ -189,6 +195,7 @@ def run(
     retry_lost: bool,
     with_repo_list: bool,
     dry: bool,
+    lock_file: Path | None,
     wait: bool,
     yes: bool,
     json_lines: bool,
@@ -253,5 +260,6 @@ def run(
         dry=dry,
         wait=wait,
         agreed=yes,
+        lock_file=lock_file,
     )
     start_batch(wanted, json_lines=json_lines, quiet=quiet, notify=notify)

@@ -27,6 +27,7 @@ from ..advice import for_terminal
 from ..dry_run import use_what_is_known
 from ..errors import check_named_files
 from ..follow import chosen_target
+from ..held import hold_to, lock_in, warn_of_others
 from ..options import typed_name
 from ..trust import can_ask
 from .driving import drive, supervise
@@ -57,6 +58,7 @@ class Wanted:
         dry: Whether only to say what it would be.
         wait: Whether to drive it here; else another process does.
         agreed: Whether it may be as large as it is.
+        lock_file: The lock that the target is held to before it starts; ``None`` for none.
     """
 
     workflow: Path
@@ -69,6 +71,7 @@ class Wanted:
     dry: bool
     wait: bool
     agreed: bool
+    lock_file: Path | None = None
 
 
 class _Asks(Exception):
@@ -110,15 +113,21 @@ async def _whole(
     Args:
         drafted: What its user has agreed to.
     """
+    lock = None if wanted.lock_file is None else await lock_in(wanted.lock_file)
     chosen, configuration = chosen_target(wanted.on, reporter)
     target = open_target(chosen, configuration, choose=reporter.choose)
     reporter.connecting(target.name)
     client = Client(target, record=record, schemas=wanted.schemas, on_interrupt=None)
     async with client:
+        if lock is not None:
+            await hold_to(lock, str(wanted.lock_file), client, reporter)
         if drafted is None:
             if wanted.dry:
                 await use_what_is_known(client, configuration.address_of(chosen), reporter)
             made = await _drafted(wanted, client, chosen)
+            if lock is not None:
+                prompt = cast("Prompt", made.frozen.prompt)
+                await warn_of_others(lock, prompt, made.frozen.workflow, reporter)
             expected = await forecast(made, client, configuration)
             await _check(wanted, made, expected, client, reporter)
             if wanted.dry:
