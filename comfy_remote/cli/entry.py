@@ -63,8 +63,6 @@ def enter(command: click.Command, name: str, *, ahead: bool = False) -> None:
     # Next to nothing of what is imported becomes garbage, and by default Python looks for it at
     # every 700 new objects. `run_interruptible` ends that, since what it runs may take days.
     gc.set_threshold(200_000)
-    if ahead:
-        import_ahead()
     prepare_streams()
     treat_like_ctrl_c()
     if f"_{name.replace('-', '_').upper()}_COMPLETE" in os.environ:
@@ -72,6 +70,8 @@ def enter(command: click.Command, name: str, *, ahead: bool = False) -> None:
 
         know_shells()
     try:
+        if ahead:
+            import_ahead()
         # Not click's own `standalone_mode`, which ends Ctrl-C with status 1. On Windows, it would
         # expand $NAME, %NAME%, ~ and * in every argument, texts for pictures among them.
         status = command.main(prog_name=name, standalone_mode=False, windows_expand_args=False)

@@ -175,6 +175,19 @@ def test_an_aiohttp_with_other_modules_is_imported_to_its_end(
     assert imported == ["aiohttp"]
 
 
+def test_ctrl_c_while_it_imports_ahead_ends_it_like_later(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comfy_remote.cli.entry.import_ahead", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        enter(click.Command("run"), "run", ahead=True)
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def _join_import_ahead() -> None:
     for thread in threading.enumerate():
         if thread.name == "import-ahead":
