@@ -26,12 +26,14 @@ class ApiServer:
     Attributes:
         http: To its origin; open.
         name: As the user calls it.
+        where: That and its address, for errors.
         keyed: Whether requests have a key.
     """
 
     http: HttpClient
     links: Links
     name: str
+    where: str
     keyed: bool
 
     async def get(self, path: str) -> Response:
@@ -59,5 +61,4 @@ class ApiServer:
 
     def refused(self, answer: Response, prompt: Prompt | None = None) -> ComfyRemoteError:
         """The error behind a refusal."""
-        where = f"{self.name} at {self.http.base_url}"
-        return refused(answer, self.name, where, keyed=self.keyed, prompt=prompt)
+        return refused(answer, self.name, self.where, keyed=self.keyed, prompt=prompt)

@@ -146,16 +146,18 @@ class ComfyApiTarget:
         self._nodes: Mapping[str, JsonValue] | None = None
         self._times = times
         links = Links.of(self.url)
+        # An address that is its own name is said once.
+        called = "The server" if self._name.endswith(self.url) else self._name
         self._http = HttpClient(
             str(links.origin),
-            # An address that is its own name is said once.
-            name="The server" if self._name == self.url else self._name,
+            name=called,
             headers=headers,
             elsewhere=storage_hosts,
             limits=times.requests,
             tls=tls,
         )
-        self._server = ApiServer(self._http, links, self._name, bool(headers))
+        where = f"{called} at {links.origin}"
+        self._server = ApiServer(self._http, links, self._name, where, keyed=bool(headers))
         self._assets = InputAssets(self._server)
         self._submissions = Submissions(
             self._server, times.full, search=times.search, between=times.between
