@@ -33,7 +33,6 @@ from ..errors import (
     SubmissionUnknown,
     TargetError,
     TargetUnreachable,
-    WorkflowInvalid,
 )
 from ..events import DidItRun, JobState
 from ..jobs.client import Client
@@ -44,7 +43,7 @@ from ..jobs.served import ServedJobs, is_job_id
 from ..media.file_changes import discard
 from ..media.files import storage_errors
 from ..media.temporary import ProcessLock
-from ..targets.base import DescribesByJob, RunRequest, TakesPartnerKey, Target
+from ..targets.base import RunRequest, TakesPartnerKey
 from ..types import JsonValue, mapping
 from ..units import counted, seconds_text
 from ..wire.comfy_api import API_PATH, ApiJob, ApiStatus, JobList, JobSummary, JobWorkflow
@@ -54,6 +53,7 @@ from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
 from .assets import AssetStore, StoredAsset
 from .errors import ApiRefusal
+from .known_classes import KnownClasses
 from .live import LiveJob
 from .one_job import STATUS, ApiRun, EndedJob, utc
 from .outputs import ArrivingOutputs
@@ -155,6 +155,7 @@ class ApiJobs:
         self._ended: OrderedDict[str, EndedJob] = OrderedDict()
         self._claiming: set[str] = set()
         self._starting = 0
+        self._classes = KnownClasses(client.target)
         self._background = Background()
         self._free = asyncio.Semaphore(_ARRIVE_AT_A_TIME)
         self._folder = assets.folder / "outputs"
@@ -387,7 +388,7 @@ class ApiJobs:
         uses = list(every_file_use(prompt))
         target = self._client.target
         prompt, sent = await collect_inputs(prompt, uses, target, OnTargetOnly(), files)
-        await _check_classes(target, prompt)
+        await self._classes.check(prompt)
         key = posted.partner_key
         return RunRequest(
             job_id,
@@ -729,45 +730,3 @@ def _said_on(entry: JobEntry) -> Mapping[str, JsonValue]:
 
 def _texts(value: JsonValue) -> dict[str, str]:
     return {key: text for key, text in mapping(value).items() if isinstance(text, str)}
-
-
-async def _check_classes(target: Target, prompt: Prompt) -> None:
-    """Refuse classes that a target does not have, where its own answer would come late.
-
-    Raises:
-        WorkflowInvalid: It has said, and says now if it can, that it lacks some.
-    """
-    if not isinstance(target, DescribesByJob):
-        return
-    lacking: dict[str, str] = {}
-    for describe in (target.described_before, target.describe_again):
-        with contextlib.suppress(TargetError):
-            nodes = (await describe()).nodes
-            if nodes is None:
-                return
-            lacking = {
-                node_id: node["class_type"]
-                for node_id, node in prompt.items()
-                if node["class_type"] not in nodes
-            }
-        if not lacking:
-            return
-    raise WorkflowInvalid(
-        f"The target has no node {', '.join(map(repr, sorted(set(lacking.values()))[:5]))}.",
-        details={
-            "node_errors": {
-                node_id: {
-                    "class_type": class_type,
-                    "errors": [
-                        {
-                            "type": "missing_node_type",
-                            "message": "The target has no such node",
-                            "details": class_type,
-                            "extra_info": {},
-                        }
-                    ],
-                }
-                for node_id, class_type in lacking.items()
-            }
-        },
-    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ..errors import ComfyRemoteError, OutputError, OutputLost
-from ..events import Event, JobState, Log, OutputReady, Started
+from ..events import Event, JobState, Log, OutputReady, Queued, Started
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from ..jobs.served import ServedJob
@@ -108,6 +108,8 @@ class ApiRun(ServedJob):
     def note(self, event: Event) -> None:
         """Take what its target says."""
         match event:
+            case Queued() if self.status is not ApiStatus.QUEUED:
+                return  # followed again, it is said again
             case Started():
                 self.started = self.started or time.time()
             case OutputReady(output) if self.job is not None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
+import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,15 @@ from api_kit import PROMPT, QUICK, Front, front
 from blake3 import blake3
 from fake_target import FakeTarget, output
 from helpers import until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from owner import configure
 from PIL import Image
 from route_kit import Server, route_of
 
+from comfy_remote.api.assets import StoredAsset
+from comfy_remote.api.errors import ApiRefusal
+from comfy_remote.api.prompts import posted_job, with_files
 from comfy_remote.errors import (
     ExecutionFailed,
     OutputLost,
@@ -39,8 +47,23 @@ from comfy_remote.events import (
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import RemoteOutput
-from comfy_remote.targets.base import RemoteRef, RunRequest
+from comfy_remote.targets.base import Capabilities, RemoteRef, RunRequest
 from comfy_remote.workflow.prompt import Prompt
+
+NOW = datetime(2026, 11, 30, tzinfo=timezone.utc)
+_words = st.sampled_from(
+    [
+        "workflow",
+        "inputs",
+        "class_type",
+        "__type",
+        "info",
+        "id",
+        "metadata",
+        "extra_data",
+        "core/ASSET",
+    ]
+)
 
 
 def png(colour: str = "red") -> bytes:
@@ -197,6 +220,30 @@ async def test_what_the_target_refuses_is_said_by_node_and_the_key_is_free(tmp_p
         assert len({request.job_id for request in target.requests}) == 3
 
 
+async def test_classes_that_an_endpoint_lacks_are_refused_at_once(tmp_path: Path) -> None:
+    class Endpoint(Found):
+        known: Any = None
+        installed: Any = None
+
+        async def described_before(self) -> Capabilities:
+            return Capabilities(self.known, None, None)
+
+        async def describe_again(self) -> Capabilities:
+            return Capabilities(self.installed, None, None)
+
+    target = Endpoint([Finished(JobState.SUCCEEDED, outputs=(output("a.png"),))], {"a.png": png()})
+    async with front(tmp_path, target) as here:
+        assert (await here.post()).status == 201  # its workers have said nothing yet
+        target.known = target.installed = {"EmptyImage": {}}
+        refused = await here.post(key="k")
+        assert (refused.status, refused.code) == (422, "invalid_workflow")
+        assert refused.body["error"]["details"]["node_errors"].keys() == {"2"}
+        target.installed = {"EmptyImage": {}, "SaveImage": {}}  # a pack was installed
+        assert (await here.post(key="k")).status == 201
+        target.known = target.installed = {}
+        assert (await here.post()).status == 201  # seen a moment ago
+
+
 async def test_references_become_input_files_wherever_they_are(tmp_path: Path) -> None:
     target = making("a.png")
     async with front(tmp_path, target) as here:
@@ -224,6 +271,34 @@ async def test_references_become_input_files_wherever_they_are(tmp_path: Path) -
         assert said.body == {"workflow": workflow, "format": "api"}
         # What a job needs stays.
         assert (await here.ask("DELETE", f"/assets/{first}")).code == "asset_in_use"
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(_words, _json, max_size=3), _json)
+def test_whatever_is_posted_is_a_job_or_refused(body: dict[str, Any], value: Any) -> None:
+    asset = StoredAsset(
+        *("a", "blake3:0", "0" * 64, 1, "image/png", "x [output]", NOW, NOW, None, None, None),
+        path=Path("x"),
+    )
+    node = {"class_type": "A", "inputs": {"x": value, "y": [reference("a"), body]}}
+    for said in (body, {**body, "workflow": value}, {"workflow": {"1": node}}):
+        try:
+            posted = posted_job(said)
+        except (ApiRefusal, WorkflowInvalid):
+            continue
+        before = copy.deepcopy(posted.prompt)
+        if posted.asset_ids == ["a"]:
+            prompt, (file,) = with_files(posted, [asset])
+            assert file.name == "x (output)"
+            assert '"__type": "core/ASSET"' not in json.dumps(prompt)
+        assert posted.prompt == before
 
 
 @pytest.mark.parametrize(
