@@ -47,6 +47,7 @@ from .json_route import body_of, check_json, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
+from .packed import add_packed_route
 from .panel_jobs import PanelJobs
 from .saved_images import SaveRequest, save_images
 from .setup_routes import add_setup_routes, setup_state
@@ -291,6 +292,7 @@ def routes(
     add_job_routes(table, PanelJobs(host, pool, lane), switch)
     add_setup_routes(table, host, pool, switch)
     add_batch_routes(table, host, batches)
+    add_packed_route(table, host)
     return table
 
 

@@ -11,6 +11,7 @@ import re
 import stat
 import time
 import wave
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -887,3 +888,48 @@ async def test_other_files_are_saved_by_their_type_beside_the_pictures(page: Pag
 async def test_requests_of_another_shape(page: Page, body: Any) -> None:
     status, answer = await page.post("/remote/save", body)
     assert (status, answer["error"]["code"]) == (400, "configuration")
+
+
+async def test_a_packed_workflow_is_opened_with_its_files(page: Page) -> None:
+    prompt = {"1": {"class_type": "LoadImage", "inputs": {"image": "sub/a.png"}}}
+    models = [{"name": "m", "directory": "vae", "url": "https://example.com/m.safetensors"}]
+    workflow = {"nodes": [], "links": [], "models": models}
+    whole = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": workflow}}}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("workflow.json", json.dumps(whole))
+        archive.writestr("input/sub/a.png", b"picture")
+        archive.writestr("comfy-remote.toml", b"default = 'theirs'")
+    own = {"Origin": str(page.http.make_url("")).rstrip("/")}
+
+    async def post(data: bytes, **headers: str) -> Any:
+        async with page.http.post("/remote/packed", data=data, headers=headers) as answer:
+            return answer.status, await answer.json()
+
+    status, opened = await post(packed.getvalue(), **own)
+    assert (status, opened) == (
+        200,
+        {
+            "workflow": {"nodes": [], "links": []},
+            "prompt": prompt,
+            "inputs": ["sub/a.png"],
+            "left_out": ["model vae/m: https://example.com/m.safetensors"],
+        },
+    )
+    inputs = page.output.parent / "input"
+    assert [path.name for path in inputs.rglob("*") if path.is_file()] == ["a.png"]
+    # The same again changes nothing; another file of that name stays, and the graph follows.
+    assert await post(packed.getvalue(), **own) == (status, opened)
+    (inputs / "sub" / "a.png").write_bytes(b"mine")
+    status, opened = await post(packed.getvalue(), **own)
+    [name] = opened["inputs"]
+    assert name != "sub/a.png"
+    assert opened["prompt"]["1"]["inputs"]["image"] == name
+    assert (inputs / name).read_bytes() == b"picture"
+    assert (inputs / "sub" / "a.png").read_bytes() == b"mine"
+    # Neither another page's, nor a program's, nor what is no packed workflow.
+    assert (await post(packed.getvalue(), Origin="https://evil.example"))[0] == 403
+    assert (await post(packed.getvalue()))[0] == 403
+    status, answer = await post(b"PK\x03\x04", **own)
+    assert (status, answer["error"]["code"]) == (400, "workflow_invalid")
+    assert sorted(path.name for path in inputs.iterdir()) == ["sub"]

@@ -95,4 +95,5 @@ def test_commands_have_the_same_words_wherever_the_page_shows_them(language: str
         "ComfyRemote_MarkSelectionWhere": table["markNodeOn"],
         "ComfyRemote_ShowCut": table["showCut"],
         "ComfyRemote_Vary": table["commandVary"],
+        "ComfyRemote_OpenPacked": table["commandOpenPacked"],
     }

@@ -19,6 +19,7 @@ import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
 import { showError, showProblem, showWarning } from './notices.js'
 import { OpenGraph } from './open_graph.js'
+import { OPEN_PACKED, packedMenus } from './open_packed.js'
 import { askToRunOver } from './over_cap.js'
 import { makePanel } from './panel.js'
 import { REMOTE_API, makeItGrow } from './remote_api_node.js'
@@ -224,7 +225,8 @@ app.registerExtension({
       function: toggle
     },
     ...marks.commands,
-    ...vary.commands
+    ...vary.commands,
+    ...packedMenus().commands
   ],
   // On a Mac, Alt+R types ®.
   keybindings: ['r', '®'].map((key) => ({
@@ -234,7 +236,7 @@ app.registerExtension({
   menuCommands: [
     {
       path: ['Extensions', t('remote')],
-      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu, vary.commands[0].id]
+      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu, vary.commands[0].id, OPEN_PACKED]
     }
   ],
   getSelectionToolboxCommands: (item) => [

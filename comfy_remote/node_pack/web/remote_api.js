@@ -379,6 +379,27 @@ export function postTrust(file) {
 }
 
 /**
+ * @typedef {object} OpenedPacked  What a packed workflow holds. Its files are in the input folder.
+ * @property {any} workflow  UI format; null where it has none.
+ * @property {any} prompt  API format; null where it has none.
+ * @property {string[]} inputs
+ * @property {string[]} left_out  Addresses of models that it names, and the workflow is without.
+ */
+
+/**
+ * @param {Blob} file
+ * @returns {Promise<OpenedPacked>}
+ */
+export async function postPacked(file) {
+  const route = '/remote/packed'
+  const headers = { 'Comfy-Remote-Page': '1', 'Content-Type': 'application/zip' }
+  const response = await api.fetchApi(route, { method: 'POST', headers, body: file })
+  const answer = await response.clone().json().catch(() => null)
+  if (response.ok && answer !== null) return answer
+  throw await refusal(route, response)
+}
+
+/**
  * @param {string} route
  * @param {object} [body]  Sent as JSON where given.
  * @param {string} [method]

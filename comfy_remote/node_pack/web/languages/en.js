@@ -340,6 +340,9 @@ export const en = {
   "nodeWord": "node",
 
   "vary": "Vary",
+  "commandOpenPacked": "Open a packed workflow",
+  "packedOpened": "{name} is open",
+  "packedLeftOut": "It names addresses of models, which are left out, as the file may be anybody's: {names}",
   "commandVary": "Vary the selected node",
   "varyNode": "Vary (Remote)",
   "varyHelp": "Select a node and choose Vary, in its menu or above it: one run for each value, all on one sheet.",

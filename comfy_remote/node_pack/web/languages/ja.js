@@ -341,6 +341,9 @@ export const ja = {
   "nodeWord": "ノード",
 
   "vary": "バリエーション",
+  "commandOpenPacked": "パックされたワークフローを開く",
+  "packedOpened": "{name} を開きました",
+  "packedLeftOut": "モデルのアドレスが書かれていますが、誰が作ったか分からないファイルなので省かれています: {names}",
   "commandVary": "選んだノードの値を変えて実行",
   "varyNode": "値を変えて実行（リモート）",
   "varyHelp": "ノードを選び、メニューまたは上のボタンで「バリエーション」を選ぶと、値ごとに 1 回実行し、結果を 1 枚のシートにまとめます。",

@@ -341,6 +341,9 @@ export const zh = {
   "nodeWord": "节点",
 
   "vary": "变化",
+  "commandOpenPacked": "打开打包的工作流",
+  "packedOpened": "已打开 {name}",
+  "packedLeftOut": "它指明了模型的下载地址。文件可能来自任何人，因此这些地址已被略去：{names}",
   "commandVary": "让所选节点变化",
   "varyNode": "变化（远程）",
   "varyHelp": "选中节点后，在其菜单或上方选择“变化”：每个值运行一次，结果汇总在一张表上。",
