@@ -19,7 +19,7 @@ from ...net.retry import Backoff, retry_after
 from ...wire.comfy_api import ApiOutput, ApiProgress, PreviewEvent, StatusEvent
 from .sse import EventTooLarge, SseDecoder
 
-__all__ = ["LiveEvent", "LiveEvents"]
+__all__ = ["LiveEvent", "LiveEvents", "LiveStreams"]
 
 LiveEvent: TypeAlias = StatusEvent | ApiProgress | PreviewEvent | ApiOutput
 
@@ -34,6 +34,8 @@ _LARGEST_EVENT = 8 * 2**20
 _LARGEST_SMALL = 64 * 1024
 _MOST_OUTPUTS = 256
 _LASTED = 10.0
+# Servers have a limit, too, and each takes one of our connections.
+_MOST_STREAMS = 6
 
 
 class LiveEvents:
@@ -55,6 +57,11 @@ class LiveEvents:
         self.connected = False
         self.given_up = ""
         """Why there will be no more events, a clause; empty as long as there may be."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it holds a connection, or will again."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
         """Open the stream."""
@@ -127,6 +134,24 @@ class LiveEvents:
         self._newest[name] = data
         self._arrived.notify()
         return name == "status" and _is_final(data)
+
+
+class LiveStreams:
+    """The live events of one client's jobs: a few streams at a time."""
+
+    def __init__(self, http: HttpClient, reconnect: Backoff) -> None:
+        self._http, self._reconnect = http, reconnect
+        self._open: list[LiveEvents] = []
+
+    def opened(self, path: str) -> LiveEvents | None:
+        """Those of one job; ``None`` while enough jobs have theirs."""
+        self._open = [one for one in self._open if one.running]
+        if len(self._open) >= _MOST_STREAMS:
+            return None
+        live = LiveEvents(self._http, path, self._reconnect)
+        live.start()
+        self._open.append(live)
+        return live
 
 
 def _is_final(data: bytes) -> bool:

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...advice import Hint
 from ...aio import within
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     OutputLost,
-    RateLimited,
     SubmissionUnknown,
     TargetError,
     TargetNotFound,
@@ -28,8 +24,7 @@ from ...errors import (
 )
 from ...events import Event, Finished, Log
 from ...net.address import base_address, check_key_is_safe, is_loopback
-from ...net.http import HttpClient, HttpLimits, version_in
-from ...net.retry import Backoff, Outage, Polling
+from ...net.http import HttpClient, version_in
 from ...outputs import RemoteOutput
 from ...types import JsonValue, as_list, mapping
 from ...wire.comfy_api import ApiJob, ApiStatus
@@ -45,11 +40,12 @@ from ..base import (
 )
 from ..input_names import UsersNames, by_content
 from .assets import InputAssets
+from .follow import ComfyApiTimes, JobFollower
 from .links import Links
-from .live import LiveEvent, LiveEvents
+from .live import LiveStreams
 from .refusals import api_code, api_error
 from .server import ApiServer
-from .status import JobReader, forgotten, read_job
+from .status import JobReader, read_job
 from .submission import Submissions
 
 if TYPE_CHECKING:
@@ -62,44 +58,14 @@ __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 # HTTP statuses: what is refused like this has not been accepted. A used key is an error of its own.
 _REFUSALS = range(400, 500)
 _REFUSED = tuple(_REFUSALS)
-_MISSES_BEFORE_GONE = 3
-_MOST_EARLY = 5
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
 # Seconds. The cancel itself must not wait for that.
 _LOOKED_WITHIN = 4.0
-# Servers have a limit, too, and each takes one of our connections.
-_MOST_STREAMS = 6
 # Asking for it shows whether the server and its key work.
 _NO_JOB = "00000000-0000-0000-0000-000000000000"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ComfyApiTimes:
-    """How long a client waits for what, in seconds.
-
-    Attributes:
-        requests: Those of each request.
-        polling: How often it asks how a job stands; with live events, every ``longest`` seconds.
-        limited: The same, while the server says that it is asked too often.
-        reconnect: The waits before live events are asked for again.
-        full: The waits while the server takes no more jobs: its queue is full, or a deployment
-            starts.
-        search: For a job whose submission was not answered to turn up in the server's list.
-        between: Of these, between two looks.
-    """
-
-    requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
-    polling: Polling = Polling(first=0.25)  # noqa: RUF009 - frozen
-    limited: Polling = Polling(  # noqa: RUF009 - frozen
-        patience=900.0, backoff=Backoff(first=2.0, longest=30.0)
-    )
-    reconnect: Backoff = Backoff(first=0.5, longest=15.0)  # noqa: RUF009 - frozen
-    full: Backoff = Backoff(attempts=180, first=1.0, longest=5.0)  # noqa: RUF009 - frozen
-    search: float = 10.0
-    between: float = 1.0
 
 
 class ComfyApiTarget:
@@ -133,7 +99,7 @@ class ComfyApiTarget:
         partner_key: SecretStr | None = None,
         object_info: str | None = None,
         storage_hosts: Collection[str] = (),
-        times: ComfyApiTimes = ComfyApiTimes(),
+        times: ComfyApiTimes = ComfyApiTimes(),  # noqa: B008 - frozen
         tls: ssl.SSLContext | None = None,
     ) -> None:
         address = base_address(url)
@@ -165,7 +131,7 @@ class ComfyApiTarget:
         self._notes: dict[str, list[Log]] = {}
         self._cancelled: dict[str, bool] = {}
         self._versions: dict[str, str] = {}
-        self._streams = 0
+        self._streams = LiveStreams(self._http, times.reconnect)
 
     @property
     def name(self) -> str:
@@ -295,83 +261,22 @@ class ComfyApiTarget:
         for note in notes:
             yield note
         reader, names = JobReader(prompt, self._name, self._server.links), UsersNames(prompt)
-        live = self._live(ref)
-        try:
-            async with aclosing(self._events(ref, reader, live)) as events:
-                async for event in events:
-                    if isinstance(event, Finished):
-                        self._cancelled.pop(ref.remote_id, None)
-                    if isinstance(event, Finished) and notes:
-                        warnings: list[JsonValue] = [note.message for note in notes]
-                        event.details["warnings"] = warnings + as_list(
-                            event.details.get("warnings")
-                        )
-                    yield names.event(event)
-        finally:
-            if live is not None:
-                self._streams -= 1
-                await live.stop()
-
-    def _live(self, ref: RemoteRef) -> LiveEvents | None:
-        """The job's live events; ``None`` while enough jobs of this client have theirs."""
-        if self._streams >= _MOST_STREAMS:
-            return None
-        self._streams += 1
-        live = LiveEvents(self._http, self._path_of(ref, "events"), self._times.reconnect)
-        live.start()
-        return live
-
-    async def _events(
-        self, ref: RemoteRef, reader: JobReader, live: LiveEvents | None
-    ) -> AsyncGenerator[Event, None]:
-        polling = self._times.polling
-        outage, limited = Outage(polling), Outage(self._times.limited)
-        began, misses, early, said_so = time.monotonic(), 0, 0, False
-        while True:
-            connected = live is not None and live.connected
-            wait = polling.longest if connected else polling.interval(time.monotonic() - began)
-            reader.cancelled = self._cancelled.get(ref.remote_id)
-            try:
-                job = await self._job(ref)
-                outage.answered()
-                limited.answered()
-                gone = job is None or job.status is ApiStatus.EXPIRED
-                misses = misses + 1 if gone else 0
-                # A server that looks into ComfyUI's lists one after the other misses a job that
-                # goes from one to the other meanwhile: it is asked again before it is believed.
-                if gone and misses < _MISSES_BEFORE_GONE:
-                    wait = polling.first
-                elif job is None:
-                    yield forgotten(self._name)
-                    return
-                else:
-                    for event in reader.job(job):
-                        yield event
-                        if isinstance(event, Finished):
-                            return
-            except AuthenticationError:
-                raise
-            except TargetError as error:
-                # Whatever a proxy in between says (502, a page), the job may go on.
-                asked = limited if isinstance(error, RateLimited) else outage
-                again = asked.failed(error)
-                if again is None:
-                    raise self._lost(error) from error
-                wait = again
-                if said := asked.said_of(error.message, wait):
-                    yield Log(said, "warning")
-            if live is not None and live.given_up and not said_so:
-                said_so = True
-                yield Log(f"{self._name} sends no live events ({live.given_up}): asking instead.")
-            reader.ended = False
-            next_poll = time.monotonic() + wait
-            while (left := next_poll - time.monotonic()) > 0:
-                if reader.ended and early < _MOST_EARLY:
-                    early += 1  # a stream may say so again and again
-                    break
-                said_live = await _next(live, left)
-                for event in reader.live(said_live) if said_live is not None else ():
-                    yield event
+        follower = JobFollower(
+            lambda: self._job(ref),
+            lambda: self._streams.opened(self._path_of(ref, "events")),
+            reader,
+            name=self._name,
+            times=self._times,
+            cancelled=lambda: self._cancelled.get(ref.remote_id),
+        )
+        async with aclosing(follower.events()) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    self._cancelled.pop(ref.remote_id, None)
+                    said = [note.message for note in notes]
+                    if warnings := [*said, *as_list(event.details.get("warnings"))]:
+                        event.details["warnings"] = warnings
+                yield names.event(event)
 
     async def _job(self, ref: RemoteRef) -> ApiJob | None:
         """The job as it is now; ``None`` if the server does not know it."""
@@ -379,14 +284,6 @@ class ComfyApiTarget:
             return read_job((await self._server.get(self._path_of(ref, "self"))).json())
         except TargetNotFound:
             return None
-
-    def _lost(self, error: TargetError) -> TargetUnreachable:
-        return TargetUnreachable(
-            f"{self._name} has given no answer about the job for too long. {error.message} The job "
-            "may still be running there.",
-            advice=Hint.RESUME_WHEN_BACK(),
-            details=error.details,
-        )
 
     async def cancel(self, ref: RemoteRef) -> None:
         """``POST /jobs/{id}/cancel``; a job that has ended stays as it is."""
@@ -501,10 +398,3 @@ class ComfyApiTarget:
         own = {key: self._server.links.own(link) for key, link in links.items()}
         said = {k: v for k, v in own.items() if v is not None and v != self._path_of(bare, k)}
         return RemoteRef(job_id, remote_id, {**self.server, **said})
-
-
-async def _next(live: LiveEvents | None, seconds: float) -> LiveEvent | None:
-    if live is not None:
-        return await live.next(seconds)
-    await asyncio.sleep(seconds)
-    return None
