@@ -7,6 +7,7 @@ import re
 from aiohttp import web
 from pydantic import BaseModel
 
+from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.body import Bodies
 from ..wire.comfy_api import (
     IDEMPOTENCY_HEADER,
@@ -67,7 +68,13 @@ class _JobRoutes:
         return _answer(job, status=201)
 
     def _posted(self, body: bytes) -> PostedJob:
-        return posted_job(self._bodies.json_object(body))
+        try:
+            said = self._bodies.json_object(body)
+        except RequestTooLarge:
+            raise
+        except WorkflowInvalid as error:
+            raise ApiRefusal("invalid_request", str(error)) from None
+        return posted_job(said)
 
     async def list(self, request: web.Request) -> web.Response:
         return _answer(await self._jobs.page(_wanted(request)))

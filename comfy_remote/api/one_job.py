@@ -311,7 +311,7 @@ def _metrics(
 
 def _error_of(entry: JobEntry) -> JobError | None:
     """Why a job failed; of one that did not, which of its outputs are not here."""
-    if entry.state is not JobState.SUCCEEDED:
+    if entry.state in (JobState.FAILED, JobState.EXPIRED):
         return None if entry.error is None else job_error(entry.error)
     missing = [
         said.message.removeprefix(_NOT_FETCHED)

@@ -202,7 +202,7 @@ class RemoteLane:
     async def take_up(self) -> None:
         """Show and follow the jobs that were running when the server last ended."""
         record = self._pool.record
-        for recorded in await record.read(record.unserved):
+        for recorded in await record.read(record.unserved, "host"):
             entry = _entry(recorded)
             served_here = (recorded.page or {}).get("host") == self._host.identity
             ours = recorded.id in self._jobs or recorded.id in self._arriving

@@ -200,6 +200,14 @@ async def test_what_is_no_job_is_refused_and_nothing_is_left_of_it(
         assert (await here.post(key="k")).status == 201  # the key is free
 
 
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"workflow":' + b"[" * 5000])
+async def test_what_is_no_json_object_is_refused(tmp_path: Path, body: bytes) -> None:
+    async with front(tmp_path, making("a.png")) as here:
+        headers = {"Content-Type": "application/json"}
+        answer = await here.ask("POST", "/jobs", data=body, headers=headers)
+        assert (answer.status, answer.code) == (422, "invalid_request")
+
+
 async def test_what_the_target_refuses_is_said_by_node_and_the_key_is_free(tmp_path: Path) -> None:
     target = making("a.png")
     target.refuses = WorkflowInvalid(
@@ -544,7 +552,8 @@ async def test_a_cancel_reaches_a_job_also_while_it_is_sent(tmp_path: Path, sent
             said = await here.ask("POST", f"/jobs/{job_id}/cancel")
             assert (said.status, said.body["status"]) in [(200, "canceling"), (200, "canceled")]
         target.may_answer.set()
-        assert (await here.ended(job_id))["status"] == "canceled"
+        job = await here.ended(job_id)
+        assert (job["status"], job["error"]) == ("canceled", None)
         assert target.cancelled == [f"remote-{job_id}"]
         again = await here.ask("POST", f"/jobs/{job_id}/cancel")
         assert (again.status, again.body["status"]) == (200, "canceled")

@@ -540,9 +540,14 @@ class Record:
 
     # Reading
 
-    def unserved(self) -> list[JobEntry]:
-        """The jobs of pages whose server ended before they did, oldest first."""
-        return self._entries(f"{_JOBS} WHERE page IS NOT NULL ORDER BY created")
+    def unserved(self, key: str = "") -> list[JobEntry]:
+        """The jobs that a page, or a server's client, has yet to be shown, oldest first.
+
+        Args:
+            key: Of those, the ones whose ``page`` may have it: others may be many.
+        """
+        query = f"{_JOBS} WHERE page IS NOT NULL AND instr(page, ?) > 0 ORDER BY created"
+        return self._entries(query, f'"{key}"' if key else "{")
 
     def unserved_of(self, source: str) -> list[JobEntry]:
         """The jobs of a server whose ends it has not shown yet: also those without their outputs.
