@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 from urllib.parse import urlencode
 
@@ -131,7 +131,7 @@ class Submissions:
         }
         body = job.body(labels[form])
         post = self._server.submit_again if again else self._server.submit
-        answer = await post(body, {IDEMPOTENCY_HEADER: job.job_id})
+        answer = _without(await post(body, {IDEMPOTENCY_HEADER: job.job_id}), job.partner_key)
         if answer.status >= 400:
             self._check_refusal(answer, form)
             raise self._server.refused(answer, job.prompt)
@@ -213,6 +213,13 @@ class _LabelRefused(Exception):
     def __init__(self, rather: Literal["text", "none"]) -> None:
         super().__init__(rather)
         self.rather = rather
+
+
+def _without(answer: Response, key: SecretStr | None) -> Response:
+    """The same answer, should it repeat the key for partner nodes: errors are recorded."""
+    if key is None or not (secret := key.get_secret_value().encode()):
+        return answer
+    return replace(answer, body=answer.body.replace(secret, b"***"))
 
 
 def _says_used(error: ComfyRemoteError) -> bool:
