@@ -145,6 +145,7 @@ async def test_a_partner_key_is_sent_with_the_job_and_is_in_nothing_that_is_reco
         server.on(JOBS, refusal(402, "insufficient_credits", "partner-0123456789 is empty"))
         with pytest.raises(TargetError, match=r"credits: \*\*\* is empty\."):
             await target.submit(RunRequest(ID, PROMPT))
+        server.on(JOBS, Answer(job_json(), 201))
         assert server.sent(0)["extra_data"] == {"api_key_comfy_org": "partner-0123456789"}
         # A front of ours hands on the key of its own caller, where nobody can read it on the way.
         request = RunRequest(ID, PROMPT, extra_data={"api_key_comfy_org": "callers-0123456789"})
