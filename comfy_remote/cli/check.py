@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -236,6 +237,10 @@ def _print_held(held: Held, lock: str) -> None:
         print(printable_line(f"{lock}: {line}"))
     for line in held.doubts:
         print(printable_line(f"{lock}: warning: {line}"))
+    for plan in held.plans:
+        if plan.fetches_models is not None and plan.to_fetch:
+            lines = " ".join(shlex.quote(line) for line in plan.to_fetch)
+            say(f"Its worker can fetch them: comfy-remote models ensure --on {plan.target} {lines}")
     names = ", ".join(plan.target for plan in held.plans)
     count = len(held.problems)
     things = "1 thing is" if count == 1 else f"{count} things are"

@@ -133,7 +133,9 @@ def lock(
       comfy-remote lock workflow.json --snapshot 2026-11-30_snapshot.json --offline
       comfy-remote check workflow.json --lock comfy-remote.lock --on gpu
     """
-    from ..ready.lock import LOCK_NAME
+    from dataclasses import replace
+
+    from ..ready.lock import LOCK_NAME, read_lock
 
     if json_lines and str(output) == "-":
         raise click.UsageError("--json and -o - both print to standard output.")
@@ -154,6 +156,8 @@ def lock(
     if str(output) == "-":
         print(made.lock.to_toml(), end="")
     else:
+        if output.is_file():
+            made = replace(made, lock=made.lock.keeping_from(read_lock(output)))
         made.lock.write(output)
     if json_lines:
         line = {"version": 1, "event": "lock", "file": str(output), "lock": made.lock.to_json()}
@@ -211,7 +215,7 @@ def _pack_version(pack: LockedPack) -> str:
 
 def _model_facts(model: LockedModel) -> str:
     size = size_text(model.size) if model.size is not None else "size unknown"
-    names = {"huggingface": "Hugging Face", "civitai": "Civitai", "bucket": "your bucket"}
+    names = {"civitai": "Civitai", "bucket": "your bucket"}
     by = dict.fromkeys(names.get(one.by, f"the {one.by}") for one in model.addresses)
     where = f"from {', '.join(by)}" if by else "only here" if model.size is not None else "unknown"
     return f"{size}, {where}"

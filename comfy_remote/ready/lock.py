@@ -55,6 +55,7 @@ __all__ = [
 
 LOCK_NAME = "comfy-remote.lock"
 
+_FOUND = frozenset({"workflow", "civitai", "bucket", "target"})
 _LARGEST = 4 * 1024 * 1024  # bytes of a lock
 _MOST = 5000  # entries of a kind
 _HEAD = (
@@ -98,8 +99,8 @@ class Address(_Entry):
     """Where a model can be had.
 
     Attributes:
-        by: Who says so: the ``workflow`` itself, ``huggingface`` or ``civitai`` by its hash, the
-            user's ``bucket``, or the ``target`` that fetched it. Others may be written by hand.
+        by: Who says so: the ``workflow`` itself, ``civitai`` by its hash, the user's ``bucket``, or
+            the ``target`` that fetched it. Any other word was written by hand.
         url: ``https://…``, ``hf:ORG/REPO/PATH@REVISION``, or ``r2:FOLDER/NAME`` in the bucket of
             whoever fetches it. No login, no token.
     """
@@ -256,6 +257,16 @@ class Lock(_Entry):
         ]
         return [f"{name}: {why}" for name, why in named if why]
 
+    def keeping_from(self, older: Lock) -> Self:
+        """With the addresses that somebody has written into an older lock by hand.
+
+        A model keeps them as long as it is not known to be another file.
+        """
+        by_path = {one.path: one for one in older.models}
+        return self.model_copy(
+            update={"models": tuple(_keeping(one, by_path.get(one.path)) for one in self.models)}
+        )
+
     def to_json(self) -> dict[str, JsonValue]:
         """The same keys and values as in the file."""
         document: dict[str, JsonValue] = self.model_dump(mode="json", exclude_none=True)
@@ -345,10 +356,19 @@ def read_lock(path: Path) -> Lock:
     return Lock.parse(text, str(path))
 
 
+def _keeping(model: LockedModel, older: LockedModel | None) -> LockedModel:
+    if older is None or (older.sha256 and model.sha256 and older.sha256 != model.sha256):
+        return model
+    known = {one.url for one in model.addresses}
+    by_hand = [one for one in older.addresses if one.by not in _FOUND and one.url not in known]
+    addresses = (*model.addresses, *by_hand)
+    return model.model_copy(update={"addresses": addresses}) if by_hand else model
+
+
 def _unusable(name: str, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"{name} cannot be used as a lock: {why}.",
-        advice="Make it again of the workflow, or correct it.",
+        advice="Correct it, or remove it and make it again.",
     )
 
 

@@ -131,10 +131,12 @@ class Plan:
         target: The target's name.
         items: ComfyUI, then packs, then models, each in the lock's order; what is only there comes
             behind what is needed.
+        fetches_models: As `There.fetches_models`.
     """
 
     target: str
     items: tuple[Item, ...]
+    fetches_models: bool | None = None
 
     def of(self, *standings: Standing) -> list[Item]:
         """The items with one of these standings."""
@@ -149,6 +151,19 @@ class Plan:
     def fits(self) -> bool:
         """Whether nothing is missing or different. Some of it may be unknown."""
         return not self.problems
+
+    @property
+    def to_fetch(self) -> list[str]:
+        """Lines of a `wire.repo_list` for the models that are missing there and can be had."""
+        return [
+            f'{needed.folder} {needed.addresses[0].url} name="{needed.name}" sha256={needed.sha256}'
+            for needed in (one.needed for one in self.of(Standing.MISSING) if not one.same_as)
+            if isinstance(needed, LockedModel)
+            and needed.folder
+            and needed.sha256
+            and needed.addresses
+            and '"' not in needed.name
+        ]
 
     @property
     def bytes_missing(self) -> int:
@@ -176,7 +191,7 @@ def compare(lock: Lock, there: There) -> Plan:
     items = [_comfyui(lock.comfyui, there)]
     items += _packs(lock.packs, there)
     items += _models(lock.models, there)
-    return Plan(there.name, tuple(items))
+    return Plan(there.name, tuple(items), there.fetches_models)
 
 
 def _comfyui(needed: LockedComfyUI, there: There) -> Item:

@@ -26,7 +26,7 @@ from .needs import Needs
 from .plan import There
 from .snapshots import Snapshot
 
-__all__ = ["all_there", "local_there", "target_there", "wanted_by"]
+__all__ = ["all_there", "local_files", "local_there", "target_there", "wanted_by"]
 
 _COMFYUI = "ComfyUI "
 _ENDINGS = ("", ".safetensors", ".pt", ".bin")  # of an embedding, which a prompt names without one
@@ -157,7 +157,7 @@ async def local_there(
                 packs[number] = pack.model_copy(update=missing)
     unnamed = [name for name, said in needs.classes.items() if said is None]
     classes = await asyncio.to_thread(comfyui.classes, unnamed)
-    files = await asyncio.to_thread(_files, comfyui, needs)
+    files = await asyncio.to_thread(local_files, comfyui, needs.models)
     hashes = ModelHashes()
     known_hashes = await asyncio.to_thread(
         lambda: {one: found for one in files if (found := known_hash(one, hashes)) is not None}
@@ -179,11 +179,17 @@ async def local_there(
     )
 
 
-def _files(comfyui: LocalComfyUI, needs: Needs) -> list[LocalModel]:
-    """The files of the models that are needed: of each, the one that ComfyUI would find."""
+def local_files(
+    comfyui: LocalComfyUI, models: Iterable[tuple[str, str | None]]
+) -> list[LocalModel]:
+    """The files of models: of each, the one that ComfyUI would find. Blocking.
+
+    Args:
+        models: Name and folder of each; ``None`` for a folder that is not known.
+    """
     folders = comfyui.models()
     found: dict[tuple[str, str], LocalModel] = {}
-    for name, folder in needs.models:
+    for name, folder in models:
         places = [folder_of(folder)] if folder else sorted(folders)
         for place in places:
             model = _first(name, place, folders.get(place, ()))

@@ -169,3 +169,18 @@ def test_a_repository_by_ssh_is_an_address() -> None:
     assert LockedPack(url="git@github.com:owner/name.git").name == "github.com:owner/name"
     with pytest.raises(ValidationError):
         LockedPack(url="owner/name")
+
+
+def test_an_address_that_was_written_by_hand_stays() -> None:
+    def lock(*addresses: Address, sha256: str | None = HASH) -> Lock:
+        return Lock(
+            models=(LockedModel(folder="vae", name="a", sha256=sha256, addresses=addresses),)
+        )
+
+    mine, found = Address(by="me", url="https://nas/a"), Address(by="civitai", url="https://c/a")
+    assert lock().keeping_from(lock(mine, found)) == lock(mine)
+    assert lock(found).keeping_from(lock(mine, found)) == lock(found, mine)
+    assert lock(sha256=None).keeping_from(lock(mine)) == lock(mine, sha256=None)
+    # Of another file, and of another model, it does not.
+    assert lock(sha256="b" * 64).keeping_from(lock(mine)) == lock(sha256="b" * 64)
+    assert lock().keeping_from(Lock()) == lock()
