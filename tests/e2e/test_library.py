@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gated_sandbox import Gate
 from helpers import start_sandbox, stop
 from PIL import Image
 
@@ -40,6 +41,7 @@ from comfy_remote import (
     resume,
     run,
 )
+from comfy_remote.events import Event
 from comfy_remote.media.temporary import TemporaryFolder
 
 
@@ -344,10 +346,18 @@ def test_variables_of_a_file_in_each_row(client: SyncClient, tmp_path: Path) -> 
     assert [color_of(one.outputs[0]) for one in found] == [(0, 0, 255), (0, 255, 0)]
 
 
-def test_who_leaves_early_cancels_the_others(sandbox_url: str, home: Path) -> None:
-    with SyncClient(sandbox_url) as client:
-        rows: list[Any] = [{}, {"set": {"2.steps": 300}}, {"set": {"2.steps": 300}}]
-        for result in client.map(picture(steps=1), rows, at_most=3):
+def test_who_leaves_early_cancels_the_others(gated_url: str, home: Path, tmp_path: Path) -> None:
+    """Of three that are sent at once, the one that is first there ends."""
+    gates = [tmp_path / f"{number}.open" for number in range(3)]
+
+    def let_the_first_go(index: int, event: Event) -> None:
+        if isinstance(event, Progress) and event.steps and not any(map(Path.exists, gates)):
+            gates[index].touch()
+
+    with SyncClient(gated_url) as client:
+        rows: list[Any] = [{"set": {"2.file": str(gate)}} for gate in gates]
+        running = client.map(Gate(tmp_path).prompt, rows, at_most=3, on_event=let_the_first_go)
+        for result in running:
             assert result.error is None
             break
     with comfy_remote.Record(home) as record:
