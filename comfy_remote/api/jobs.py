@@ -331,7 +331,7 @@ class ApiJobs:
                 + (
                     "its owner has not allowed it."
                     if takes
-                    else "its target would store it, or has no use for it."
+                    else "its target stores it, has no use for it, or is reached without https."
                 )
                 + " Send the job without it.",
             )

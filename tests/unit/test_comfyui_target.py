@@ -119,6 +119,12 @@ async def test_sockets_take_no_connection_from_requests(server: FakeComfyUI) -> 
         await asyncio.gather(*(socket.stop() for socket in sockets))
 
 
+def test_a_key_for_partner_nodes_goes_where_nobody_on_the_way_can_read_it() -> None:
+    assert ComfyUITarget("http://127.0.0.1:8188").takes_partner_key
+    assert ComfyUITarget("https://comfy.example.org").takes_partner_key
+    assert not ComfyUITarget("http://192.168.1.5:8188").takes_partner_key
+
+
 async def test_a_prompt_is_posted_under_our_own_id(
     server: FakeComfyUI, target: ComfyUITarget
 ) -> None:

@@ -584,10 +584,12 @@ class ComfyUITarget:
 
     @property
     def takes_partner_key(self) -> bool:
-        """Always: ComfyUI hands it to the API nodes of a prompt, and leaves it out of its queue and
-        history (since 0.3.67; ``SENSITIVE_EXTRA_DATA_KEYS`` in its ``execution.py``).
+        """Where nobody on the way can read it. ComfyUI hands it to the API nodes of a prompt, and
+        leaves it out of its queue and history (since 0.3.67; ``SENSITIVE_EXTRA_DATA_KEYS`` in its
+        ``execution.py``).
         """
-        return True
+        address = base_address(self.url)
+        return address.scheme == "https" or is_loopback(address.host)
 
     async def _search(self, job_id: str) -> RemoteRef | None:
         """Wait for a prompt whose answer was lost: ComfyUI may still be validating it."""
