@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -29,6 +30,7 @@ from helpers import (
 )
 from hypothesis import HealthCheck, settings
 
+from comfy_remote.config.folders import home
 from comfy_remote.config.log_thread import LogThread
 from comfy_remote.net.retry import Backoff
 from comfy_remote.secrets import SECRETS
@@ -198,6 +200,14 @@ def _environment_is_put_back() -> Iterator[None]:
     for name in {*os.environ} - {*before}:
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_address_is_remembered(home_folder: None) -> Iterator[None]:
+    """What was found at an address holds for that server; another test's may get its port."""
+    remembered = home() / "addresses"
+    yield
+    shutil.rmtree(remembered, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
