@@ -221,7 +221,7 @@ class CutImpossible(WorkflowInvalid, code="cut_impossible"):
 class LockNotMet(WorkflowInvalid, code="lock_not_met"):
     """The target lacks what a lock names, or has another version of it. Nothing was sent.
 
-    ``details["plans"]`` has what was compared: see `ready.plan.Plan`.
+    ``details["problems"]`` has each thing with its ``target``: see `ready.plan.Item`.
     """
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..config.folders import home
 from ..config.trust import TrustStore
 from ..errors import WorkflowInvalid
-from ..media.files import sha256_of, storage_errors
+from ..media.files import sha256_of, storage_errors, write_whole
 from ..types import JsonValue
 from ..workflow.json_document import decode, parse_json
 from ..workflow.load import parse_workflow
@@ -31,7 +31,6 @@ from ..workflow.repo_list import find_repo_list
 __all__ = ["Unpacked", "named_in_packed", "packed_source", "unpacked"]
 
 _FOLDER = "packed"
-_SOURCE = ".source"
 _LOCK = "comfy-remote.lock"
 _MOST = 50
 _LARGEST = 2 * 1024 * 1024 * 1024  # bytes of all of them
@@ -77,8 +76,12 @@ def unpacked(path: Path, *, folder: Path | None = None) -> Unpacked:
     if not workflow.is_file():
         shown = without_addresses(document) if untrusted else document
         with storage_errors(place):
-            _make(path, place, workflow.name, shown, inside.lock)
-            _tidy(place)
+            if not place.is_dir():
+                _fill(path, place, inside.lock)
+                _tidy(place)
+            # One content may have several names; a job may be using what is there.
+            write_whole(_source_of(workflow), str(path).encode())
+            write_whole(workflow, json.dumps(shown, ensure_ascii=False).encode())
     with contextlib.suppress(OSError):
         os.utime(place)
     return Unpacked(workflow, untrusted)
@@ -89,7 +92,7 @@ def packed_source(workflow: Path) -> str | None:
     if workflow.parent.parent.name != _FOLDER:
         return None
     try:
-        return (workflow.parent / _SOURCE).read_text("utf-8")
+        return _source_of(workflow).read_text("utf-8")
     except (OSError, ValueError):
         return None
 
@@ -120,8 +123,8 @@ def _named(document: JsonValue) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _make(path: Path, place: Path, name: str, document: JsonValue, lock: str | None) -> None:
-    """Fill a folder, and put it in its place once it is whole."""
+def _fill(path: Path, place: Path, lock: str | None) -> None:
+    """Make the folder of a content, and put it in its place once it is whole."""
     made = place.with_name(f".{uuid.uuid4().hex}.part")
     made.mkdir(mode=0o700, parents=True)
     try:
@@ -129,11 +132,11 @@ def _make(path: Path, place: Path, name: str, document: JsonValue, lock: str | N
             packed_files(file, str(path), made / "input")
         if lock is not None:
             (made / _LOCK).write_text(lock, "utf-8")
-        (made / _SOURCE).write_text(str(path), "utf-8")
-        (made / name).write_text(json.dumps(document, ensure_ascii=False), "utf-8")
-        shutil.rmtree(place, ignore_errors=True)  # the same content under another name
-        with contextlib.suppress(FileExistsError):
+        try:
             made.rename(place)
+        except OSError:
+            if not place.is_dir():  # another process has been quicker
+                raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
@@ -155,6 +158,11 @@ def _size(folder: Path) -> int:
         return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
     except OSError:
         return 0
+
+
+def _source_of(workflow: Path) -> Path:
+    """The note of where an opened workflow came from."""
+    return workflow.with_name(f".{workflow.stem}.source")
 
 
 def _stem(path: Path) -> str:

@@ -83,7 +83,12 @@ class Held:
         raise LockNotMet(
             "\n".join([f"{names} is not what {name} says, so nothing was sent:", *self.lines()]),
             advice="Change that there; or, if what is there is right, make the lock again by it.",
-            details={"plans": [plan.to_json() for plan in self.plans]},
+            details={
+                "problems": [
+                    {"target": plan.target, **item.to_json(), "what_to_do": what_to_do(item)}
+                    for plan, item in self.problems
+                ]
+            },
         )
 
 

@@ -227,6 +227,13 @@ def test_opened_it_is_a_folder_that_runs(tmp_path: Path) -> None:
     assert packed_source(opened.workflow) == str(path)
     assert packed_source(path) is None
     assert unpacked(path, folder=tmp_path / "home") == opened
+    # The same content under another name: what is there stays where it is.
+    other = tmp_path / "other.zip"
+    other.write_bytes(path.read_bytes())
+    again = unpacked(other, folder=tmp_path / "home")
+    assert again.workflow == opened.workflow.with_name("other.json")
+    assert [packed_source(one.workflow) for one in (opened, again)] == [str(path), str(other)]
+    assert opened.workflow.is_file()
 
 
 def test_what_it_names_is_left_out_until_it_is_trusted(tmp_path: Path) -> None:

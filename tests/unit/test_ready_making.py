@@ -366,6 +366,12 @@ async def test_each_member_of_a_route_is_held_to_the_lock() -> None:
         "file. Copy or link loras/x.safetensors to models/checkpoints/a/sd.safetensors there.",
     ]
     assert raised.value.exit_status == 4
+    problems: Any = raised.value.details["problems"]
+    assert [(one["target"], one["kind"], one["standing"]) for one in problems] == [
+        ("old", "comfyui", "different"),
+        ("old", "pack", "different"),
+        ("old", "model", "missing"),
+    ]
 
 
 class Silent(Ours):
