@@ -52,7 +52,7 @@ from ..workflow.paid_nodes import any_paid_known
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
 from .assets import AssetStore, StoredAsset
-from .errors import ApiRefusal
+from .errors import ApiRefusal, job_error
 from .known_classes import KnownClasses
 from .live import LiveJob
 from .one_job import STATUS, ApiRun, EndedJob, utc
@@ -495,29 +495,17 @@ class ApiJobs:
             return job
         record = self._client.record
         entry = await self._jobs.entry(run.id)
-        try:
-            self._check_sending_again(run, entry)
-        except ComfyRemoteError as error:
-            DidItRun.NEVER_ACCEPTED.noted_in(error)
-            raise
-        # Before it is sent: a job that brings down everything is not sent a third time.
-        await record.write(record.warned, run.id, _SENT_AGAIN, at=time.time())
-        return await self._client.resend(entry)
-
-    def _check_sending_again(self, run: ApiRun, entry: JobEntry) -> None:
-        if run.cancel_wanted:
-            raise JobCancelled("The job was cancelled before it was sent.")
-        if _said_on(entry).get("keyed") is True:
-            raise TargetError(
-                "The server was restarted before the target had the job. It is not sent any more: "
-                "the key for partner nodes that came with it is stored nowhere.",
-                advice="Send the job again.",
-            )
         if any(said.message == _SENT_AGAIN for said in entry.said):
             raise OutputLost(
                 f"{self._client.target.name} never received the job, which was sent twice.",
                 advice="Send the job again.",
             )
+        if (refused := _not_sent_again(run, entry)) is not None:
+            DidItRun.NEVER_ACCEPTED.noted_in(refused)
+            raise refused
+        # Before it is sent: a job that brings down everything is not sent a third time.
+        await record.write(record.warned, run.id, _SENT_AGAIN, at=time.time())
+        return await self._client.resend(entry)
 
     # Under way
 
@@ -583,6 +571,9 @@ class ApiJobs:
             entry = await self._jobs.entry(run.id)
         made = await self._assets.outputs_of(run.id) if run.made is None else run.made
         ended = await self._ended_job(entry, run.labels, run.expires, made)
+        if run.error is not None and ended.status is ApiStatus.SUCCEEDED:
+            # Elsewhere, a terminal has fetched what is gone now.
+            ended.status, ended.error = ApiStatus.FAILED, job_error(run.error)
         ended.progress = run.live.snapshot().progress
         self._remember(ended)
         run.live.end(ended.status)
@@ -710,6 +701,19 @@ def _under_way(entry: JobEntry) -> bool:
 
 def _refused(entry: JobEntry) -> bool:
     return entry.state is JobState.FAILED and entry.did_it_run is DidItRun.NEVER_ACCEPTED
+
+
+def _not_sent_again(run: ApiRun, entry: JobEntry) -> ComfyRemoteError | None:
+    """Why a job is not sent that its target never got."""
+    if run.cancel_wanted:
+        return JobCancelled("The job was cancelled before it was sent.")
+    if _said_on(entry).get("keyed") is True:
+        return TargetError(
+            "The server was restarted before the target had the job. It is not sent any more: the "
+            "key for partner nodes that came with it is stored nowhere.",
+            advice="Send the job again.",
+        )
+    return None
 
 
 def _page(posted: PostedJob, request: RunRequest) -> dict[str, JsonValue]:

@@ -20,6 +20,7 @@ from ..aio import Background, within
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,
+    ConfigurationError,
     JobNotFound,
     LocalStorageError,
     RateLimited,
@@ -39,6 +40,8 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # The job may well go on meanwhile, and its outputs may well be there later.
 _ASKED_AGAIN = (TargetError, AuthenticationError, LocalStorageError)
+# It was sent somewhere that cannot be used now: a key may be missing that is there later.
+_OPENED_AGAIN = (TargetUnreachable, RateLimited, AuthenticationError, ConfigurationError)
 
 
 def is_job_id(text: str) -> bool:
@@ -202,7 +205,7 @@ class ServedJobs(Generic[_Job]):
                     async with self._resumed(entry) as job:
                         await self._follow(served, job)
                         return
-                except (TargetUnreachable, RateLimited, AuthenticationError) as error:
+                except _OPENED_AGAIN as error:
                     if served.job is not None:  # `_follow` has waited for long enough
                         raise
                     await self._later(served, error, since)

@@ -643,6 +643,21 @@ async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: 
     assert [request.job_id for request in target.requests] == [unsent]
 
 
+async def test_a_job_of_a_target_that_has_no_name_any_more_is_waited_for(tmp_path: Path) -> None:
+    target = Gated()
+    target.name = "desk"
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        await until(lambda: here.record.get(job_id).state is JobState.RUNNING)
+    async with front(tmp_path, making("a.png")) as here:
+        assert (await here.ask("GET", f"/jobs/{job_id}")).body["status"] == "running"
+        assert (await here.ended((await here.post()).body["id"]))["status"] == "succeeded"
+        assert here.record.get(job_id).state is JobState.RUNNING
+    target.may_end.set()
+    async with front(tmp_path, target) as here:
+        assert (await here.ended(job_id))["status"] == "succeeded"
+
+
 async def test_what_was_sent_twice_in_vain_is_not_sent_a_third_time(tmp_path: Path) -> None:
     target = Gated()
     target.may_answer.clear()

@@ -52,6 +52,7 @@ _T = TypeVar("_T")
 
 _LOCK_PATIENCE = 30.0
 _MOST_QUEUED = 10_000
+_WHOLE_ID = 36  # characters
 _FORGET_EVERY = 64  # jobs that are added
 _FORGET_AT_ONCE = 256
 _MOST_WARNINGS = 20
@@ -570,7 +571,7 @@ class Record:
             JobNotFound: There is none, or several begin so.
         """
         found = self._entries(f"{_JOBS} WHERE id = ?", job_id)
-        if not found and len(job_id) >= 4:  # reads the whole table
+        if not found and 4 <= len(job_id) < _WHOLE_ID:  # reads the whole table
             escaped = job_id.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             found = self._entries(f"{_JOBS} WHERE id LIKE ? ESCAPE '\\'", f"{escaped}%")
         if len(found) == 1:
