@@ -8,7 +8,9 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import comfy_low
 import pytest
 from aiohttp import web
 from blake3 import blake3
@@ -383,3 +385,57 @@ class _one_file:  # noqa: N801  as a context manager
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+
+
+@pytest.mark.parametrize("way", ["ComfyLow", "AsyncComfyLow"])
+async def test_every_operation_of_the_lower_layer(way: str, gated_url: str, tmp_path: Path) -> None:
+    async with served(gated_url, tmp_path / "front") as front:
+        low = getattr(comfy_low, way)(front.url)
+        used: set[str] = set()
+
+        async def ask(name: str, *arguments: Any, **named: Any) -> Any:
+            used.add(name)
+            function = getattr(low, name)
+            if way == "AsyncComfyLow":
+                return await function(*arguments, **named)
+            return await asyncio.to_thread(function, *arguments, **named)
+
+        content = picture(0x7788)
+        file = io.BytesIO(content)
+        photo = await ask("post_assets", file, "image/png", "photo.png", tags=["input", "face"])
+        assert photo.size_bytes == len(content) and photo.created_new
+        assert await ask("head_asset_by_hash", photo.hash) is True
+        copy = await ask("asset_from_hash", photo.hash, file_path="copy.png", tags=["input"])
+        assert (await ask("get_asset", copy.id)).file_path == "copy.png"
+        await ask("delete_asset", copy.id)
+        reference = {"__type": "core/ASSET", "info": {"id": photo.id}}
+        job = await ask("post_jobs", inverting(reference), metadata={"of": "low"})
+        used.add("get_job_events")
+        events = low.get_job_events(job.urls.events)
+        if way == "AsyncComfyLow":
+            names = [event.event async for event in events]
+        else:
+            names = [event.event for event in await asyncio.to_thread(list, events)]
+        assert names[-1] == "status" and "output" in names
+        done = await ask("get_job", job.id)
+        assert done.status.value == "succeeded" and done.metadata == {"of": "low"}
+        assert (await ask("get_job", done.urls.self)).id == job.id
+        assert (await ask("cancel_job", job.id)).status == done.status
+        assert (await ask("get_job_workflow", job.id)).workflow == inverting(reference)
+        assert (await ask("list_jobs"))["jobs"][0]["id"] == job.id
+        used.add("get_asset_content")
+        begin = {"range": (0, 7)}
+        if way == "AsyncComfyLow":
+            async with low.get_asset_content(done.outputs[0].id, **begin) as answer:
+                first = await answer.aread()
+            await low.aclose()
+        else:
+
+            def read() -> bytes:
+                with low.get_asset_content(done.outputs[0].id, **begin) as answer:
+                    return answer.read()
+
+            first = await asyncio.to_thread(read)
+            low.close()
+        assert first == b"\x89PNG\r\n\x1a\n"
+        assert used == {*comfy_low.OPERATION_METHODS.values(), "list_jobs"}
