@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from yarl import URL
@@ -120,15 +120,20 @@ def classes_in(path: Path, wanted: Collection[str]) -> set[str]:
     """
     path = path if path.exists() else path.with_name(f"{path.name}.py")
     texts = [path] if path.is_file() else _python_files(path)
-    names = "|".join(re.escape(name) for name in sorted(wanted, key=len, reverse=True))
-    named = re.compile(
-        rf"""(?:(?<![\w"'])(["'])({names})\1\s*:)|(?:node_id\s*=\s*(["'])({names})\3)"""
-    )
     found: set[str] = set()
     for file in texts:
-        for match in named.finditer(_text(file)):
-            found.add(match[2] or match[4])
+        text = _text(file)
+        if here := [name for name in wanted if name not in found and name in text]:
+            found.update(match[2] or match[4] for match in _naming(here).finditer(text))
     return found
+
+
+def _naming(classes: Iterable[str]) -> re.Pattern[str]:
+    """The key of a mapping, or the id of a node."""
+    names = "|".join(re.escape(name) for name in sorted(classes, key=len, reverse=True))
+    return re.compile(
+        rf"""(?:(?<![\w"'])(["'])({names})\1\s*:)|(?:node_id\s*=\s*(["'])({names})\3)"""
+    )
 
 
 def commit_of(path: Path) -> str | None:
