@@ -96,10 +96,7 @@ def test_json_lines(run: Run, comfyui: Path) -> None:
     assert lines[1]["lock"]["models"][0]["size"] == 7
 
 
-def test_without_a_comfyui_all_is_unknown_and_that_is_no_error(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("comfy_remote.ready.local.PACKAGE_PARENT", Path("/nowhere"))
+def test_without_a_comfyui_all_is_unknown_and_that_is_no_error(run: Run) -> None:
     status, out, err = run("lock", "wf.json", "--offline", "-o", "-")
     assert status == 0
     lock = Lock.parse(out, "it")
