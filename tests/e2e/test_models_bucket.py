@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from model_server import safetensors
+from model_server import safetensors, sha256
 from models_kit import ensure, files_in, library_for
 from pydantic import SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
@@ -18,8 +19,13 @@ from yarl import URL
 
 from comfy_remote.errors import ModelUnavailable
 from comfy_remote.net.bucket import BucketSettings
+from comfy_remote.ready.addresses import with_addresses
+from comfy_remote.ready.lock import Lock, LockedModel
+from comfy_remote.wire.repo_list import parse_repo_list
 from comfy_remote.worker.models.http import Answer, ModelHttp
 from comfy_remote.worker.models.link import Location
+from comfy_remote.worker.models.settings import ModelSettings
+from comfy_remote.worker.models.sources import understand
 
 MODEL = safetensors(3_000_000)
 
@@ -139,3 +145,23 @@ async def test_what_the_bucket_lacks_and_a_wrong_key_are_told(
         await ensure(
             library_for(tmp_path, bucket=bucket), f"vae {bucket.endpoint}/other/vae/a.safetensors"
         )
+
+
+async def test_a_lock_names_what_the_bucket_has(bucket: BucketSettings) -> None:
+    # Civitai is asked by hash, too; nobody answers there.
+    settings = ModelSettings(bucket=bucket, civitai=URL("http://127.0.0.1:9"))
+
+    async def addresses(name: str, size: int | None) -> list[str]:
+        model = LockedModel(folder="loras", name=name, size=size, sha256=sha256(MODEL))
+        found = await with_addresses(Lock(models=(model,)), settings)
+        assert found.notes == ("Not all models could be looked for: Civitai did not answer.",)
+        return [f"{one.by} {one.url}" for one in found.lock.models[0].addresses]
+
+    name = "with space+ö.safetensors"
+    link = f"bucket r2:loras/{quote(name)}"
+    assert await addresses(name, len(MODEL)) == [link]
+    assert await addresses(name, len(MODEL) - 1) == []  # another file of that name
+    assert await addresses("none.safetensors", len(MODEL)) == []
+    # The address leads a worker to the file.
+    line = parse_repo_list(f"loras {link.removeprefix('bucket ')}")[0]
+    assert understand(line, settings).name == name
