@@ -56,7 +56,7 @@ from .errors import ApiRefusal, job_error
 from .known_classes import KnownClasses
 from .live import LiveJob
 from .one_job import STATUS, ApiRun, EndedJob, utc
-from .outputs import ArrivingOutputs
+from .outputs import ArrivalSlots, ArrivingOutputs
 from .prompts import OnTargetOnly, PostedJob, with_files
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ __all__ = ["ApiJobs", "ApiTimes", "JobsWanted"]
 _log = logging.getLogger(__name__)
 
 _FULL_AGAIN = 2
-_ARRIVE_AT_A_TIME = 8
 _MOST_REMEMBERED = 1000
 _MOST_ROUNDS = 20
 _SENT_AGAIN = "The server was restarted before the target had the job, which was sent once more."
@@ -157,7 +156,7 @@ class ApiJobs:
         self._starting = 0
         self._classes = KnownClasses(client.target)
         self._background = Background()
-        self._free = asyncio.Semaphore(_ARRIVE_AT_A_TIME)
+        self._slots = ArrivalSlots()
         self._folder = assets.folder / "outputs"
         self._lock: ProcessLock | None = None
 
@@ -521,7 +520,7 @@ class ApiJobs:
         def arriving(stored: Callable[[StoredAsset], None]) -> ArrivingOutputs:
             folder = self._folder / job_id
             return ArrivingOutputs(
-                self._assets, job_id, prompt, created, folder, self._free, stored
+                self._assets, job_id, prompt, created, folder, self._slots, stored
             )
 
         return ApiRun(

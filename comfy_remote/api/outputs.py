@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..aio import Background, in_thread
@@ -19,7 +20,9 @@ from ..wire.comfy_api import OutputType
 from ..workflow.prompt import Prompt
 from .assets import AssetStore, StoredAsset
 
-__all__ = ["ArrivingOutputs", "output_type"]
+__all__ = ["ArrivalSlots", "ArrivingOutputs", "output_type"]
+
+_LARGE = 64 * 2**20
 
 _A_NODE = 10**13
 """Positions that each node of a prompt has for its outputs: a thousand for each millisecond since
@@ -40,6 +43,32 @@ def output_type(output: RemoteOutput) -> OutputType:
     return _TYPES.get(output.kind, OutputType.FILE)
 
 
+class ArrivalSlots:
+    """How many outputs of all jobs arrive at a time; large ones leave room for the others.
+
+    Args:
+        most: All of them.
+        large: Those that are known to have more than 64 MiB.
+    """
+
+    def __init__(self, *, most: int = 8, large: int = 4) -> None:
+        self._free = asyncio.Semaphore(most)
+        self._free_for_large = asyncio.Semaphore(large)
+
+    @asynccontextmanager
+    async def one(self, size: int | None) -> AsyncIterator[None]:
+        """Wait for a free one, and have it.
+
+        Args:
+            size: Bytes; ``None`` where that is not known.
+        """
+        async with AsyncExitStack() as held:
+            if size is not None and size > _LARGE:
+                await held.enter_async_context(self._free_for_large)
+            await held.enter_async_context(self._free)
+            yield
+
+
 class ArrivingOutputs:
     """The outputs of one job, each fetched and stored once, also after a restart.
 
@@ -47,7 +76,7 @@ class ArrivingOutputs:
         created: When the job began, in seconds since the epoch.
         folder: For what is arriving, of this job alone; made when the first is fetched. What a
             killed process left there is continued.
-        free: Limits how many arrive at a time.
+        slots: Shared by all jobs of the front.
         stored: Called with each that this process stores.
     """
 
@@ -58,7 +87,7 @@ class ArrivingOutputs:
         prompt: Prompt,
         created: float,
         folder: Path,
-        free: asyncio.Semaphore,
+        slots: ArrivalSlots,
         stored: Callable[[StoredAsset], None],
     ) -> None:
         self._store = store
@@ -66,7 +95,7 @@ class ArrivingOutputs:
         self._order = {node_id: number for number, node_id in enumerate(prompt)}
         self._created = created
         self._folder = folder
-        self._free = free
+        self._slots = slots
         self._stored = stored
         self._arriving: dict[tuple[object, ...], asyncio.Future[StoredAsset]] = {}
         self._before: dict[tuple[str, str], list[StoredAsset]] = {}
@@ -134,7 +163,7 @@ class ArrivingOutputs:
     async def _fetched(
         self, target: Target, output: RemoteOutput, name: str, position: int
     ) -> StoredAsset:
-        async with self._free:
+        async with self._slots.one(output.size):
             await self._store.check_room(output.size or 1)
             await in_thread(self._make_folder)
             path = self._folder / hashlib.sha256(repr(output.file).encode()).hexdigest()[:32]

@@ -455,6 +455,31 @@ async def test_a_job_has_succeeded_once_its_outputs_are_here(tmp_path: Path) -> 
         assert [one["name"] for one in job["outputs"]] == ["early.png", "a.png"]
 
 
+async def test_large_outputs_leave_room_for_the_others(tmp_path: Path) -> None:
+    slow = [f"slow{number}.png" for number in range(6)]
+    target = making(*slow, "quick.png")
+    target.events[-1] = Finished(
+        JobState.SUCCEEDED,
+        outputs=(*(output(name, size=2**30) for name in slow), output("quick.png", "9")),
+    )
+    begun: list[str] = []
+
+    async def read(output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        begun.append(output.filename)
+        if output.filename in slow:
+            await asyncio.Event().wait()
+        yield png()[offset:]
+
+    target.read = read  # type: ignore[method-assign]
+    async with front(tmp_path, target) as here:
+        job_id = (await here.post()).body["id"]
+        await until(lambda: "quick.png" in begun)
+        while not (job := (await here.ask("GET", f"/jobs/{job_id}")).body)["outputs"]:
+            await asyncio.sleep(0.01)
+        assert [one["name"] for one in job["outputs"]] == ["quick.png"]
+        assert len(begun) == 5
+
+
 async def test_outputs_that_are_gone_fail_a_job_or_are_said(tmp_path: Path) -> None:
     target = making("a.png", "b.png")
     target.files["b.png"] = OutputLost("It is gone.")
