@@ -49,6 +49,7 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 
 PACK_PACKAGES = (
     "aiohttp>=3.11.8",
+    "blake3>=1.0",
     "click>=8.1.7",
     "numpy>=1.25",
     "pillow>=10.3",
