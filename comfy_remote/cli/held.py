@@ -24,7 +24,7 @@ async def lock_in(path: Path) -> Lock:
     """The lock in a file.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not a lock.
     """
     from ..ready.lock import read_lock
 

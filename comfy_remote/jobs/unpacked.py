@@ -57,7 +57,7 @@ def unpacked(path: Path, *, folder: Path | None = None) -> Unpacked:
         folder: The user's data folder.
 
     Raises:
-        WorkflowInvalid: It is none, or is not to be believed.
+        WorkflowInvalid: It is not one, or must not be believed.
         LocalStorageError: There is no room for it.
     """
     root = folder or home()
@@ -101,7 +101,7 @@ def named_in_packed(path: Path) -> list[str]:
     """The addresses that a packed workflow names for models, a line each; not those of its lock.
 
     Raises:
-        WorkflowInvalid: It is none.
+        WorkflowInvalid: It is not one.
     """
     try:
         with path.open("rb") as file:

@@ -168,7 +168,7 @@ def find_local(
         package: The folder with this package, which may be in ``custom_nodes``.
 
     Raises:
-        ConfigurationError: The folder that is named is no ComfyUI.
+        ConfigurationError: The folder that is named is not a ComfyUI.
     """
     if folder := named or environ.get("COMFYUI_DIR"):
         by = "" if named else "COMFYUI_DIR"

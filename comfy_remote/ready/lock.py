@@ -298,7 +298,7 @@ class Lock(_Entry):
         """The lock in a file's text; ``name`` begins messages.
 
         Raises:
-            ConfigurationError: It is none, or of a later version.
+            ConfigurationError: It is not a lock, or of a later version.
         """
         if len(text) > _LARGEST:
             raise _unusable(name, "it is larger than any lock")
@@ -331,7 +331,7 @@ def read_lock(path: Path) -> Lock:
     """The lock in a file, also in a packed workflow. Blocking.
 
     Raises:
-        ConfigurationError: There is no such file, or it is no lock.
+        ConfigurationError: There is no such file, or it is not a lock.
         WorkflowInvalid: It is a packed workflow that is not to be believed.
     """
     if path.is_file() and is_packed(path):

@@ -73,7 +73,7 @@ async def lock_workflows(
 
     Raises:
         WorkflowInvalid: One is not usable.
-        ConfigurationError: The ComfyUI that is named is none; the target is a route.
+        ConfigurationError: The folder that is named is not a ComfyUI; the target is a route.
         ComfyRemoteError: The target cannot be asked.
     """
     shown = [PurePath(name).name or name for name in names]

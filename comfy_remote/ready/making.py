@@ -244,7 +244,7 @@ def _why_unknown(
 
 
 def _address(by: str, url: str) -> Address | None:
-    """An address without what may be a login; ``None`` if it is none."""
+    """An address without what may be a login; ``None`` if it cannot be one."""
     if url.startswith(("https://", "http://")):
         try:
             parsed = URL(url, encoded=url.isascii())

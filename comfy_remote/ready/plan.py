@@ -1,6 +1,6 @@
 """What is needed compared with what is there: a plan of what would have to change. Pure.
 
-A plan says what is there, missing, different, only there, or cannot be told; nothing is carried
+A plan says what is there, missing, different, only there, or not known; nothing is carried
 out here.
 """
 

@@ -55,7 +55,7 @@ def read_snapshot(path: Path) -> Snapshot:
     Of an export with several, the newest counts.
 
     Raises:
-        ConfigurationError: It is none of them.
+        ConfigurationError: It is not one of them.
     """
     try:
         with path.open("rb") as file:

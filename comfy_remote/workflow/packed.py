@@ -69,7 +69,7 @@ def packed_files(file: BinaryIO, name: str, unpack_to: Path | None = None) -> Pa
         unpack_to: A new folder, for the input files.
 
     Raises:
-        WorkflowInvalid: It is none, or it is damaged, too large, or leads out of its folder.
+        WorkflowInvalid: It is not one, or it is damaged, too large, or leads out of its folder.
         LocalStorageError: The files could not be written.
     """
     with _opened(file, name) as archive:
