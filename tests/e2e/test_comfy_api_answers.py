@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 from blake3 import blake3
 from comfy_api_kit import KEY, Front, served
 from comfy_document import Document
 from comfy_sdk_kit import drawing, inverting, picture, with_previews
 from gated_sandbox import Gate
+from helpers import free_port
 from pydantic import SecretStr
 from yarl import URL
 
@@ -312,3 +314,16 @@ async def test_too_many_streams(gated_url: str, tmp_path: Path) -> None:
             await ask("GET", f"{path}/events", 429, "too_many_streams")
             assert (await ask("GET", path, 200))["id"] == job["id"]
         gate.open()
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_a_target_that_is_gone_is_an_upstream_error_and_uses_up_no_key(
+    tmp_path: Path,
+) -> None:
+    document, key = Document(), {"Idempotency-Key": str(uuid.uuid4())}
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with served(nobody, tmp_path) as front, asking(document, front) as ask:
+        for _ in range(2):
+            sent = {"workflow": drawing(1)}
+            refused = await ask("POST", "/jobs", 500, "upstream_error", json=sent, headers=key)
+        assert nobody not in refused["error"]["message"]  # that is for the server's log
