@@ -64,17 +64,11 @@ async def what_speaks(http: HttpClient, url: str) -> Speaks | None:
 
 
 async def _asked(http: HttpClient, below: str) -> Speaks | None:
-    from pydantic import ValidationError  # here: few addresses are asked
-
-    from ...wire.comfy_api import API_PATH, ErrorEnvelope
-
-    answer = await http.get_once(f"{below}{API_PATH}/jobs/{_NO_JOB}", _ANY_STATUS, _LARGEST)
+    answer = await http.get_once(f"{below}/api/v2/jobs/{_NO_JOB}", _ANY_STATUS, _LARGEST)
     if answer.status not in (401, 403, 404):
         return None
-    try:
-        ErrorEnvelope.model_validate_json(answer.body)
-    except ValidationError:
-        # A login in front of it answers like this for any server.
+    if not answer.body.lstrip().startswith(b"{") or not _is_refusal(answer.body):
+        # A login in front of it answers by 401 or 403 for any server.
         return "comfyui" if answer.status == 404 else None
     stats = await http.get_once(f"{below}/system_stats", _ANY_STATUS, _LARGEST)
     with suppress(ValueError):
@@ -82,6 +76,19 @@ async def _asked(http: HttpClient, below: str) -> Speaks | None:
         if stats.status == 200 and isinstance(said, dict) and "system" in said:
             return "comfyui"
     return "comfy"
+
+
+def _is_refusal(body: bytes) -> bool:
+    """Whether it has the form of Comfy API's errors."""
+    from pydantic import ValidationError  # here: a ComfyUI's answer is no JSON
+
+    from ...wire.comfy_api import ErrorEnvelope
+
+    try:
+        ErrorEnvelope.model_validate_json(body)
+    except ValidationError:
+        return False
+    return True
 
 
 class Memory:
