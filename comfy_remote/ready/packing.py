@@ -16,9 +16,9 @@ from ..units import size_text
 from ..workflow.change.prepare import Changes
 from ..workflow.files import FileSearch, every_file_use
 from ..workflow.load import LoadedWorkflow
-from ..workflow.packed import LARGEST_INPUTS, write_packed
+from ..workflow.packed import LARGEST_INPUTS, MOST_INPUTS, can_be_packed, write_packed
 from ..workflow.schema import Schemas
-from .lock import Lock, safe_name
+from .lock import Lock
 
 __all__ = ["Packing", "inputs_to_pack", "pack_workflow"]
 
@@ -59,10 +59,13 @@ def inputs_to_pack(
             continue
         with storage_errors(path):
             size = path.stat().st_size
-        try:
-            relative = safe_name(name.replace("\\", "/"))
-        except ValueError as error:
-            left_out.append(f"The input file {name!r} is not packed: {error}.")
+        relative = name.replace("\\", "/")
+        same = any(one.casefold() == relative.casefold() for one in files)
+        if same or not can_be_packed(relative) or len(files) == MOST_INPUTS:
+            left_out.append(
+                f"The input file {name!r} is not packed: not every system has such a name, or "
+                "there are too many."
+            )
             continue
         if size > largest or total + size > LARGEST_INPUTS:
             left_out.append(f"The input file {name} is not packed: it has {size_text(size)}.")

@@ -24,7 +24,9 @@ from ..units import size_text
 
 __all__ = [
     "LARGEST_INPUTS",
+    "MOST_INPUTS",
     "PackedFiles",
+    "can_be_packed",
     "packed_files",
     "without_addresses",
     "write_packed",
@@ -33,11 +35,12 @@ __all__ = [
 LARGEST_INPUTS = 512 * 1024 * 1024
 """Bytes of all files in ``input/``, unpacked."""
 
+MOST_INPUTS = 1000
+
 _WORKFLOW, _LOCK, _INPUT = "workflow.json", "comfy-remote.lock", "input/"
 _LARGEST_WORKFLOW = 64 * 1024 * 1024
 _LARGEST_LOCK = 4 * 1024 * 1024
-_LARGEST_DIRECTORY = 256 * 1024  # bytes of the list of entries: some thousands
-_MOST_INPUTS = 1000
+_LARGEST_DIRECTORY = 512 * 1024  # bytes of the list of entries: some thousands
 _CHUNK = 1024 * 1024
 _END, _END_SIZE = b"PK\x05\x06", 22
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -87,17 +90,22 @@ def packed_files(file: BinaryIO, name: str, unpack_to: Path | None = None) -> Pa
             if entry.startswith(_INPUT)
         }
         total = sum(info.file_size for info in inputs.values())
-        if len(inputs) > _MOST_INPUTS or total > LARGEST_INPUTS:
+        if len(inputs) > MOST_INPUTS or total > LARGEST_INPUTS:
             raise _refused(
                 name,
                 f"its {len(inputs)} input files have {size_text(total)}, and "
-                f"{_MOST_INPUTS} files of {size_text(LARGEST_INPUTS)} are read at most",
+                f"{MOST_INPUTS} files of {size_text(LARGEST_INPUTS)} are read at most",
             )
         if unpack_to is not None:
             for relative, info in inputs.items():
                 _unpack(archive, info, unpack_to / relative, name)
         sizes = {relative: info.file_size for relative, info in inputs.items()}
         return PackedFiles(workflow, lock, sizes)
+
+
+def can_be_packed(name: str) -> bool:
+    """Whether an input file of that name is read from a packed workflow again, on any system."""
+    return _is_safe(_INPUT + name) and not _is_hidden(name)
 
 
 def write_packed(path: Path, workflow: bytes, lock: str | None, inputs: Mapping[str, Path]) -> int:

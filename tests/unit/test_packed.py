@@ -23,8 +23,9 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.unpacked import named_in_packed, packed_source, unpacked
 from comfy_remote.ready.lock import Address, Lock, LockedModel, LockedPack, read_lock
+from comfy_remote.ready.packing import inputs_to_pack, pack_workflow
 from comfy_remote.secrets import SECRETS
-from comfy_remote.workflow.load import is_packed, load_workflow
+from comfy_remote.workflow.load import is_packed, load_workflow, parse_workflow
 from comfy_remote.workflow.packed import packed_files, without_addresses, write_packed
 from comfy_remote.workflow.repo_list import find_repo_list
 
@@ -172,7 +173,7 @@ def test_too_many_entries_are_refused_by_the_size_of_their_list(tmp_path: Path) 
     path = tmp_path / "w.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("workflow.json", "{}")
-        for number in range(6000):
+        for number in range(10_000):
             archive.writestr(f"input/{number}", b"")
     with pytest.raises(WorkflowInvalid, match="too many entries"):
         read(path)
@@ -389,3 +390,25 @@ async def test_the_library_takes_it_with_its_files(
     [file] = ready.files
     assert (file.name, file.path.read_bytes()) == ("sub/a.png", b"picture")
     assert file.path.is_relative_to(tmp_path / "home" / "packed")
+
+
+def test_names_that_not_every_system_has_are_not_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["plain.png", "PLAIN.png", "dot./a.png", "sub/ok.png"]
+    for name in names:
+        path = tmp_path / "input" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    prompt = {
+        str(number): {"class_type": "LoadImage", "inputs": {"image": name}}
+        for number, name in enumerate(names)
+    }
+    loaded = parse_workflow(prompt, "w.json")  # type: ignore[arg-type]
+    packing = inputs_to_pack(loaded, tmp_path / "w.json", largest=100)
+    assert list(packing.files) == ["plain.png", "sub/ok.png"]
+    assert len(packing.left_out) == 2
+    size = pack_workflow(tmp_path / "w.zip", loaded, Lock(), packing)
+    assert size > 0
+    assert list(read(tmp_path / "w.zip").inputs) == ["plain.png", "sub/ok.png"]
