@@ -152,16 +152,28 @@ def _check(found: str, announced: str | None) -> None:
         )
 
 
-async def file_chunks(path: Path) -> AsyncGenerator[bytes, None]:
+async def file_chunks(
+    path: Path, offset: int = 0, size: int | None = None
+) -> AsyncGenerator[bytes, None]:
     """A file's content for an upload, 1 MiB at a time, read in a thread ahead of the network.
+
+    Args:
+        offset: Of the first byte.
+        size: Bytes at most; ``None`` for all.
 
     Raises:
         OSError: It cannot be read.
     """
     with await asyncio.to_thread(path.open, "rb", buffering=0) as file:
+        if offset:
+            file.seek(offset)
+        end = None if size is None else offset + size
+
+        def read() -> bytes:
+            return file.read(CHUNK_SIZE if end is None else min(CHUNK_SIZE, end - file.tell()))
 
         def ahead() -> asyncio.Future[bytes]:
-            return asyncio.ensure_future(asyncio.to_thread(file.read, CHUNK_SIZE))
+            return asyncio.ensure_future(asyncio.to_thread(read))
 
         reading = ahead()
         try:

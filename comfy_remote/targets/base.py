@@ -53,6 +53,7 @@ __all__ = [
     "RemoteRef",
     "ReturnsSomeOutputs",
     "RunRequest",
+    "StoresFiles",
     "TakesPartnerKey",
     "TakesValues",
     "Target",
@@ -86,6 +87,7 @@ class InputFile:
         sha256: 64 lower-case hex digits.
         places: The inputs that name it: node id, input. Empty where that is not known; then every
             input with exactly that value does.
+        offset: Where in the file it begins: a part of a large one is sent as a file.
     """
 
     name: str
@@ -93,6 +95,7 @@ class InputFile:
     size: int
     sha256: str
     places: tuple[tuple[str, str], ...] = ()
+    offset: int = 0
 
 
 @contextmanager
@@ -207,6 +210,8 @@ class Capabilities:
         memory_free: Likewise, of what is free now.
         fetches_models: Whether it fetches the models of a `RunRequest` that it lacks: ``False``
             where whoever runs it has not allowed that, ``None`` where it never could.
+        takes_models: How it may get models by a job of their own: ``fetch``, ``link``,
+            ``receive``; ``None`` when the target cannot say.
         installed: Packs, models and what else computes its results, exactly; ``None`` when the
             target cannot say.
     """
@@ -217,6 +222,7 @@ class Capabilities:
     memory_total: int | None = None
     memory_free: int | None = None
     fetches_models: bool | None = None
+    takes_models: frozenset[str] | None = None
     installed: Installed | None = None
 
 
@@ -361,6 +367,31 @@ class Acts(Protocol):
 
         Raises:
             ComfyRemoteError: The worker's own error, or it could not be asked.
+        """
+
+
+@runtime_checkable
+class StoresFiles(Protocol):
+    """A target that may take files by themselves, for a job that names them by their SHA-256."""
+
+    async def stores_files(self) -> bool:
+        """Whether it does.
+
+        Raises:
+            ComfyRemoteError: It could not be asked.
+        """
+
+    async def store_files(
+        self, files: Sequence[InputFile], on_sent: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Have files there for an hour; what is there is not sent again.
+
+        Args:
+            on_sent: Called with the number of bytes that are there, and of all.
+
+        Raises:
+            ConfigurationError: It takes none.
+            ComfyRemoteError: One could not be sent, or read.
         """
 
 

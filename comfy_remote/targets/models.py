@@ -14,11 +14,13 @@ from ..wire.models import (
     EnsureAnswer,
     ModelsAnswer,
     ModelsRequest,
+    PlaceAnswer,
+    PlaceRequest,
     PruneAnswer,
 )
 from .base import Acts, ListsModels, Target
 
-__all__ = ["check_models", "ensure_models", "list_models", "prune_models"]
+__all__ = ["check_models", "ensure_models", "list_models", "place_model", "prune_models"]
 
 Say = Callable[[str], None]
 
@@ -81,11 +83,25 @@ async def prune_models(
     return await _ask(target, request, PruneAnswer, say)
 
 
+async def place_model(target: Target, request: PlaceRequest, say: Say) -> PlaceAnswer:
+    """Have a worker link a model, or receive it from the gateway's store; see `PlaceRequest`.
+
+    Raises:
+        ModelUnavailable: It cannot be had there, or its owner does not allow it.
+        LocalStorageError: The worker's disk is full.
+        ConfigurationError: The target is no worker of ours.
+    """
+    return await _ask(target, request, PlaceAnswer, say)
+
+
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 async def _ask(
-    target: Target, request: ModelsRequest, answer: type[_Answer], say: Say | None
+    target: Target,
+    request: ModelsRequest | PlaceRequest,
+    answer: type[_Answer],
+    say: Say | None,
 ) -> _Answer:
     if not isinstance(target, Acts):
         listing = isinstance(target, ListsModels)

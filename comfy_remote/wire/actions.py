@@ -85,6 +85,8 @@ class DescribeAnswer(BaseModel):
         versions: Of ``comfy-remote``, ``python``, ``pytorch`` and ``comfyui``.
         worker: The worker's id.
         fetches_models: Whether the worker may fetch models for a job that runs a workflow.
+        takes_models: How it may get models by a job of their own: ``fetch`` from an address,
+            ``link`` to one that it has, ``receive`` from a client. ``None`` from an older worker.
         installed: What computes its results, exactly; ``None`` from an older worker.
     """
 
@@ -100,6 +102,7 @@ class DescribeAnswer(BaseModel):
     versions: dict[str, str] = {}
     worker: str | None = None
     fetches_models: bool = False
+    takes_models: list[str] | None = None
     installed: Installed | None = None
 
 

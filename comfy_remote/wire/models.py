@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from .actions import parse_input
 from .installed import ModelFile
@@ -15,18 +15,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_ACTIONS",
+    "PLACE",
     "CheckAnswer",
     "EnsureAnswer",
     "ModelFile",
     "ModelsAnswer",
     "ModelsRequest",
+    "PlaceAnswer",
+    "PlaceRequest",
     "PruneAnswer",
 ]
 
 ModelAction = Literal["ensure", "check", "prune", "models"]
 
-MODEL_ACTIONS: frozenset[str] = frozenset({"ensure", "check", "prune", "models"})
+PLACE = "place"
+"""The ``action`` of a `PlaceRequest`."""
+
+MODEL_ACTIONS: frozenset[str] = frozenset({"ensure", "check", "prune", "models", PLACE})
 """Values of a job's ``action`` that are about models and run no workflow."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelsRequest(BaseModel):
@@ -94,6 +102,58 @@ class CheckAnswer(BaseModel):
     free_bytes: int | None = None
     problems: list[str] = []
     notes: list[str] = []
+
+
+class FilePart(BaseModel):
+    """A part of a model's file, in the store of the gateway that the job comes by.
+
+    The key is that of a job's other files, so the gateway knows that the job needs it.
+    """
+
+    name: str = Field(max_length=300)
+    sha256: Sha256
+
+
+class PlaceRequest(BaseModel):
+    """``action: place``: have a model under a name, whose content the client has.
+
+    What the worker has already under another name is linked; else its parts are taken from the
+    gateway's store, where the client has put them. Nothing that is there is replaced.
+
+    Attributes:
+        folder: Of ComfyUI's ``models``.
+        name: Below that folder, ``/`` between its parts.
+        size: Bytes.
+        files: Its parts, in order. None: it can only be linked.
+    """
+
+    action: Literal["place"] = "place"
+    folder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    name: str = Field(min_length=1, max_length=1024)
+    size: int = Field(gt=0)
+    sha256: Sha256
+    files: Annotated[list[FilePart], Field(max_length=4096)] = []
+
+    @classmethod
+    def parse(cls, payload: JsonValue) -> PlaceRequest:
+        """Like `parse_input`."""
+        return parse_input(cls, payload)
+
+
+class PlaceAnswer(BaseModel):
+    """The model is there now.
+
+    Attributes:
+        path: Relative to the models folder.
+        how: Whether it was ``there`` already, was ``linked`` (or copied, on a disk that has no
+            links), or ``received``.
+        same_as: Path of the model that it was linked to.
+    """
+
+    status: Literal["success"] = "success"
+    path: str
+    how: Literal["there", "linked", "received"]
+    same_as: str | None = None
 
 
 class PruneAnswer(BaseModel):

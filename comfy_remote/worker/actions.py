@@ -28,7 +28,7 @@ from ..wire.actions import (
     pack_nodes,
     parse_input,
 )
-from ..wire.models import ModelsAnswer, ModelsRequest
+from ..wire.models import ModelsAnswer, ModelsRequest, PlaceAnswer, PlaceRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
 from .models.downloads import Say
@@ -37,7 +37,7 @@ from .models.plan import free_bytes
 from .packs import custom_node_folders, installed_packs, packs_in
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
-from .storage import KeptFiles
+from .storage import InputStore, KeptFiles
 
 __all__ = [
     "EngineFacts",
@@ -47,6 +47,7 @@ __all__ = [
     "health",
     "models_listed",
     "models_of",
+    "place_model",
     "say_to",
 ]
 
@@ -94,6 +95,7 @@ async def describe(
         versions=versions,
         worker=settings.worker,
         fetches_models=settings.models.download is True,
+        takes_models=library.takes,
         installed=installed_of(stats).model_copy(
             update={
                 "packs": packs,
@@ -216,6 +218,32 @@ async def act_on_models(
             case "models":
                 answer = ModelsAnswer.of_names(await listed())
     return answer.model_dump(mode="json")
+
+
+async def place_model(
+    library: ModelLibrary,
+    store: InputStore | None,
+    job_id: str,
+    payload: JsonValue,
+    report: Report,
+) -> PlaceAnswer:
+    """Do what a `PlaceRequest` asks for.
+
+    Args:
+        store: Has the model's parts; ``None`` where clients can put none anywhere.
+
+    Raises:
+        WorkflowInvalid: The request is not valid. Nothing was done.
+        ModelUnavailable: It cannot be had, or may not: says why.
+        LocalStorageError: The disk is full, or cannot be written to.
+    """
+    request = PlaceRequest.parse(payload)
+
+    async def fetch(sha256: str, path: Path) -> bool:
+        return store is not None and await store.fetch(job_id, sha256, path)
+
+    async with ProgressReporter(report) as reporter:
+        return await library.place(request, fetch, say_to(reporter))
 
 
 def say_to(reporter: ProgressReporter) -> Say:

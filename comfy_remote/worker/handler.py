@@ -16,9 +16,9 @@ from ..errors import ComfyRemoteError, ExecutionFailed, JobTimedOut, WorkflowInv
 from ..json_text import has_more_values
 from ..secrets import SECRETS
 from ..wire.actions import WORKER_ACTIONS
-from ..wire.models import MODEL_ACTIONS
+from ..wire.models import MODEL_ACTIONS, PLACE
 from ..wire.request import JobRequest
-from .actions import act_on_models, describe, fetch_part, health
+from .actions import act_on_models, describe, fetch_part, health, place_model
 from .connection import Connect, EngineConnection
 from .dialects import Failure, dialect_named, dialect_of
 from .engine import Engine, needs_fresh_engine
@@ -237,6 +237,11 @@ class JobHandler:
             raise WorkflowInvalid(
                 "The job's input is not valid: action: it is not a string.", advice=_KNOWN_ACTIONS
             )
+        if action == PLACE:
+            answer = await place_model(
+                self._parts.models, self._parts.store_of_inputs, job_id, payload, report
+            )
+            return JobResult(answer.model_dump(mode="json", exclude_none=True))
         if action in MODEL_ACTIONS:
             models = self._parts.models
             return JobResult(await act_on_models(models, payload, report, self._listed))

@@ -96,6 +96,7 @@ class WorkerParts:
     kept: KeptFiles = field(init=False)
     about: EngineFacts = field(init=False)
     cleaner: Cleaner = field(init=False)
+    store_of_inputs: InputStore | None = field(init=False)
     receiver: InputReceiver = field(init=False)
     what_ran: WhatRan = field(init=False)
     stores: list[Store] = field(init=False)
@@ -108,7 +109,8 @@ class WorkerParts:
         self.cleaner = Cleaner()
         gateway = gateway_store(settings)
         self.stores: list[Store] = [one for one in (self.store, gateway) if one is not None]
-        self.receiver = InputReceiver(settings, self.inputs or gateway)
+        self.store_of_inputs = self.inputs or gateway
+        self.receiver = InputReceiver(settings, self.store_of_inputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,5 +340,6 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
         memory_total=answer.vram_total,
         memory_free=answer.vram_free,
         fetches_models=answer.fetches_models,
+        takes_models=None if answer.takes_models is None else frozenset(answer.takes_models),
         installed=answer.installed,
     )

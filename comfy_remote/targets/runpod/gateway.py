@@ -179,7 +179,8 @@ class _Content:
         sent = 0
         try:
             with input_errors(self.file.path):
-                async with aclosing(file_chunks(self.file.path)) as chunks:
+                path, offset, size = self.file.path, self.file.offset, self.file.size
+                async with aclosing(file_chunks(path, offset, size)) as chunks:
                     async for chunk in chunks:
                         yield chunk
                         sent += len(chunk)

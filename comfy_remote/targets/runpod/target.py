@@ -63,7 +63,15 @@ from ...wire.runpod import (
     RunPodState,
 )
 from ...workflow.prompt import Prompt
-from ..base import Capabilities, Health, RemoteRef, RunRequest, answer_graded, before_sending
+from ..base import (
+    Capabilities,
+    Health,
+    InputFile,
+    RemoteRef,
+    RunRequest,
+    answer_graded,
+    before_sending,
+)
 from ..input_names import UsersNames, by_content
 from ..upload_progress import UploadProgress
 from .account import idle_timeout, set_idle_timeout
@@ -269,6 +277,22 @@ class RunPodTarget:
         if request.front and gateway is None:
             self._not_in_front.add(request.job_id)
         return self._ref(request.job_id, remote_id)
+
+    async def stores_files(self) -> bool:
+        """Whether a gateway of ours is there, which has a store."""
+        gateway = await self._own_gateway()
+        if gateway is None and self._gateway_silent is not None:
+            raise self._gateway_silent
+        return gateway is not None
+
+    async def store_files(
+        self, files: Sequence[InputFile], on_sent: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Put files into the gateway's store, four at a time."""
+        gateway = await self._own_gateway()
+        if gateway is None:
+            raise ConfigurationError(f"{self._name} has no store for files.")
+        await gateway.send(files, on_sent)
 
     async def _own_gateway(self) -> OwnGateway | None:
         """The gateway, if it is one of ours that takes files; ``None`` also if it is not known.

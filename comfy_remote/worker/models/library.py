@@ -15,7 +15,15 @@ from ...advice import Hint
 from ...aio import in_thread
 from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable
 from ...media.files import storage_errors
-from ...wire.models import CheckAnswer, EnsureAnswer, ModelFile, ModelsAnswer, PruneAnswer
+from ...wire.models import (
+    CheckAnswer,
+    EnsureAnswer,
+    ModelFile,
+    ModelsAnswer,
+    PlaceAnswer,
+    PlaceRequest,
+    PruneAnswer,
+)
 from ...wire.repo_list import ModelLine
 from .downloads import Downloads, Say
 from .folders import ModelFolders, ever_fetched, folder_of, safe_model_name
@@ -24,6 +32,7 @@ from .http import ModelHttp
 from .link import Link
 from .manifest import ASKED_FOR_DAYS, Asked, Manifest, list_key
 from .parts import PartLimits
+from .placing import FetchPart, Placing
 from .plan import (
     Missing,
     Planner,
@@ -188,6 +197,34 @@ class ModelLibrary:
             )
         pruned, kept, notes = await self._prune(folders, lines, say, key)
         return PruneAnswer(pruned=pruned, kept=kept, notes=notes)
+
+    @property
+    def takes(self) -> list[str]:
+        """How models may come here by a job of their own: ``fetch``, ``link``, ``receive``."""
+        if not self.has_folder or self._settings.download is False:
+            fetches: list[str] = []
+        else:
+            fetches = ["fetch", "link"]
+        receives = self.has_folder and self._settings.accept
+        return [*fetches, *(["receive"] if receives else [])]
+
+    async def place(self, request: PlaceRequest, fetch: FetchPart, say: Say) -> PlaceAnswer:
+        """Have a model under a name, whose content the client has; see `PlaceRequest`.
+
+        Args:
+            fetch: Puts a part of it, by its SHA-256, at a path; whether the store has it.
+
+        Raises:
+            WorkflowInvalid: That is no name of a model.
+            ModelUnavailable: Another file has that name; or it may not be sent here, or has not
+                come as it should.
+            LocalStorageError: The disk is full, or cannot be written to.
+        """
+        folders = self._folders()
+        placing = Placing(
+            folders, self._hashes, self._settings, self._presence(folders.root), fetch, say
+        )
+        return await placing.place(request)
 
     @property
     def has_folder(self) -> bool:

@@ -27,6 +27,7 @@ from .settings import ModelSettings
 from .sources import understand
 
 __all__ = [
+    "RESERVE",
     "Missing",
     "Planner",
     "Present",
@@ -40,8 +41,8 @@ __all__ = [
 ]
 
 _BACKOFF = Backoff(attempts=3, first=0.5, longest_asked=20.0)
-# What the rest of the system needs of a disk that is not a volume of its own.
-_RESERVE = 64 * 1024 * 1024
+RESERVE = 64 * 1024 * 1024
+"""What the rest of the system needs of a disk that is not a volume of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +304,7 @@ def free_bytes(root: Path) -> int | None:
 def fits(missing: Sequence[Missing], root: Path) -> bool:
     """Whether there is room for them. A quota that the volume does not report shows later."""
     free = free_bytes(root)
-    return free is None or bytes_to_fetch(missing, root) + _RESERVE <= free
+    return free is None or bytes_to_fetch(missing, root) + RESERVE <= free
 
 
 def check_space(missing: Sequence[Missing], root: Path) -> None:

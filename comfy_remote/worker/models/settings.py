@@ -33,6 +33,7 @@ class ModelSettings:
         volume: Where RunPod mounts a network volume.
         download: Whether a job that runs a workflow may fetch models (``True``), only a job
             that asks for nothing else (``None``), or none at all (``False``).
+        accept: Whether clients may send models.
         prune: Whether an ``ensure`` that does not say prunes.
         size_limit: Bytes that one model may have; ``None`` for no limit.
         hash_models: Whether the hashes of models are computed while no job runs.
@@ -49,6 +50,7 @@ class ModelSettings:
     folder: Path | None = None
     volume: Path = Path("/runpod-volume")
     download: bool | None = None
+    accept: bool = False
     prune: bool = False
     size_limit: int | None = None
     hash_models: bool = True
@@ -67,8 +69,8 @@ class ModelSettings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> ModelSettings:
         """Read ``COMFY_REMOTE_MODELS_DIR``, ``COMFY_REMOTE_VOLUME``, ``DOWNLOAD_MODELS``,
-        ``PRUNE_MODELS``, ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes), ``COMFY_REMOTE_HASH_MODELS``,
-        ``COMFY_REMOTE_MODEL_HOSTS``,
+        ``ACCEPT_MODELS``, ``PRUNE_MODELS``, ``COMFY_REMOTE_MODEL_SIZE_LIMIT`` (bytes),
+        ``COMFY_REMOTE_HASH_MODELS``, ``COMFY_REMOTE_MODEL_HOSTS``,
         ``HF_ENDPOINT``, ``HF_TOKEN``, ``CIVITAI_ENDPOINT``, ``CIVITAI_TOKEN`` and ``R2_*``.
 
         Raises:
@@ -83,6 +85,7 @@ class ModelSettings:
             folder=Path(folder).expanduser().absolute() if folder else None,
             volume=Path(text("COMFY_REMOTE_VOLUME") or "/runpod-volume"),
             download=_yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
+            accept=_yes_or_no("ACCEPT_MODELS", text("ACCEPT_MODELS")) or False,
             prune=_yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
             hash_models=_yes_or_no("COMFY_REMOTE_HASH_MODELS", text("COMFY_REMOTE_HASH_MODELS"))
