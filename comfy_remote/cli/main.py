@@ -23,6 +23,7 @@ _COMMANDS = {
     "check": "Check whether a workflow would run on a target.",
     "lock": "Write down what it takes to run workflows, exactly.",
     "pack": "Pack a workflow, its lock and its inputs into one file.",
+    "sync": "Bring the models that workflows need to a target.",
     "route": "Show which target of a route would get a run, and why.",
     "convert": "Convert workflows from UI format to API format.",
     "show": "Describe a workflow.",

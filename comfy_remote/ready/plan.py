@@ -62,6 +62,7 @@ class There:
         classes: Those of the lock's node classes that it has, each with the folder of its pack in
             ``custom_nodes``; empty where that is not known.
         fetches_models: Whether it fetches models that a job needs; see `targets.base.Capabilities`.
+        takes_models: How it may get models by a job of their own; likewise.
     """
 
     name: str
@@ -71,6 +72,7 @@ class There:
     models: Mapping[str, Sequence[ModelFile]] | None = None
     classes: Mapping[str, str] | None = None
     fetches_models: bool | None = None
+    takes_models: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

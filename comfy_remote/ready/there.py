@@ -26,7 +26,14 @@ from .needs import Needs
 from .plan import There
 from .snapshots import Snapshot
 
-__all__ = ["all_there", "local_files", "local_there", "target_there", "wanted_by"]
+__all__ = [
+    "all_there",
+    "local_files",
+    "local_there",
+    "model_here",
+    "target_there",
+    "wanted_by",
+]
 
 _COMFYUI = "ComfyUI "
 _ENDINGS = ("", ".safetensors", ".pt", ".bin")  # of an embedding, which a prompt names without one
@@ -115,6 +122,7 @@ def _there(
         models=models,
         classes=None if said.nodes is None else _modules(said.nodes, classes),
         fetches_models=said.fetches_models,
+        takes_models=said.takes_models,
     )
 
 
@@ -192,13 +200,14 @@ def local_files(
     for name, folder in models:
         places = [folder_of(folder)] if folder else sorted(folders)
         for place in places:
-            model = _first(name, place, folders.get(place, ()))
+            model = model_here(name, place, folders.get(place, ()))
             if model is not None:
                 found.setdefault((model.folder, model.name), model)
     return list(found.values())
 
 
-def _first(name: str, folder: str, roots: Iterable[Path]) -> LocalModel | None:
+def model_here(name: str, folder: str, roots: Iterable[Path]) -> LocalModel | None:
+    """The file of a model in the first of some folders that has it. Blocking."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or ":" in name:
         return None

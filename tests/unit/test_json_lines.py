@@ -93,9 +93,9 @@ def test_every_line_is_in_it_and_all_that_is_in_it_is_printed(
     reporter.failed(hinted, "1", resumable=True)
     lines = check_lines(capsys.readouterr().out.splitlines())
     assert all(line["version"] == 1 for line in lines)
-    # Of call, in e2e/test_cli_dry_run.py, in test_batch_reporting.py, test_cli_spend.py and
-    # test_cli_lock.py.
-    beginnings = ("batch", "run_", "spent", "lock", "packed")
+    # Of call, in e2e/test_cli_dry_run.py, in test_batch_reporting.py, test_cli_spend.py,
+    # test_cli_lock.py and test_cli_sync.py.
+    beginnings = ("batch", "run_", "spent", "lock", "packed", "sync")
     others = {name for name in events_of_schema() if name.startswith(beginnings)}
     assert {line["event"] for line in lines} == events_of_schema() - {"value", "dry_run"} - others
 

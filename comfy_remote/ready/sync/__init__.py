@@ -1,0 +1,12 @@
+"""A target brought to what a lock needs: models, by the best way that there is for each.
+
+```
+steps      what would be done for each model, and why: pure
+ways       which ways there are to a target, as it and the settings say
+here       the files of models on this machine
+planning   all of that together: the plan
+carrying   the plan, carried out
+progress   how far it is
+brought    the record of what was brought, and of what is under way
+```
+"""

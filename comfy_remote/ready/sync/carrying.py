@@ -1,0 +1,247 @@
+"""A plan carried out, model by model: each is checked, and noted when it is there.
+
+What fails is said and leaves the others be; nothing lies half under its final name, so the same
+sync again goes on where this one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import (
+    AuthenticationError,
+    ComfyRemoteError,
+    ConfigurationError,
+    InputFileMissing,
+    ModelUnavailable,
+    RateLimited,
+    TargetUnreachable,
+)
+from ...media.files import OWN_DATA, storage_errors
+from ...media.temporary import ProcessLock
+from ...targets.base import DescribesByJob, StoresFiles, Target
+from ...targets.models import ensure_models, place_model
+from ...types import JsonValue
+from ...wire.models import FilePart, PlaceRequest
+from ..lock import LockedModel
+from .brought import Brought, BroughtRecord
+from .parts import read_parts
+from .steps import Step, SyncPlan, Way
+
+__all__ = ["Ended", "Moved", "alone", "carry_out"]
+
+_HOPELESS = (AuthenticationError, TargetUnreachable, RateLimited, ConfigurationError)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How far a model is.
+
+    Attributes:
+        message: For people, where the target says more than bytes.
+        done: Bytes of this model that are there; ``None`` where only the message says it.
+    """
+
+    step: Step
+    message: str = ""
+    done: int | None = None
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one step has ended.
+
+    Attributes:
+        how: ``there`` (another was quicker), ``linked``, ``fetched`` or ``sent``; empty if it
+            failed.
+        error: Why it failed.
+    """
+
+    step: Step
+    how: str = ""
+    seconds: float = 0.0
+    error: ComfyRemoteError | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A description for programs."""
+        return {
+            "model": self.step.item.name,
+            "way": self.step.way.value,
+            "how": self.how,
+            "size": self.step.size,
+            "seconds": round(self.seconds, 3),
+            "error": None if self.error is None else str(self.error),
+        }
+
+
+OnMoved = Callable[[Moved], None]
+OnEnded = Callable[[Ended], None]
+
+
+@asynccontextmanager
+async def alone(home: Path, target: str) -> AsyncIterator[None]:
+    """While inside, no other sync of this user brings anything to that target.
+
+    Raises:
+        ConfigurationError: One does.
+    """
+    name = hashlib.sha256(target.encode()).hexdigest()[:16]
+    path = home / "sync" / f"{name}.lock"
+    with storage_errors(path, denied=OWN_DATA):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        lock = await asyncio.to_thread(ProcessLock, path)
+    except sqlite3.Error:
+        raise ConfigurationError(
+            f"Another sync to {target} runs on this machine.",
+            advice="Wait for it, or stop it; then try again: what has come stays.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+async def carry_out(
+    plan: SyncPlan, target: Target, home: Path, on_moved: OnMoved, on_ended: OnEnded
+) -> list[Ended]:
+    """Do what a plan says; what became of each step that changes something.
+
+    If the target cannot be reached any more, the steps that are left fail with the same error.
+
+    Args:
+        target: Open.
+        home: The user's data folder.
+        on_moved: Called while models are on their way.
+        on_ended: Called after each.
+    """
+    carrying = _Carrying(plan.plan.target, target, BroughtRecord(home), on_moved)
+    ended: list[Ended] = []
+    hopeless: ComfyRemoteError | None = None
+    async with alone(home, plan.plan.target):
+        for step in sorted(plan.to_do, key=lambda one: _ORDER.index(one.way)):
+            if hopeless is not None:
+                one = Ended(step, error=hopeless)
+            else:
+                one = await carrying.step(step)
+            if isinstance(one.error, _HOPELESS):
+                hopeless = one.error
+            ended.append(one)
+            on_ended(one)
+        if any(one.how for one in ended) and isinstance(target, DescribesByJob):
+            await _described_again(target)
+    return ended
+
+
+_ORDER = [Way.LINK, Way.FETCH, Way.VOLUME, Way.SEND, Way.BUCKET]
+
+
+async def _described_again(target: DescribesByJob) -> None:
+    """What is noted of the target is out of date; if it cannot be asked, it will be later."""
+    try:
+        await target.describe_again()
+    except ComfyRemoteError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class _Carrying:
+    """One sync."""
+
+    name: str
+    target: Target
+    record: BroughtRecord
+    on_moved: OnMoved
+
+    async def step(self, step: Step) -> Ended:
+        """Do one step; noted if it went well."""
+        began = time.monotonic()
+        try:
+            how = await self._done(step)
+        except ComfyRemoteError as error:
+            return Ended(step, "", time.monotonic() - began, error)
+        seconds = time.monotonic() - began
+        brought = Brought(
+            *(time.time(), self.name, step.item.name, step.size, step.model.sha256),
+            *(step.way.value, seconds, self.name),
+        )
+        if how != "there":
+            await asyncio.to_thread(self.record.add, brought)
+        return Ended(step, how, seconds)
+
+    async def _done(self, step: Step) -> str:
+        match step.way:
+            case Way.LINK:
+                answer = await place_model(self.target, _placed(step.model), self._say(step))
+                return "linked" if answer.how == "linked" else "there"
+            case Way.FETCH:
+                return await self._fetch(step)
+            case Way.SEND:
+                return await self._send(step)
+            case _:
+                raise ConfigurationError(f"{step.item.name} cannot be brought by {step.way.value}.")
+
+    async def _fetch(self, step: Step) -> str:
+        line = _repo_line(step.model, step.address.url if step.address is not None else "")
+        answer = await ensure_models(self.target, line, self._say(step), prune=False)
+        return "fetched" if answer.fetched else "there"
+
+    async def _send(self, step: Step) -> str:
+        """In parts, by their hashes: what the gateway has of them from before is not sent."""
+        here, target = step.here, self.target
+        if here is None or not isinstance(target, StoresFiles):
+            raise ConfigurationError(f"Nothing can be sent to {self.name}.")
+        say = self._say(step)
+        say("reading it for its SHA-256")
+        read = await read_parts(here.file.path, step.item.name)
+        model = _checked(step, read.sha256, read.size)
+
+        def sent(done: int, total: int) -> None:
+            self.on_moved(Moved(step, "", done, total))
+
+        await target.store_files(read.parts, sent)
+        files = [FilePart(name=one.name, sha256=one.sha256) for one in read.parts]
+        request = _placed(model).model_copy(update={"files": files})
+        answer = await place_model(target, request, say)
+        return {"received": "sent"}.get(answer.how, answer.how)
+
+    def _say(self, step: Step) -> Callable[[str], None]:
+        return lambda words: self.on_moved(Moved(step, words))
+
+
+def _placed(model: LockedModel) -> PlaceRequest:
+    if model.folder is None or not model.size or model.sha256 is None:
+        raise ModelUnavailable(
+            f"Of {model.path}, folder, size or SHA-256 are not known.",
+            advice="Make the lock again where the model is.",
+        )
+    return PlaceRequest(folder=model.folder, name=model.name, size=model.size, sha256=model.sha256)
+
+
+def _checked(step: Step, sha256: str, size: int) -> LockedModel:
+    """The model with what its file here turned out to be.
+
+    Raises:
+        InputFileMissing: It is another file than the lock says.
+    """
+    model, path = step.model, step.here.file.path if step.here is not None else ""
+    if model.sha256 not in (None, sha256):
+        raise InputFileMissing(
+            f"{path} is not the {model.path} that the lock names: its SHA-256 is another.",
+            advice="Make the lock again, or put the right file there.",
+        )
+    return model.model_copy(update={"sha256": sha256, "size": size})
+
+
+def _repo_line(model: LockedModel, url: str) -> str:
+    """The line of a repo_list for a model."""
+    sha256 = f" sha256={model.sha256}" if model.sha256 else ""
+    return f'{model.folder} {url} name="{model.name}"{sha256}'

@@ -1,0 +1,56 @@
+"""Which ways there are to bring models to a target, as it and the settings say."""
+
+from __future__ import annotations
+
+from ...errors import ComfyRemoteError
+from ...targets.base import Acts, ChoosesAmong, DescribesByJob, StoresFiles, Target
+from ..plan import There
+from .steps import Ways
+
+__all__ = ["ways_to"]
+
+_NO_WORKER = "only a worker of Comfy Remote can do that, and this is none"
+_OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
+
+
+async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str = "") -> Ways:
+    """The ways to a target.
+
+    Args:
+        target: Open.
+        there: What it says that it has.
+        volume: The network volume that is set for it, for people.
+        bucket: The user's bucket, for people.
+    """
+    if isinstance(target, ChoosesAmong) or not isinstance(target, Acts):
+        return Ways(_NO_WORKER, _NO_WORKER, _NO_WORKER, volume, bucket)
+    takes = there.takes_models
+    if takes is None:
+        # Older workers fetch, too. One that was never asked may be any.
+        fetch = "" if isinstance(target, DescribesByJob) else _NO_WORKER
+        return Ways(fetch, _OLD, _OLD, volume, bucket)
+    denied = "its owner has set DOWNLOAD_MODELS=false"
+    return Ways(
+        fetch="" if "fetch" in takes else denied,
+        link="" if "link" in takes else denied,
+        send=await _why_not_sent(target, takes),
+        volume=volume,
+        bucket=bucket,
+    )
+
+
+async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:
+    if not isinstance(target, StoresFiles):
+        return "nothing can be sent to it directly"
+    try:
+        stores = await target.stores_files()
+    except ComfyRemoteError as error:
+        return f"it could not be asked whether it takes files: {error.message.rstrip('.')}"
+    if not stores:
+        return (
+            "RunPod takes no large files directly: set the endpoint's network volume (volume), or "
+            "a bucket"
+        )
+    if "receive" not in takes:
+        return "its owner has not allowed that models are sent to it (ACCEPT_MODELS=true there)"
+    return ""

@@ -1,0 +1,170 @@
+"""A sync to a gateway of ours: planned, carried out, interrupted, refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from model_server import File, ModelServer, safetensors, sha256
+from models_kit import files_in
+from sync_kit import Box, box, comfyui_with, lock_of, locked, sources
+
+from comfy_remote.errors import ConfigurationError, ModelUnavailable
+from comfy_remote.ready.lock import Lock
+from comfy_remote.ready.plan import Standing
+from comfy_remote.ready.sync import parts
+from comfy_remote.ready.sync.brought import BroughtRecord
+from comfy_remote.ready.sync.carrying import Ended, Moved, alone, carry_out
+from comfy_remote.ready.sync.planning import Sources, plan_sync
+from comfy_remote.ready.sync.steps import SyncPlan, Way
+
+STYLE = safetensors(300_000, fill=b"style")
+OTHER = safetensors(200_000, fill=b"other")
+
+
+@pytest.fixture
+async def there(tmp_path: Path) -> AsyncIterator[Box]:
+    async with box(tmp_path / "box") as made:
+        yield made
+
+
+async def planned(there: Box, lock: Lock, given: Sources) -> SyncPlan:
+    async with there.target() as target:
+        return await plan_sync(lock, target, given)
+
+
+async def synced(
+    there: Box, lock: Lock, given: Sources, moved: list[Moved] | None = None
+) -> list[Ended]:
+    heard = moved if moved is not None else []
+    async with there.target() as target:
+        plan = await plan_sync(lock, target, given)
+        return await carry_out(plan, target, given.home, heard.append, lambda _: None)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parts.read_parts
+
+    async def read(path: Path, name: str) -> parts.PartedModel:
+        return await whole(path, name, part_size=64 * 1024)
+
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", read)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_a_private_model_is_sent_and_is_there_afterwards(there: Box, tmp_path: Path) -> None:
+    given = sources(tmp_path, comfyui_with(tmp_path, loras__style=STYLE))
+    lock = lock_of(locked("loras/style.safetensors", STYLE))
+    moved: list[Moved] = []
+    (ended,) = await synced(there, lock, given, moved)
+    assert (ended.how, ended.error) == ("sent", None)
+    assert files_in(there.models) == {"loras/style.safetensors": STYLE}
+    assert max(one.done or 0 for one in moved) == len(STYLE)
+    plan = await planned(there, lock, given)
+    assert [one.standing for one in plan.plan.items if one.kind == "model"] == [Standing.THERE]
+    assert not plan.to_do
+    (noted,) = BroughtRecord(given.home).all()
+    assert (noted.model, noted.size, noted.sha256, noted.way) == (
+        *("loras/style.safetensors", len(STYLE), sha256(STYLE), "send"),
+    )
+
+
+async def test_what_is_there_under_another_name_is_linked(there: Box, tmp_path: Path) -> None:
+    (there.models / "checkpoints").mkdir()
+    (there.models / "checkpoints/x.safetensors").write_bytes(STYLE)
+    given = sources(tmp_path, comfyui_with(tmp_path, loras__style=STYLE))
+    lock = lock_of(locked("loras/style.safetensors", STYLE))
+    # Its hash is not known there yet, so the worker finds out before anything is taken.
+    (ended,) = await synced(there, lock, given)
+    assert ended.how == "linked"
+    placed = there.models / "loras/style.safetensors"
+    assert placed.read_bytes() == STYLE
+    assert placed.samefile(there.models / "checkpoints/x.safetensors")
+    again = lock_of(locked("loras/again.safetensors", STYLE))
+    plan = await planned(there, again, sources(tmp_path))
+    assert [one.way for one in plan.steps] == [Way.LINK]
+    (ended,) = await synced(there, again, sources(tmp_path))
+    assert ended.how == "linked"
+
+
+async def test_what_has_an_address_is_fetched_there(tmp_path: Path) -> None:
+    async with ModelServer() as server:
+        server.files["/style.safetensors"] = File(STYLE)
+        async with box(tmp_path / "box", hosts=frozenset({server.host})) as there:
+            address = {"by": "workflow", "url": f"{server.url}/style.safetensors"}
+            lock = lock_of(locked("loras/mine.safetensors", STYLE, address))
+            (ended,) = await synced(there, lock, sources(tmp_path))
+            assert (ended.how, ended.error) == ("fetched", None)
+            assert files_in(there.models) == {"loras/mine.safetensors": STYLE}
+            wrong = lock_of(locked("loras/wrong.safetensors", OTHER, address))
+            (ended,) = await synced(there, wrong, sources(tmp_path))
+            assert isinstance(ended.error, ModelUnavailable)
+            assert "loras/wrong.safetensors" not in files_in(there.models)
+
+
+async def test_an_owner_who_has_not_allowed_it_gets_nothing(tmp_path: Path) -> None:
+    async with box(tmp_path / "box", accept=False) as there:
+        given = sources(tmp_path, comfyui_with(tmp_path, loras__style=STYLE))
+        plan = await planned(there, lock_of(locked("loras/style.safetensors", STYLE)), given)
+        (step,) = plan.steps
+        assert step.way is Way.IMPOSSIBLE
+        assert "ACCEPT_MODELS=true" in step.why
+
+
+async def test_another_file_of_that_name_stays(there: Box, tmp_path: Path) -> None:
+    (there.models / "loras").mkdir()
+    mine = there.models / "loras/style.safetensors"
+    given = sources(tmp_path, comfyui_with(tmp_path, loras__style=STYLE))
+    lock = lock_of(locked("loras/style.safetensors", STYLE))
+    async with there.target() as target:
+        plan = await plan_sync(lock, target, given)
+        mine.write_bytes(OTHER)  # somebody else's, since the plan was made
+        (ended,) = await carry_out(plan, target, given.home, lambda _: None, lambda _: None)
+    assert "is not replaced" in str(ended.error)
+    assert mine.read_bytes() == OTHER
+    assert BroughtRecord(given.home).all() == []
+    (step,) = (await planned(there, lock, given)).steps
+    assert step.way is Way.IMPOSSIBLE
+
+
+async def test_a_file_that_is_not_the_one_of_the_lock_is_not_sent(
+    there: Box, tmp_path: Path
+) -> None:
+    given = sources(tmp_path, comfyui_with(tmp_path, loras__style=OTHER))
+    lock = lock_of(locked("loras/style.safetensors", STYLE))
+    (ended,) = await synced(there, lock, given)
+    assert "its SHA-256 is another" in str(ended.error)
+    assert files_in(there.models) == {}
+
+
+async def test_one_that_fails_leaves_the_others_be(there: Box, tmp_path: Path) -> None:
+    comfyui = comfyui_with(tmp_path, loras__bad=OTHER, loras__good=STYLE)
+    lock = lock_of(
+        locked("loras/bad.safetensors", STYLE[:-1]), locked("loras/good.safetensors", STYLE)
+    )
+    ended = await synced(there, lock, sources(tmp_path, comfyui))
+    assert [bool(one.error) for one in ended] == [True, False]
+    assert files_in(there.models) == {"loras/good.safetensors": STYLE}
+
+
+async def test_two_syncs_at_once_to_one_target_are_one_too_many(there: Box, tmp_path: Path) -> None:
+    given = sources(tmp_path, comfyui_with(tmp_path, loras__style=STYLE))
+    async with alone(given.home, "ep"):
+        with pytest.raises(ConfigurationError, match="Another sync"):
+            async with alone(given.home, "ep"):
+                pass
+        async with alone(given.home, "another target"):
+            pass
+    async with there.target() as one, there.target() as other:
+        lock = lock_of(locked("loras/style.safetensors", STYLE))
+        plans = [await plan_sync(lock, target, given) for target in (one, other)]
+        # Two machines: the second finds it there.
+        ended = await asyncio.gather(
+            carry_out(plans[0], one, tmp_path / "one", lambda _: None, lambda _: None),
+            carry_out(plans[1], other, tmp_path / "two", lambda _: None, lambda _: None),
+        )
+    assert sorted(one.how for (one,) in ended) == ["sent", "there"]
+    assert files_in(there.models) == {"loras/style.safetensors": STYLE}
