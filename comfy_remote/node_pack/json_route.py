@@ -26,6 +26,7 @@ __all__ = [
     "PAGE_HEADER",
     "body_of",
     "check_json",
+    "check_zip",
     "json_route",
     "lines_route",
     "page_route",
@@ -135,11 +136,24 @@ def check_json(request: web.Request) -> None:
 
     A form of another site's page can be sent without asking first; JSON cannot.
     """
-    if request.content_type != "application/json":
+    _check_type(
+        *(request, "application/json", "JSON"),
+        "Send it with the header Content-Type: application/json; {} if there is nothing to send.",
+    )
+
+
+def check_zip(request: web.Request) -> None:
+    """Check that a request says that its body is a zip; see `check_json`."""
+    _check_type(
+        *(request, "application/zip", "a zip"),
+        "Send it with the header Content-Type: application/zip.",
+    )
+
+
+def _check_type(request: web.Request, wanted: str, called: str, advice: str) -> None:
+    if request.content_type != wanted:
         raise ConfigurationError(
-            f"The request's body is {request.content_type}, not JSON.",
-            advice="Send it with the header Content-Type: application/json; {} if there is nothing "
-            "to send.",
+            f"The request's body is {request.content_type}, not {called}.", advice=advice
         )
 
 

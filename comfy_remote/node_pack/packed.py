@@ -17,7 +17,7 @@ from ..workflow.json_document import decode, parse_json
 from ..workflow.load import parse_workflow
 from ..workflow.packed import LARGEST_INPUTS, packed_files, without_addresses
 from .host import Host
-from .json_route import json_route
+from .json_route import check_zip, json_route
 from .setup_routes import check_owner
 
 __all__ = ["add_packed_route"]
@@ -32,6 +32,7 @@ def add_packed_route(table: web.RouteTableDef, host: Host) -> None:
     @json_route
     async def opened(request: web.Request) -> JsonValue:
         check_owner(request, host)
+        check_zip(request)
         return await _open(request.content.iter_any(), host.folder("input"))
 
 

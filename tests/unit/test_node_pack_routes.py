@@ -903,6 +903,7 @@ async def test_a_packed_workflow_is_opened_with_its_files(page: Page) -> None:
     own = {"Origin": str(page.http.make_url("")).rstrip("/")}
 
     async def post(data: bytes, **headers: str) -> Any:
+        headers["Content-Type"] = "application/zip"
         async with page.http.post("/remote/packed", data=data, headers=headers) as answer:
             return answer.status, await answer.json()
 
