@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from ..config.folders import home
 from ..config.trust import TrustStore
 from ..errors import WorkflowInvalid
+from ..media.file_changes import discard, rename_path
 from ..media.files import sha256_of, storage_errors, write_whole
 from ..types import JsonValue
 from ..workflow.json_document import decode, parse_json
@@ -133,12 +133,12 @@ def _fill(path: Path, place: Path, lock: str | None) -> None:
         if lock is not None:
             (made / _LOCK).write_text(lock, "utf-8")
         try:
-            made.rename(place)
+            rename_path(made, place)
         except OSError:
             if not place.is_dir():  # another process has been quicker
                 raise
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        discard(made)
 
 
 def _tidy(kept: Path) -> None:
@@ -150,7 +150,7 @@ def _tidy(kept: Path) -> None:
     for number, one in enumerate(folders, 2):
         left -= _size(one)
         if number > _MOST or left < 0:
-            shutil.rmtree(one, ignore_errors=True)
+            discard(one)
 
 
 def _size(folder: Path) -> int:

@@ -56,6 +56,7 @@ PACK_PACKAGES = (
     "platformdirs>=4.0",
     "pydantic>=2.7",
     "python-dotenv>=1.0",
+    "pyyaml>=6.0",
     "rich>=13.7",
     "tomlkit>=0.12",
 )
