@@ -87,8 +87,12 @@ class Asked:
         assert body["error"]["code"] == code
         return body
 
-    async def frames(self, url: str) -> list[tuple[str, Any]]:
-        """All events of a stream, each checked."""
+    async def frames(self, url: str, gate: Gate | None = None) -> list[tuple[str, Any]]:
+        """All events of a stream, each checked.
+
+        Args:
+            gate: Opened once it listens.
+        """
         path = URL(url).path
         schemas = dict(self._document.event_schemas())
         found = []
@@ -96,6 +100,8 @@ class Asked:
             assert answer.status == 200
             self._document.check_answer("GET", path, 200, answer.headers, b"")
             self.seen.add(("GET", f"{API}/jobs/{{id}}/events", 200))
+            if gate is not None:
+                gate.open()
             whole = (await answer.read()).decode()
         for frame in whole.split("\n\n"):
             lines = dict(line.split(": ", 1) for line in frame.splitlines() if line[:1] != ":")
@@ -228,8 +234,10 @@ async def _jobs(ask: Asked, folder: Path) -> None:
     await ask("GET", f"/assets/{output['id']}", 200)
     await ask("DELETE", f"/assets/{output['id']}", 409, "asset_in_use")
 
+    ahead = Gate(folder, "ahead")
+    await ask("POST", "/jobs", 201, json={"workflow": ahead.prompt})
     seen = await ask("POST", "/jobs", 201, json={"workflow": with_previews()})
-    named = [name for name, _ in await ask.frames(seen["urls"]["events"])]
+    named = [name for name, _ in await ask.frames(seen["urls"]["events"], ahead)]
     assert {*named} == {"status", "progress", "preview", "output"} and named[-1] == "status"
 
     failing = {"image": ["1", 0], "mode": "error", "message": "on purpose"}

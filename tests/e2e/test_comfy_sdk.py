@@ -148,15 +148,20 @@ async def test_an_asset_in_a_workflow(sdk: Sdk) -> None:
     assert pixel == pytest.approx((0x11, 0x22, 7), abs=1)  # ComfyUI rounds down, twice
 
 
-async def test_events_tell_all_until_the_end(sdk: Sdk) -> None:
+async def test_events_tell_all_until_the_end(sdk: Sdk, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    await sdk(sdk.client.submit, sdk.client.workflows.from_file(gate.path))
     job = await sdk(sdk.client.submit, sdk.client.workflows.from_json(with_previews()))
-    events = [event async for event in sdk.each(job.events())]
+    events = []
+    async for event in sdk.each(job.events()):
+        gate.open()  # the job begins once somebody listens
+        events.append(event)
     states = [each.status for each in events if isinstance(each, StatusChange)]
-    assert states[-1] == "succeeded" and states[0] in ("queued", "running")
+    assert states[0] == "queued" and "running" in states
     assert events[-1] == StatusChange("succeeded")
     values = [each.value for each in events if isinstance(each, Progress)]
     assert values and values == sorted(values) and all(0 <= each <= 1 for each in values)
-    assert all(each.nodes_total == 3 for each in events if isinstance(each, Progress))
+    assert {each.nodes_total for each in events if isinstance(each, Progress)} <= {0, 3}
     previews = [each for each in events if isinstance(each, Preview)]
     assert previews and all(each.content_type == "image/jpeg" for each in previews)
     assert previews[-1].to_pil().format == "JPEG" and previews[-1].node_id == "3"
