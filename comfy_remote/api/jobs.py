@@ -126,6 +126,7 @@ class ApiJobs:
         partner_keys: Whether a submitter's key for partner nodes is passed on to the target. The
             owner says so, since it goes wherever the target is.
         most_at_a_time: Jobs that may be under way.
+        now: Seconds since the epoch.
     """
 
     def __init__(
@@ -137,11 +138,13 @@ class ApiJobs:
         partner_keys: bool = False,
         times: ApiTimes = ApiTimes(),
         most_at_a_time: int = ServedJobs.MOST,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._assets = assets
         self._partner_keys = partner_keys
         self._times = times
+        self._now = now
         self.source = f"api {name}"
         self._jobs: ServedJobs[ApiRun] = ServedJobs(
             client,
@@ -354,8 +357,8 @@ class ApiJobs:
         if not before:
             return first, None
         last = before[-1]
-        refused = last.state is JobState.FAILED and last.did_it_run is DidItRun.NEVER_ACCEPTED
-        if not refused and time.time() - last.created < self._times.key:
+        refused = last.state.final and last.did_it_run is DidItRun.NEVER_ACCEPTED
+        if not refused and self._now() - last.created < self._times.key:
             raise _key_reuse()
         return str(uuid.uuid5(uuid.UUID(first), str(last.attempt + 1))), last.id
 
@@ -587,7 +590,7 @@ class ApiJobs:
 
     async def _shown(self, job_id: str) -> ApiRun | EndedJob:
         ended = self._ended.get(job_id)
-        if ended is not None and ended.expires <= utc(time.time()):
+        if ended is not None and ended.expires <= utc(self._now()):
             del self._ended[job_id]
             ended = None
         known = ended or self._jobs.get(job_id)
@@ -639,7 +642,7 @@ class ApiJobs:
     # Looking after it
 
     def _expiry(self) -> datetime:
-        return utc(time.time() + self._times.retention)
+        return utc(self._now() + self._times.retention)
 
     def _begin(self) -> None:
         with storage_errors(self._folder):
@@ -669,7 +672,7 @@ class ApiJobs:
                 for run in self._jobs.under_way:
                     run.expires = self._expiry()
                     await self._assets.extend_job(run.id, run.expires)
-                before = time.time() - max(self._times.retention, self._times.key)
+                before = self._now() - max(self._times.retention, self._times.key)
                 await record.write(record.served_before, self.source, before)
                 await in_thread(self._remove_folders)
             except ComfyRemoteError as error:

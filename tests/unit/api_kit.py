@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,14 +87,15 @@ async def front(
     times: ApiTimes = QUICK,
     limits: AssetLimits = LIMITS,
     name: str = "test",
+    now: Callable[[], float] = time.time,
     **more: Any,
 ) -> AsyncIterator[Front]:
     """A front whose record and store are below a folder: the next one there goes on."""
     with Record(folder / "home") as record:
         async with (
             Client(target, record=record, on_interrupt=None) as client,
-            AssetStore(folder / "assets", limits) as assets,
-            ApiJobs(client, assets, name, times=times, **more) as jobs,
+            AssetStore(folder / "assets", limits, now=now) as assets,
+            ApiJobs(client, assets, name, times=times, now=now, **more) as jobs,
         ):
             routes: list[web.RouteDef] = [
                 *job_routes(jobs),

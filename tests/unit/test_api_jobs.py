@@ -6,9 +6,10 @@ import asyncio
 import copy
 import io
 import json
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -411,9 +412,17 @@ async def test_a_lost_answer_is_looked_for(tmp_path: Path) -> None:
 async def test_what_may_arrive_yet_is_not_sent_again(tmp_path: Path) -> None:
     target = making("a.png")
     target.refuses = SubmissionUnknown("The answer was lost.")
+    may_say = asyncio.Event()
+
+    async def find(job_id: str) -> None:
+        target.log.append("find")
+        await may_say.wait()
+
+    target.find = find  # type: ignore[method-assign]
     async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
         posted = await here.post(key="k")
         assert (posted.status, posted.body["status"]) == (201, "queued")
+        may_say.set()
         job = await here.ended(posted.body["id"])
         assert (job["status"], job["error"]["code"]) == ("failed", "submission_unknown")
         assert target.log.count("find") > 1
@@ -637,17 +646,36 @@ async def test_jobs_are_listed_by_labels_and_status_page_by_page(tmp_path: Path)
 
 
 async def test_a_job_is_gone_when_it_has_expired(tmp_path: Path) -> None:
-    target = making("a.png")
-    async with front(tmp_path, target, times=replace(QUICK, retention=1.0)) as here:
+    later = 0.0
+    async with front(tmp_path, making("a.png"), now=lambda: time.time() + later) as here:
         job = await here.ended((await here.post()).body["id"])
-        assert job["status"] == "succeeded"
-        status = 200
-        while status == 200:
-            status = (await here.ask("GET", f"/jobs/{job['id']}")).status
-        assert status == 404
-        for path in ("", "/workflow", "/events"):
-            assert (await here.ask("GET", f"/jobs/{job['id']}{path}")).code == "not_found"
-        assert (await here.ask("GET", job["outputs"][0]["url"].partition("/v2")[2])).status == 404
+        completed, expires = (
+            datetime.fromisoformat(job[f"{name}_at"].replace("Z", "+00:00"))
+            for name in ("completed", "expires")
+        )
+        assert expires - completed == timedelta(days=1)
+        content = job["outputs"][0]["url"].partition("/v2")[2]
+        for seconds, status in ((86_000.0, 200), (86_500.0, 404)):
+            later = seconds
+            for path in ("", "/workflow", "/events"):
+                assert (await here.ask("GET", f"/jobs/{job['id']}{path}")).status == status
+            assert (await here.ask("GET", content)).status == status
+        assert (await here.ask("GET", "/jobs")).body["jobs"] == []
+
+
+async def test_a_front_of_days_extends_and_forgets(tmp_path: Path) -> None:
+    later = 0.0
+    target, left_over = Gated(), tmp_path / "assets" / "outputs" / "of-another"
+    times = replace(QUICK, sweep=0.02)
+    async with front(tmp_path, target, times=times, now=lambda: time.time() + later) as here:
+        running = (await here.post()).body["id"]
+        for later in (80_000.0, 160_000.0):  # noqa: B007 - the clock reads it
+            left_over.mkdir()
+            await until(lambda: not left_over.exists())
+        target.may_end.set()
+        assert (await here.ended(running))["status"] == "succeeded"  # what it needs has stayed
+        later = 400_000.0
+        await until(lambda: here.record.get(running).page is None)
 
 
 async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: Path) -> None:
@@ -657,7 +685,7 @@ async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: 
         target.may_answer.clear()
         unanswered = (await here.post()).body["id"]
         unsent = (await here.post()).body["id"]
-        await until(lambda: unsent in target.has)
+        await until(lambda: {running, unanswered, unsent} <= target.has.keys())
     del target.has[unsent]
     target.may_answer.set()
     target.may_end.set()
@@ -689,6 +717,7 @@ async def test_what_was_sent_twice_in_vain_is_not_sent_a_third_time(tmp_path: Pa
     quick = replace(QUICK, answered=0.05)
     async with front(tmp_path, target, times=quick) as here:
         job_id = (await here.post()).body["id"]
+        await until(lambda: len(target.requests) == 1)
     for _ in range(2):
         target.has.clear()
         async with front(tmp_path, target, times=quick) as here:
