@@ -268,8 +268,8 @@ async def _listeners(server: Server) -> None:
         heard.append((states, time.perf_counter()))
 
     async with server.sdk() as client:
-        ahead = await client.submit(client.workflows.from_json(_slow(20, 1)))
-        job = await client.submit(client.workflows.from_json(_slow(10, 2)))
+        ahead = await client.submit(client.workflows.from_json(_slow(size(20, 5), 1)))
+        job = await client.submit(client.workflows.from_json(_slow(size(10, 4), 2)))
         await asyncio.gather(*(listen(client, job.id) for _ in range(_LISTENERS)))
         await ahead.result()
     whole = sum(states == ["queued", "running", "succeeded"] for states, _ in heard)

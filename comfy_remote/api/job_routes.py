@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.body import Bodies
 from ..wire.comfy_api import (
-    IDEMPOTENCY_HEADER,
     MOST_LABELS_ASKED,
     ApiStatus,
     label_problem,
@@ -18,7 +17,7 @@ from ..wire.comfy_api import (
 from .errors import ApiRefusal
 from .jobs import ApiJobs, JobsWanted
 from .prompts import PostedJob, posted_job
-from .server import api_base
+from .server import api_base, sent_key
 
 __all__ = ["LARGEST_PROMPT", "job_routes"]
 
@@ -27,7 +26,6 @@ LARGEST_PROMPT = 10 * 2**20
 
 _BODIES = 128 * 2**20
 _JSON_VALUES = 300_000
-_LONGEST_KEY = 255
 _LABEL_ASKED = re.compile(r"metadata\[(?P<key>[^\]]*)\]")
 _USUAL_PAGE, _LARGEST_PAGE = 100, 500
 
@@ -53,7 +51,7 @@ class _JobRoutes:
         self._bodies = Bodies(_BODIES, _JSON_VALUES)
 
     async def post(self, request: web.Request) -> web.Response:
-        key = _key(request)
+        key = sent_key(request)
         async with (
             self._bodies.receive(request, LARGEST_PROMPT) as body,
             self._bodies.parsed(body, self._posted) as posted,
@@ -91,16 +89,6 @@ class _JobRoutes:
 
 def _answer(said: BaseModel, *, status: int = 200) -> web.Response:
     return web.Response(text=said.model_dump_json(), status=status, content_type="application/json")
-
-
-def _key(request: web.Request) -> str | None:
-    key = request.headers.get(IDEMPOTENCY_HEADER)
-    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
-        raise ApiRefusal(
-            "invalid_request",
-            f"An {IDEMPOTENCY_HEADER} has 1 to {_LONGEST_KEY} printable characters.",
-        )
-    return key
 
 
 def _wanted(request: web.Request) -> JobsWanted:

@@ -16,7 +16,7 @@ from ..gateway.body import json_answer
 from ..gateway.listening import check_token, serving
 from ..media.temporary import remove_leftovers
 from ..version import __version__
-from ..wire.comfy_api import API_PATH
+from ..wire.comfy_api import API_PATH, IDEMPOTENCY_HEADER, LONGEST_KEY
 from .errors import ApiRefusal, answered
 
 __all__ = ["ENDLESS", "ApiServer", "api_application", "api_base", "guard"]
@@ -109,6 +109,21 @@ def api_base(request: web.Request) -> str:
     forwarded = request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
     scheme = "https" if forwarded == "https" else request.scheme
     return f"{scheme}://{request.host}{API_PATH}"
+
+
+def sent_key(request: web.Request) -> str | None:
+    """The ``Idempotency-Key`` of a request; ``None`` without one.
+
+    Raises:
+        ApiRefusal: It cannot be one.
+    """
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isprintable()):
+        raise ApiRefusal(
+            "invalid_request",
+            f"An {IDEMPOTENCY_HEADER} has 1 to {LONGEST_KEY} printable characters. Send a UUID.",
+        )
+    return key
 
 
 def guard(token: SecretStr | None) -> Middleware:

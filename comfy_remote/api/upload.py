@@ -11,9 +11,10 @@ from aiohttp import BodyPartReader, web
 
 from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.forms import form_parts, part_chunks
-from ..wire.comfy_api import EXPIRES_IN, IDEMPOTENCY_HEADER, LONGEST_KEY, is_blake3
+from ..wire.comfy_api import EXPIRES_IN, is_blake3
 from .assets import Arrived, AssetStore, StoredAsset
 from .errors import ApiRefusal
+from .server import sent_key
 
 __all__ = ["checked_file_path", "receive_upload"]
 
@@ -87,7 +88,7 @@ async def receive_upload(request: web.Request, store: AssetStore) -> tuple[Store
             details={"limit": store.limits.file_bytes},
         )
     await store.check_room(max(1, announced))
-    key, pause = _key(request), store.limits.pause
+    key, pause = sent_key(request), store.limits.pause
     said = _Said()
     arrived: Arrived | None = None
     async with store.using_key(key), AsyncExitStack() as stack:
@@ -161,16 +162,6 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "expected_hash": _check_expected_hash,
     "expires_in": _check_expires_in,
 }
-
-
-def _key(request: web.Request) -> str | None:
-    key = request.headers.get(IDEMPOTENCY_HEADER, "").strip() or None
-    if key is not None and (len(key) > LONGEST_KEY or not key.isprintable()):
-        raise _invalid(
-            f"The {IDEMPOTENCY_HEADER} must have {LONGEST_KEY} printable characters at most. "
-            "Send a UUID."
-        )
-    return key
 
 
 def _missing(name: str) -> ApiRefusal:

@@ -38,7 +38,6 @@ __all__ = [
     "JobSummary",
     "JobUrls",
     "JobWorkflow",
-    "LogEvent",
     "OutputType",
     "PreviewEvent",
     "StatusEvent",
@@ -308,13 +307,6 @@ class PreviewEvent(_Model):
     node_id: str
     content_type: str
     data_base64: str = Field(repr=False)
-
-
-class LogEvent(_Model):
-    """The data of a ``log`` event. Version 2.0.0 of the document: no server sends it yet."""
-
-    level: str
-    message: str
 
 
 class ApiError(_Model):
