@@ -355,26 +355,32 @@ class ApiJobs:
         record = self._client.record
         before = await record.read(record.attempts, first)
         if not before:
+            # Whoever sent it first may have hung up before it was recorded.
+            if self._jobs.get(first) is not None:
+                raise _key_reuse()
             return first, None
         last = before[-1]
         refused = last.state.final and last.did_it_run is DidItRun.NEVER_ACCEPTED
         if not refused and self._now() - last.created < self._times.key:
             raise _key_reuse()
-        return str(uuid.uuid5(uuid.UUID(first), str(last.attempt + 1))), last.id
+        job_id = str(uuid.uuid5(uuid.UUID(first), str(last.attempt + 1)))
+        if self._jobs.get(job_id) is not None:
+            raise _key_reuse()
+        return job_id, last.id
 
     async def _started(
         self, posted: PostedJob, job_id: str, again: str | None, base: str
     ) -> ApiJob:
         expires = self._expiry()
-        assets = await self._assets.add_job(
-            job_id, expires=expires, labels=posted.labels, uses=posted.asset_ids
-        )
         try:
+            assets = await self._assets.add_job(
+                job_id, expires=expires, labels=posted.labels, uses=posted.asset_ids
+            )
             request = await self._request(posted, job_id, assets)
         except BaseException:
             await self._assets.forget_job(job_id)
             raise
-        run = self._run(job_id, posted.prompt, posted.labels, time.time(), expires, base)
+        run = self._run(job_id, posted.prompt, posted.labels, time.time(), expires)
         if posted.partner_key is not None:
             run.hold_secret(posted.partner_key.get_secret_value())
         page = _page(posted, request)
@@ -441,7 +447,7 @@ class ApiJobs:
         cancel_wanted = await record.read(record.routes.cancelled, entry.id)
         if (known := self._jobs.get(entry.id)) is not None:
             return known
-        run = self._run(entry.id, entry.prompt, labels, entry.created, expires, API_PATH)
+        run = self._run(entry.id, entry.prompt, labels, entry.created, expires)
         run.answered = True
         run.started = entry.started
         run.found(here)
@@ -518,7 +524,6 @@ class ApiJobs:
         labels: Mapping[str, str],
         created: float,
         expires: datetime,
-        base: str,
     ) -> ApiRun:
         def arriving(stored: Callable[[StoredAsset], None]) -> ArrivingOutputs:
             folder = self._folder / job_id
@@ -532,7 +537,6 @@ class ApiJobs:
             labels=labels,
             created=created,
             expires=expires,
-            base=base,
             arriving=arriving,
             over=self._over,
         )

@@ -19,6 +19,7 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import SECRETS
 from ..targets.base import release
 from ..wire.comfy_api import (
+    API_PATH,
     ApiJob,
     ApiOutput,
     ApiProgress,
@@ -55,7 +56,6 @@ class ApiRun(ServedJob):
     Args:
         record: Where its outputs are noted.
         expires: Until when the store has it, as far as is known: it moves on while the job runs.
-        base: The address of the API, for links in what it says live.
         arriving: Gets what is to be called with each output that is stored.
         over: Called when it has ended.
 
@@ -74,7 +74,6 @@ class ApiRun(ServedJob):
         labels: Mapping[str, str],
         created: float,
         expires: datetime,
-        base: str,
         arriving: Callable[[Callable[[StoredAsset], None]], ArrivingOutputs],
         over: Callable[[ApiRun], Awaitable[None]],
     ) -> None:
@@ -90,7 +89,6 @@ class ApiRun(ServedJob):
         self.arriving = arriving(self._stored)
         self._here: list[StoredAsset] = []
         self._record = record
-        self._base = base
         self._over = over
         self._secrets = contextlib.ExitStack()
         self._received: list[tuple[RemoteOutput, Received | ComfyRemoteError]] = []
@@ -205,7 +203,7 @@ class ApiRun(ServedJob):
 
     def _stored(self, asset: StoredAsset) -> None:
         self._here.append(asset)
-        self.live.output(_output(asset, self._base))
+        self.live.output(_output(asset, API_PATH))
 
 
 @dataclass

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import io
 import json
+import re
+import threading
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -23,10 +25,12 @@ from hypothesis import strategies as st
 from owner import configure
 from PIL import Image
 from route_kit import Server, route_of
+from yarl import URL
 
 from comfy_remote.api.assets import StoredAsset
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.api.prompts import posted_job, with_files
+from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import (
     ExecutionFailed,
     OutputLost,
@@ -370,6 +374,33 @@ async def test_of_two_with_one_key_at_the_same_moment_one_runs(tmp_path: Path) -
         assert len(target.requests) == 2
 
 
+async def test_a_key_is_used_while_a_job_is_not_recorded_yet_whose_sender_hung_up(
+    tmp_path: Path,
+) -> None:
+    target = making("a.png")
+    reading, may_read = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly() -> Configuration:
+        loop.call_soon_threadsafe(reading.set)
+        assert may_read.wait(10)
+        return Configuration.load()
+
+    async with front(tmp_path, target) as here:
+        here.jobs._client.configured = slowly
+        posting = asyncio.create_task(here.post(key="k"))
+        await reading.wait()
+        posting.cancel()
+        await asyncio.gather(posting, return_exceptions=True)
+        await until(lambda: not here.jobs._claiming)
+        again = await here.post(key="k")
+        may_read.set()
+        assert (again.status, again.code) == (422, "idempotency_key_reuse")
+        (run,) = here.jobs._jobs.under_way
+        assert (await here.ended(run.id))["status"] == "succeeded"
+    assert len(target.requests) == 1
+
+
 async def test_a_key_is_free_after_its_time_and_a_restart_keeps_it(tmp_path: Path) -> None:
     target = making("a.png")
     async with front(tmp_path, target) as here:
@@ -447,6 +478,10 @@ async def test_a_job_has_succeeded_once_its_outputs_are_here(tmp_path: Path) -> 
     target.events[-1] = Finished(JobState.SUCCEEDED, outputs=(output("early.png"), output("a.png")))
     async with front(tmp_path, target) as here:
         job_id = (await here.post()).body["id"]
+        other = URL(here.url).with_host("localhost")
+        events = await here.http.get(
+            here.url + f"/jobs/{job_id}/events", headers={"Host": other.authority}
+        )
 
         async def now() -> dict[str, Any]:
             return (await here.ask("GET", f"/jobs/{job_id}")).body  # type: ignore[no-any-return]
@@ -462,6 +497,11 @@ async def test_a_job_has_succeeded_once_its_outputs_are_here(tmp_path: Path) -> 
         job = await here.ended(job_id)
         assert job["status"] == "succeeded"
         assert [one["name"] for one in job["outputs"]] == ["early.png", "a.png"]
+        # Each listener gets the address that it reaches, whatever that was for whoever posted it.
+        said = (await events.read()).decode()
+        assert re.findall(r'"url":"([^"]*)"', said) == [
+            one["url"].replace("127.0.0.1", "localhost") for one in job["outputs"]
+        ]
 
 
 async def test_large_outputs_leave_room_for_the_others(tmp_path: Path) -> None:
