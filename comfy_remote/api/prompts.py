@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..workflow.files import ANNOTATION, FileUse
 from ..workflow.files.names import may_look_up
 from ..workflow.json_document import is_ui_format
 from ..workflow.load import parse_prompt
-from ..workflow.prompt import Prompt, with_inputs
+from ..workflow.prompt import Place, Prompt, with_inputs
 from .errors import ApiRefusal, ErrorCode
 
 if TYPE_CHECKING:
@@ -153,18 +154,21 @@ def with_files(
     """
     by_id = dict(zip(posted.asset_ids, assets, strict=True))
     files: dict[str, InputFile] = {}
-    values: dict[tuple[str, str], JsonValue] = {}
+    places: defaultdict[str, dict[Place, None]] = defaultdict(dict)
+    values: dict[Place, JsonValue] = {}
     for reference in posted.references:
         asset, place = by_id[reference.asset_id], (reference.node_id, reference.input)
         file = _file_of(asset, files)
-        files[file.name] = replace(file, places=tuple(dict.fromkeys([*file.places, place])))
+        files[file.name] = file
+        places[file.name][place] = None
         if not reference.path:
             values[place] = file.name
             continue
         if place not in values:
             values[place] = copy.deepcopy(posted.prompt[place[0]]["inputs"][place[1]])
         _put(values[place], reference.path, file.name)
-    return with_inputs(posted.prompt, values), tuple(files.values())
+    named = (replace(file, places=tuple(places[name])) for name, file in files.items())
+    return with_inputs(posted.prompt, values), tuple(named)
 
 
 class OnTargetOnly:

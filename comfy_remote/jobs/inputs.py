@@ -112,8 +112,10 @@ def _used(
     if known is not None and known.sha256 != sha256:
         name = content_name(name, sha256)
         known = files.get(name)
-    places = (*(known.places if known is not None else ()), (use.node_id, use.input))
-    return InputFile(name, path, size, sha256, tuple(dict.fromkeys(places)))
+    before, place = () if known is None else known.places, (use.node_id, use.input)
+    # Uses come in the order of inputs.
+    places = before if before[-1:] == (place,) else (*before, place)
+    return InputFile(name, path, size, sha256, places)
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ Source of facts: ``nodes.py``, ``comfy_extras/`` and ``folder_paths.py`` of Comf
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -178,15 +179,15 @@ def find_models(prompt: Prompt, workflow: Mapping[str, JsonValue] | None = None)
     }
     by_name = {name: source for (name, _), source in reversed(sources.items())}
     found: dict[tuple[str, str | None], Model] = {}
+    places: defaultdict[tuple[str, str | None], dict[Place, None]] = defaultdict(dict)
     for use in model_uses(prompt):
         name, folder = _posix(use.name), use.folder
         source = by_name.get(name) if folder is None else sources.get((name, folder))
         if folder is None and source is not None:
             folder = source.folder
-        known = found.setdefault((name, folder), Model(use.name, folder))
-        places = dict.fromkeys([*known.places, (use.node_id, use.input)])
-        found[name, folder] = replace(known, places=tuple(places), source=source)
-    return list(found.values())
+        found.setdefault((name, folder), Model(use.name, folder, source=source))
+        places[name, folder][use.node_id, use.input] = None
+    return [replace(model, places=tuple(places[key])) for key, model in found.items()]
 
 
 def model_sources(workflow: Mapping[str, JsonValue]) -> list[ModelSource]:

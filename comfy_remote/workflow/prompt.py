@@ -63,10 +63,14 @@ def own_values(value: JsonValue) -> list[JsonValue]:
 
 def with_inputs(prompt: Prompt, values: Mapping[Place, JsonValue]) -> Prompt:
     """A copy of the prompt with these inputs set. Nodes that do not change are shared."""
-    changed = dict(prompt)
+    inputs: dict[str, dict[str, JsonValue]] = {}
     for (node_id, name), value in values.items():
-        node = changed[node_id]
-        changed[node_id] = {**node, "inputs": {**node["inputs"], name: value}}
+        if node_id not in inputs:
+            inputs[node_id] = dict(prompt[node_id]["inputs"])
+        inputs[node_id][name] = value
+    changed = dict(prompt)
+    for node_id, now in inputs.items():
+        changed[node_id] = {**prompt[node_id], "inputs": now}
     return changed
 
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from api_kit import PROMPT, QUICK, Front, front
@@ -29,7 +29,7 @@ from yarl import URL
 
 from comfy_remote.api.assets import StoredAsset
 from comfy_remote.api.errors import ApiRefusal
-from comfy_remote.api.prompts import posted_job, with_files
+from comfy_remote.api.prompts import PostedJob, Reference, posted_job, with_files
 from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import (
     ExecutionFailed,
@@ -53,6 +53,8 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.outputs import RemoteOutput
 from comfy_remote.targets.base import Capabilities, RemoteRef, RunRequest
+from comfy_remote.targets.input_names import by_content
+from comfy_remote.workflow.models import find_models
 from comfy_remote.workflow.prompt import Prompt
 
 NOW = datetime(2026, 11, 30, tzinfo=timezone.utc)
@@ -312,6 +314,37 @@ def test_whatever_is_posted_is_a_job_or_refused(body: dict[str, Any], value: Any
             assert file.name == "x (output)"
             assert '"__type": "core/ASSET"' not in json.dumps(prompt)
         assert posted.prompt == before
+
+
+class Counted(str):
+    """A node's id that counts how often it is looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        Counted.looked_up += 1
+        return super().__hash__()
+
+
+def test_the_work_for_a_file_grows_with_the_inputs_that_name_it_and_no_faster() -> None:
+    asset = StoredAsset(
+        *("a", "blake3:0", "0" * 64, 1, "image/png", "x.png", NOW, NOW, None, None, None),
+        path=Path("x"),
+    )
+    inputs = {"image": reference("a"), "vae_name": "one.safetensors"}
+    loads = {
+        Counted(number): {"class_type": "LoadImage", "inputs": inputs} for number in range(300)
+    }
+    posted = PostedJob(
+        cast("Prompt", loads), tuple(Reference(one, "image", (), "a") for one in loads)
+    )
+    Counted.looked_up = 0
+    prompt, files = with_files(posted, [asset])
+    request = by_content(RunRequest("1", prompt, files))
+    (model,) = find_models(request.prompt)
+    assert len(model.places) == len(request.files[0].places) == len(loads)
+    assert {node["inputs"]["image"] for node in request.prompt.values()} == {"x_000000000000.png"}
+    assert Counted.looked_up < 50 * len(loads)
 
 
 @pytest.mark.parametrize(

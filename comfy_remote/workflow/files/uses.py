@@ -128,13 +128,13 @@ def rename_files(
         plain = annotated["name"] if annotated and annotated["folder"] == "input" else text
         return names.get(plain.replace("\\", "/"))
 
+    everywhere = ((node_id, key) for node_id, node in prompt.items() for key in node["inputs"])
     changed: dict[Place, JsonValue] = {}
-    for node_id, node in prompt.items():
-        for key, value in node["inputs"].items():
-            if not places or (node_id, key) in places:
-                new = _replaced(value, renamed)
-                if new != value:
-                    changed[node_id, key] = new
+    for node_id, key in places or everywhere:
+        value = prompt[node_id]["inputs"].get(key) if node_id in prompt else None
+        new = _replaced(value, renamed)
+        if new != value:
+            changed[node_id, key] = new
     return with_inputs(prompt, changed) if changed else prompt
 
 
