@@ -435,12 +435,13 @@ def sent_to(details: Mapping[str, str]) -> TargetSettings | None:
 @cache
 def _ours() -> tuple[Kind, ...]:
     # Here, since each of these modules imports `Kind` from this one.
-    from .comfy_api.kind import ComfyApiKind, TypedAddressKind
+    from .comfy_api.kind import ComfyApiKind
     from .modal import ModalKind
     from .pod import PodKind
     from .route.kind import RouteKind
     from .runpod.kind import RunPodKind
     from .sandbox.kind import SandboxKind
+    from .typed_address.kind import TypedAddressKind
 
     rented = RunPodKind(), ModalKind(), ComfyApiKind(), PodKind()
     return *rented, RouteKind(), TypedAddressKind(), SandboxKind()

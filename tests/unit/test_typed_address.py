@@ -21,9 +21,9 @@ from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.node_pack.trusted_targets import confirm
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
-from comfy_remote.targets.comfy_api.typed_address import Memory
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.opening import open_target
+from comfy_remote.targets.typed_address.memory import AddressMemory
 
 STATS = "GET /system_stats"
 UNKNOWN = refusal(404, "not_found")
@@ -51,7 +51,7 @@ async def comfyui() -> AsyncIterator[ScriptedServer]:
 
 
 def remembered(url: str) -> str | None:
-    return Memory(home(), url).read()
+    return AddressMemory(home(), url).read()
 
 
 async def test_a_comfy_api_is_found_out_used_and_remembered(api: FakeComfyApi) -> None:
@@ -83,7 +83,7 @@ async def test_a_comfyui_that_has_both_is_a_comfyui(comfyui: ScriptedServer) -> 
 
 
 async def test_what_has_changed_is_found_out_by_the_404_that_it_costs(api: FakeComfyApi) -> None:
-    Memory(home(), api.url).write("comfyui")
+    AddressMemory(home(), api.url).write("comfyui")
     with pytest.raises(TargetNotFound) as failed:
         async with Client(api.url, on_interrupt=None) as client:
             await client.target.health()
@@ -128,7 +128,7 @@ async def test_below_a_path_and_behind_a_token(
         Answer({"detail": "x"}, 200),
     ],
 )
-async def test_an_answer_that_tells_nothing_is_not_remembered(
+async def test_an_answer_that_says_nothing_is_not_remembered(
     comfyui: ScriptedServer, answer: Answer
 ) -> None:
     comfyui.on(NO_JOB, answer)
@@ -137,7 +137,7 @@ async def test_an_answer_that_tells_nothing_is_not_remembered(
     assert remembered(comfyui.url) is None
 
 
-async def test_an_address_without_a_server_says_what_it_said_before() -> None:
+async def test_nothing_is_remembered_of_an_address_without_a_server() -> None:
     async with ScriptedServer() as server:
         url = server.url
     async with open_target(url, Configuration(None, {})) as target:
@@ -147,12 +147,12 @@ async def test_an_address_without_a_server_says_what_it_said_before() -> None:
 
 def test_the_memory_is_bounded_and_forgives_damage(tmp_path: Path) -> None:
     for number in range(502):
-        Memory(tmp_path, f"http://host{number}:8188").write("comfyui")
+        AddressMemory(tmp_path, f"http://host{number}:8188").write("comfyui")
     files = [*(tmp_path / "addresses").iterdir()]
     assert len(files) == 500
-    memory = Memory(tmp_path, "http://host501:8188")
+    memory = AddressMemory(tmp_path, "http://host501:8188")
     assert memory.read() == "comfyui"
-    path = memory._path
+    [path] = [one for one in files if b"//host501:" in one.read_bytes()]
     for damaged in (b"", b"[]", b"{", json.dumps({"url": "http://other", "speaks": "comfy"})):
         path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
         assert memory.read() is None
@@ -164,7 +164,7 @@ def test_the_memory_is_bounded_and_forgives_damage(tmp_path: Path) -> None:
 async def test_a_page_that_stays_open_goes_on_with_what_is_there(
     api: FakeComfyApi, tmp_path: Path
 ) -> None:
-    Memory(home(), api.url).write("comfyui")
+    AddressMemory(home(), api.url).write("comfyui")
     confirm(api.url)
     with Record(tmp_path) as record:
         pool = TargetPool(record)

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ...config.folders import home
 from ...config.login import login_headers
 from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError
 from ...net.address import base_address, host_list, is_loopback, shown
 from ...secrets import secret
-from ..comfyui.kind import ComfyUIKind
 from ..kinds import Billing, Can, Choose, Kind
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ __all__ = [
     "KEY_VARIABLE",
     "SERVER_DETAIL",
     "ComfyApiKind",
-    "TypedAddressKind",
 ]
 
 KEY_VARIABLE = "COMFY_API_KEY"
@@ -231,50 +228,6 @@ class ComfyApiKind(Kind):
             return address is not None and base_address(self.url(address)).origin() == url.origin()
         except ConfigurationError:
             return False
-
-
-class TypedAddressKind(ComfyUIKind):
-    """An http(s) address: a ComfyUI, unless a Comfy API turns out to be there."""
-
-    def open(
-        self,
-        name: str,
-        settings: TargetSettings,
-        environment: Mapping[str, str],
-        choose: Choose | None = None,
-    ) -> Target:
-        from ...net.tls import trusting
-        from .typed_address import Memory, TypedAddress
-
-        url = self.url(settings.target).rstrip("/")
-        memory = Memory(home(environment), url)
-
-        def api() -> Target:
-            from .turned_out import TurnedOutApi
-
-            kind = ComfyApiKind()
-            as_api = replace(settings, target=f"{kind.prefix}{url}")
-            return TurnedOutApi(
-                url,
-                name=name,
-                headers=kind.login(name, as_api, environment),
-                storage_hosts=host_list(environment, "COMFY_REMOTE_OUTPUT_HOSTS"),
-                tls=trusting(settings.ca_file),
-                memory=memory,
-            )
-
-        known = memory.read()
-        if known == "comfy":
-            return api()
-        return TypedAddress(
-            url,
-            name=name,
-            headers=self.login(name, settings, environment),
-            tls=trusting(settings.ca_file),
-            memory=memory,
-            known=known == "comfyui",
-            instead=api,
-        )
 
 
 def _of_comfy(url: URL) -> bool:

@@ -1,4 +1,4 @@
-"""A Comfy API at an address that was typed without ``comfy:``."""
+"""The Comfy API at a typed address."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ..base import Health, RemoteRef, RunRequest
-from .target import ComfyApiTarget
-from .typed_address import Memory, Watch
+from ..comfy_api.target import ComfyApiTarget
+from .memory import AddressMemory, AddressWatch
 
 if TYPE_CHECKING:
     import ssl
 
     from pydantic import SecretStr
 
-__all__ = ["TurnedOutApi"]
+__all__ = ["TypedComfyApi"]
 
 
-class TurnedOutApi(ComfyApiTarget):
-    """The target of a Comfy API where a ComfyUI may be again later. Arguments: `ComfyApiTarget`."""
+class TypedComfyApi(ComfyApiTarget):
+    """A Comfy API at an address that may have a ComfyUI later. Arguments: `ComfyApiTarget`."""
 
     def __init__(
         self,
@@ -28,10 +28,10 @@ class TurnedOutApi(ComfyApiTarget):
         headers: Mapping[str, SecretStr],
         storage_hosts: Collection[str],
         tls: ssl.SSLContext | None,
-        memory: Memory,
+        memory: AddressMemory,
     ) -> None:
         super().__init__(url, name=name, headers=headers, storage_hosts=storage_hosts, tls=tls)
-        self._watch = Watch(memory)
+        self._watch = AddressWatch(memory)
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
