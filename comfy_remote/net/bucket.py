@@ -22,6 +22,7 @@ from .bucket_address import BucketAddress, checked_prefix, read_address
 from .pinned import PinnedSender
 
 if TYPE_CHECKING:
+    from botocore.client import BaseClient
     from pydantic import SecretStr
 
     from .guard import Guard
@@ -254,6 +255,7 @@ class _S3:
         import boto3.session
         from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
+        from s3transfer.utils import signal_not_transferring, signal_transferring
 
         self._settings = settings
         self._client = boto3.session.Session().client(
@@ -273,6 +275,8 @@ class _S3:
                 response_checksum_validation="when_required",
             ),
         )
+        self._client.meta.events.register_first("request-created.s3", signal_not_transferring)
+        self._client.meta.events.register_last("request-created.s3", signal_transferring)
         if guard is not None:
             sender = PinnedSender(guard, "The bucket's address")
             self._client.meta.events.register("before-send.s3", sender)
@@ -281,6 +285,11 @@ class _S3:
             multipart_chunksize=PART_SIZE,
             max_concurrency=_PARTS_AT_ONCE,
         )
+
+    @property
+    def client(self) -> BaseClient:
+        """boto3's own."""
+        return self._client
 
     def put(self, path: Path, name: str, on_sent: Callable[[int], None]) -> None:
         """Upload. What is called with the bytes of each step may raise `_Stopped`."""

@@ -10,16 +10,17 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...database import MigrationStep, NewerFile, migrate, transaction, write_ahead
 from ...errors import LocalStorageError
 from ...media.files import OWN_DATA, storage_errors
+from ...net.parted_bucket import Upload
 from ...types import JsonValue
 from .steps import Speeds
 
-__all__ = ["Brought", "BroughtRecord", "Upload"]
+__all__ = ["Brought", "BroughtRecord"]
 
 _MIGRATIONS: list[list[MigrationStep]] = [
     [
@@ -74,24 +75,6 @@ class Brought:
             "seconds": self.seconds,
             "destination": self.destination,
         }
-
-
-@dataclass(slots=True)
-class Upload:
-    """An upload in parts that has begun.
-
-    Attributes:
-        destination: Bucket and key, without an address's login.
-        sha256: Of the file.
-        etags: Of the parts that are there, by their numbers, from 1.
-    """
-
-    destination: str
-    upload_id: str
-    sha256: str
-    size: int
-    part_size: int
-    etags: dict[int, str] = field(default_factory=dict)
 
 
 class BroughtRecord:
@@ -155,6 +138,14 @@ class BroughtRecord:
             upload_id, sha256, size, part_size = row
             etags = dict(parts.fetchall())
             return Upload(destination, upload_id, sha256, size, part_size, etags)
+
+    def unfinished(self) -> list[str]:
+        """The destinations of uploads that have begun and are not complete."""
+        if not self._path.exists():
+            return []
+        with self._open() as connection:
+            rows = connection.execute("SELECT destination FROM uploads ORDER BY began").fetchall()
+        return [str(row[0]) for row in rows]
 
     def begin(self, upload: Upload) -> None:
         """Note an upload before its first part is sent."""

@@ -1,0 +1,466 @@
+"""Large files into a bucket, in parts that are sent side by side, over several lives of a process.
+
+Each part that is there is noted before the next begins, so an upload that was killed goes on with
+the parts that are missing. Nothing has its final name before the last part is there; nothing that
+has it already is replaced.
+
+RunPod's network volumes speak S3 in their own way: a part may have 500 MB, a listing can take
+minutes, and completing a large upload can time out although it went through
+(docs.runpod.io/storage/s3-api). So nothing is listed to go on, and after a completion that was not
+answered the file is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..errors import InputFileMissing, OutputError
+from .bucket import Bucket, BucketSettings
+
+if TYPE_CHECKING:
+    from .bucket import _S3
+
+__all__ = ["PartedBucket", "Upload", "UploadNotes", "UploadTimes"]
+
+_SMALLEST_PART = 16 * 1024 * 1024
+_MOST_PARTS = 9_000  # of the 10,000 that S3 allows
+_AT_ONCE = 6
+_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
+_NO_UPLOAD = frozenset({"NoSuchUpload", "InvalidPart"})
+_FINAL = frozenset(
+    {
+        *("AccessDenied", "403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "NoSuchBucket"),
+        *("EntityTooLarge", "InvalidArgument", "NoSuchUpload", "InsufficientStorage", "507"),
+    }
+)
+
+
+@dataclass(slots=True)
+class Upload:
+    """An upload in parts that has begun.
+
+    Attributes:
+        destination: Service, bucket and key.
+        sha256: Of the file.
+        etags: Of the parts that are there, by their numbers, from 1.
+    """
+
+    destination: str
+    upload_id: str
+    sha256: str
+    size: int
+    part_size: int
+    etags: dict[int, str] = field(default_factory=dict)
+
+
+class UploadNotes(Protocol):
+    """Remembers uploads that have begun. Its methods block, and may be called in any thread."""
+
+    def upload(self, destination: str) -> Upload | None:
+        """The one to a destination, if there is one."""
+
+    def begin(self, upload: Upload) -> None:
+        """Note one before its first part is sent."""
+
+    def part(self, upload: Upload, number: int, etag: str) -> None:
+        """Note a part that is there."""
+
+    def end(self, destination: str) -> None:
+        """Forget one that is complete, or was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTimes:
+    """How patient an upload is, in seconds.
+
+    Attributes:
+        tries: Of each part.
+        first: Before the second of them; twice as much before each after it.
+        completed_within: In which a completion that was not answered may show itself.
+    """
+
+    tries: int = 8
+    first: float = 1.0
+    longest: float = 30.0
+    completed_within: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is to be uploaded."""
+
+    path: Path
+    name: str
+    sha256: str
+    status: os.stat_result
+
+    @property
+    def part_size(self) -> int:
+        mebibyte = 1024 * 1024
+        needed = -(-self.status.st_size // _MOST_PARTS)
+        return max(_SMALLEST_PART, -(-needed // mebibyte) * mebibyte)
+
+    def changed(self) -> bool:
+        now, then = self.path.stat(), self.status
+        return (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
+
+
+class PartedBucket(Bucket):
+    """A bucket that takes large files.
+
+    Args:
+        notes: What has begun.
+        advice: What to do about a refused login, in place of `Bucket`'s words.
+    """
+
+    def __init__(
+        self,
+        settings: BucketSettings,
+        notes: UploadNotes,
+        *,
+        times: UploadTimes = UploadTimes(),
+        at_once: int = _AT_ONCE,
+        advice: str = "",
+    ) -> None:
+        super().__init__(settings)
+        self._notes = notes
+        self._times = times
+        self._at_once = at_once
+        self._advice = advice
+
+    def destination(self, name: str) -> str:
+        """What the notes call a file here: service, bucket and key; no login."""
+        settings = self._settings
+        return f"{settings.host_and_port}/{settings.bucket}/{settings.key(name)}"
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of a file that is there; ``None`` if it is not.
+
+        Raises:
+            OutputError: The bucket refused.
+        """
+        return await asyncio.to_thread(self._size, name)
+
+    async def has_below(self, folder: str) -> bool:
+        """Whether anything is below a folder. On a large volume, this can take minutes."""
+
+        def look(s3: _S3) -> bool:
+            settings = self._settings
+            answer = s3.client.list_objects_v2(
+                Bucket=settings.bucket, Prefix=settings.key(folder).rstrip("/") + "/", MaxKeys=1
+            )
+            return bool(answer.get("Contents") or answer.get("CommonPrefixes"))
+
+        return await asyncio.to_thread(self._call, "list a folder", look)
+
+    async def upload(
+        self, path: Path, name: str, sha256: str, on_sent: Callable[[int, int], object]
+    ) -> bool:
+        """Have a file there; whether it was sent, and not there already with the same size.
+
+        Cancelled, or killed, what has been sent stays, and the next upload of the same file goes
+        on from there.
+
+        Args:
+            sha256: Of the file as it is now.
+            on_sent: Called with the number of bytes that are there, and of all.
+
+        Raises:
+            OutputError: The bucket did not take it; or another file has that name.
+            InputFileMissing: It cannot be read, or has changed.
+        """
+        stopped = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def sent(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(on_sent, done, total)
+
+        work = asyncio.ensure_future(
+            asyncio.to_thread(self._upload, path, name, sha256, sent, stopped)
+        )
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stopped.set()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+    # In a thread
+
+    def _size(self, name: str) -> int | None:
+        settings = self._settings
+        try:
+            answer = self._call(
+                "say whether it has a file",
+                lambda s3: s3.client.head_object(Bucket=settings.bucket, Key=settings.key(name)),
+            )
+        except OutputError as error:
+            if error.details.get("code") in _NOT_THERE:
+                return None
+            raise
+        return int(answer["ContentLength"])
+
+    def _upload(
+        self,
+        path: Path,
+        name: str,
+        sha256: str,
+        on_sent: Callable[[int, int], None],
+        stopped: threading.Event,
+    ) -> bool:
+        try:
+            file = _File(path, name, sha256, path.stat())
+        except OSError as error:
+            raise InputFileMissing(f"{path} cannot be read: {error.strerror or error}.") from error
+        if self._is_there(file):
+            return False
+        for again in (False, True):
+            upload = self._begun(file)
+            try:
+                self._send_parts(file, upload, on_sent, stopped)
+                if file.changed():
+                    self._abort(upload, name)
+                    raise InputFileMissing(
+                        f"{path} has changed while it was sent.",
+                        advice="Wait until it is complete.",
+                    )
+                if self._is_there(file):  # somebody was quicker
+                    self._abort(upload, name)
+                    return False
+                self._complete(file, upload)
+            except OutputError as error:
+                # The service has forgotten it: it is begun again, once.
+                if again or error.details.get("code") not in _NO_UPLOAD:
+                    raise
+                self._notes.end(upload.destination)
+                continue
+            self._notes.end(upload.destination)
+            return True
+        raise AssertionError("either is returned or raised")
+
+    def _is_there(self, file: _File) -> bool:
+        """Whether a file of that name and size is there.
+
+        Raises:
+            OutputError: One of another size is.
+        """
+        there = self._size(file.name)
+        if there in (None, file.status.st_size):
+            return there is not None
+        raise OutputError(
+            f"{self._settings.bucket} has another file {self._settings.key(file.name)} already, of "
+            f"{there} bytes. It is not replaced.",
+            advice="Rename or remove it there, or use another name.",
+        )
+
+    def _begun(self, file: _File) -> Upload:
+        """The upload to go on with, or a new one."""
+        destination = self.destination(file.name)
+        known = self._notes.upload(destination)
+        if known is not None:
+            same = (known.sha256, known.size, known.part_size)
+            if same == (file.sha256, file.status.st_size, file.part_size):
+                return known
+            self._abort(known, file.name)
+        settings = self._settings
+        answer = self._call(
+            "begin an upload",
+            lambda s3: s3.client.create_multipart_upload(
+                Bucket=settings.bucket,
+                Key=settings.key(file.name),
+                ContentType="application/octet-stream",
+            ),
+        )
+        made = Upload(
+            *(destination, str(answer["UploadId"]), file.sha256),
+            *(file.status.st_size, file.part_size),
+        )
+        self._notes.begin(made)
+        return made
+
+    def _send_parts(
+        self,
+        file: _File,
+        upload: Upload,
+        on_sent: Callable[[int, int], None],
+        stopped: threading.Event,
+    ) -> None:
+        numbers = range(1, -(-upload.size // upload.part_size) + 1)
+        counted = _Counted(upload, on_sent)
+        left = [number for number in numbers if number not in upload.etags]
+        failed: list[BaseException] = []
+        lock = threading.Lock()
+
+        def work() -> None:
+            while not stopped.is_set() and not failed:
+                with lock:
+                    if not left:
+                        return
+                    number = left.pop(0)
+                try:
+                    etag = self._send_part(file, upload, number, counted, stopped)
+                    with lock:
+                        self._notes.part(upload, number, etag)
+                        upload.etags[number] = etag
+                except BaseException as error:  # noqa: BLE001 - raised below, in the caller's thread
+                    failed.append(error)
+
+        with ThreadPoolExecutor(self._at_once, thread_name_prefix="upload") as pool:
+            for _ in range(min(self._at_once, len(left))):
+                pool.submit(work)
+        if failed:
+            raise failed[0]
+        if stopped.is_set():
+            raise _Stopped
+
+    def _send_part(
+        self,
+        file: _File,
+        upload: Upload,
+        number: int,
+        counted: _Counted,
+        stopped: threading.Event,
+    ) -> str:
+        """Send one part, again if need be; its entity tag."""
+        times, wait = self._times, self._times.first
+
+        def more(size: int) -> None:
+            if stopped.is_set():
+                raise _Stopped
+            counted.add(number, size)
+
+        for attempt in range(1, times.tries + 1):
+            counted.again(number)
+            try:
+                return self._put_part(file, upload, number, more)
+            except OSError as error:
+                raise InputFileMissing(
+                    f"{file.path} cannot be read: {error.strerror or error}."
+                ) from error
+            except OutputError as error:
+                final = error.details.get("code") in _FINAL
+                if final or attempt == times.tries or stopped.wait(wait):
+                    raise
+                wait = min(2 * wait, times.longest)
+        raise AssertionError("either is returned or raised")
+
+    def _put_part(
+        self, file: _File, upload: Upload, number: int, on_bytes: Callable[[int], None]
+    ) -> str:
+        from s3transfer.utils import ReadFileChunk
+
+        settings, start = self._settings, (number - 1) * upload.part_size
+
+        def count(bytes_transferred: int) -> None:  # called by that name
+            on_bytes(bytes_transferred)
+
+        with ReadFileChunk.from_filename(
+            str(file.path), start, upload.part_size, callbacks=[count], enable_callbacks=False
+        ) as body:
+
+            def put(s3: _S3) -> str:
+                answer = s3.client.upload_part(
+                    Bucket=settings.bucket,
+                    Key=settings.key(file.name),
+                    UploadId=upload.upload_id,
+                    PartNumber=number,
+                    Body=body,
+                )
+                return str(answer["ETag"])
+
+            return self._call("take a part of the file", put)
+
+    def _complete(self, file: _File, upload: Upload) -> None:
+        settings = self._settings
+        parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(upload.etags.items())]
+        deadline = time.monotonic() + self._times.completed_within
+        wait = self._times.first
+        while True:
+            try:
+                self._call(
+                    "complete the upload",
+                    lambda s3: s3.client.complete_multipart_upload(
+                        Bucket=settings.bucket,
+                        Key=settings.key(file.name),
+                        UploadId=upload.upload_id,
+                        MultipartUpload={"Parts": parts},
+                    ),
+                )
+            except OutputError as error:
+                # It may have gone through nevertheless.
+                if self._size(file.name) == upload.size:
+                    return
+                final = error.details.get("code") in _FINAL | _NO_UPLOAD
+                if final or time.monotonic() + wait > deadline:
+                    raise
+                time.sleep(wait)
+                wait = min(2 * wait, self._times.longest)
+                continue
+            there = self._size(file.name)
+            if there != upload.size:
+                raise OutputError(
+                    f"{settings.key(file.name)} has {there} bytes in {settings.bucket}, and "
+                    f"{upload.size} were sent.",
+                    advice="The storage may be full. Remove that file there, and try again.",
+                )
+            return
+
+    def _abort(self, upload: Upload, name: str) -> None:
+        settings = self._settings
+        try:
+            self._call(
+                "give up an upload",
+                lambda s3: s3.client.abort_multipart_upload(
+                    Bucket=settings.bucket, Key=settings.key(name), UploadId=upload.upload_id
+                ),
+            )
+        except OutputError as error:
+            if error.details.get("code") not in _NO_UPLOAD:
+                raise
+        self._notes.end(upload.destination)
+
+    def _refused(self, what: str, error: BaseException) -> OutputError:
+        refused = super()._refused(what, error)
+        if not self._advice:
+            return refused
+        return OutputError(refused.message, advice=self._advice, details=refused.details)
+
+
+class _Counted:
+    """The bytes that are there, over all parts."""
+
+    def __init__(self, upload: Upload, on_sent: Callable[[int, int], None]) -> None:
+        self._size = upload.size
+        self._on_sent = on_sent
+        self._lock = threading.Lock()
+        last = -(-upload.size // upload.part_size)
+        self._there = {
+            number: upload.part_size
+            if number < last
+            else upload.size - (last - 1) * upload.part_size
+            for number in upload.etags
+        }
+
+    def again(self, number: int) -> None:
+        """A part is begun, or begun again."""
+        with self._lock:
+            self._there[number] = 0
+
+    def add(self, number: int, size: int) -> None:
+        """So many bytes more of a part are there; fewer, where it is sent again."""
+        with self._lock:
+            self._there[number] = self._there.get(number, 0) + size
+            done = sum(self._there.values())
+        self._on_sent(min(done, self._size), self._size)
+
+
+class _Stopped(Exception):
+    """The upload is not wanted any more for now."""
