@@ -62,6 +62,12 @@ _WORDS = {"only_there": "only there"}
     "one that is found.",
 )
 @click.option(
+    "--volume",
+    metavar="ID@DC",
+    help="The RunPod network volume to send them to, as VOLUME_ID@DATACENTER: by its S3 API, "
+    "without a worker. Default: the target's `volume`.",
+)
+@click.option(
     "--offline",
     is_flag=True,
     help="With workflows: do not ask Hugging Face, Civitai and the Comfy Registry for what is "
@@ -83,6 +89,7 @@ def sync(
     yes: bool,
     everything: bool,
     comfyui: Path | None,
+    volume: str | None,
     offline: bool,
     list_brought: bool,
     json_lines: bool,
@@ -113,7 +120,7 @@ def sync(
         raise click.UsageError("Name workflows, or a lock with --lock.")
     if plan_only and yes:
         raise click.UsageError("--plan changes nothing, so there is nothing to say --yes to.")
-    sources = _sources(configuration, on, comfyui)
+    sources = _sources(configuration, on, comfyui, volume)
     lock = _lock(workflows, lock_file, comfyui, offline=offline, json_lines=json_lines)
     plan = _planned(lock, configuration, on, sources)
     if json_lines:
@@ -140,17 +147,31 @@ def sync(
         context.exit(_FAILED)
 
 
-def _sources(configuration: Configuration, on: str | None, comfyui: Path | None) -> Sources:
+def _sources(
+    configuration: Configuration, on: str | None, comfyui: Path | None, volume: str | None
+) -> Sources:
     import os
 
     from ..config.folders import home
     from ..ready.local import find_local
+    from ..ready.sync.brought import BroughtRecord
     from ..ready.sync.planning import Sources
+    from ..ready.sync.stores import bucket_store, volume_store
     from ..targets.kinds import billing_of
 
     settings = configuration.settings_of(configuration.choose(on))
-    billing = None if settings is None else billing_of(settings, os.environ)
-    return Sources(find_local(comfyui), home(), billing)
+    here, folder = find_local(comfyui), home()
+    if settings is None:
+        return Sources(here, folder)
+    record = BroughtRecord(folder)
+    volume = settings.volume if volume is None else volume
+    return Sources(
+        here,
+        folder,
+        billing_of(settings, os.environ),
+        None if volume is None else volume_store(volume, record),
+        bucket_store(settings.bucket, record),
+    )
 
 
 def _lock(
@@ -243,7 +264,7 @@ def _carried_out(
 
     async def work() -> list[Ended]:
         async with target:
-            return await carry_out(plan, target, sources.home, moved, ended)
+            return await carry_out(plan, target, sources, moved, ended)
 
     with progress_shown(json_lines=False) as show:
         try:
@@ -348,11 +369,14 @@ def _print_brought(on: str | None, *, json_lines: bool) -> None:
     from ..ready.sync.brought import BroughtRecord
     from .console import print_table
 
-    found = BroughtRecord(home()).all(on)
+    record = BroughtRecord(home())
+    found = record.all(on)
     if json_lines:
         for one in found:
             print_json(one.to_json())
         return
+    for destination in record.unfinished():
+        say(f"Begun, and not complete or not yet fetched: {destination}")
     if not found:
         say("Nothing was brought from here.")
         return

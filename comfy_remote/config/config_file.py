@@ -114,6 +114,7 @@ class TargetTable(CapTable):
     partner_key_env: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
+    volume: str | None = None
     policy: PolicyTable | None = None
     prefer: Prefer | None = None
     patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -133,6 +134,8 @@ class TargetTable(CapTable):
             self.target = address
         if self.partner_key_env is not None and not self.target.startswith("comfy:"):
             raise ValueError("partner_key_env is for a comfy: target")
+        if self.volume is not None and not self.target.startswith("runpod:"):
+            raise ValueError("volume is for a runpod: target")
         fields = type(self).model_fields
         said = {name for name, one in fields.items() if getattr(self, name) != one.default}
         if not self.target.startswith("route:"):

@@ -39,6 +39,9 @@ class TargetSettings:
         bucket: For ``runpod:``, the address of the S3-compatible bucket that input files go
             by which do not fit a request; ``BUCKET_ENDPOINT_URL`` by default. Its keys are
             ``BUCKET_ACCESS_KEY_ID`` and ``BUCKET_SECRET_ACCESS_KEY`` in the environment.
+        volume: For ``runpod:``, the endpoint's network volume, ``VOLUME_ID@DATACENTER``: models are
+            sent there by its S3 API. Its keys are ``RUNPOD_S3_ACCESS_KEY_ID`` and
+            ``RUNPOD_S3_SECRET_ACCESS_KEY`` in the environment.
         policy: For ``runpod:``, the ``policy`` of every request. RunPod's: ``executionTimeout`` and
             ``ttl`` in milliseconds, ``lowPriority``. On a gateway of ours also ``priority``,
             ``front``, ``retryLost``, ``client``, ``batch``, ``labels`` and ``memory``.
@@ -58,6 +61,7 @@ class TargetSettings:
     partner_key_env: str | None = None
     keep_stored: bool = False
     bucket: str | None = None
+    volume: str | None = None
     policy: Mapping[str, JsonValue] | None = None
     prefer: Prefer | None = None
     patience: float | None = None

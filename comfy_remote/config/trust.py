@@ -273,4 +273,6 @@ def _sends(settings: TargetSettings) -> str:
     variables = [*dict.fromkeys(one for named in each for one in secret_variables(named))]
     if settings.bucket is not None:
         variables.append("BUCKET_ACCESS_KEY_ID")  # the other key only signs
+    if settings.volume is not None:
+        variables.append("RUNPOD_S3_ACCESS_KEY_ID")
     return f" (sends {', '.join(variables)})" if variables else ""

@@ -218,6 +218,7 @@ def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSetti
         "partner_key_env",
         "keep_stored",
         "bucket",
+        "volume",
         "policy",
         "patience",
         "at_most",

@@ -41,7 +41,7 @@ async def synced(
     heard = moved if moved is not None else []
     async with there.target() as target:
         plan = await plan_sync(lock, target, given)
-        return await carry_out(plan, target, given.home, heard.append, lambda _: None)
+        return await carry_out(plan, target, given, heard.append, lambda _: None)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_another_file_of_that_name_stays(there: Box, tmp_path: Path) -> No
     async with there.target() as target:
         plan = await plan_sync(lock, target, given)
         mine.write_bytes(OTHER)  # somebody else's, since the plan was made
-        (ended,) = await carry_out(plan, target, given.home, lambda _: None, lambda _: None)
+        (ended,) = await carry_out(plan, target, given, lambda _: None, lambda _: None)
     assert "is not replaced" in str(ended.error)
     assert mine.read_bytes() == OTHER
     assert BroughtRecord(given.home).all() == []
@@ -163,8 +163,8 @@ async def test_two_syncs_at_once_to_one_target_are_one_too_many(there: Box, tmp_
         plans = [await plan_sync(lock, target, given) for target in (one, other)]
         # Two machines: the second finds it there.
         ended = await asyncio.gather(
-            carry_out(plans[0], one, tmp_path / "one", lambda _: None, lambda _: None),
-            carry_out(plans[1], other, tmp_path / "two", lambda _: None, lambda _: None),
+            carry_out(plans[0], one, sources(tmp_path / "one"), lambda _: None, lambda _: None),
+            carry_out(plans[1], other, sources(tmp_path / "two"), lambda _: None, lambda _: None),
         )
     assert sorted(one.how for (one,) in ended) == ["sent", "there"]
     assert files_in(there.models) == {"loras/style.safetensors": STYLE}

@@ -32,8 +32,11 @@ from ...types import JsonValue
 from ...wire.models import FilePart, PlaceRequest
 from ..lock import LockedModel
 from .brought import Brought, BroughtRecord
+from .here import with_hash
 from .parts import read_parts
+from .planning import Sources
 from .steps import Step, SyncPlan, Way
+from .stores import BucketStore, OnBytes, VolumeStore
 
 __all__ = ["Ended", "Moved", "alone", "carry_out"]
 
@@ -111,7 +114,7 @@ async def alone(home: Path, target: str) -> AsyncIterator[None]:
 
 
 async def carry_out(
-    plan: SyncPlan, target: Target, home: Path, on_moved: OnMoved, on_ended: OnEnded
+    plan: SyncPlan, target: Target, sources: Sources, on_moved: OnMoved, on_ended: OnEnded
 ) -> list[Ended]:
     """Do what a plan says; what became of each step that changes something.
 
@@ -119,14 +122,14 @@ async def carry_out(
 
     Args:
         target: Open.
-        home: The user's data folder.
+        sources: As the plan was made with.
         on_moved: Called while models are on their way.
         on_ended: Called after each.
     """
-    carrying = _Carrying(plan.plan.target, target, BroughtRecord(home), on_moved)
+    carrying = _Carrying(plan.plan.target, target, sources, BroughtRecord(sources.home), on_moved)
     ended: list[Ended] = []
     hopeless: ComfyRemoteError | None = None
-    async with alone(home, plan.plan.target):
+    async with alone(sources.home, plan.plan.target):
         for step in sorted(plan.to_do, key=lambda one: _ORDER.index(one.way)):
             if hopeless is not None:
                 one = Ended(step, error=hopeless)
@@ -158,6 +161,7 @@ class _Carrying:
 
     name: str
     target: Target
+    sources: Sources
     record: BroughtRecord
     on_moved: OnMoved
 
@@ -186,6 +190,10 @@ class _Carrying:
                 return await self._fetch(step)
             case Way.SEND:
                 return await self._send(step)
+            case Way.VOLUME if self.sources.volume is not None:
+                return await self._to_volume(step, self.sources.volume)
+            case Way.BUCKET if self.sources.bucket is not None:
+                return await self._by_bucket(step, self.sources.bucket)
             case _:
                 raise ConfigurationError(f"{step.item.name} cannot be brought by {step.way.value}.")
 
@@ -203,15 +211,43 @@ class _Carrying:
         say("reading it for its SHA-256")
         read = await read_parts(here.file.path, step.item.name)
         model = _checked(step, read.sha256, read.size)
-
-        def sent(done: int, total: int) -> None:
-            self.on_moved(Moved(step, "", done, total))
-
-        await target.store_files(read.parts, sent)
+        await target.store_files(read.parts, self._sent(step))
         files = [FilePart(name=one.name, sha256=one.sha256) for one in read.parts]
         request = _placed(model).model_copy(update={"files": files})
         answer = await place_model(target, request, say)
         return {"received": "sent"}.get(answer.how, answer.how)
+
+    async def _to_volume(self, step: Step, volume: VolumeStore) -> str:
+        path, model, sha256 = await self._known(step)
+        sent = await volume.put(path, model, sha256, self._sent(step))
+        return "sent" if sent else "there"
+
+    async def _by_bucket(self, step: Step, bucket: BucketStore) -> str:
+        """To the bucket, from there by the worker, and out of the bucket again. If the worker
+        cannot have it, it stays there for the next try.
+        """
+        path, model, sha256 = await self._known(step)
+        url = await bucket.put(path, model, sha256, self._sent(step))
+        line = _repo_line(model, url)
+        answer = await ensure_models(self.target, line, self._say(step), prune=False)
+        await bucket.remove(model, sha256)
+        return "sent" if answer.fetched else "there"
+
+    async def _known(self, step: Step) -> tuple[Path, LockedModel, str]:
+        """A model's file here, which is the one that the lock names; with its SHA-256."""
+        if step.here is None:
+            raise ConfigurationError(f"{step.item.name} is not on this machine.")
+        path = step.here.file.path
+        self.on_moved(Moved(step, "reading it for its SHA-256"))
+        here = await with_hash(step.here)
+        if here.sha256 is None:
+            raise InputFileMissing(
+                f"{path} cannot be read, or changes.", advice="Wait until it is complete."
+            )
+        return path, _checked(step, here.sha256, here.file.size), here.sha256
+
+    def _sent(self, step: Step) -> OnBytes:
+        return lambda done, total: self.on_moved(Moved(step, "", done, total))
 
     def _say(self, step: Step) -> Callable[[str], None]:
         return lambda words: self.on_moved(Moved(step, words))

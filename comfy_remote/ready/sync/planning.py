@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigurationError
-from ...targets.base import Target
+from ...targets.base import DescribesByJob, Target
 from ...targets.kinds import Billing
+from ...wire.installed import ModelFile
 from ..local import LocalComfyUI
 from ..lock import Lock, LockedModel
-from ..plan import Plan, Standing, compare
+from ..plan import Plan, Standing, There, compare
 from ..there import all_there
 from .brought import BroughtRecord
 from .here import files_here
 from .steps import SyncPlan, Way, steps_of
+from .stores import BucketStore, VolumeStore
 from .ways import ways_to
 
 __all__ = ["Sources", "plan_sync"]
@@ -29,11 +32,15 @@ class Sources:
         comfyui: The ComfyUI on this machine whose models may be sent; ``None`` if there is none.
         home: The user's data folder.
         billing: How the target costs money; ``None`` for one that does not.
+        volume: The network volume of the target, if it is set.
+        bucket: The user's bucket, if there is one.
     """
 
     comfyui: LocalComfyUI | None
     home: Path
     billing: Billing | None = None
+    volume: VolumeStore | None = None
+    bucket: BucketStore | None = None
 
 
 async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
@@ -46,6 +53,37 @@ async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
         ConfigurationError: It is a route.
         ComfyRemoteError: It could not be asked.
     """
+    record = BroughtRecord(sources.home)
+    there = await _there(lock, target, sources)
+    plan = compare(lock, there)
+    if sources.volume is not None and (lacking := _lacking(plan)):
+        there = await _with_volume(there, lacking, sources.volume, record)
+        plan = compare(lock, there)
+    here = await files_here(sources.comfyui, _lacking(plan))
+    ways = await ways_to(
+        target,
+        there,
+        volume=sources.volume.volume.title if sources.volume is not None else "",
+        bucket=sources.bucket.title if sources.bucket is not None else "",
+    )
+    steps = steps_of(plan, ways, here)
+    speeds = await asyncio.to_thread(record.speeds, target.name)
+    made = SyncPlan(plan, tuple(steps), speeds)
+    return SyncPlan(plan, tuple(steps), speeds, tuple(_notes(made, plan, sources)))
+
+
+def _lacking(plan: Plan) -> list[LockedModel]:
+    """The models that the target has not."""
+    missing = plan.of(Standing.MISSING)
+    return [one.needed for one in missing if isinstance(one.needed, LockedModel)]
+
+
+async def _there(lock: Lock, target: Target, sources: Sources) -> There:
+    if sources.volume is not None and isinstance(target, DescribesByJob):
+        before = await target.described_before()
+        if before.nodes is None:
+            # Its volume says what is on it: no worker is started, which there may not be yet.
+            return There(target.name, models={})
     there, *others = await all_there(target, lock, everything=True)
     if others:
         members = ", ".join(one.name for one in (there, *others))
@@ -53,17 +91,30 @@ async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
             f"{target.name} is a route, and each of its targets has models of its own: {members}.",
             advice="Name one of them.",
         )
-    plan = compare(lock, there)
-    lacking = [
-        one.needed for one in plan.of(Standing.MISSING) if isinstance(one.needed, LockedModel)
-    ]
-    here = await files_here(sources.comfyui, lacking)
-    ways = await ways_to(target, there)
-    steps = steps_of(plan, ways, here)
-    record = BroughtRecord(sources.home)
-    speeds = await asyncio.to_thread(record.speeds, target.name)
-    made = SyncPlan(plan, tuple(steps), speeds)
-    return SyncPlan(plan, tuple(steps), speeds, tuple(_notes(made, plan, sources)))
+    return there
+
+
+async def _with_volume(
+    there: There, lacking: Sequence[LockedModel], volume: VolumeStore, record: BroughtRecord
+) -> There:
+    """With the models that are on the volume by now: its worker may have been asked long ago.
+
+    The SHA-256 of one is that of what was sent from here under its name, if the size is the same.
+    """
+    known = [one for one in lacking if one.folder is not None]
+    sizes = await volume.sizes(known)
+    sent = {
+        (one.model, one.size): one.sha256
+        for one in reversed(await asyncio.to_thread(record.all, there.name))
+        if one.way == Way.VOLUME.value
+    }
+    models = {folder: list(files) for folder, files in (there.models or {}).items()}
+    for one in known:
+        size = sizes[one.path]
+        if size is not None and one.folder is not None:
+            file = ModelFile(name=one.name, size=size, sha256=sent.get((one.path, size)))
+            models.setdefault(one.folder, []).append(file)
+    return replace(there, models=models)
 
 
 def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:

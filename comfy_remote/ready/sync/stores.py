@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...aio import concurrent_map, within
 from ...errors import ConfigurationError, ModelUnavailable
-from ...net.parted_bucket import PartedBucket
-from ...targets.runpod.volume import Volume
+from ...net.bucket import BucketSettings
+from ...net.parted_bucket import PartedBucket, Upload, UploadNotes
+from ...targets.runpod.volume import KEYS_ADVICE, Volume
 from ...worker.models.folders import folder_of
 from ..lock import LockedModel
 
-__all__ = ["BucketStore", "OnBytes", "VolumeStore"]
+__all__ = ["BucketStore", "OnBytes", "VolumeStore", "bucket_store", "volume_store"]
 
 OnBytes = Callable[[int, int], None]
 """Called with the number of bytes that are there, and of all."""
@@ -83,6 +85,7 @@ class BucketStore:
 
     bucket: PartedBucket
     title: str
+    notes: UploadNotes
 
     async def put(self, path: Path, model: LockedModel, sha256: str, on_bytes: OnBytes) -> str:
         """Have a model there; an address that is valid for twelve hours. It holds a signature: it
@@ -90,12 +93,43 @@ class BucketStore:
         """
         key = self._key(model, sha256)
         await self.bucket.upload(path, key, sha256, on_bytes)
+        # It is noted for as long as it lies there.
+        lies = Upload(self.bucket.destination(key), "complete", sha256, model.size or 0, 0)
+        await asyncio.to_thread(self.notes.begin, lies)
         return await self.bucket.sign("GET", key, _VALID)
 
     async def remove(self, model: LockedModel, sha256: str) -> None:
         """Remove it again."""
-        await self.bucket.delete(self._key(model, sha256))
+        key = self._key(model, sha256)
+        await self.bucket.delete(key)
+        await asyncio.to_thread(self.notes.end, self.bucket.destination(key))
 
     def _key(self, model: LockedModel, sha256: str) -> str:
         # By content: nobody else's file can have the name.
         return f"comfy-remote-models/{sha256}/{model.name.rpartition('/')[2]}"
+
+
+def volume_store(
+    text: str, notes: UploadNotes, environ: Mapping[str, str] = os.environ
+) -> VolumeStore:
+    """The volume that a setting names.
+
+    Raises:
+        ConfigurationError: It names none, or its keys are not set.
+    """
+    volume = Volume.parse(text)
+    return VolumeStore(volume, PartedBucket(volume.settings(environ), notes, advice=KEYS_ADVICE))
+
+
+def bucket_store(
+    address: str | None, notes: UploadNotes, environ: Mapping[str, str] = os.environ
+) -> BucketStore | None:
+    """The user's bucket: ``BUCKET_ENDPOINT_URL``, unless a target names another.
+
+    Raises:
+        ConfigurationError: Part of it is missing or wrong.
+    """
+    settings = BucketSettings.from_environ(environ, address=address or "")
+    if settings is None:
+        return None
+    return BucketStore(PartedBucket(settings, notes), f"the bucket {settings.bucket}", notes)

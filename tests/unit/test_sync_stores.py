@@ -1,0 +1,202 @@
+"""Models sent to a RunPod volume and by the user's bucket: both a real S3 server here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_target import FakeTarget
+from model_server import safetensors, sha256
+from models_kit import files_in
+from pydantic import SecretStr
+from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
+from sync_kit import box, comfyui_with, lock_of, locked
+from yarl import URL
+
+from comfy_remote.errors import ConfigurationError, OutputError
+from comfy_remote.net.bucket import Bucket
+from comfy_remote.ready.lock import Lock
+from comfy_remote.ready.plan import Standing
+from comfy_remote.ready.sync.brought import BroughtRecord
+from comfy_remote.ready.sync.carrying import Ended, carry_out
+from comfy_remote.ready.sync.planning import Sources, plan_sync
+from comfy_remote.ready.sync.steps import SyncPlan, Way
+from comfy_remote.ready.sync.stores import bucket_store, volume_store
+from comfy_remote.targets.base import Capabilities, Target
+from comfy_remote.targets.runpod.volume import Volume
+
+STYLE = safetensors(300_000, fill=b"style")
+OTHER = safetensors(200_000, fill=b"other")
+VOLUME = "agv6w2qcg7"
+KEYS = {
+    "RUNPOD_S3_ACCESS_KEY_ID": ACCESS_KEY_ID,
+    "RUNPOD_S3_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        for name in (VOLUME, "models", "agv6w2qcg8"):
+            server.client.create_bucket(Bucket=name)
+        yield server
+
+
+class Asleep(FakeTarget):
+    """An endpoint whose workers have never been asked, and must not be for a volume."""
+
+    name = "gpu"
+
+    async def act(self, payload: object, on_message: object = None) -> None:
+        raise AssertionError("a worker was asked")
+
+    async def described_before(self) -> Capabilities:
+        return Capabilities(None, None, None)
+
+    async def describe_again(self) -> Capabilities:
+        return Capabilities(None, None, None)
+
+
+def with_volume(s3: S3Server, folder: Path, volume: str = VOLUME, **models: bytes) -> Sources:
+    home = folder / "home"
+    store = volume_store(
+        f"{volume}@EU-RO-1", BroughtRecord(home), {**KEYS, "RUNPOD_S3_ENDPOINT": s3.url}
+    )
+    return Sources(comfyui_with(folder, **models), home, "by run", store)
+
+
+async def synced(target: Target, lock: Lock, given: Sources) -> tuple[SyncPlan, list[Ended]]:
+    async with target:
+        plan = await plan_sync(lock, target, given)
+        return plan, await carry_out(plan, target, given, lambda _: None, lambda _: None)
+
+
+def no_signing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object) -> str:
+        raise OutputError("RunPod's volumes sign no addresses.")
+
+    monkeypatch.setattr(Bucket, "sign", refused)
+
+
+async def test_a_volume_gets_a_model_without_a_worker(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_signing(monkeypatch)
+    given = with_volume(s3, tmp_path, loras__style=STYLE)
+    lock = lock_of(locked("loras/style.safetensors", STYLE))
+    plan, (ended,) = await synced(Asleep(), lock, given)
+    assert [one.way for one in plan.steps] == [Way.VOLUME]
+    assert plan.steps[0].why == "to the volume agv6w2qcg7 in EU-RO-1"
+    assert any("network volume costs the same" in note for note in plan.notes)
+    assert (ended.how, ended.error) == ("sent", None)
+    there = s3.client.get_object(Bucket=VOLUME, Key="models/loras/style.safetensors")
+    assert there["Body"].read() == STYLE
+    again = await plan_sync(lock, Asleep(), given)
+    assert [one.standing for one in again.plan.items if one.kind == "model"] == [Standing.THERE]
+    assert not again.to_do
+
+
+async def test_what_others_have_put_on_the_volume_stays(s3: S3Server, tmp_path: Path) -> None:
+    key = "ComfyUI/models/loras/theirs.safetensors"
+    s3.client.put_object(Bucket="agv6w2qcg8", Key=key, Body=OTHER)
+    given = with_volume(s3, tmp_path, "agv6w2qcg8", loras__theirs=STYLE, vae__mine=STYLE)
+    lock = lock_of(locked("loras/theirs.safetensors", STYLE), locked("vae/mine.safetensors", STYLE))
+    plan, ended = await synced(Asleep(), lock, given)
+    assert [one.way for one in plan.steps] == [Way.IMPOSSIBLE, Way.VOLUME]
+    assert "it is not replaced" in plan.steps[0].why
+    assert [one.step.item.name for one in ended] == ["vae/mine.safetensors"]
+    assert s3.client.get_object(Bucket="agv6w2qcg8", Key=key)["Body"].read() == OTHER
+    # Beside what is there: the worker reads ComfyUI/models first.
+    s3.client.head_object(Bucket="agv6w2qcg8", Key="ComfyUI/models/vae/mine.safetensors")
+    same = lock_of(locked("loras/theirs.safetensors", OTHER))
+    (step,) = (await plan_sync(same, Asleep(), given)).steps
+    assert (step.way, step.item.standing) == (Way.NONE, Standing.UNKNOWN)  # as large; not read
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [("agv6w2qcg7@eu-ro-1", None), ("agv6w2qcg7@EU-RO-1/ComfyUI/models/", "ComfyUI/models")],
+)
+def test_a_volume_as_it_is_written(text: str, folder: str | None) -> None:
+    volume = Volume.parse(text)
+    assert volume == Volume("agv6w2qcg7", "EU-RO-1", folder)
+    settings = volume.settings(KEYS)
+    assert settings.endpoint == URL("https://s3api-eu-ro-1.runpod.io")
+    assert (settings.bucket, settings.region) == ("agv6w2qcg7", "EU-RO-1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "agv6w2qcg7", "x@EU-RO-1", "agv6w2qcg7@EU-RO-1/../x", "a/b@c"]
+)
+def test_what_is_no_volume_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no network volume"):
+        Volume.parse(text)
+
+
+def test_a_volume_needs_keys_of_its_own() -> None:
+    with pytest.raises(ConfigurationError, match="are not set") as raised:
+        Volume.parse("agv6w2qcg7@EU-RO-1").settings({"RUNPOD_API_KEY": "another"})
+    assert "RUNPOD_S3_ACCESS_KEY_ID" in raised.value.advice
+    elsewhere = {**KEYS, "RUNPOD_S3_ENDPOINT": "http://example.com"}
+    with pytest.raises(ConfigurationError, match="not an https address"):
+        Volume.parse("agv6w2qcg7@EU-RO-1").settings(elsewhere)
+
+
+async def test_a_bucket_is_the_way_to_a_worker_that_takes_nothing_directly(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    host = s3.url.partition("//")[2]
+    async with box(tmp_path / "box", accept=False, hosts=frozenset({host})) as there:
+        home = tmp_path / "home"
+        record = BroughtRecord(home)
+        environ = {
+            "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
+            "BUCKET_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "BUCKET_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+        }
+        bucket = bucket_store(None, record, environ)
+        given = Sources(comfyui_with(tmp_path, loras__style=STYLE), home, None, None, bucket)
+        lock = lock_of(locked("loras/style.safetensors", STYLE))
+        plan, (ended,) = await synced(there.target(), lock, given)
+        assert [one.way for one in plan.steps] == [Way.BUCKET]
+        assert (ended.how, ended.error) == ("sent", None)
+        assert files_in(there.models) == {"loras/style.safetensors": STYLE}
+        assert "Contents" not in s3.client.list_objects_v2(Bucket="models")
+        assert record.unfinished() == []
+        # The signed address is in no file, neither here nor among the worker's.
+        for path in tmp_path.rglob("*"):
+            if path.is_file():
+                assert b"X-Amz-Signature" not in path.read_bytes(), path
+
+
+async def test_what_the_worker_cannot_fetch_stays_in_the_bucket_and_on_record(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    async with box(tmp_path / "box", accept=False) as there:  # whose host is not allowed
+        record = BroughtRecord(tmp_path / "home")
+        environ = {
+            "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
+            "BUCKET_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "BUCKET_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+        }
+        bucket = bucket_store(None, record, environ)
+        given = Sources(
+            comfyui_with(tmp_path, loras__style=STYLE), tmp_path / "home", None, None, bucket
+        )
+        lock = lock_of(locked("loras/style.safetensors", STYLE))
+        for _ in range(2):
+            _, (ended,) = await synced(there.target(), lock, given)
+            assert ended.error is not None
+            assert "X-Amz" not in str(ended.error)
+            (lies,) = record.unfinished()
+            assert lies.endswith(f"/models/comfy-remote-models/{sha256(STYLE)}/style.safetensors")
+        s3.client.delete_object(
+            Bucket="models", Key=f"comfy-remote-models/{sha256(STYLE)}/style.safetensors"
+        )
+
+
+def test_the_secret_of_a_volume_is_no_part_of_its_text() -> None:
+    settings = Volume.parse("agv6w2qcg7@EU-RO-1").settings(KEYS)
+    assert SECRET_ACCESS_KEY not in repr(settings)
+    assert settings.secret_access_key == SecretStr(SECRET_ACCESS_KEY)
