@@ -19,6 +19,7 @@ __all__ = ["check_json_values", "has_more_values", "parse_json", "problems_in"]
 # character that it passes.
 _QUOTED = re.compile(rb'"[^"]*"')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_MOST_DIGITS = 308  # of what a float can hold
 _MOST_VALUES = 5_000_000
 """Several times what the largest ComfyUI says of its nodes."""
 
@@ -27,7 +28,7 @@ def parse_json(text: str | bytes) -> JsonValue:
     """The value of a JSON text.
 
     ``NaN`` and ``Infinity``, which ComfyUI writes though JSON has no such thing, become null, and
-    so does a number that is too large for a float (``1e999``).
+    so does a number that is too large for a float (``1e999``, or 400 digits).
     Half a surrogate pair, which can be neither printed nor saved, becomes ``?``, and what is
     not UTF-8 becomes U+FFFD.
 
@@ -40,7 +41,9 @@ def parse_json(text: str | bytes) -> JsonValue:
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", "replace")
     try:
-        value: JsonValue = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
+        value: JsonValue = json.loads(
+            text, parse_constant=lambda _: None, parse_float=_finite, parse_int=_whole
+        )
         if _SURROGATE.search(text):
             clean = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
             value = json.loads(clean)
@@ -52,6 +55,10 @@ def parse_json(text: str | bytes) -> JsonValue:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if len(text) <= _MOST_DIGITS else None
 
 
 def check_json_values(text: bytes, most: int) -> None:

@@ -9,11 +9,11 @@ What is read may have more than this: keys that are not known here are ignored.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
     "API_PATH",
@@ -103,6 +103,24 @@ def label_problem(key: str, value: str) -> str | None:
     return None
 
 
+def _in_utc(at: datetime) -> datetime:
+    """The same moment in UTC; one that says no zone is taken for that.
+
+    The document asks for a zone, but a server may forget it.
+    """
+    if at.tzinfo is None:
+        return at.replace(tzinfo=timezone.utc)
+    try:
+        return at.astimezone(timezone.utc)
+    except OverflowError:  # within a day of the first or the last that there is
+        return at.replace(tzinfo=timezone.utc)
+
+
+_Moment: TypeAlias = Annotated[datetime, AfterValidator(_in_utc)]
+# What a float can say exactly: numbers are divided, and a larger one is none that was counted.
+_Count: TypeAlias = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -152,14 +170,14 @@ class Asset(_Model):
 
     id: str
     hash: str | None
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=2**53)
     content_type: str
     file_path: str | None = None
     created_new: bool | None = None
-    created_at: datetime
+    created_at: _Moment
     url: str
-    url_expires_at: datetime
-    expires_at: datetime | None = None
+    url_expires_at: _Moment
+    expires_at: _Moment | None = None
     job_id: str | None = None
 
 
@@ -176,12 +194,12 @@ class ApiProgress(_Model):
     """A full snapshot; ``value`` is the whole job's."""
 
     value: float = Field(ge=0, le=1)
-    nodes_done: int
-    nodes_total: int
+    nodes_done: _Count
+    nodes_total: _Count
     current_node: str | None = None
     current_node_class: str | None = None
-    step: int | None = None
-    steps: int | None = None
+    step: _Count | None = None
+    steps: _Count | None = None
     message: str | None = None
 
 
@@ -192,11 +210,11 @@ class ApiOutput(_Model):
     name: str
     type: OutputType
     content_type: str
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, le=2**53)
     id: str
     hash: str | None
     url: str
-    url_expires_at: datetime
+    url_expires_at: _Moment
     job_id: str | None = None
 
 
@@ -232,15 +250,15 @@ class ApiJob(_Model):
 
     id: str
     status: ApiStatus
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    expires_at: datetime
-    queue_position: int | None
+    created_at: _Moment
+    started_at: _Moment | None
+    completed_at: _Moment | None
+    expires_at: _Moment
+    queue_position: _Count | None
     progress: ApiProgress | None
     outputs: list[ApiOutput]
     error: JobError | None
-    metrics: dict[str, int | None] | None = None
+    metrics: dict[str, _Count | None] | None = None
     urls: JobUrls
     metadata: dict[str, str] | None = None
 
@@ -257,8 +275,8 @@ class JobSummary(_Model):
 
     id: str
     status: ApiStatus
-    create_time: datetime
-    update_time: datetime
+    create_time: _Moment
+    update_time: _Moment
     metadata: dict[str, str] = Field(default_factory=dict)
 
 
@@ -298,7 +316,7 @@ class StatusEvent(_Model):
     """The data of a ``status`` event."""
 
     status: ApiStatus
-    queue_position: int | None = None
+    queue_position: _Count | None = None
 
 
 class PreviewEvent(_Model):

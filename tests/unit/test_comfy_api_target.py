@@ -18,6 +18,7 @@ from fake_comfy_api import (
     ASSETS,
     CANCEL,
     CONTENT,
+    CREATED,
     EVENTS,
     FROM_HASH,
     JOB,
@@ -965,3 +966,65 @@ async def test_a_file_in_a_folder_is_placed_below_input(
     assert sent["file_path"].startswith(b"input/masks/in_")
     reference = server.sent()["workflow"]["1"]["inputs"]["image"]["info"]
     assert reference["file_path"] == sent["file_path"].decode()
+
+
+# --- Answers that no server should give -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"expires_at": "2099-01-01T00:00:00"},  # no zone
+        {"expires_at": "9999-12-31T23:59:59-12:00"},
+        {"started_at": "2026-11-30T12:00:00", "completed_at": CREATED},
+        {"metrics": {"queue_ms": 10**400, "execution_ms": -(10**400)}},
+        {"metrics": {"queue_ms": 10**30, "execution_ms": 10**30}},
+        {"queue_position": 10**400},
+        {"outputs": [output(size_bytes=10**400)]},
+        {"outputs": [output(size_bytes=10**30)]},
+        {"outputs": [output(size_bytes=-1)]},
+        {"outputs": [output(size_bytes="much")]},
+    ],
+)
+async def test_a_date_or_number_that_makes_no_sense_loses_no_job(
+    server: FakeComfyApi, target: ComfyApiTarget, more: dict[str, Any]
+) -> None:
+    server.on(JOB, job("succeeded", **{"outputs": [output()], **more}))
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished) and end.state is JobState.SUCCEEDED
+    assert [(made.filename, made.size) for made in end.outputs] == [("x.png", None)]
+
+
+@pytest.mark.parametrize("until", ["2001-01-01T00:00:00", "0001-01-01T00:00:00+12:00"])
+async def test_until_when_a_job_was_there_is_said_of_any_date(
+    server: FakeComfyApi, target: ComfyApiTarget, until: str
+) -> None:
+    server.on(JOB, job("expired", expires_at=until))
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished) and isinstance(end.error, JobExpired)
+    assert "1-01-01 00:00 UTC, and has deleted it" in end.error.message
+
+
+async def test_numbers_of_any_size_in_progress_are_none(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    silly = {"value": 1, "nodes_done": 10**400, "nodes_total": 10**400, "current_node": "1"}
+    over = asyncio.Event()
+    server.on(EVENTS, streaming(frame("progress", silly), then=over))
+    done = job("succeeded", outputs=[output()])
+    server.on(JOB, job("running", progress=silly), job("running", progress=silly), done)
+    found = await events(target)
+    over.set()
+    assert all(0 <= one.fraction <= 1 for one in found if isinstance(one, Progress))
+
+
+async def test_very_many_outputs_are_named_apart_without_comparing_each_with_all(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    """32 MiB of them held the event loop for an hour."""
+    made = [output(id=f"a{number}") for number in range(20_000)]
+    server.on(JOB, job("succeeded", outputs=made))
+    end = await events(target)
+    assert isinstance(end[-1], Finished)
+    assert [one.number for one in end[-1].outputs[:3]] == [None, 1, 2]
+    assert end[-1].outputs[-1].number == 19_999

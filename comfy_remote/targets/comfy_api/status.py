@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
@@ -55,6 +56,7 @@ __all__ = ["JobReader", "forgotten", "read_job"]
 
 _PREVIEWS = ("image/jpeg", "image/png", "image/webp")
 _MINUTES_LEFT = 60
+_LARGEST_SIZE = 2**53  # bytes; what is larger has not been measured
 _KINDS: Mapping[OutputType, OutputKind] = {
     OutputType.IMAGE: "image",
     OutputType.VIDEO: "video",
@@ -94,11 +96,11 @@ def read_job(answer: JsonValue) -> ApiJob:
 
 
 def _known_output(one: dict[str, JsonValue]) -> JsonValue:
-    known = one.get("type") in [each.value for each in OutputType]
+    known, size = one.get("type") in [each.value for each in OutputType], one.get("size_bytes")
     return {
         **one,
         "type": one.get("type") if known else "file",
-        "size_bytes": one.get("size_bytes") or 0,
+        "size_bytes": size if isinstance(size, int) and 0 < size <= _LARGEST_SIZE else 0,
     }
 
 
@@ -121,6 +123,7 @@ class JobReader:
         self._began = self._started = False
         self._last = Progress(nodes_total=len(prompt))
         self._outputs: dict[tuple[str, str], RemoteOutput] = {}
+        self._names: Counter[tuple[str, str]] = Counter()
         self._announced: set[tuple[str, str]] = set()
 
     def live(self, event: LiveEvent) -> Iterator[Event]:
@@ -213,9 +216,9 @@ class JobReader:
         if known is not None:
             number = known.number
         else:
-            names = [(one.subfolder, one.filename) for one in self._outputs.values()]
             # The API gives no folders, so two may have one name.
-            number = names.count((folder, name)) or None
+            number = self._names[folder, name] or None
+            self._names[folder, name] += 1
         kind = kind_of(name)
         if kind == "file":
             kind = _KINDS.get(said.type, kind)
