@@ -918,6 +918,34 @@ async def test_a_cancel_and_a_job_that_the_server_forgets_by_it(
     await target.cancel(REF)
 
 
+@pytest.mark.parametrize(
+    "answer", [job("queued"), Answer(b"<html>Sign in</html>"), Answer(b"Not Found", 404)]
+)
+async def test_a_cancel_that_the_server_does_not_carry_out_is_said(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Answer
+) -> None:
+    """It was reported as done, while the job went on and cost money."""
+    server.on(CANCEL, answer)
+    server.on(JOB, job("running"))
+    with pytest.raises(TargetError, match="still has it: running"):
+        await target.cancel(REF)
+    server.on(JOB, job("running"), job("canceling"))
+    await target.cancel(REF)
+
+
+async def test_a_cancel_that_fails_explains_no_end(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    """Nobody saw the job begin; its server was restarted, and has forgotten it: it may have run."""
+    server.on(CANCEL, refusal(503, "upstream_unreachable"))
+    server.on(JOB, job("queued"), job("expired"))
+    with pytest.raises(TargetError):
+        await target.withdraw(REF)
+    end = (await events(target))[-1]
+    assert isinstance(end, Finished)
+    assert (end.state, end.did_it_run) == (JobState.EXPIRED, DidItRun.UNKNOWN)
+
+
 async def test_any_job_is_recalled_by_its_id(server: FakeComfyApi, target: ComfyApiTarget) -> None:
     server.on("GET /api/v2/jobs/j1/workflow", Answer({"workflow": PROMPT, "format": "api"}))
     assert await target.recall("j1") == (RemoteRef("j1", "j1", target.server), PROMPT)

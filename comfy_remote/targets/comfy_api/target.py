@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from ...aio import within
@@ -60,6 +60,7 @@ _REFUSALS = range(400, 500)
 _REFUSED = tuple(_REFUSALS)
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
+_LOOKS = 3  # at a job that was just cancelled
 # Seconds. The cancel itself must not wait for that.
 _LOOKED_WITHIN = 4.0
 # Asking for it shows whether the server and its key work.
@@ -306,11 +307,41 @@ class ComfyApiTarget:
         return job is not None and job.status is ApiStatus.QUEUED and job.started_at is None
 
     async def _cancel(self, ref: RemoteRef, *, waited: bool) -> None:
+        known = ref.remote_id in self._cancelled
         self._cancelled.setdefault(ref.remote_id, waited)
         try:
-            await self._http.post_idempotent(self._path_of(ref, "cancel"))
-        except TargetNotFound:
-            return  # it is gone, so it does not run
+            await self._cancel_taken(ref)
+        except BaseException:
+            # Whatever becomes of the job, nobody knows that it was by this.
+            if not known:
+                self._cancelled.pop(ref.remote_id, None)
+            raise
+
+    async def _cancel_taken(self, ref: RemoteRef) -> None:
+        """Cancel it, and see that it neither waits nor runs as before.
+
+        The answer is the job, canceling or ended. comfy-api-proxy answers so, too, where its
+        ComfyUI is too old to cancel a job by its id: that one goes on.
+
+        Raises:
+            TargetError: The job goes on.
+        """
+        job = None
+        with suppress(TargetNotFound):  # it is gone, or the server knows no cancel
+            answer = await self._http.post_idempotent(self._path_of(ref, "cancel"))
+            with suppress(TargetError):  # a page of somebody in between
+                job = read_job(answer.json())
+        for _ in range(_LOOKS):
+            job = job or await self._job(ref)
+            if job is None or job.status not in (ApiStatus.QUEUED, ApiStatus.RUNNING):
+                return
+            state, job = job.status.value, None
+            await asyncio.sleep(self._times.between)
+        raise TargetError(
+            f"{self._name} was asked to cancel the job, and still has it: {state}.",
+            advice="Cancel it where you manage that server. A ComfyUI behind comfy-api-proxy can "
+            "cancel jobs from version 0.25 on.",
+        )
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Its content, from the server, or from the storage to which that leads."""
