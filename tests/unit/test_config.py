@@ -304,6 +304,7 @@ def test_settings_know_no_other_keys() -> None:
         "partner_key_env",
         "keep_stored",
         "bucket",
+        "volume",
         "policy",
         *("prefer", "patience", "at_most"),
     }

@@ -65,6 +65,7 @@ def test_a_yes_is_to_what_is_named(store: TrustStore, tmp_path: Path) -> None:
         ("password_env", "PGPASSWORD"),
         ("headers_env", {"X-1": "OPENAI_API_KEY"}),
         ("bucket", "https://thief.example/bucket"),
+        ("volume", "thiefs1234@EU-RO-1"),
         ("partner_key_env", "COMFY_API_KEY"),
     ],
 )
@@ -83,7 +84,16 @@ def test_what_names_nothing_asks_for_nothing() -> None:
     changed |= {"route": None, "prefer": None, "patience": None, "at_most": {}}
     # A field that is new counts as naming something until somebody has decided otherwise.
     assert set(TargetTable.model_fields) - set(changed) == {
-        *("target", "base_url", "bucket", "user", "key_env", "password_env", "headers_env"),
+        *(
+            "target",
+            "base_url",
+            "bucket",
+            "volume",
+            "user",
+            "key_env",
+            "password_env",
+            "headers_env",
+        ),
         *("ca_file", "partner_key_env"),
     }
 
