@@ -24,13 +24,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
+from asset_kit import receive
 from blake3 import blake3
 
-from comfy_remote.api import asset_records, assets
-from comfy_remote.api.asset_records import StoredAsset
+from comfy_remote.api import asset_records, assets, blobs
+from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.assets import AssetStore
 from comfy_remote.api.errors import ApiRefusal
-from comfy_remote.media import receive
+from comfy_remote.media import receive as receiving
 from comfy_remote.wire.comfy_api import OutputType
 
 _SHARED = b"bytes that every life uploads " * 1000
@@ -86,9 +87,9 @@ class Life:
     def watch(self) -> None:
         """Count before and after whatever changes the folder."""
         for module, name in (
-            (receive, "take_name"),
-            (asset_records, "take_name"),
-            (asset_records, "remove_file"),
+            (receiving, "take_name"),
+            (blobs, "take_name"),
+            (blobs, "remove_file"),
             (assets, "replace_file"),
         ):
             setattr(module, name, self.counted(getattr(module, name)))
@@ -156,7 +157,7 @@ class Life:
                 key=str(self.number),
             )
         self.added(mine)
-        shared, _ = await store.receive(_chunks(_SHARED), content_type="a/b", file_path="shared")
+        shared, _ = await receive(store, _chunks(_SHARED), content_type="a/b", file_path="shared")
         self.added(shared)
         await store.add_job(job, expires=soon, labels={"life": job}, uses=[shared.id])
         made = self.folder.parent / "made"

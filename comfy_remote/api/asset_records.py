@@ -15,96 +15,28 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ..database import NewerFile, migrate, transaction, write_ahead
 from ..errors import JobNotFound, LocalStorageError
-from ..media.file_changes import discard, remove_file
-from ..media.files import OWN_DATA, storage_errors, sync_folder, take_name
+from ..media.files import OWN_DATA, storage_errors
 from ..wire.comfy_api import OutputType
+from .asset_models import NewAsset, StoredAsset, StoredJob
 from .asset_schema import MIGRATIONS
+from .blobs import Blobs
 from .errors import ApiRefusal
 
-__all__ = ["AssetRecords", "NewAsset", "StoredAsset", "StoredJob"]
+__all__ = ["AssetRecords", "key_reuse"]
 
 _PATIENCE = 10.0  # seconds to wait for another process that writes, which takes it milliseconds
 _LOOKED_AT_A_TIME = 200
 _REMOVED_AT_A_TIME = 20  # a large file may take a tenth of a second
 _EXPIRED_AT_A_TIME = 1000
-_PREFIX = "blake3:"
 
 _EXPIRE_SOME = """
     DELETE FROM assets WHERE id IN (SELECT id FROM assets WHERE expires <= ? LIMIT ?)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAsset:
-    """One asset.
-
-    Attributes:
-        id: A random UUID.
-        hash: ``blake3:`` and 64 hex digits.
-        sha256: Of the same bytes, 64 hex digits; jobs name their input files by it.
-        size: Bytes.
-        content_type: As it was sent: nobody has checked that the bytes are that.
-        file_path: A safe relative path, ``/`` between its parts: the name for people and engines.
-        created: UTC.
-        expires: UTC.
-        job_id: The job that made it; ``None`` for an upload. With it come `node_id` and `kind`.
-        path: Where the bytes are, under a name that says nothing. The file must not be changed.
-    """
-
-    id: str
-    hash: str
-    sha256: str
-    size: int
-    content_type: str
-    file_path: str
-    created: datetime
-    expires: datetime
-    job_id: str | None
-    node_id: str | None
-    kind: OutputType | None
-    path: Path
-
-    def is_whole(self) -> bool:
-        """Whether its bytes are where they belong. Blocking."""
-        return _has_size(self.path, self.size)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredJob:
-    """What the API remembers of a job besides its entry in the record of jobs."""
-
-    id: str
-    created: datetime
-    expires: datetime
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class NewAsset:
-    """What an asset is to be.
-
-    Attributes:
-        blake3: 64 hex digits, as `sha256`.
-        stays: Seconds from now, and from each use.
-        job_id: The job that has made it; then `position`, `node_id` and `kind` are there, too.
-    """
-
-    blake3: str
-    sha256: str
-    size: int
-    content_type: str
-    file_path: str
-    stays: float = 0.0
-    job_id: str | None = None
-    position: int | None = None
-    node_id: str | None = None
-    kind: OutputType | None = None
 
 
 class AssetRecords:
@@ -120,14 +52,14 @@ class AssetRecords:
 
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         self.path = folder / "assets.sqlite3"
-        self._blobs = folder / "blobs"
+        self._blobs = Blobs(folder / "blobs")
         self._now = now
         # Whoever reads does not wait for whoever writes.
         self._writes, self._reads = threading.Lock(), threading.Lock()
         with storage_errors(folder, denied=OWN_DATA):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
-            self._blobs.mkdir(mode=0o700, exist_ok=True)
+            self._blobs.make()
             self.path.touch(mode=0o600)
         with contextlib.ExitStack() as opening, self._errors():
             self._writer = opening.enter_context(closing(self._connect()))
@@ -193,7 +125,7 @@ class AssetRecords:
         with self._writing(durable=True) as write:
             if key is not None:
                 self._use_key(write, key, key_stays)
-            is_new = self._name(file, new, durable=True)
+            is_new = self._blobs.take(file, new, durable=True)
             return self._insert(write, new, self._now() + new.stays), is_new
 
     def add_from_hash(
@@ -256,7 +188,7 @@ class AssetRecords:
                     "The asset cannot be deleted now: it stays until what needs it has expired.",
                 )
             write.execute("DELETE FROM assets WHERE id = ?", (asset_id,))
-            return asset.hash.removeprefix(_PREFIX)
+            return asset.blake3
 
     def expire(self) -> None:
         """Remove what has expired: assets, jobs, keys."""
@@ -280,14 +212,12 @@ class AssetRecords:
         for start in range(0, len(contents), _REMOVED_AT_A_TIME):
             with self._writing() as write:
                 for blake3 in self._unreferred(write, contents[start : start + _REMOVED_AT_A_TIME]):
-                    removed += _removed(self._path(blake3))
+                    removed += self._blobs.remove(blake3)
         return removed
 
     def unused(self) -> Iterator[list[str]]:
         """Contents on the disk that no asset refers to, some at a time, by BLAKE3."""
-        for folder in sorted(self._blobs.iterdir()):
-            names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
-            there = [name for name in names if len(name) == 64 and name.startswith(folder.name)]
+        for there in self._blobs.names():
             for start in range(0, len(there), _LOOKED_AT_A_TIME):
                 with self._reading() as read:
                     unused = self._unreferred(read, there[start : start + _LOOKED_AT_A_TIME])
@@ -315,11 +245,6 @@ class AssetRecords:
                     "UPDATE jobs SET expires = MAX(expires, ?) WHERE id = ?", (expires, job_id)
                 )
             return self._hold(write, job_id, expires, list(uses))
-
-    def hold(self, job_id: str, asset_ids: Iterable[str]) -> list[StoredAsset]:
-        """See `AssetStore.hold`."""
-        with self._writing() as write:
-            return self._hold(write, job_id, self._expiry(write, job_id), list(asset_ids))
 
     def extend_job(self, job_id: str, expires: float) -> None:
         """See `AssetStore.extend_job`."""
@@ -384,7 +309,7 @@ class AssetRecords:
                 "SELECT id, blake3 FROM assets WHERE job = ? AND position = ?",
                 (new.job_id, new.position),
             ).fetchone()
-            is_new = self._name(file, new, durable=False)
+            is_new = self._blobs.take(file, new, durable=False)
             if there is not None and there["blake3"] == new.blake3:
                 return self._there(write, there["id"]), is_new
             if there is not None:
@@ -401,24 +326,6 @@ class AssetRecords:
             return [self._stored(row) for row in rows]
 
     # Inside of a transaction
-
-    def _name(self, file: Path, new: NewAsset, *, durable: bool) -> bool:
-        """Give a content its name, unless it is here; whether it was not.
-
-        Args:
-            durable: Whether the name has to survive a power cut.
-        """
-        path = self._path(new.blake3)
-        with storage_errors(path, denied=OWN_DATA):
-            if _has_size(path, new.size):
-                discard(file)
-                return False
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            take_name(file, path, new.sha256)
-            if durable:
-                sync_folder(path.parent)
-                sync_folder(self._blobs)
-            return True
 
     def _insert(self, write: sqlite3.Connection, new: NewAsset, expires: float) -> StoredAsset:
         asset_id = str(uuid.uuid4())
@@ -496,20 +403,17 @@ class AssetRecords:
             "SELECT * FROM assets WHERE blake3 = ? AND expires > ? ORDER BY created DESC LIMIT 1",
             (blake3, self._now()),
         ).fetchone()
-        there = row is not None and _has_size(self._path(blake3), row["size"])
+        there = row is not None and self._blobs.has(blake3, row["size"])
         return row if there else None
 
     def _unreferred(self, connection: sqlite3.Connection, contents: Sequence[str]) -> list[str]:
         refers = "SELECT 1 FROM assets WHERE blake3 = ? LIMIT 1"
         return [one for one in contents if not connection.execute(refers, (one,)).fetchone()]
 
-    def _path(self, blake3: str) -> Path:
-        return self._blobs / blake3[:2] / blake3
-
     def _stored(self, row: sqlite3.Row) -> StoredAsset:
         return StoredAsset(
             id=row["id"],
-            hash=_PREFIX + row["blake3"],
+            blake3=row["blake3"],
             sha256=row["sha256"],
             size=row["size"],
             content_type=row["content_type"],
@@ -519,7 +423,7 @@ class AssetRecords:
             job_id=row["job"],
             node_id=row["node_id"],
             kind=None if row["kind"] is None else OutputType(row["kind"]),
-            path=self._path(row["blake3"]),
+            path=self._blobs.path(row["blake3"]),
         )
 
     @contextlib.contextmanager
@@ -578,20 +482,3 @@ def _job(row: sqlite3.Row) -> StoredJob:
 
 def _utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
-        return False
-
-
-def _removed(path: Path) -> int:
-    """The size of a file that has gone now; 0 if it is not there, or cannot be removed."""
-    try:
-        size = path.stat().st_size
-        remove_file(path, seconds=0)
-    except OSError:
-        return 0
-    return size

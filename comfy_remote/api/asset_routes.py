@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from ..errors import WorkflowInvalid
 from ..gateway.body import Bodies
 from ..wire.comfy_api import Asset, AssetFromHash
-from .assets import AssetStore, StoredAsset, content_url
+from .asset_models import StoredAsset, content_url
+from .assets import AssetStore
 from .content import asset_content
 from .errors import ApiRefusal
 from .server import api_base

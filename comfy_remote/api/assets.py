@@ -27,15 +27,15 @@ from ..media.file_changes import discard, replace_file
 from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, storage_errors
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder, remove_leftovers
-from ..wire.comfy_api import OutputType, is_blake3
-from .asset_records import AssetRecords, NewAsset, StoredAsset, StoredJob, key_reuse
+from ..wire.comfy_api import OutputType, blake3_digits, blake3_hash
+from .asset_models import NewAsset, StoredAsset, StoredJob
+from .asset_records import AssetRecords, key_reuse
 from .errors import ApiRefusal
 
-__all__ = ["Arrived", "AssetLimits", "AssetStore", "StoredAsset", "StoredJob", "content_url"]
+__all__ = ["Arrived", "AssetLimits", "AssetStore"]
 
 _log = logging.getLogger(__name__)
 
-_PREFIX = "blake3:"
 _ARRIVING = "arriving"
 _COUNTED_EVERY = 8 * 2**20
 _AGAIN_AFTER = 60
@@ -212,12 +212,12 @@ class AssetStore:
         Raises:
             ApiRefusal: ``hash_mismatch``, ``idempotency_key_reuse``.
         """
-        if expected_hash is not None and expected_hash.lower() != _PREFIX + arrived.blake3:
+        if expected_hash is not None and blake3_digits(expected_hash) != arrived.blake3:
             raise ApiRefusal(
                 "hash_mismatch",
                 "The bytes that arrived have another BLAKE3 than expected_hash says. Send them "
                 "again.",
-                details={"expected": expected_hash[:100], "received": _PREFIX + arrived.blake3},
+                details={"expected": expected_hash[:100], "received": blake3_hash(arrived.blake3)},
             )
         new = NewAsset(
             blake3=arrived.blake3,
@@ -235,25 +235,6 @@ class AssetStore:
         self._assets += 1
         return asset, is_new
 
-    async def receive(
-        self,
-        chunks: AsyncIterable[bytes],
-        *,
-        content_type: str,
-        file_path: str,
-        expected_hash: str | None = None,
-        expires_in: float | None = None,
-    ) -> tuple[StoredAsset, bool]:
-        """`arriving` and `add` in one."""
-        async with self.arriving(chunks) as arrived:
-            return await self.add(
-                arrived,
-                content_type=content_type,
-                file_path=file_path,
-                expected_hash=expected_hash,
-                expires_in=expires_in,
-            )
-
     async def from_hash(
         self, hash_: str, *, file_path: str | None = None, expires_in: float | None = None
     ) -> tuple[StoredAsset, bool]:
@@ -268,7 +249,7 @@ class AssetStore:
         """
         self._check_count()
         found: tuple[StoredAsset, bool] | None = None
-        if (content := _content(hash_)) is not None:
+        if (content := blake3_digits(hash_)) is not None:
             found = await in_thread(
                 self._records.add_from_hash,
                 content,
@@ -288,7 +269,7 @@ class AssetStore:
 
     async def has(self, hash_: str) -> bool:
         """Whether bytes are here, by their hash as the API writes it."""
-        content = _content(hash_)
+        content = blake3_digits(hash_)
         return content is not None and await in_thread(self._records.has, content)
 
     async def delete(self, asset_id: str) -> None:
@@ -335,14 +316,6 @@ class AssetStore:
         return await in_thread(
             self._records.add_job, job_id, expires.timestamp(), labels, list(uses)
         )
-
-    async def hold(self, asset_ids: Iterable[str], job_id: str) -> list[StoredAsset]:
-        """Hold more assets until a job expires; see `add_job`.
-
-        Raises:
-            JobNotFound: No such job was added, or it has expired.
-        """
-        return await in_thread(self._records.hold, job_id, list(asset_ids))
 
     async def extend_job(self, job_id: str, expires: datetime) -> None:
         """Let a job expire later, with its outputs and what it holds; never earlier."""
@@ -477,21 +450,6 @@ class AssetStore:
                 advice="Try again later: old ones are deleted.",
                 details={"retry_after": _AGAIN_AFTER},
             )
-
-
-def content_url(base: str, asset_id: str) -> str:
-    """The address of an asset's bytes.
-
-    Args:
-        base: The address of the API: ``http://HOST:PORT/api/v2``.
-    """
-    return f"{base}/assets/{asset_id}/content"
-
-
-def _content(hash_: str) -> str | None:
-    """The digits of a hash as the API writes it; ``None`` if it is none."""
-    hash_ = hash_.lower()
-    return hash_.removeprefix(_PREFIX) if is_blake3(hash_) else None
 
 
 def _move(source: Path, destination: Path) -> None:

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
-from .assets import StoredAsset
+from .asset_models import StoredAsset
 from .errors import ApiRefusal
 
 __all__ = ["asset_content", "byte_range", "safe_headers"]

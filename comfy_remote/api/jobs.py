@@ -51,7 +51,8 @@ from ..workflow.files import every_file_use
 from ..workflow.paid_nodes import any_paid_known
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
-from .assets import AssetStore, StoredAsset
+from .asset_models import StoredAsset
+from .assets import AssetStore
 from .errors import ApiRefusal, job_error
 from .known_classes import KnownClasses
 from .live import LiveJob

@@ -28,7 +28,7 @@ from ..wire.comfy_api import (
     JobUrls,
     OutputType,
 )
-from .assets import StoredAsset, content_url
+from .asset_models import StoredAsset, content_url
 from .errors import job_error
 from .live import LiveJob
 from .outputs import ArrivingOutputs

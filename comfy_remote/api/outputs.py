@@ -18,7 +18,8 @@ from ..targets.base import Target
 from ..targets.download import download
 from ..wire.comfy_api import OutputType
 from ..workflow.prompt import Prompt
-from .assets import AssetStore, StoredAsset
+from .asset_models import StoredAsset
+from .assets import AssetStore
 
 __all__ = ["ArrivalSlots", "ArrivingOutputs", "output_type"]
 

@@ -11,8 +11,9 @@ from aiohttp import BodyPartReader, web
 
 from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.forms import form_parts, part_chunks
-from ..wire.comfy_api import EXPIRES_IN, is_blake3
-from .assets import Arrived, AssetStore, StoredAsset
+from ..wire.comfy_api import EXPIRES_IN, blake3_digits
+from .asset_models import StoredAsset
+from .assets import Arrived, AssetStore
 from .errors import ApiRefusal
 from .server import sent_key
 
@@ -143,7 +144,7 @@ def _check_content_type(text: str) -> None:
 
 
 def _check_expected_hash(text: str) -> None:
-    if not is_blake3(text.lower()):
+    if blake3_digits(text) is None:
         raise _invalid("expected_hash must be blake3: and 64 hex digits.", field="expected_hash")
 
 

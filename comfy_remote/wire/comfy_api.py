@@ -42,7 +42,8 @@ __all__ = [
     "PreviewEvent",
     "StatusEvent",
     "asset_reference",
-    "is_blake3",
+    "blake3_digits",
+    "blake3_hash",
     "label_problem",
 ]
 
@@ -67,15 +68,21 @@ MOST_LABELS = 16
 MOST_LABELS_ASKED = 3
 """Labels that a list may be asked for at once (comfy-sdk)."""
 
-_BLAKE3 = re.compile(r"blake3:[0-9a-f]{64}")
+_BLAKE3 = re.compile(r"blake3:([0-9a-f]{64})")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _LARGEST_LABEL = 256
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def is_blake3(text: str) -> bool:
-    """Whether a text is a hash as this API writes it: ``blake3:`` and 64 lower-case hex digits."""
-    return _BLAKE3.fullmatch(text) is not None
+def blake3_hash(digits: str) -> str:
+    """A hash as this API writes it: ``blake3:`` and 64 hex digits."""
+    return f"blake3:{digits}"
+
+
+def blake3_digits(hash_: str) -> str | None:
+    """The digits of a hash, in lower case; ``None`` if it is not written as this API writes it."""
+    found = _BLAKE3.fullmatch(hash_.lower())
+    return None if found is None else found[1]
 
 
 def asset_reference(

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
+from asset_kit import receive
 from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -106,7 +107,7 @@ class Machine(RuleBasedStateMachine):
             yield content
 
         asset, _ = self.run(
-            self.store.receive(chunks(), content_type="a/b", file_path="sent", expires_in=seconds)
+            receive(self.store, chunks(), content_type="a/b", file_path="sent", expires_in=seconds)
         )
         assert asset.hash == hash_of(content)
         stays = RETENTION if seconds is None else seconds

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import pytest
 from api_kit import PROMPT, QUICK, Front, front
+from asset_kit import receive
 from blake3 import blake3
 from fake_target import FakeTarget, output
 from helpers import until
@@ -27,7 +28,7 @@ from PIL import Image
 from route_kit import Server, route_of
 from yarl import URL
 
-from comfy_remote.api.assets import StoredAsset
+from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.api.prompts import PostedJob, Reference, posted_job, with_files
 from comfy_remote.config.settings import Configuration
@@ -136,7 +137,7 @@ async def upload(here: Front, content: bytes, file_path: str = "photo.png") -> s
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield content
 
-    asset, _ = await here.assets.receive(chunks(), content_type="image/png", file_path=file_path)
+    asset, _ = await receive(here.assets, chunks(), content_type="image/png", file_path=file_path)
     return asset.id
 
 
@@ -299,7 +300,7 @@ _json = st.recursive(
 @given(st.dictionaries(_words, _json, max_size=3), _json)
 def test_whatever_is_posted_is_a_job_or_refused(body: dict[str, Any], value: Any) -> None:
     asset = StoredAsset(
-        *("a", "blake3:0", "0" * 64, 1, "image/png", "x [output]", NOW, NOW, None, None, None),
+        *("a", "0" * 64, "0" * 64, 1, "image/png", "x [output]", NOW, NOW, None, None, None),
         path=Path("x"),
     )
     node = {"class_type": "A", "inputs": {"x": value, "y": [reference("a"), body]}}
@@ -328,7 +329,7 @@ class Counted(str):
 
 def test_the_work_for_a_file_grows_with_the_inputs_that_name_it_and_no_faster() -> None:
     asset = StoredAsset(
-        *("a", "blake3:0", "0" * 64, 1, "image/png", "x.png", NOW, NOW, None, None, None),
+        *("a", "0" * 64, "0" * 64, 1, "image/png", "x.png", NOW, NOW, None, None, None),
         path=Path("x"),
     )
     inputs = {"image": reference("a"), "vae_name": "one.safetensors"}

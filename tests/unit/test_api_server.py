@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from asset_kit import receive
 from helpers import until
 from pydantic import SecretStr
 from yarl import URL
@@ -307,7 +308,7 @@ async def test_a_stored_page_cannot_run_and_no_other_page_reads_it(tmp_path: Pat
         yield b"<script>fetch('/api/v2/jobs')</script>"
 
     async with AssetStore(tmp_path) as store, ApiServer(asset_routes(store)) as server:
-        asset, _ = await store.receive(chunks(), content_type="text/html", file_path="a.html")
+        asset, _ = await receive(store, chunks(), content_type="text/html", file_path="a.html")
         url = f"{server.url}{API_PATH}/assets/{asset.id}/content"
         for site in ("cross-site", "same-site"):
             found = await refused(url, headers={"Sec-Fetch-Site": site})

@@ -35,7 +35,8 @@ from comfy_remote.wire.comfy_api import (
     PreviewEvent,
     StatusEvent,
     asset_reference,
-    is_blake3,
+    blake3_digits,
+    blake3_hash,
     label_problem,
 )
 
@@ -161,11 +162,13 @@ def test_every_event_of_a_stream_has_its_model(document: Document) -> None:
     assert set(known.values()) - {"LogEvent"} <= set(MODELS)
 
 
-def test_a_hash_is_blake3_and_64_lower_case_digits() -> None:
-    assert is_blake3("blake3:" + "0123456789abcdef" * 4)
-    assert not is_blake3("blake3:" + "0123456789ABCDEF" * 4)
-    assert not is_blake3("0123456789abcdef" * 4)
-    assert not is_blake3("blake3:" + "0" * 64 + "\n")
+def test_a_hash_is_blake3_and_64_hex_digits() -> None:
+    digits = "0123456789abcdef" * 4
+    assert blake3_hash(digits) == f"blake3:{digits}"
+    assert blake3_digits(f"blake3:{digits}") == digits
+    assert blake3_digits(f"BLAKE3:{digits.upper()}") == digits
+    for other in (digits, f"sha256:{digits}", f"blake3:{digits}0", f"blake3:{digits}\n"):
+        assert blake3_digits(other) is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ...media.files import blake3_of
 from ...net.answers import BY_PROXY, Response
 from ...outputs import media_type_of
 from ...units import size_text
-from ...wire.comfy_api import Asset, AssetFromHash, asset_reference
+from ...wire.comfy_api import Asset, AssetFromHash, asset_reference, blake3_hash
 from ...workflow.files import rename_files
 from ...workflow.prompt import Prompt
 from ..base import InputFile, RunRequest, input_errors
@@ -81,7 +81,7 @@ class InputAssets:
         blake3 = self._hashes.get(file.sha256)
         if blake3 is None:
             with input_errors(file.path):
-                blake3 = f"blake3:{await asyncio.to_thread(blake3_of, file.path)}"
+                blake3 = blake3_hash(await asyncio.to_thread(blake3_of, file.path))
             if len(self._hashes) >= _MOST_REMEMBERED:
                 self._hashes.clear()
             self._hashes[file.sha256] = blake3

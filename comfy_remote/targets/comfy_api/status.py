@@ -43,7 +43,7 @@ from ...wire.comfy_api import (
     OutputType,
     PreviewEvent,
     StatusEvent,
-    is_blake3,
+    blake3_digits,
 )
 from ...workflow.interface import REMOTE_OUTPUT
 from ...workflow.output_nodes import OUTPUT_NODES
@@ -237,7 +237,7 @@ class JobReader:
             # A server that has not looked yet says 0.
             size=said.size_bytes or None,
             sha256=sha256_in_name(name) if value else None,
-            blake3=_blake3_in(said.hash or ""),
+            blake3=blake3_digits(said.hash or ""),
             source=self._source(said),
             key=VALUES_KEY if value else shown if said.type is OutputType.TEXT else None,
             number=number,
@@ -335,10 +335,6 @@ def forgotten(name: str) -> Finished:
         ),
         did_it_run=DidItRun.UNKNOWN,
     )
-
-
-def _blake3_in(text: str) -> str | None:
-    return text.removeprefix("blake3:") if is_blake3(text) else None
 
 
 def _has_begun(job: ApiJob) -> bool:
