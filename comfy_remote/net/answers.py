@@ -30,13 +30,20 @@ from .address import POD_PROXY
 from .retry import STAYS, retry_after
 from .system_advice import LOCAL_NETWORK, certificates_missing, is_kept_from_local_network
 
-__all__ = ["BY_PROXY", "NOBODY_LISTENS", "Response", "error_of", "unreachable"]
+__all__ = ["BY_PROXY", "NOBODY_LISTENS", "REFUSALS", "Response", "error_of", "unreachable"]
 
 # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _NO_ISSUER, _OTHER_NAME = 10, 9, 20, (62, 64)
 _NO_NETWORK = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 BY_PROXY = "by_proxy"
 """In the details of a refusal that came from something in front of the target."""
+
+_GAVE_UP = 408
+REFUSALS = frozenset(range(400, 500)) - {_GAVE_UP}
+"""HTTP statuses by which a server says that it did not do what it was asked.
+
+408 is none: proxies (Envoy) also give up waiting for a server that has the whole request.
+"""
 
 NOBODY_LISTENS = "nobody_listens"
 """In the details of an error: there is a machine, and no server on that port."""
@@ -226,6 +233,13 @@ def _error_by_status(response: Response, where: str, sent: int, keyed: bool) -> 
             if _said(response.body)
             else f"{where} is being asked too often (HTTP 429).",
             advice="Wait a little, then try again.",
+            details=details,
+        )
+    if status == _GAVE_UP:
+        return TargetUnreachable(
+            f"{where} gave up waiting (HTTP {status}{said}).",
+            advice="Try again shortly; if it goes on, look at the log of the target, or of the "
+            "proxy in front of it.",
             details=details,
         )
     if status >= 500:

@@ -967,6 +967,15 @@ async def test_health_shows_whether_the_key_is_taken(
     assert json.dumps((await target.describe()).engine)
 
 
+@pytest.mark.parametrize("body", [b"<html><title>Sign in</title>", b'{"ok": true}', b""])
+async def test_a_page_that_is_there_for_any_address_is_no_healthy_server(
+    server: FakeComfyApi, target: ComfyApiTarget, body: bytes
+) -> None:
+    server.on(NO_JOB, Answer(body))
+    with pytest.raises(TargetError, match=r"web page|not JSON|not Comfy API v2"):
+        await target.health()
+
+
 async def test_nodes_are_known_where_the_server_lists_them_besides(server: FakeComfyApi) -> None:
     """Comfy's cloud does. One that lists them no more runs jobs all the same."""
     nodes = {"SaveImage": {"input": {}}, "EmptyImage": {"input": {}}}

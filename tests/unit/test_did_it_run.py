@@ -91,6 +91,7 @@ REFUSED = {"error": {"type": "invalid", "message": "no"}, "node_errors": {}}
         (Answer(None, 429), NEVER),
         (drop, UNKNOWN),  # the answer is lost, and the id is in neither list
         (Answer(None, 502), UNKNOWN),
+        (Answer(None, 408), UNKNOWN),  # a proxy that gave up waiting for ComfyUI
         (Answer(b"<html>"), UNKNOWN),
     ],
 )
@@ -341,6 +342,8 @@ KEY_USED = api.refusal(422, "idempotency_key_reuse")
         ([KEY_USED], UNKNOWN),  # something in between has sent it twice
         ([drop, KEY_USED], UNKNOWN),
         ([Answer(None, 503), KEY_USED], UNKNOWN),
+        ([Answer(None, 408), KEY_USED], UNKNOWN),
+        ([Answer(None, 408)], UNKNOWN),
         ([Answer(b"<html>", 201), KEY_USED], UNKNOWN),
         ([drop], UNKNOWN),
         ([drop, api.refusal(422, "invalid_workflow")], UNKNOWN),

@@ -14,7 +14,7 @@ from pydantic import JsonValue, ValidationError
 from ...aio import concurrent_map
 from ...errors import ComfyRemoteError, RequestTooLarge, TargetError, TargetUnreachable
 from ...media.files import blake3_of
-from ...net.answers import BY_PROXY, Response
+from ...net.answers import BY_PROXY, REFUSALS, Response
 from ...outputs import media_type_of
 from ...units import size_text
 from ...wire.comfy_api import Asset, AssetFromHash, asset_reference, blake3_hash
@@ -109,7 +109,7 @@ class InputAssets:
 
     async def _sent(self, file: InputFile, blake3: str, progress: UploadProgress) -> Asset:
         path = self._server.links.path("assets")
-        refusals = tuple(status for status in range(400, 500) if status != 429)
+        refusals = tuple(REFUSALS - {429})
         try:
             answer = await self._server.http.post_form(
                 path, lambda: _form(file, blake3, progress), file.size, accept=refusals

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ComfyRemoteError
-from ...net.answers import Response
+from ...net.answers import REFUSALS, Response
 from ...net.http import HttpClient
 from ...workflow.prompt import Prompt
 from .links import Links
@@ -14,7 +14,7 @@ from .refusals import refused
 
 __all__ = ["ApiServer"]
 
-_REFUSALS = tuple(range(400, 500))
+_REFUSALS = tuple(REFUSALS)
 # Bytes. A job is asked for again and again.
 _LARGEST = 32 * 1024 * 1024
 

@@ -24,6 +24,7 @@ from ...errors import (
 )
 from ...events import Event, Finished, Log
 from ...net.address import base_address, check_key_is_safe, is_loopback
+from ...net.answers import REFUSALS
 from ...net.http import HttpClient, version_in
 from ...outputs import RemoteOutput
 from ...types import JsonValue, as_list, mapping
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 
-# HTTP statuses: what is refused like this has not been accepted. A used key is an error of its own.
-_REFUSALS = range(400, 500)
-_REFUSED = tuple(_REFUSALS)
 _REDIRECTS = 3
 _MOST_VERSIONS = 1000
 _LOOKS = 3  # at a job that was just cancelled
@@ -187,7 +185,7 @@ class ComfyApiTarget:
     async def _submitted(self, request: RunRequest) -> RemoteRef:
         with before_sending():
             prompt = await self._assets.in_prompt(request)
-        with answer_graded(_REFUSALS):
+        with answer_graded(REFUSALS):  # a used key is an error of its own
             key = self._key_for_partners(request)
             sent = await self._submissions.send(request.job_id, prompt, key)
         if isinstance(sent, str):
@@ -401,7 +399,7 @@ class ComfyApiTarget:
         Raises:
             ComfyRemoteError: It does not.
         """
-        answer = await self._http.get_once(self._job_path(_NO_JOB), _REFUSED)
+        answer = await self._http.get_once(self._job_path(_NO_JOB), tuple(REFUSALS))
         if answer.status == 404 and api_error(answer) is None:
             raise TargetNotFound(
                 f"{self._name} has no Comfy API below {self.url} (HTTP 404).",
@@ -409,6 +407,8 @@ class ComfyApiTarget:
             )
         if answer.status >= 400 and answer.status != 404:
             raise self._server.refused(answer)
+        if answer.status < 400:
+            read_job(answer.json())  # it would be odd, but anything else is no Comfy API
         return Health(ready=1, running=0, queued=0, counted=False)
 
     def _job_path(self, remote_id: str) -> str:

@@ -36,7 +36,7 @@ from ...errors import (
 from ...events import DidItRun, Event, Finished, JobState, Log
 from ...media.files import CHUNK_SIZE
 from ...net.address import base_address, check_key_is_safe, is_loopback
-from ...net.answers import Response
+from ...net.answers import REFUSALS, Response
 from ...net.http import TOO_LARGE, HttpClient, version_in
 from ...outputs import RemoteOutput
 from ...types import JsonValue
@@ -87,8 +87,6 @@ _LISTS_WITHIN = 10.0
 # Bytes. These are asked for again and again; a queue has the workflow of every prompt in it.
 _LARGEST_ENTRY = 32 * 1024 * 1024
 _LARGEST_QUEUE = 64 * 1024 * 1024
-# HTTP statuses: what is not accepted by ComfyUI, or by a proxy before it, never gets there.
-_REFUSALS = range(400, 500)
 _QUEUES = ("queue_running", "queue_pending")
 # Listed by ComfyUI beside the folders that hold models.
 _NO_MODELS = {"custom_nodes", "datasets"}
@@ -221,7 +219,7 @@ class ComfyUITarget:
                         self._with_uploads(request), self._lists(request.prompt), socket.start()
                     )
                     prompt, respelled = as_listed(prompt, schemas)
-                with answer_graded(_REFUSALS):
+                with answer_graded(REFUSALS):
                     ref = await self._post(request, prompt, socket.client_id)
         except BaseException:
             self._sockets.pop(request.job_id, None)  # none, if the target was closed meanwhile
