@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from fake_comfy_api import JOBS, LIST, PROMPT, FakeComfyApi, refusal
 from route_kit import QUICK
-from scripted_server import drop
+from scripted_server import Answer, drop
 
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.errors import SubmissionUnknown
@@ -65,6 +65,26 @@ async def test_a_job_whose_answer_is_lost_goes_nowhere_else(
 ) -> None:
     """Its key is used, and the server lists no jobs: nobody knows whether it runs."""
     first.on(JOBS, drop, refusal(422, "idempotency_key_reuse"))
+    first.on(LIST, refusal(501, "not_implemented"))
+    with pytest.raises(SubmissionUnknown):
+        await route.submit(RunRequest(ID, PROMPT))
+    assert second.count(JOBS) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "idempotency_key_reuse", "message": "used", "details": ["x"]},
+        {"code": "idempotency_key_reuse", "message": None},
+        {"code": "idempotency_key_reuse", "message": "x" * 5_000_000},
+        "idempotency_key_reuse",
+    ],
+)
+async def test_a_used_key_is_known_in_any_form(
+    first: FakeComfyApi, second: FakeComfyApi, route: Target, error: object
+) -> None:
+    """It counted as a refusal, and the job ran at the next as well."""
+    first.on(JOBS, Answer({"error": error}, 422))
     first.on(LIST, refusal(501, "not_implemented"))
     with pytest.raises(SubmissionUnknown):
         await route.submit(RunRequest(ID, PROMPT))

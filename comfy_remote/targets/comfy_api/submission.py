@@ -145,14 +145,14 @@ class Submissions:
             ) from error
 
     def _check_refusal(self, answer: Response, form: _Labels) -> None:
-        said = api_error(answer)
-        if said is None:
-            return
-        if said.code == _KEY_USED:
+        # In whatever form: taken for another refusal, the job would be sent elsewhere as well.
+        if _KEY_USED.encode() in answer.body:
             raise SubmissionUnknown(
                 f"{self._server.name} has had the job's key before.",
-                details={"http_status": answer.status, "api_code": said.code},
+                details={"http_status": answer.status, "api_code": _KEY_USED},
             )
+        if (said := api_error(answer)) is None:
+            return
         about_label = said.code.startswith("metadata") or (
             said.code == "invalid_request" and "metadata" in said.message
         )
