@@ -187,3 +187,15 @@ async def test_a_page_that_stays_open_goes_on_with_what_is_there(
         assert failed.value.advice == f"{api.url} is a ComfyUI by now: run it again."
         assert isinstance((await pool.client(api.url)).target, ComfyUITarget)
         await pool.close()
+
+
+async def test_what_was_opened_in_its_place_is_closed_with_it(api: FakeComfyApi) -> None:
+    """`doctor` and `check` open a target so; its errors came out as a RuntimeError."""
+    gone = Answer(b"404: Not Found", 404)
+    with pytest.raises(TargetNotFound):
+        async with open_target(api.url, Configuration(None, {})) as target:
+            assert isinstance(target, ComfyApiTarget)
+            api.on(NO_JOB, gone)
+            await target.health()
+    with pytest.raises(RuntimeError, match="outside"):
+        await target.health()

@@ -50,6 +50,7 @@ class TypedComfyUI(ComfyUITarget):
         self._watch = AddressWatch(memory)
         self._known = known
         self._instead = instead
+        self._opened: Target | None = None  # in place of this one
 
     # Opened, it may be another target: the supertype promises itself.
     async def __aenter__(self) -> Target:  # type: ignore[override]
@@ -68,9 +69,14 @@ class TypedComfyUI(ComfyUITarget):
             raise
         await super().__aexit__()
         _log.info("%s is a Comfy API, and no ComfyUI.", self.url)
-        return await instead.__aenter__()
+        self._opened = await instead.__aenter__()
+        return self._opened
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if (opened := self._opened) is not None:
+            self._opened = None
+            await opened.__aexit__(*exc_info)
+            return
         try:
             await self._watch.look_again(self._http, exc_info[1] if exc_info else None)
         finally:
