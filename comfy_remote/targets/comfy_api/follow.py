@@ -14,7 +14,8 @@ from ...net.http import HttpLimits
 from ...net.retry import Backoff, Outage, Polling
 from ...wire.comfy_api import ApiJob, ApiStatus
 from .live import LiveEvents
-from .status import JobReader, forgotten
+from .result import forgotten
+from .status import JobReader
 
 __all__ = ["ComfyApiTimes", "JobFollower"]
 
@@ -125,8 +126,7 @@ class JobFollower:
         if job is None:
             yield forgotten(self._name)
         else:
-            self._reader.cancelled = self._cancelled()
-            yield from self._reader.job(job)
+            yield from self._reader.job(job, cancelled=self._cancelled())
 
     def _silence(self) -> Iterator[Event]:
         """Say once that there are no live events, and why."""

@@ -29,9 +29,9 @@ from ...net.retry import Backoff, Retries
 from ...types import mapping, mappings
 from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
 from ...workflow.prompt import Prompt
+from .answers import read_job
 from .refusals import api_code, api_error
 from .server import ApiServer
-from .status import read_job
 
 __all__ = ["Submissions"]
 

@@ -40,13 +40,14 @@ from ..base import (
     before_sending,
 )
 from ..input_names import UsersNames, by_content
+from .answers import read_job
 from .assets import InputAssets
 from .follow import ComfyApiTimes, JobFollower
 from .links import Links
 from .live import LiveStreams
 from .refusals import api_code, api_error
 from .server import ApiServer
-from .status import JobReader, read_job
+from .status import JobReader
 from .submission import Submissions
 
 if TYPE_CHECKING:
