@@ -13,7 +13,15 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +94,9 @@ class AssetStore:
         folder: Its own; made when missing, and only its owner may enter.
         now: Seconds since the epoch.
 
+    Attributes:
+        before_sweep: Called before each sweep, for whoever has jobs that must not expire.
+
     Raises, in all methods:
         LocalStorageError: The folder or its database cannot be used.
     """
@@ -107,6 +118,7 @@ class AssetStore:
         self._open: AssetRecords | None = None
         self._temporary: TemporaryFolder | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self.before_sweep: Callable[[], Awaitable[None]] | None = None
 
     async def __aenter__(self) -> AssetStore:
         try:
@@ -405,6 +417,8 @@ class AssetStore:
 
         It is done when the store is opened, and every `AssetLimits.sweep_every` seconds then.
         """
+        if self.before_sweep is not None:
+            await self.before_sweep()
         await in_thread(self._sweep)
 
     def _sweep(self) -> None:

@@ -176,11 +176,13 @@ class ApiJobs:
         await in_thread(self._remove_folders, {entry.id for entry in entries})
         for entry in entries:
             await self._take_up(entry)
+        self._assets.before_sweep = self._extend_all
         self._background.start(self._sweep_again_and_again())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         """Stop following. The jobs go on, and the next front follows them."""
+        self._assets.before_sweep = None
         await self._background.stop()
         under_way = self._jobs.under_way
         await self._jobs.stop()
@@ -539,6 +541,7 @@ class ApiJobs:
             created=created,
             expires=expires,
             arriving=arriving,
+            extend=self._extend,
             over=self._over,
         )
 
@@ -649,6 +652,15 @@ class ApiJobs:
     def _expiry(self) -> datetime:
         return utc(self._now() + self._times.retention)
 
+    async def _extend_all(self) -> None:
+        for run in self._jobs.under_way:
+            await self._extend(run)
+
+    async def _extend(self, run: ApiRun) -> None:
+        """Let a job that is under way stay: this machine may have slept for days."""
+        run.expires = self._expiry()
+        await self._assets.extend_job(run.id, run.expires)
+
     def _begin(self) -> None:
         with storage_errors(self._folder):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -674,9 +686,7 @@ class ApiJobs:
         while True:
             await asyncio.sleep(min(self._times.sweep, self._times.retention / 3))
             try:
-                for run in self._jobs.under_way:
-                    run.expires = self._expiry()
-                    await self._assets.extend_job(run.id, run.expires)
+                await self._extend_all()
                 before = self._now() - max(self._times.retention, self._times.key)
                 await record.write(record.served_before, self.source, before)
                 await in_thread(self._remove_folders)

@@ -57,6 +57,7 @@ class ApiRun(ServedJob):
         record: Where its outputs are noted.
         expires: Until when the store has it, as far as is known: it moves on while the job runs.
         arriving: Gets what is to be called with each output that is stored.
+        extend: Called before its outputs are stored, so that the store has it.
         over: Called when it has ended.
 
     Attributes:
@@ -75,6 +76,7 @@ class ApiRun(ServedJob):
         created: float,
         expires: datetime,
         arriving: Callable[[Callable[[StoredAsset], None]], ArrivingOutputs],
+        extend: Callable[[ApiRun], Awaitable[None]],
         over: Callable[[ApiRun], Awaitable[None]],
     ) -> None:
         super().__init__(job_id)
@@ -89,6 +91,7 @@ class ApiRun(ServedJob):
         self.arriving = arriving(self._stored)
         self._here: list[StoredAsset] = []
         self._record = record
+        self._extend = extend
         self._over = over
         self._secrets = contextlib.ExitStack()
         self._received: list[tuple[RemoteOutput, Received | ComfyRemoteError]] = []
@@ -131,6 +134,7 @@ class ApiRun(ServedJob):
         finished = job.finished
         if finished is None:
             return
+        await self._extend(self)
         arrived = await self.arriving.complete(job.target, finished.outputs)
         pairs = list(zip(finished.outputs, arrived, strict=True))
         self._received = [(output, _received(one)) for output, one in pairs]

@@ -752,6 +752,27 @@ async def test_a_front_of_days_extends_and_forgets(tmp_path: Path) -> None:
         await until(lambda: here.record.get(running).page is None)
 
 
+@pytest.mark.parametrize("swept", [False, True])
+async def test_a_machine_that_sleeps_for_longer_than_jobs_stay_loses_none(
+    tmp_path: Path, swept: bool
+) -> None:
+    later = 0.0
+    target = Gated(OutputReady(output("early.png")))
+    target.files["early.png"] = png()
+    target.events[-1] = Finished(JobState.SUCCEEDED, outputs=(output("early.png"), output("a.png")))
+    async with front(tmp_path, target, now=lambda: time.time() + later) as here:
+        job_id = (await here.post()).body["id"]
+        while not (await here.ask("GET", f"/jobs/{job_id}")).body["outputs"]:
+            await asyncio.sleep(0.01)
+        later = 200_000.0
+        if swept:
+            await here.assets.sweep()
+        target.may_end.set()
+        job = await here.ended(job_id)
+        assert job["status"] == "succeeded"
+        assert [await here.content(one) for one in job["outputs"]] == [png(), png()]
+
+
 async def test_a_restart_finds_sends_and_fetches_what_is_missing_once(tmp_path: Path) -> None:
     target = Gated()
     async with front(tmp_path, target, times=replace(QUICK, answered=0.05)) as here:
