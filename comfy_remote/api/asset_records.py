@@ -286,8 +286,12 @@ class AssetRecords:
         """See `AssetStore.jobs_labelled`."""
         conditions, given = ["expires > ?"], list[float | str]([self._now()])
         if before is not None:
-            conditions.append("number < (SELECT number FROM jobs WHERE id = ?)")
-            given.append(before)
+            with self._reading() as read:
+                last = read.execute("SELECT number FROM jobs WHERE id = ?", (before,)).fetchone()
+            if last is None:
+                raise ApiRefusal("invalid_cursor", "The cursor has expired. List from the start.")
+            conditions.append("number < ?")
+            given.append(last["number"])
         for name, value in labels.items():
             conditions.append("number IN (SELECT job FROM labels WHERE name = ? AND value = ?)")
             given += [name, value]

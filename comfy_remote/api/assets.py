@@ -352,6 +352,9 @@ class AssetStore:
 
         Args:
             before: A job's id: those that were added before it.
+
+        Raises:
+            ApiRefusal: ``invalid_cursor``: that job is not here, or no longer.
         """
         return await in_thread(self._records.jobs_labelled, labels, limit, before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -72,7 +73,7 @@ class _JobRoutes:
             raise
         except WorkflowInvalid as error:
             raise ApiRefusal("invalid_request", str(error)) from None
-        return posted_job(said)
+        return replace(posted_job(said), size=len(body))
 
     async def list(self, request: web.Request) -> web.Response:
         return _answer(await self._jobs.page(_wanted(request)))

@@ -45,7 +45,7 @@ from ..media.files import storage_errors
 from ..media.temporary import ProcessLock
 from ..targets.base import RunRequest, TakesPartnerKey
 from ..types import JsonValue, mapping
-from ..units import counted, seconds_text
+from ..units import counted, seconds_text, size_text
 from ..wire.comfy_api import API_PATH, ApiJob, ApiStatus, JobList, JobSummary, JobWorkflow
 from ..workflow.files import every_file_use
 from ..workflow.paid_nodes import any_paid_known
@@ -127,6 +127,7 @@ class ApiJobs:
         partner_keys: Whether a submitter's key for partner nodes is passed on to the target. The
             owner says so, since it goes wherever the target is.
         most_at_a_time: Jobs that may be under way.
+        most_bytes: Of the requests of all of them together: their workflows are in memory.
         now: Seconds since the epoch.
     """
 
@@ -139,11 +140,13 @@ class ApiJobs:
         partner_keys: bool = False,
         times: ApiTimes = ApiTimes(),
         most_at_a_time: int = ServedJobs.MOST,
+        most_bytes: int = 256 * 2**20,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._assets = assets
         self._partner_keys = partner_keys
+        self._most_bytes = most_bytes
         self._times = times
         self._now = now
         self.source = f"api {name}"
@@ -157,7 +160,7 @@ class ApiJobs:
         )
         self._ended: OrderedDict[str, EndedJob] = OrderedDict()
         self._claiming: set[str] = set()
-        self._starting = 0
+        self._starting = self._starting_bytes = 0
         self._classes = KnownClasses(client.target)
         self._background = Background()
         self._slots = ArrivalSlots()
@@ -213,15 +216,10 @@ class ApiJobs:
             ComfyRemoteError: The workflow cannot run, its cost is over a cap, there is no room for
                 its outputs, or the target could not be reached.
         """
-        if len(self._jobs) + self._starting >= self._jobs.most:
-            raise ApiRefusal(
-                "queue_full",
-                f"{self._jobs.most} jobs are under way. Send it again when some have ended.",
-                retry_after=_FULL_AGAIN,
-            )
+        self._check_full(posted)
         self._check_partner_key(posted)
         with contextlib.ExitStack() as claims:
-            claims.enter_context(self._counted())
+            claims.enter_context(self._counted(posted))
             await self._assets.check_room()
             job_id, again = str(uuid.uuid4()), None
             if key is not None:
@@ -315,14 +313,28 @@ class ApiJobs:
 
     # Starting
 
+    def _check_full(self, posted: PostedJob) -> None:
+        size = sum(run.size for run in self._jobs.under_way) + self._starting_bytes
+        if len(self._jobs) + self._starting >= self._jobs.most:
+            why = f"{self._jobs.most} jobs are under way."
+        elif size + posted.size > self._most_bytes:
+            why = f"The workflows of all jobs under way may have {size_text(self._most_bytes)}."
+        else:
+            return
+        raise ApiRefusal(
+            "queue_full", f"{why} Send it again when some have ended.", retry_after=_FULL_AGAIN
+        )
+
     @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, posted: PostedJob) -> Iterator[None]:
         """Count a job that is not under way yet, while others are posted."""
         self._starting += 1
+        self._starting_bytes += posted.size
         try:
             yield
         finally:
             self._starting -= 1
+            self._starting_bytes -= posted.size
 
     def _check_partner_key(self, posted: PostedJob) -> None:
         if posted.partner_key is None:
@@ -384,6 +396,7 @@ class ApiJobs:
             await self._assets.forget_job(job_id)
             raise
         run = self._run(job_id, posted.prompt, posted.labels, time.time(), expires)
+        run.size = posted.size
         if posted.partner_key is not None:
             run.hold_secret(posted.partner_key.get_secret_value())
         page = _page(posted, request)

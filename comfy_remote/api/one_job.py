@@ -65,6 +65,7 @@ class ApiRun(ServedJob):
         answered: Whether whoever posted it has its id.
         cancel_wanted: Whether somebody has cancelled it.
         made: Its outputs in order, once it has ended and they are here.
+        size: Bytes of the request that began it; 0 after a restart.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ApiRun(ServedJob):
         self.started: float | None = None
         self.answered = False
         self.cancel_wanted = False
+        self.size = 0
         self.live = LiveJob()
         self.made: list[StoredAsset] | None = None
         self.arriving = arriving(self._stored)

@@ -10,12 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..aio import Background, in_thread
-from ..errors import ComfyRemoteError, OutputError
+from ..errors import ComfyRemoteError, OutputError, OutputTooLarge
 from ..media.file_changes import discard
 from ..media.files import safe_relative_path, storage_errors, write_whole
 from ..outputs import RemoteOutput
 from ..targets.base import Target
 from ..targets.download import download
+from ..units import size_text
 from ..wire.comfy_api import OutputType
 from ..workflow.prompt import Prompt
 from .asset_models import StoredAsset
@@ -164,6 +165,13 @@ class ArrivingOutputs:
     async def _fetched(
         self, target: Target, output: RemoteOutput, name: str, position: int
     ) -> StoredAsset:
+        most = self._store.limits.store_bytes
+        if (output.size or 0) > most:  # there will never be room for it
+            raise OutputTooLarge(
+                f"{output.filename} has {size_text(output.size or 0)}, and all files of this "
+                f"server together may have {size_text(most)}.",
+                advice="Make it smaller.",
+            )
         async with self._slots.one(output.size):
             await self._store.check_room(output.size or 1)
             await in_thread(self._make_folder)

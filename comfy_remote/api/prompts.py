@@ -63,12 +63,14 @@ class PostedJob:
         references: Those in it, in its order.
         labels: By key.
         partner_key: The submitter's, for partner nodes. It goes to the target and nowhere else.
+        size: Bytes of the request.
     """
 
     prompt: Prompt
     references: tuple[Reference, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     partner_key: SecretStr | None = field(default=None, repr=False)
+    size: int = 0
 
     @property
     def asset_ids(self) -> list[str]:

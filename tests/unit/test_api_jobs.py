@@ -582,6 +582,17 @@ async def test_outputs_that_are_gone_fail_a_job_or_are_said(tmp_path: Path) -> N
                 assert after[key] == before[key]
 
 
+async def test_a_file_for_which_there_is_never_room_is_not_waited_for(tmp_path: Path) -> None:
+    target = making("a.png")
+    target.events[-1] = Finished(
+        JobState.SUCCEEDED, outputs=(output("a.png"), output("b.png", size=10**15))
+    )
+    async with front(tmp_path, target) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert (job["status"], [one["name"] for one in job["outputs"]]) == ("succeeded", ["a.png"])
+        assert "b.png has" in job["error"]["message"]
+
+
 async def test_a_target_that_is_away_is_asked_again(tmp_path: Path) -> None:
     target = making("a.png")
     target.events = [Started(), TargetUnreachable("away")]
@@ -633,6 +644,23 @@ async def test_too_many_jobs_are_refused_for_now(tmp_path: Path) -> None:
             await here.ended(job_id)
         await until(lambda: len(here.jobs) == 0)
         assert (await here.post(key="k")).status == 201
+
+
+async def test_workflows_that_take_too_much_memory_together_are_refused_for_now(
+    tmp_path: Path,
+) -> None:
+    target, note = Gated(), {"_meta": {"title": "x" * 4000}}
+    workflow = {**PROMPT, "1": {**PROMPT["1"], **note}}
+    async with front(tmp_path, target, most_bytes=10_000) as here:
+        ids = [(await here.post(workflow)).body["id"] for _ in range(2)]
+        full = await here.post(workflow, key="k")
+        assert (full.status, full.code) == (429, "queue_full")
+        ids.append((await here.post()).body["id"])
+        target.may_end.set()
+        for job_id in ids:
+            await here.ended(job_id)
+        await until(lambda: len(here.jobs) == 0)
+        assert (await here.post(workflow, key="k")).status == 201
 
 
 async def test_a_job_that_takes_long_to_send_is_answered_meanwhile(tmp_path: Path) -> None:
@@ -709,6 +737,7 @@ async def test_jobs_are_listed_by_labels_and_status_page_by_page(tmp_path: Path)
         assert (first + second + third, cursor) == (ids[::-1], None)
         for query, code in [
             ("cursor=x", "invalid_cursor"),
+            ("cursor=00000000-0000-4000-8000-000000000000", "invalid_cursor"),
             ("status=done", "invalid_request"),
             ("limit=0", "invalid_request"),
             ("metadata[a b]=1", "invalid_metadata_filter"),
