@@ -141,7 +141,7 @@ class ArrivingOutputs:
         await self._background.stop()
 
     def _task(self, target: Target, output: RemoteOutput) -> asyncio.Future[StoredAsset]:
-        identity = (output.node_id, output.key, *output.file)
+        identity = _identity(output)
         task = self._arriving.get(identity)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             name = str(safe_relative_path(output.filename, output.subfolder))
@@ -175,7 +175,7 @@ class ArrivingOutputs:
         async with self._slots.one(output.size):
             await self._store.check_room(output.size or 1)
             await in_thread(self._make_folder)
-            path = self._folder / hashlib.sha256(repr(output.file).encode()).hexdigest()[:32]
+            path = self._folder / hashlib.sha256(repr(_identity(output)).encode()).hexdigest()[:32]
             if output.text is None:
                 await download(target, output, path)
             else:  # it came with the answer, and may be empty
@@ -195,3 +195,8 @@ class ArrivingOutputs:
     def _make_folder(self) -> None:
         with storage_errors(self._folder):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _identity(output: RemoteOutput) -> tuple[object, ...]:
+    """What tells one output from another: two nodes may name one file."""
+    return (output.node_id, output.key, *output.file)

@@ -582,6 +582,19 @@ async def test_outputs_that_are_gone_fail_a_job_or_are_said(tmp_path: Path) -> N
                 assert after[key] == before[key]
 
 
+async def test_a_file_that_two_nodes_name_is_an_output_of_both(tmp_path: Path) -> None:
+    target = making("a.png")
+    both = tuple(output("a.png", node_id) for node_id in ("1", "2"))
+    target.events[-1] = Finished(JobState.SUCCEEDED, outputs=both)
+    target.files["a.png"] = png() + bytes(200_000)
+    async with front(tmp_path, target) as here:
+        job = await here.ended((await here.post()).body["id"])
+        assert (job["status"], job["error"]) == ("succeeded", None)
+        assert [one["node_id"] for one in job["outputs"]] == ["1", "2"]
+        for one in job["outputs"]:
+            assert await here.content(one) == target.files["a.png"]
+
+
 async def test_a_file_for_which_there_is_never_room_is_not_waited_for(tmp_path: Path) -> None:
     target = making("a.png")
     target.events[-1] = Finished(
