@@ -28,9 +28,9 @@ from asset_kit import receive
 from blake3 import blake3
 
 from comfy_remote.api import asset_records, assets, blobs
-from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.assets import AssetStore
 from comfy_remote.api.errors import ApiRefusal
+from comfy_remote.api.stored import StoredAsset
 from comfy_remote.media import receive as receiving
 from comfy_remote.wire.comfy_api import OutputType
 

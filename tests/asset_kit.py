@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 
-from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.assets import AssetStore
+from comfy_remote.api.stored import StoredAsset
 
 __all__ = ["receive"]
 

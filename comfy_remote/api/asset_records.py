@@ -22,10 +22,10 @@ from ..database import NewerFile, migrate, transaction, write_ahead
 from ..errors import JobNotFound, LocalStorageError
 from ..media.files import OWN_DATA, storage_errors
 from ..wire.comfy_api import OutputType
-from .asset_models import NewAsset, StoredAsset, StoredJob
 from .asset_schema import MIGRATIONS
 from .blobs import Blobs
 from .errors import ApiRefusal
+from .stored import NewAsset, StoredAsset, StoredJob
 
 __all__ = ["AssetRecords", "key_reuse"]
 
@@ -422,8 +422,8 @@ class AssetRecords:
             size=row["size"],
             content_type=row["content_type"],
             file_path=row["file_path"],
-            created=_utc(row["created"]),
-            expires=_utc(row["expires"]),
+            created=_exactly(row["created"]),
+            expires=_exactly(row["expires"]),
             job_id=row["job"],
             node_id=row["node_id"],
             kind=None if row["kind"] is None else OutputType(row["kind"]),
@@ -480,9 +480,9 @@ def _not_found() -> ApiRefusal:
 
 def _job(row: sqlite3.Row) -> StoredJob:
     return StoredJob(
-        row["id"], _utc(row["created"]), _utc(row["expires"]), json.loads(row["labels"])
+        row["id"], _exactly(row["created"]), _exactly(row["expires"]), json.loads(row["labels"])
     )
 
 
-def _utc(seconds: float) -> datetime:
+def _exactly(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)

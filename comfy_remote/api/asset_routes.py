@@ -7,15 +7,16 @@ from pydantic import ValidationError
 
 from ..errors import WorkflowInvalid
 from ..gateway.body import Bodies
-from ..wire.comfy_api import Asset, AssetFromHash
-from .asset_models import StoredAsset, content_url
+from ..wire.comfy_api import AssetFromHash
 from .assets import AssetStore
 from .content import asset_content
 from .errors import ApiRefusal
 from .server import api_base
+from .shown import shown_asset
+from .stored import StoredAsset
 from .upload import checked_file_path, receive_upload
 
-__all__ = ["asset_routes", "described"]
+__all__ = ["asset_routes"]
 
 _LARGEST_REQUEST = 64 * 1024
 _BODIES = 16 * 2**20
@@ -33,31 +34,6 @@ def asset_routes(store: AssetStore) -> list[web.RouteDef]:
         web.delete("/assets/{id}", routes.delete),
         web.get("/assets/{id}/content", routes.content),
     ]
-
-
-def described(asset: StoredAsset, base: str, *, created_new: bool | None = None) -> Asset:
-    """An asset as the API describes it.
-
-    The address of its bytes asks for the bearer token like any other, since an address that needs
-    none would give the bytes to whoever reads a log or a history; so it is good for as long as the
-    asset is.
-
-    Args:
-        base: The address of the API; see `content_url`.
-    """
-    return Asset(
-        id=asset.id,
-        hash=asset.hash,
-        size_bytes=asset.size,
-        content_type=asset.content_type,
-        file_path=asset.file_path,
-        created_new=created_new,
-        created_at=asset.created,
-        url=content_url(base, asset.id),
-        url_expires_at=asset.expires,
-        expires_at=asset.expires,
-        job_id=asset.job_id,
-    )
 
 
 class _AssetRoutes:
@@ -122,7 +98,7 @@ def _answer(
     status: int = 200,
     created_new: bool | None = None,
 ) -> web.Response:
-    model = described(asset, api_base(request), created_new=created_new)
+    model = shown_asset(asset, api_base(request), created_new=created_new)
     return web.Response(
         text=model.model_dump_json(exclude_none=True),
         status=status,

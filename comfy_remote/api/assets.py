@@ -36,9 +36,9 @@ from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, storage_er
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..wire.comfy_api import OutputType, blake3_digits, blake3_hash
-from .asset_models import NewAsset, StoredAsset, StoredJob
 from .asset_records import AssetRecords, key_reuse
 from .errors import ApiRefusal
+from .stored import NewAsset, StoredAsset, StoredJob
 
 __all__ = ["Arrived", "AssetLimits", "AssetStore"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..media.file_changes import discard, remove_file
 from ..media.files import OWN_DATA, storage_errors, sync_folder, take_name
-from .asset_models import NewAsset, has_size
+from .stored import NewAsset, has_size
 
 __all__ = ["Blobs"]
 

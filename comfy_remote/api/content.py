@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 
-from .asset_models import StoredAsset
 from .errors import ApiRefusal
+from .stored import StoredAsset
 
 __all__ = ["asset_content", "byte_range", "safe_headers"]
 

@@ -51,14 +51,15 @@ from ..workflow.files import every_file_use
 from ..workflow.paid_nodes import any_paid_known
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
-from .asset_models import StoredAsset
 from .assets import AssetStore
+from .ended import STATUS, EndedJob
 from .errors import ApiRefusal, job_error
-from .known_classes import KnownClasses
 from .live import LiveJob
-from .one_job import STATUS, ApiRun, EndedJob, utc
 from .outputs import ArrivalSlots, ArrivingOutputs
 from .prompts import OnTargetOnly, PostedJob, with_files
+from .run import ApiRun
+from .stored import StoredAsset, utc
+from .target_nodes import TargetNodes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -161,7 +162,7 @@ class ApiJobs:
         self._ended: OrderedDict[str, EndedJob] = OrderedDict()
         self._claiming: set[str] = set()
         self._starting = self._starting_bytes = 0
-        self._classes = KnownClasses(client.target)
+        self._nodes = TargetNodes(client.target)
         self._background = Background()
         self._slots = ArrivalSlots()
         self._folder = assets.folder / "outputs"
@@ -412,7 +413,7 @@ class ApiJobs:
         uses = list(every_file_use(prompt))
         target = self._client.target
         prompt, sent = await collect_inputs(prompt, uses, target, OnTargetOnly(), files)
-        await self._classes.check(prompt)
+        await self._nodes.check(prompt)
         key = posted.partner_key
         return RunRequest(
             job_id,

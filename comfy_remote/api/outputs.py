@@ -19,8 +19,8 @@ from ..targets.download import download
 from ..units import size_text
 from ..wire.comfy_api import OutputType
 from ..workflow.prompt import Prompt
-from .asset_models import StoredAsset
 from .assets import AssetStore
+from .stored import StoredAsset
 
 __all__ = ["ArrivalSlots", "ArrivingOutputs", "output_type"]
 

@@ -24,7 +24,7 @@ from ..workflow.prompt import Place, Prompt, with_inputs
 from .errors import ApiRefusal, ErrorCode
 
 if TYPE_CHECKING:
-    from .asset_models import StoredAsset
+    from .stored import StoredAsset
 
 __all__ = ["OnTargetOnly", "PostedJob", "Reference", "labels_of", "posted_job", "with_files"]
 

@@ -12,10 +12,10 @@ from aiohttp import BodyPartReader, web
 from ..errors import RequestTooLarge, WorkflowInvalid
 from ..gateway.forms import form_parts, part_chunks
 from ..wire.comfy_api import EXPIRES_IN, blake3_digits
-from .asset_models import StoredAsset
 from .assets import Arrived, AssetStore
 from .errors import ApiRefusal
 from .server import sent_key
+from .stored import StoredAsset
 
 __all__ = ["checked_file_path", "receive_upload"]
 

@@ -17,9 +17,9 @@ from asset_kit import receive
 from blake3 import blake3
 
 from comfy_remote.api import blobs
-from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.assets import AssetLimits, AssetStore
 from comfy_remote.api.errors import ApiRefusal
+from comfy_remote.api.stored import StoredAsset
 from comfy_remote.errors import (
     JobNotFound,
     LocalStorageError,

@@ -28,9 +28,9 @@ from PIL import Image
 from route_kit import Server, route_of
 from yarl import URL
 
-from comfy_remote.api.asset_models import StoredAsset
 from comfy_remote.api.errors import ApiRefusal
 from comfy_remote.api.prompts import PostedJob, Reference, posted_job, with_files
+from comfy_remote.api.stored import StoredAsset
 from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import (
     ExecutionFailed,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ..wire.comfy_api import OutputType, blake3_hash
 
-__all__ = ["NewAsset", "StoredAsset", "StoredJob", "content_url", "has_size"]
+__all__ = ["NewAsset", "StoredAsset", "StoredJob", "has_size", "utc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +84,14 @@ class NewAsset:
     kind: OutputType | None = None
 
 
-def content_url(base: str, asset_id: str) -> str:
-    """The address of an asset's bytes.
-
-    Args:
-        base: The address of the API: ``http://HOST:PORT/api/v2``.
-    """
-    return f"{base}/assets/{asset_id}/content"
-
-
 def has_size(path: Path, size: int) -> bool:
     """Whether a file is there and has that many bytes. Blocking."""
     try:
         return path.stat().st_size == size
     except OSError:
         return False
+
+
+def utc(seconds: float) -> datetime:
+    """Seconds since the epoch as a time, exact to a millisecond."""
+    return datetime.fromtimestamp(round(seconds, 3), timezone.utc)

@@ -1,4 +1,4 @@
-"""Which node classes a target has, where its own answer to a prompt would come late."""
+"""Which nodes an endpoint's workers have: the endpoint itself accepts any prompt."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..workflow.prompt import Prompt
 if TYPE_CHECKING:
     from ..types import JsonValue
 
-__all__ = ["KnownClasses"]
+__all__ = ["TargetNodes"]
 
 _FRESH = 300.0
 _PATIENCE = 15.0
 
 
-class KnownClasses:
-    """What an endpoint's workers have said of their nodes: an endpoint accepts any prompt at once.
+class TargetNodes:
+    """What an endpoint's workers have said of their nodes, asked again when a class is not known.
 
-    Other targets refuse what they lack by themselves, when a prompt is submitted.
+    Other targets refuse a prompt themselves, when it is submitted.
 
     Args:
         fresh: Seconds for which a class that was seen needs no look.

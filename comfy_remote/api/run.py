@@ -1,4 +1,4 @@
-"""One job of the API, under way or ended, and how it is shown: `ApiJob`."""
+"""A job of the API that is under way."""
 
 from __future__ import annotations
 
@@ -6,48 +6,27 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
 from ..errors import ComfyRemoteError, OutputError, OutputLost
-from ..events import Event, JobState, Log, OutputReady, Queued, Started
+from ..events import Event, Log, OutputReady, Queued, Started
 from ..jobs.job import Job
-from ..jobs.record import JobEntry, Record, SavedOutput
+from ..jobs.record import Record, SavedOutput
 from ..jobs.served import ServedJob
 from ..media.receive import Received
 from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import SECRETS
 from ..targets.base import release
-from ..wire.comfy_api import (
-    API_PATH,
-    ApiJob,
-    ApiOutput,
-    ApiProgress,
-    ApiStatus,
-    JobError,
-    JobUrls,
-    OutputType,
-)
-from .asset_models import StoredAsset, content_url
-from .errors import job_error
+from ..wire.comfy_api import API_PATH, ApiJob, ApiStatus
+from .ended import NOT_FETCHED
 from .live import LiveJob
 from .outputs import ArrivingOutputs
+from .shown import job_metrics, job_urls, shown_output
+from .stored import StoredAsset, utc
 
-__all__ = ["STATUS", "ApiRun", "EndedJob", "utc"]
+__all__ = ["ApiRun"]
 
 _log = logging.getLogger(__name__)
-
-STATUS = {
-    JobState.QUEUED: ApiStatus.QUEUED,
-    JobState.RUNNING: ApiStatus.RUNNING,
-    JobState.SUCCEEDED: ApiStatus.SUCCEEDED,
-    JobState.FAILED: ApiStatus.FAILED,
-    JobState.CANCELLED: ApiStatus.CANCELED,
-    JobState.EXPIRED: ApiStatus.EXPIRED,
-}
-"""What the API calls a state of the record."""
-
-_NOT_FETCHED = "Not fetched: "
 
 
 class ApiRun(ServedJob):
@@ -153,7 +132,7 @@ class ApiRun(ServedJob):
             f"Node {output.drawn_node}: {output.filename}: {one.message}" for output, one in lost
         ]
         for problem in said:
-            message = f"{_NOT_FETCHED}{problem}"
+            message = f"{NOT_FETCHED}{problem}"
             await self._record.write(self._record.warned, self.id, message, at=time.time())
 
     async def over(self) -> None:
@@ -200,134 +179,16 @@ class ApiRun(ServedJob):
             expires_at=self.expires,
             queue_position=status.queue_position,
             progress=progress,
-            outputs=[_output(one, base) for one in self._here],
+            outputs=[shown_output(one, base) for one in self._here],
             error=None,
-            metrics=_metrics(self.created, self.started, None),
-            urls=_urls(self.id, base),
+            metrics=job_metrics(self.created, self.started, None),
+            urls=job_urls(self.id, base),
             metadata=dict(self.labels),
         )
 
     def _stored(self, asset: StoredAsset) -> None:
         self._here.append(asset)
-        self.live.output(_output(asset, API_PATH))
-
-
-@dataclass
-class EndedJob:
-    """A job that has ended, and all of its outputs are here."""
-
-    id: str
-    status: ApiStatus
-    created: float
-    started: float | None
-    completed: float
-    expires: datetime
-    outputs: Sequence[StoredAsset]
-    error: JobError | None
-    run_seconds: float | None
-    labels: Mapping[str, str]
-    progress: ApiProgress | None = None
-
-    @classmethod
-    def of(
-        cls,
-        entry: JobEntry,
-        labels: Mapping[str, str],
-        expires: datetime,
-        outputs: Sequence[StoredAsset],
-    ) -> EndedJob:
-        """As the record has it.
-
-        Args:
-            outputs: Those that are in the store.
-        """
-        status = STATUS[entry.state]
-        if status is ApiStatus.EXPIRED and outputs:
-            status = ApiStatus.FAILED  # what is here has not expired
-        started, seconds = entry.started, entry.run_seconds
-        if started is None and seconds is not None:
-            started = max(entry.created, entry.updated - seconds)
-        return cls(
-            entry.id,
-            status,
-            entry.created,
-            started,
-            entry.updated,
-            expires,
-            outputs,
-            _error_of(entry),
-            seconds,
-            labels,
-        )
-
-    def shown(self, base: str) -> ApiJob:
-        """As the API shows it."""
-        return ApiJob(
-            id=self.id,
-            status=self.status,
-            created_at=utc(self.created),
-            started_at=None if self.started is None else utc(self.started),
-            completed_at=utc(self.completed),
-            expires_at=self.expires,
-            queue_position=None,
-            progress=self.progress,
-            outputs=[_output(one, base, self.expires) for one in self.outputs],
-            error=self.error,
-            metrics=_metrics(self.created, self.started, self.run_seconds),
-            urls=_urls(self.id, base),
-            metadata=dict(self.labels),
-        )
-
-
-def utc(seconds: float) -> datetime:
-    """Seconds since the epoch as a time, exact to a millisecond."""
-    return datetime.fromtimestamp(round(seconds, 3), timezone.utc)
-
-
-def _output(asset: StoredAsset, base: str, expires: datetime | None = None) -> ApiOutput:
-    return ApiOutput(
-        node_id=asset.node_id or "",
-        name=asset.file_path.rpartition("/")[2],
-        type=asset.kind or OutputType.FILE,
-        content_type=asset.content_type,
-        size_bytes=asset.size,
-        id=asset.id,
-        hash=asset.hash,
-        url=content_url(base, asset.id),
-        url_expires_at=expires or asset.expires,
-        job_id=asset.job_id,
-    )
-
-
-def _urls(job_id: str, base: str) -> JobUrls:
-    url = f"{base}/jobs/{job_id}"
-    return JobUrls(self=url, events=f"{url}/events", cancel=f"{url}/cancel")
-
-
-def _metrics(
-    created: float, started: float | None, run_seconds: float | None
-) -> dict[str, int | None]:
-    return {
-        "queue_ms": None if started is None else max(0, round((started - created) * 1000)),
-        "execution_ms": None if run_seconds is None else round(run_seconds * 1000),
-    }
-
-
-def _error_of(entry: JobEntry) -> JobError | None:
-    """Why a job failed; of one that did not, which of its outputs are not here."""
-    if entry.state in (JobState.FAILED, JobState.EXPIRED):
-        return None if entry.error is None else job_error(entry.error)
-    missing = [
-        said.message.removeprefix(_NOT_FETCHED)
-        for said in entry.said
-        if said.message.startswith(_NOT_FETCHED)
-    ]
-    if not missing:
-        return None
-    return JobError(
-        code=OutputLost.code,
-        message=f"Not all of its outputs are here. {' '.join(dict.fromkeys(missing))}",
-    )
+        self.live.output(shown_output(asset, API_PATH))
 
 
 def _made_nothing(problems: Iterable[OutputProblem]) -> OutputLost:
