@@ -176,7 +176,7 @@ class ApiJobs:
         """
         await in_thread(self._begin)
         record = self._client.record
-        entries = await record.read(record.unserved_of, self.source)
+        entries = await record.read(record.unshown_of, self.source)
         await in_thread(self._remove_folders, {entry.id for entry in entries})
         for entry in entries:
             await self._take_up(entry)
@@ -585,7 +585,7 @@ class ApiJobs:
         if entry is None or (run.error is not None and not run.answered and _refused(entry)):
             # Whoever sent it gets the refusal, and no id.
             await self._assets.forget_job(run.id)
-            await record.write(record.page_served, run.id)
+            await record.write(record.mark_shown, run.id)
             return
         if _under_way(entry):
             error = run.error or OutputLost("Its outputs are not here.")
@@ -702,7 +702,7 @@ class ApiJobs:
             try:
                 await self._extend_all()
                 before = self._now() - max(self._times.retention, self._times.key)
-                await record.write(record.served_before, self.source, before)
+                await record.write(record.mark_shown_before, self.source, before)
                 await in_thread(self._remove_folders)
             except ComfyRemoteError as error:
                 _log.warning("What has expired could not be removed: %s", error)

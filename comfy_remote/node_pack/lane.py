@@ -202,7 +202,7 @@ class RemoteLane:
     async def take_up(self) -> None:
         """Show and follow the jobs that were running when the server last ended."""
         record = self._pool.record
-        for recorded in await record.read(record.unserved, "host"):
+        for recorded in await record.read(record.unshown, "host"):
             entry = _entry(recorded)
             served_here = (recorded.page or {}).get("host") == self._host.identity
             ours = recorded.id in self._jobs or recorded.id in self._arriving
@@ -270,7 +270,7 @@ class RemoteLane:
         except ComfyRemoteError:
             # The page gets this error now: after a restart there is nothing left to show.
             record = self._pool.record
-            record.post(not_recorded, record.page_served, prompt_id)
+            record.post(not_recorded, record.mark_shown, prompt_id)
             raise
 
     async def _checked(self, wanted: PagePrompt, target: str) -> tuple[Schemas | None, Checked]:

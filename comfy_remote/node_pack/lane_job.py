@@ -343,7 +343,7 @@ class LaneJob:
             record.post(not_recorded, record.saved, prompt_id, self._saver.saved)
         if self._submitted is None and self.state is JobState.CANCELLED:
             record.post(not_recorded, record.state, prompt_id, self.state)
-        record.post(not_recorded, record.page_served, prompt_id)
+        record.post(not_recorded, record.mark_shown, prompt_id)
 
     def _note(self, message: str) -> None:
         _log.info("Remote job %s on %s: %s", self.entry.prompt_id, self.target, message)

@@ -239,7 +239,7 @@ def test_a_record_of_the_version_before_loses_nothing(old_folder: Path) -> None:
         assert record.kept_inputs("there/ep", since=0.0) == {"cd" * 32}
         [past] = record.past_runs("gpu")
         assert (past.seconds, past.prompt) == (12.25, entries[4].prompt)
-        assert [entry.source for entry in record.unserved()] == ["page.json"]
+        assert [entry.source for entry in record.unshown()] == ["page.json"]
     # Eight jobs, one workflow.
     assert len(sql(old_folder / "jobs.sqlite3", "SELECT * FROM prompts")) == 1
 
@@ -458,10 +458,10 @@ async def test_a_lock_that_is_held_for_too_long_is_an_error_of_ours(tmp_path: Pa
         with locked(record.path):
             record.post(failed.append, record.state, "job-1", JobState.RUNNING)
             with pytest.raises(LocalStorageError, match="locked"):
-                await record.write(record.page_served, "job-1")
+                await record.write(record.mark_shown, "job-1")
         assert len(failed) == 1
     with pytest.raises(LocalStorageError, match="closed"):
-        record.page_served("job-1")
+        record.mark_shown("job-1")
 
 
 def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:
@@ -470,12 +470,12 @@ def test_jobs_of_pages_are_known_until_they_were_shown(record: Record) -> None:
         page = {"number": number}
         record.add(f"job-{number}", target="a", source="b", folder=None, prompt={}, page=page)
     record.state("job-1", JobState.SUCCEEDED)
-    assert [(e.id, e.page) for e in record.unserved()] == [
+    assert [(e.id, e.page) for e in record.unshown()] == [
         ("job-1", {"number": 1}),
         ("job-2", {"number": 2}),
     ]
-    record.page_served("job-1")
-    assert [entry.id for entry in record.unserved()] == ["job-2"]
+    record.mark_shown("job-1")
+    assert [entry.id for entry in record.unshown()] == ["job-2"]
 
 
 def test_a_start_is_of_a_job_that_had_the_target_to_itself(record: Record) -> None:

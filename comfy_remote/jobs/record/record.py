@@ -296,7 +296,7 @@ class Record:
 
         Args:
             page: For a job of a page, or of a server's client: what its server needs to show it
-                again after a restart. Until `page_served`, it is not forgotten.
+                again after a restart. Until `mark_shown`, it is not forgotten.
             request: What `claim_request` is to give.
             charge: What it may cost, which is reserved; ``None`` for one that costs nothing.
             caps: Those that apply to it.
@@ -465,12 +465,12 @@ class Record:
 
         self._write(write)
 
-    def page_served(self, job_id: str) -> None:
-        """Note that the page's server has shown how the job ended, and need not show it again."""
+    def mark_shown(self, job_id: str) -> None:
+        """Note that a page, or a server's client, has been shown how the job ended."""
         self._execute("UPDATE jobs SET page = NULL WHERE id = ?", job_id)
 
-    def served_before(self, source: str, before: float) -> None:
-        """`page_served`, for all of a server's jobs that ended before that.
+    def mark_shown_before(self, source: str, before: float) -> None:
+        """`mark_shown`, for all of a server's jobs that ended before that.
 
         Args:
             source: Its name, as jobs are recorded with it.
@@ -541,7 +541,7 @@ class Record:
 
     # Reading
 
-    def unserved(self, key: str = "") -> list[JobEntry]:
+    def unshown(self, key: str = "") -> list[JobEntry]:
         """The jobs that a page, or a server's client, has yet to be shown, oldest first.
 
         Args:
@@ -550,7 +550,7 @@ class Record:
         query = f"{_JOBS} WHERE page IS NOT NULL AND instr(page, ?) > 0 ORDER BY created"
         return self._entries(query, f'"{key}"' if key else "{")
 
-    def unserved_of(self, source: str) -> list[JobEntry]:
+    def unshown_of(self, source: str) -> list[JobEntry]:
         """The jobs of a server whose ends it has not shown yet: also those without their outputs.
 
         Args:
