@@ -29,10 +29,10 @@ from pathlib import Path
 from blake3 import blake3
 
 from ..aio import in_thread
-from ..calls.store import KeptFolder
 from ..errors import ComfyRemoteError, RateLimited
 from ..media.file_changes import discard, replace_file
 from ..media.files import CHUNK_SIZE, copy_whole, safe_relative_path, storage_errors
+from ..media.limited_folder import LimitedFolder
 from ..media.receive import receive_file
 from ..media.temporary import TemporaryFolder, remove_leftovers
 from ..wire.comfy_api import OutputType, blake3_digits, blake3_hash
@@ -111,7 +111,7 @@ class AssetStore:
         self.folder = folder
         self.limits = limits
         self._now = now
-        self._space = KeptFolder(folder, limits.store_bytes)
+        self._space = LimitedFolder(folder, limits.store_bytes)
         self._uploads = asyncio.Semaphore(limits.uploads_at_a_time)
         self._keys_arriving: set[str] = set()
         self._assets = 0

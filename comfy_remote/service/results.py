@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..calls.store import KeptFolder
 from ..calls.values import ValueFile
 from ..errors import OutputLost
 from ..media.file_changes import discard, rename_path
 from ..media.files import storage_errors
+from ..media.limited_folder import LimitedFolder
 from ..media.values import DecodedValue, read_value
 from ..types import JsonValue
 from ..wire.call import INLINE_LIMIT
@@ -25,12 +25,12 @@ class ResultStore:
     """A folder for each call, with a file for each key and a list. It appears complete.
 
     Args:
-        folder: Its own; see `KeptFolder`.
+        folder: Its own; see `LimitedFolder`.
         room: Bytes of all results together.
     """
 
     def __init__(self, folder: Path, *, room: int = 64 * 1024**3) -> None:
-        self.folder = KeptFolder(folder, room)
+        self.folder = LimitedFolder(folder, room)
 
     def keep(self, call_id: str, folder: Path, results: Mapping[str, ValueFile]) -> None:
         """Store a call's results, unless another process of the service has stored them.

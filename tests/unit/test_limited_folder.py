@@ -1,4 +1,4 @@
-"""Value files that callers sent: how much room there is, without walking through the folder."""
+"""Folders with a limit: how much room there is, without walking through them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from comfy_remote.calls.store import KeptFolder
 from comfy_remote.errors import RateLimited
+from comfy_remote.media.limited_folder import LimitedFolder
 
 
 def test_what_is_added_is_counted_along(tmp_path: Path) -> None:
     (tmp_path / "before").write_bytes(b"x" * 40)
-    folder = KeptFolder(tmp_path, 100)
+    folder = LimitedFolder(tmp_path, 100)
     assert folder.left() == 60
     (tmp_path / "unannounced").write_bytes(b"x" * 40)
     assert folder.left() == 60  # the folder is not walked through again
@@ -23,7 +23,7 @@ def test_what_is_added_is_counted_along(tmp_path: Path) -> None:
 
 
 def test_it_is_counted_again_before_anybody_is_refused(tmp_path: Path) -> None:
-    folder = KeptFolder(tmp_path, 100)
+    folder = LimitedFolder(tmp_path, 100)
     assert folder.left() == 100
     folder.added(100)  # in place of an equal file, say
     folder.check_room(100)
@@ -38,7 +38,7 @@ def test_a_sweep_removes_what_is_old_and_makes_room(tmp_path: Path) -> None:
     for path in (old, new):
         path.write_bytes(b"x" * 50)
     os.utime(old, (time.time() - 100, time.time() - 100))
-    folder = KeptFolder(tmp_path, 100)
+    folder = LimitedFolder(tmp_path, 100)
     assert folder.left() == 0
     folder.sweep(60.0)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
