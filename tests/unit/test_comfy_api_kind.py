@@ -19,7 +19,7 @@ from comfy_remote.node_pack.target_form import FilledIn, TargetForm, form_of
 from comfy_remote.node_pack.trusted_targets import check_target, confirm, unconfirmed_address
 from comfy_remote.targets.base import RemoteRef
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
-from comfy_remote.targets.kinds import kind_of, secret_variables, sent_to
+from comfy_remote.targets.kinds import kind_of, secret_variables, sent_to, typed_target
 from comfy_remote.targets.opening import needs_key, open_target, reopen
 from comfy_remote.targets.typed_settings import with_own_key
 
@@ -243,3 +243,29 @@ async def test_what_a_run_costs_is_not_known_and_the_reason_is_said() -> None:
     priced = Configuration(None, {"x": TargetSettings("comfy:cloud", price_per_hour=1.5)})
     price, _ = await asked_price("x", priced, SET)
     assert price is not None and price.per_hour == 1.5
+
+
+SLASH = "https://evil.test\uff0f.run.comfy.app"
+"""What looks like a slash is a part of the host to some, and ends it for others."""
+
+
+@pytest.mark.parametrize(
+    ("typed", "address"),
+    [
+        ("comfy:https://cloud.comfy.org:0443", "comfy:cloud"),
+        ("https://cloud。comfy。org/api/v2", "comfy:cloud"),
+        ("comfy:https://box.lan:443/mount", "comfy:https://box.lan/mount"),
+        ("comfy:http://box.lan:", "comfy:http://box.lan"),
+        ("comfy:http://BOX.lan:08189", "comfy:http://box.lan:8189"),
+        ("comfy:http://[::1]:8189", "comfy:http://[::1]:8189"),
+        ("comfy:http://[::1]", "comfy:http://[::1]"),
+        (f"comfy:{SLASH}", f"comfy:{SLASH}"),
+    ],
+)
+def test_an_address_has_one_spelling(typed: str, address: str) -> None:
+    """So that its caps count in whatever way it is typed."""
+    assert typed_target(typed) == address
+    assert typed_target(address) == address
+    owners = {"mine": TargetSettings(address, price_per_hour=1.0)}
+    configuration = Configuration(None, owners, own_targets=owners)
+    assert configuration.booked_as(typed_target(typed), {}) == "mine"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,7 +49,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAMED = re.compile(rf"{_LABEL}|https?://\S+")
 # Where a browser or a script has Comfy's servers; what follows the host is cut off.
 _COPIED = re.compile(
-    rf"(?:comfy:)?(?:https?://)?(?:cloud\.comfy\.org|(?P<label>{_LABEL})\.run\.comfy\.app)(?::443)?"
+    rf"(?:comfy:)?(?:https?://)?(?:cloud\.comfy\.org|(?P<label>{_LABEL})\.run\.comfy\.app)(?::0*443)?"
     r"(?=[/?#]|$)",
     re.IGNORECASE,
 )
@@ -88,7 +89,7 @@ class ComfyApiKind(Kind):
 
     def address_in(self, typed: str) -> str | None:
         """Also a URL of Comfy's servers, and any that ends in ``/api/v2`` or goes on behind it."""
-        if copied := _COPIED.match(typed):
+        if copied := _COPIED.match(_in_ascii(typed)):
             label = (copied["label"] or _CLOUD).lower()
             if copied["label"] and (label == _CLOUD or label.isdecimal()):
                 return f"{self.prefix}https://{label}{_DEPLOYMENTS}"
@@ -98,9 +99,11 @@ class ComfyApiKind(Kind):
             typed = f"{self.prefix}http://{typed[host.end() :]}"
         if (url := _URL.match(typed)) and (begins or _API.search(url["path"])):
             # A password in it stays as it is: opening the address refuses it.
-            host_name = url["host"] if "@" in url["host"] else url["host"].lower()
+            scheme, host_name = url["scheme"].lower(), url["host"]
+            if "@" not in host_name:
+                host_name = _one_spelling(scheme, host_name)
             path = _API.sub("", url["path"]).rstrip("/")
-            return f"{self.prefix}{url['scheme'].lower()}{host_name}{path}"
+            return f"{self.prefix}{scheme}{host_name}{path}"
         typed = typed.lower()
         return typed if self.matches(typed) else None
 
@@ -228,6 +231,28 @@ class ComfyApiKind(Kind):
             return address is not None and base_address(self.url(address)).origin() == url.origin()
         except ConfigurationError:
             return False
+
+
+def _in_ascii(typed: str) -> str:
+    """A URL with its host as the network has it: ``。`` may stand for a dot."""
+    url = None if typed.isascii() else _URL.match(typed)
+    if url is None:
+        return typed
+    from yarl import URL  # here: hardly anybody types one
+
+    with suppress(ValueError):
+        return str(URL(f"{url['scheme']}{url['host']}").with_path(url["path"]))
+    return typed
+
+
+def _one_spelling(scheme: str, host: str) -> str:
+    """Host and port: caps and what has been confirmed are looked up by it."""
+    name, _, port = host.lower().rpartition(":")
+    if not name or not (port.isdecimal() or not port):
+        return host.lower()
+    number = port.lstrip("0")
+    usual = number in ("", "443" if scheme == "https://" else "80")
+    return name if usual else f"{name}:{number}"
 
 
 def _of_comfy(url: URL) -> bool:
