@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 from aiohttp import web
 from pydantic import JsonValue
 
+from ..advice import Fact, Hint, worded
 from ..clean import cleaned_json, cleaned_text
 from ..errors import (
     ComfyRemoteError,
@@ -21,6 +22,7 @@ from ..errors import (
     InputFileMissing,
     JobExpired,
     JobNotFound,
+    LocalStorageError,
     NotTrusted,
     OutputLost,
     RateLimited,
@@ -88,6 +90,14 @@ _STATUS: Final[Mapping[ErrorCode, int]] = {
     "not_implemented": 501,
 }
 _AGAIN_AFTER = 10
+_TO_RESUME = {
+    Hint.RESUME_FOR_OUTPUTS,
+    Hint.ROOM_FOR_OUTPUTS,
+    Hint.FIND_JOB,
+    Hint.RESUME_OR_CANCEL,
+    Hint.RESUME_IN_TIME,
+    Hint.RESUME_WHEN_BACK,
+}
 _LONGEST_TRACEBACK = 16 * 1024
 
 
@@ -283,13 +293,22 @@ def job_error(error: ComfyRemoteError) -> JobError:
     traceback = facts.get("traceback")
     if isinstance(traceback, list):
         traceback = "".join(map(str, traceback))
+    if isinstance(error, LocalStorageError):
+        words = "The server could not read or write a file of its own. Its log says which, and why."
+    else:
+        words = cleaned_text(f"{error.message} {worded(error.advice, _words)}".rstrip())
     return JobError(
         code="node_execution_error" if type(error) is ExecutionFailed else error.code,
-        message=cleaned_text(str(error)),
+        message=words,
         node_id=_text(facts.get("node_id")),
         class_type=_text(facts.get("node_class")),
         traceback=(_text(traceback) or "")[-_LONGEST_TRACEBACK:] or None,
     )
+
+
+def _words(hint: Hint, _facts: Mapping[str, Fact]) -> str | None:
+    """Advice in the words of this API, whose jobs nobody resumes."""
+    return "Send the job again." if hint in _TO_RESUME else None
 
 
 def _text(value: JsonValue) -> str | None:

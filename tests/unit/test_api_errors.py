@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from comfy_remote import errors
+from comfy_remote.advice import Hint
 from comfy_remote.api.errors import ApiRefusal, job_error, refusal_of
 from comfy_remote.errors import ComfyRemoteError
 from comfy_remote.secrets import SECRETS
@@ -171,4 +172,8 @@ def test_a_failed_node_is_named() -> None:
     assert failed.code == "node_execution_error"
     assert (failed.node_id, failed.class_type) == ("3", "KSampler")
     assert failed.traceback == "line 1\nline 2\n"
+    local = errors.LocalStorageError("/home/me/x.part could not be written: disk full.")
+    assert "/home" not in job_error(local).message
+    damaged = errors.OutputCorrupt("a.png is cut off.", advice=Hint.RESUME_FOR_OUTPUTS())
+    assert job_error(damaged).message == "a.png is cut off. Send the job again."
     assert job_error(errors.OutOfMemory("No memory is left.")).code == "out_of_memory"
