@@ -42,8 +42,8 @@ _STOOD_STILL = 0.1  # seconds that a timer is late if the process or the machine
 
 
 def _without_tracebacks(record: logging.LogRecord) -> bool:
-    """Log a request that is not HTTP in one line: it is its sender's fault."""
-    senders_fault = (HttpProcessingError, web.RequestPayloadError)
+    """Log in one line what is its sender's fault: a request that is not HTTP, or a hang-up."""
+    senders_fault = (HttpProcessingError, web.RequestPayloadError, ConnectionResetError)
     if record.exc_info and isinstance(record.exc_info[1], senders_fault):
         record.exc_info, record.levelno, record.levelname = None, logging.INFO, "INFO"
     return True

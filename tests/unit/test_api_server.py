@@ -256,6 +256,23 @@ async def test_a_listener_that_hangs_up_is_forgotten() -> None:
         await until(lambda: not job.listeners)  # its handler is cancelled
 
 
+async def test_a_client_that_hangs_up_before_its_answer_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hung_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        return response
+
+    async with ApiServer([web.get("/jobs", hung_up)]) as server, aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"{server.url}{API_PATH}/jobs")
+        await until(lambda: bool(caplog.records))
+    assert not any(record.exc_info for record in caplog.records)
+
+
 async def test_a_server_that_stops_waits_for_no_stream() -> None:
     job = LiveJob()
 
