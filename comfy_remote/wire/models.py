@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "CHANGES_MODELS",
     "MODEL_ACTIONS",
     "PLACE",
     "CheckAnswer",
@@ -33,6 +34,9 @@ PLACE = "place"
 
 MODEL_ACTIONS: frozenset[str] = frozenset({"ensure", "check", "prune", "models", PLACE})
 """Values of a job's ``action`` that are about models and run no workflow."""
+
+CHANGES_MODELS: frozenset[str] = frozenset({"ensure", "prune", PLACE})
+"""Those of them after which other models may be there."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

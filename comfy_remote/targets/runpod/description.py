@@ -153,6 +153,12 @@ class Descriptions:
         except ComfyRemoteError as error:
             _log.info("%s is awake: it answered %s", self.name, error)
 
+    def doubt(self) -> None:
+        """What is remembered is out of date: its models were changed. Blocking."""
+        known = self.cache.read()
+        if known is not None:
+            self.cache.write(known.answer, asked=0.0)
+
     def lately(self, seconds: float) -> Capabilities | None:
         """What a worker said within so many seconds; ``None`` if none did. Blocking."""
         known = self.cache.read()

@@ -55,6 +55,7 @@ from ...outputs import RemoteOutput
 from ...units import seconds_text
 from ...wire.actions import FetchAnswer
 from ...wire.installed import RanOn
+from ...wire.models import CHANGES_MODELS
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
@@ -503,6 +504,9 @@ class RunPodTarget:
         except asyncio.CancelledError:
             await self.cancel(ref)
             raise
+        finally:
+            if payload.get("action") in CHANGES_MODELS:
+                await asyncio.to_thread(self._descriptions.doubt)
 
     async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
         """One ``/status`` after another; a `Log` for what went wrong on the way.
