@@ -122,8 +122,9 @@ def _refuse_itself(target: Target, port: int) -> None:
     from ..errors import ConfigurationError
     from ..net.address import is_loopback
     from ..targets.base import server_of
+    from ..targets.comfy_api.kind import SERVER_DETAIL
 
-    address = URL(server_of(target).get("comfy_api", ""))
+    address = URL(server_of(target).get(SERVER_DETAIL, ""))
     if is_loopback(address.host) and address.port == port:
         raise ConfigurationError(
             f"{target.name} is this server itself: its jobs would go nowhere.",

@@ -5,17 +5,14 @@ Its answers about a job decide; its live events make that quicker, and bring pre
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from ...aio import within
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
-    OutputLost,
     SubmissionUnknown,
     TargetError,
     TargetNotFound,
@@ -25,10 +22,9 @@ from ...errors import (
 from ...events import Event, Finished, Log
 from ...net.address import base_address, check_key_is_safe, is_loopback
 from ...net.answers import REFUSALS
-from ...net.http import HttpClient, version_in
+from ...net.http import HttpClient
 from ...outputs import RemoteOutput
 from ...types import JsonValue, as_list, mapping
-from ...wire.comfy_api import ApiJob, ApiStatus
 from ...workflow.load import parse_prompt
 from ...workflow.prompt import Prompt
 from ..base import (
@@ -42,10 +38,13 @@ from ..base import (
 from ..input_names import UsersNames, by_content
 from .answers import read_job
 from .assets import InputAssets
+from .content import OutputContent
 from .follow import ComfyApiTimes, JobFollower
+from .kind import SERVER_DETAIL
 from .links import Links
 from .live import LiveStreams
 from .refusals import api_code, api_error
+from .remote_jobs import RemoteJobs
 from .server import ApiServer
 from .status import JobReader
 from .submission import Submissions
@@ -57,11 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ComfyApiTarget", "ComfyApiTimes"]
 
-_REDIRECTS = 3
-_MOST_VERSIONS = 1000
-_LOOKS = 3  # at a job that was just cancelled
-# Seconds. The cancel itself must not wait for that.
-_LOOKED_WITHIN = 4.0
 # Asking for it shows whether the server and its key work.
 _NO_JOB = "00000000-0000-0000-0000-000000000000"
 
@@ -128,9 +122,9 @@ class ComfyApiTarget:
         self._submissions = Submissions(
             self._server, times.full, search=times.search, between=times.between
         )
+        self._jobs = RemoteJobs(self._server, self.server, between=times.between)
+        self._content = OutputContent(self._http, self._name)
         self._notes: dict[str, list[Log]] = {}
-        self._cancelled: dict[str, bool] = {}
-        self._versions: dict[str, str] = {}
         self._streams = LiveStreams(self._http, times.reconnect)
 
     @property
@@ -147,7 +141,7 @@ class ComfyApiTarget:
     @property
     def server(self) -> dict[str, str]:
         """Its URL."""
-        return {"comfy_api": self.url}
+        return {SERVER_DETAIL: self.url}
 
     async def __aenter__(self) -> ComfyApiTarget:
         await self._http.__aenter__()
@@ -190,8 +184,8 @@ class ComfyApiTarget:
             key = self._key_for_partners(request)
             sent = await self._submissions.send(request.job_id, prompt, key)
         if isinstance(sent, str):
-            return self._ref(request.job_id, sent)
-        return self._ref(request.job_id, sent.id, sent)
+            return self._jobs.ref(request.job_id, sent)
+        return self._jobs.ref(request.job_id, sent.id, sent)
 
     def _key_for_partners(self, request: RunRequest) -> SecretStr | None:
         """That of whoever has sent the job, else the owner's."""
@@ -228,7 +222,7 @@ class ComfyApiTarget:
             raise self._not_known(f"and its jobs cannot be listed: {error.message}") from error
         if found is None:
             raise self._not_known("and none of the jobs that it lists is known to be this one.")
-        return self._ref(job_id, found)
+        return self._jobs.ref(job_id, found)
 
     def _not_known(self, why: str) -> SubmissionUnknown:
         return SubmissionUnknown(
@@ -243,8 +237,9 @@ class ComfyApiTarget:
         The prompt is empty where the server gives the workflow as it was drawn.
         """
         try:
-            job = read_job((await self._server.get(self._job_path(remote_id))).json())
-            workflow = await self._server.get(f"{self._job_path(remote_id)}/workflow")
+            path = self._server.links.path("jobs", remote_id)
+            job = read_job((await self._server.get(path)).json())
+            workflow = await self._server.get(f"{path}/workflow")
         except TargetNotFound:
             return None
         prompt: Prompt = {}
@@ -253,7 +248,7 @@ class ComfyApiTarget:
             prompt = parse_prompt(
                 mapping(answer.get("workflow")), "The prompt on the target", check_links=False
             )
-        return self._ref(remote_id, job.id, job), prompt
+        return self._jobs.ref(remote_id, job.id, job), prompt
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Ask for the job again and again; sooner when a live event says that it has ended."""
@@ -262,117 +257,43 @@ class ComfyApiTarget:
             yield note
         reader, names = JobReader(prompt, self._name, self._server.links), UsersNames(prompt)
         follower = JobFollower(
-            lambda: self._job(ref),
-            lambda: self._streams.opened(self._path_of(ref, "events")),
+            lambda: self._jobs.get(ref),
+            lambda: self._streams.opened(self._jobs.path(ref, "events")),
             reader,
             name=self._name,
             times=self._times,
-            cancelled=lambda: self._cancelled.get(ref.remote_id),
+            cancelled=lambda: self._jobs.cancelled(ref),
         )
         async with aclosing(follower.events()) as events:
             async for event in events:
                 if isinstance(event, Finished):
-                    self._cancelled.pop(ref.remote_id, None)
+                    self._jobs.forget(ref)
                     said = [note.message for note in notes]
                     if warnings := [*said, *as_list(event.details.get("warnings"))]:
                         event.details["warnings"] = warnings
                 yield names.event(event)
 
-    async def _job(self, ref: RemoteRef) -> ApiJob | None:
-        """The job as it is now; ``None`` if the server does not know it."""
-        try:
-            return read_job((await self._server.get(self._path_of(ref, "self"))).json())
-        except TargetNotFound:
-            return None
-
     async def cancel(self, ref: RemoteRef) -> None:
         """``POST /jobs/{id}/cancel``; a job that has ended stays as it is."""
-        await self._cancel(ref, waited=await self._waits(ref))
+        await self._jobs.cancel(ref, waited=await self._jobs.waits(ref))
 
     async def withdraw(self, ref: RemoteRef) -> None:
         """Cancel it if it waits. See `Withdraws`.
 
         The API knows no such condition: a job that begins between the two requests is stopped.
         """
-        if await self._waits(ref):
-            await self._cancel(ref, waited=True)
-
-    async def _waits(self, ref: RemoteRef) -> bool:
-        """Whether the job waits now; also ``False`` where that cannot be found out."""
-        try:
-            job = await within(self._job(ref), _LOOKED_WITHIN)
-        except (ComfyRemoteError, asyncio.TimeoutError):
-            return False
-        return job is not None and job.status is ApiStatus.QUEUED and job.started_at is None
-
-    async def _cancel(self, ref: RemoteRef, *, waited: bool) -> None:
-        known = ref.remote_id in self._cancelled
-        self._cancelled.setdefault(ref.remote_id, waited)
-        try:
-            await self._cancel_taken(ref)
-        except BaseException:
-            # Whatever becomes of the job, nobody knows that it was by this.
-            if not known:
-                self._cancelled.pop(ref.remote_id, None)
-            raise
-
-    async def _cancel_taken(self, ref: RemoteRef) -> None:
-        """Cancel it, and see that it neither waits nor runs as before.
-
-        The answer is the job, canceling or ended. comfy-api-proxy answers so, too, where its
-        ComfyUI is too old to cancel a job by its id: that one goes on.
-
-        Raises:
-            TargetError: The job goes on.
-        """
-        job = None
-        with suppress(TargetNotFound):  # it is gone, or the server knows no cancel
-            answer = await self._http.post_idempotent(self._path_of(ref, "cancel"))
-            with suppress(TargetError):  # a page of somebody in between
-                job = read_job(answer.json())
-        for _ in range(_LOOKS):
-            job = job or await self._job(ref)
-            if job is None or job.status not in (ApiStatus.QUEUED, ApiStatus.RUNNING):
-                return
-            state, job = job.status.value, None
-            await asyncio.sleep(self._times.between)
-        raise TargetError(
-            f"{self._name} was asked to cancel the job, and still has it: {state}.",
-            advice="Cancel it where you manage that server. A ComfyUI behind comfy-api-proxy can "
-            "cancel jobs from version 0.25 on.",
-        )
+        if await self._jobs.waits(ref):
+            await self._jobs.cancel(ref, waited=True)
 
     async def read(self, output: RemoteOutput, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """Its content, from the server, or from the storage to which that leads."""
-        path = output.source.path if output.source is not None else None
-        if path is None:
-            raise OutputLost(f"{self._name} did not say where {output.filename} is.")
-
-        def note(headers: Mapping[str, str]) -> None:
-            if (version := version_in(headers)) is not None:
-                self._versions[path] = version
-            if len(self._versions) > _MOST_VERSIONS:
-                del self._versions[next(iter(self._versions))]
-
-        try:
-            stream = self._http.stream(path, offset, note, redirects=_REDIRECTS)
-            async with aclosing(stream) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-        except TargetError as error:
-            if error.details.get("http_status") not in (404, 410):
-                raise
-            raise OutputLost(
-                f"{self._name} no longer has {output.filename}.",
-                advice="A server has outputs for a limited time, and only while its ComfyUI has "
-                "their files. Run the workflow again.",
-                details=error.details,
-            ) from error
+        async with aclosing(self._content.read(output, offset)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def version_of(self, output: RemoteOutput) -> str | None:
         """The ``ETag`` that came with it; without one, its address, as an asset never changes."""
-        path = output.source.path if output.source is not None else None
-        return None if path is None else self._versions.get(path, path)
+        return self._content.version_of(output)
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """Its nodes, where it has ComfyUI's list of them; nothing else, since the API has no words.
@@ -400,7 +321,9 @@ class ComfyApiTarget:
         Raises:
             ComfyRemoteError: It does not.
         """
-        answer = await self._http.get_once(self._job_path(_NO_JOB), tuple(REFUSALS))
+        answer = await self._http.get_once(
+            self._server.links.path("jobs", _NO_JOB), tuple(REFUSALS)
+        )
         if answer.status == 404 and api_error(answer) is None:
             raise TargetNotFound(
                 f"{self._name} has no Comfy API below {self.url} (HTTP 404).",
@@ -411,22 +334,3 @@ class ComfyApiTarget:
         if answer.status < 400:
             read_job(answer.json())  # it would be odd, but anything else is no Comfy API
         return Health(ready=1, running=0, queued=0, counted=False)
-
-    def _job_path(self, remote_id: str) -> str:
-        return self._server.links.path("jobs", remote_id)
-
-    def _path_of(self, ref: RemoteRef, link: str) -> str:
-        """Where a link of a job leads: as the server said, as far as that is its own origin."""
-        if (said := ref.details.get(link)) is not None:
-            return said.lstrip("/")
-        path = self._job_path(ref.remote_id)
-        return path if link == "self" else f"{path}/{link}"
-
-    def _ref(self, job_id: str, remote_id: str, job: ApiJob | None = None) -> RemoteRef:
-        bare = RemoteRef(job_id, remote_id, self.server)
-        if job is None:
-            return bare
-        links = {"self": job.urls.self, "events": job.urls.events, "cancel": job.urls.cancel}
-        own = {key: self._server.links.own(link) for key, link in links.items()}
-        said = {k: v for k, v in own.items() if v is not None and v != self._path_of(bare, k)}
-        return RemoteRef(job_id, remote_id, {**self.server, **said})
