@@ -311,11 +311,24 @@ async def test_nothing_is_sent_again_to_a_server_that_went_away_since_it_may_hav
         return await drop(request)
 
     server.on(JOBS, going)
-    with pytest.raises(SubmissionUnknown, match="nothing was sent again") as caught:
+    with pytest.raises(SubmissionUnknown, match="nothing more was sent") as caught:
         await target.submit(RunRequest(ID, PROMPT))
     assert DidItRun.of(caught.value) is DidItRun.UNKNOWN
     assert caught.value.advice.startswith(f"Resume job {ID}")
     assert server.count(JOBS) == 1
+
+
+@pytest.mark.parametrize("behind_proxy", [JOBS, LIST])
+async def test_nor_to_one_that_a_proxy_cannot_reach_meanwhile(
+    target: ComfyApiTarget, server: FakeComfyApi, behind_proxy: str
+) -> None:
+    """comfy-api-proxy behind nginx: started again, it took the job a second time."""
+    server.on(LIST, Answer({"jobs": []}))
+    server.on(JOBS, drop, Answer(job_json(), 201))
+    server.on(behind_proxy, *([drop] if behind_proxy == JOBS else []), Answer(None, 502))
+    with pytest.raises(SubmissionUnknown, match="nothing more was sent"):
+        await target.submit(RunRequest(ID, PROMPT))
+    assert server.count(JOBS) == (2 if behind_proxy == JOBS else 1)
 
 
 @pytest.mark.parametrize("label", [{"comfy_remote_job": ID}, f"comfy_remote_job={ID}"])

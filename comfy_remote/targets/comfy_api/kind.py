@@ -18,6 +18,7 @@ from ...errors import ConfigurationError
 from ...net.address import base_address, host_list, is_loopback, shown
 from ...secrets import secret
 from ..kinds import Billing, Can, Choose, Kind
+from .own_servers import CLOUD_HOST, DEPLOYMENTS, is_comfys
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -40,11 +41,9 @@ SERVER_DETAIL = "comfy_api"
 """In the details of a job's reference: the URL of the server that has it."""
 
 _CLOUD = "cloud"
-_CLOUD_HOST = "cloud.comfy.org"
 # Facts of these two: openapi-cloud.yaml of the same repository.
 _OBJECT_INFO = "api/object_info"
 _CLOUD_KEY = "X-API-Key"
-_DEPLOYMENTS = ".run.comfy.app"
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAMED = re.compile(rf"{_LABEL}|https?://\S+")
 # Where a browser or a script has Comfy's servers; what follows the host is cut off.
@@ -92,7 +91,7 @@ class ComfyApiKind(Kind):
         if copied := _COPIED.match(_in_ascii(typed)):
             label = (copied["label"] or _CLOUD).lower()
             if copied["label"] and (label == _CLOUD or label.isdecimal()):
-                return f"{self.prefix}https://{label}{_DEPLOYMENTS}"
+                return f"{self.prefix}https://{label}{DEPLOYMENTS}"
             return f"{self.prefix}{label}"
         begins = typed[: len(self.prefix)].lower() == self.prefix
         if host := _HOST_AND_PORT.match(typed):
@@ -121,7 +120,7 @@ class ComfyApiKind(Kind):
         named = address.removeprefix(self.prefix)
         if "://" in named:
             return named
-        return f"https://{_CLOUD_HOST}" if named == _CLOUD else f"https://{named}{_DEPLOYMENTS}"
+        return f"https://{CLOUD_HOST}" if named == _CLOUD else f"https://{named}{DEPLOYMENTS}"
 
     def configured_address(self, environment: Mapping[str, str]) -> str | None:
         """The server in ``COMFY_BASE_URL``."""
@@ -165,7 +164,7 @@ class ComfyApiKind(Kind):
     def is_own_server(self, server: str, environment: Mapping[str, str]) -> bool:
         """Comfy's servers, the one in ``COMFY_BASE_URL``, and this machine."""
         url = base_address(server)
-        return _of_comfy(url) or is_loopback(url.host) or self._is_configured(url, environment)
+        return is_comfys(url) or is_loopback(url.host) or self._is_configured(url, environment)
 
     def login(
         self, name: str, settings: TargetSettings, environment: Mapping[str, str]
@@ -220,7 +219,7 @@ class ComfyApiKind(Kind):
     def _is_comfys(self, address: str) -> bool:
         """Whether Comfy runs the server; not so of an address that is invalid."""
         try:
-            return _of_comfy(base_address(self.url(address)))
+            return is_comfys(base_address(self.url(address)))
         except ConfigurationError:
             return False
 
@@ -253,15 +252,6 @@ def _one_spelling(scheme: str, host: str) -> str:
     number = port.lstrip("0")
     usual = number in ("", "443" if scheme == "https://" else "80")
     return name if usual else f"{name}:{number}"
-
-
-def _of_comfy(url: URL) -> bool:
-    host = (url.host or "").lower()
-    return (
-        url.scheme == "https"
-        and url.port == 443
-        and (host == _CLOUD_HOST or host.endswith(_DEPLOYMENTS))
-    )
 
 
 def _partner_key(

@@ -30,6 +30,7 @@ from ...types import mapping, mappings
 from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
 from ...workflow.prompt import Prompt
 from .answers import read_job
+from .own_servers import CLOUD_HOST, is_comfys
 from .refusals import api_code, api_error
 from .server import ApiServer
 
@@ -38,8 +39,8 @@ __all__ = ["Submissions"]
 LABEL = "comfy_remote_job"
 _MOST_LISTED = 100
 _MOST_PAGES = 5
-_NO_LABELS = ("cloud.comfy.org",)
 _TRIES = 3
+_NOBODY_BEHIND = (502, 503, 504)  # a proxy's statuses
 _Labels: TypeAlias = Literal["map", "text", "none"]
 _KEY_USED = "idempotency_key_reuse"
 
@@ -75,7 +76,7 @@ class Submissions:
         self._full = full
         self._search, self._between = search, between
         host = server.links.origin.host or ""
-        self._labels: _Labels = "none" if host in _NO_LABELS else "map"
+        self._labels: _Labels = "none" if host == CLOUD_HOST else "map"
 
     async def send(
         self, job_id: str, prompt: Prompt, partner_key: SecretStr | None
@@ -163,14 +164,19 @@ class Submissions:
     async def _after_lost(self, job: _Job, lost: SubmissionUnknown) -> ApiJob | str:
         used, gone = _says_used(lost), False
         for _ in range(0 if used else _TRIES):
-            if (found := await self._listed(job.job_id)) is not None:
-                return found
+            try:
+                if (found := await self.find(job.job_id)) is not None:
+                    return found
+            except ComfyRemoteError as error:
+                gone = self._may_lose_keys(error)
+            if gone:
+                break
             try:
                 return await self._posted(job, again=True)
             except _LabelRefused as refused:
                 self._labels = refused.rather
             except ComfyRemoteError as error:
-                used, gone = _says_used(error), error.details.get(NOBODY_LISTENS) is True
+                used, gone = _says_used(error), self._may_lose_keys(error)
                 if used or gone:
                     break
                 # Lost again, or refused: which says nothing of the first.
@@ -180,8 +186,7 @@ class Submissions:
         if used:
             why = "It has had the job, or may have, and does not say which of its jobs that is."
         elif gone:
-            # Started again, it may have lost the keys that it had, and would take the job twice.
-            why = "Then the server was gone, and nothing was sent again."
+            why = "Then the server was gone, and nothing more was sent."
         else:
             why = "It was sent again under the same key, which cannot run it twice: no answer."
         raise SubmissionUnknown(
@@ -189,6 +194,16 @@ class Submissions:
             advice=Hint.FIND_JOB(job_id=job.job_id),
             details=lost.details,
         ) from lost
+
+    def _may_lose_keys(self, error: ComfyRemoteError) -> bool:
+        """Whether the server is gone: started again, it may take the job a second time.
+
+        comfy-api-proxy has the keys in memory; Comfy's own servers do not lose theirs.
+        """
+        if error.details.get(NOBODY_LISTENS) is True:
+            return True
+        by_proxy = error.details.get("http_status") in _NOBODY_BEHIND
+        return by_proxy and not is_comfys(self._server.links.origin)
 
     async def _searched(self, job_id: str) -> str | None:
         """Look for a while: the server may still be at the request that was lost."""
