@@ -1,7 +1,7 @@
 """A job as those see it who listen to it: its state, its progress, its newest preview, its outputs.
 
 What our targets say (`events`) becomes what Comfy API v2 streams. One object a job, any number of
-listeners: each frame is encoded once, and each listener is owed a bounded number of bytes.
+listeners: each frame is encoded once, and what waits for a listener is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LiveLimits:
     Attributes:
         every: Between two frames with progress, and between two with a preview.
         keep_alive: Without a frame, after which a listener gets a comment.
-        listener_bytes: What a listener may be owed before it is dropped.
+        listener_bytes: What may wait for a listener before it is dropped.
         preview_bytes: A JPEG up to this size is passed on as it is.
         preview_side: Pixels that any other preview's longer side has at most.
         largest_preview: What a target may send; a larger one is left out.
@@ -127,7 +127,7 @@ class LiveJob:
                 self._progressed(ApiProgress(value=1.0, nodes_done=done, nodes_total=done))
 
     def change(self, status: ApiStatus, *, queue_position: int | None = None) -> None:
-        """Say another state, or another place in the queue. What is being cancelled stays so.
+        """Say another state, or another position in the queue. What is being cancelled stays so.
 
         For a final state, see `end`.
         """
@@ -146,7 +146,7 @@ class LiveJob:
         """
         if output.id not in self._outputs and not self._status.status.final:
             frame = self._outputs[output.id] = _frame("output", output)
-            self._owe_all(f"output {output.id}", frame)
+            self._push_all(f"output {output.id}", frame)
 
     def end(self, status: ApiStatus) -> None:
         """Say the final state, after which every stream ends. A second one is ignored."""
@@ -170,7 +170,7 @@ class LiveJob:
         if not self._status.status.final:
             self._listeners.add(listener)
         try:
-            self._greet(listener)
+            self._begin(listener)
             while True:
                 while (frame := listener.take()) is not None:
                     yield frame
@@ -190,20 +190,20 @@ class LiveJob:
         self._listeners.clear()
         await self._working.stop()
 
-    def _greet(self, listener: _Listener) -> None:
+    def _begin(self, listener: _Listener) -> None:
         status, final = self._status, self._status.status.final
         # A client stops reading at a final state, so what it still wants comes before.
         if not final:
-            listener.owe(f"status {status.status.value}", self._frame("status", status))
+            listener.push(f"status {status.status.value}", self._frame("status", status))
         if self._progress is not None:
-            listener.owe("progress", self._frame("progress", self._progress))
+            listener.push("progress", self._frame("progress", self._progress))
         for output_id, frame in self._outputs.items():
-            listener.owe(f"output {output_id}", frame)
+            listener.push(f"output {output_id}", frame)
         if final:
-            listener.owe("status, the final one", self._frame("status", status))
+            listener.push("status, the final one", self._frame("status", status))
             listener.close()
         elif self._preview is not None and self._preview_of is self._raw:
-            listener.owe("preview", self._frame("preview", self._preview))
+            listener.push("preview", self._frame("preview", self._preview))
         else:
             self._preview_paced.changed()
 
@@ -256,11 +256,11 @@ class LiveJob:
 
     def _send(self, event: str, data: BaseModel, *, key: str) -> None:
         if self._listeners:
-            self._owe_all(key, self._frame(event, data))
+            self._push_all(key, self._frame(event, data))
 
-    def _owe_all(self, key: str, frame: bytes) -> None:
+    def _push_all(self, key: str, frame: bytes) -> None:
         for listener in list(self._listeners):
-            listener.owe(key, frame)
+            listener.push(key, frame)
             if listener.closed:
                 self._listeners.discard(listener)
 
@@ -272,35 +272,35 @@ class LiveJob:
 
 
 class _Listener:
-    """The frames that one listener is still to be sent; of each key, the newest only."""
+    """The frames that wait for one listener; of each key, the newest only."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._owed: OrderedDict[str, bytes] = OrderedDict()
+        self._waiting: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
         self._woken = asyncio.Event()
         self.closed = False
 
-    def owe(self, key: str, frame: bytes) -> None:
-        """Send this later; more than it may be owed closes it."""
-        self._size += len(frame) - len(self._owed.pop(key, b""))
-        self._owed[key] = frame
+    def push(self, key: str, frame: bytes) -> None:
+        """Have a frame wait to be sent; too many bytes of them close the listener."""
+        self._size += len(frame) - len(self._waiting.pop(key, b""))
+        self._waiting[key] = frame
         if self._size > self._most:
-            self._owed.clear()
+            self._waiting.clear()
             self.closed = True
         self._woken.set()
 
     def take(self) -> bytes | None:
         """The next frame."""
-        if not self._owed:
+        if not self._waiting:
             self._woken.clear()
             return None
-        _, frame = self._owed.popitem(last=False)
+        _, frame = self._waiting.popitem(last=False)
         self._size -= len(frame)
         return frame
 
     def close(self) -> None:
-        """End, once what is owed has been taken."""
+        """End, once all that waits has been taken."""
         self.closed = True
         self._woken.set()
 

@@ -1,4 +1,4 @@
-"""An upload as it arrives: a form with a file and what is said of it, in any order."""
+"""An upload as it arrives: a form with a file and the fields that describe it, in any order."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _LONGEST_CONTENT_TYPE = 200
 
 
 @dataclass
-class _Said:
-    """What the form says of its file, each value checked as it comes.
+class _Fields:
+    """The fields of the form besides its file, each checked as it comes.
 
     Other parts are ignored, `tags` among them: nothing in the API gives them back.
     """
@@ -90,17 +90,17 @@ async def receive_upload(request: web.Request, store: AssetStore) -> tuple[Store
         )
     await store.check_room(max(1, announced))
     key, pause = sent_key(request), store.limits.pause
-    said = _Said()
+    fields = _Fields()
     arrived: Arrived | None = None
     async with store.using_key(key), AsyncExitStack() as stack:
         try:
             async for name, part in form_parts(request, pause):
-                said.begins(name)
+                fields.begins(name)
                 if name == _FILE:
                     arriving = store.arriving(part_chunks(part, pause))
                     arrived = await stack.enter_async_context(arriving)
                 else:
-                    await said.read(name, part, pause)
+                    await fields.read(name, part, pause)
         except RequestTooLarge:
             raise
         except WorkflowInvalid as error:
@@ -109,10 +109,10 @@ async def receive_upload(request: web.Request, store: AssetStore) -> tuple[Store
             raise _missing(_FILE)
         return await store.add(
             arrived,
-            content_type=said.get("content_type"),
-            file_path=checked_file_path(said.get("file_path")),
-            expected_hash=said.values.get("expected_hash"),
-            expires_in=float(seconds) if (seconds := said.values.get("expires_in")) else None,
+            content_type=fields.get("content_type"),
+            file_path=checked_file_path(fields.get("file_path")),
+            expected_hash=fields.values.get("expected_hash"),
+            expires_in=float(seconds) if (seconds := fields.values.get("expires_in")) else None,
             key=key,
         )
 

@@ -38,7 +38,7 @@ _PORT = 8189
 @click.option(
     "--name",
     metavar="NAME",
-    help="What this front is called: its jobs and files are found again by that. Default: after "
+    help="Name of this front, by which the next start finds its jobs and files. Default: after "
     "the target.",
 )
 @click.option(

@@ -55,18 +55,18 @@ class InputAssets:
             ComfyRemoteError: It could not be asked, or refused.
         """
         progress = UploadProgress(request.files, request.on_sent)
-        assets = await concurrent_map(lambda file: self._there(file, progress), request.files)
+        assets = await concurrent_map(lambda file: self._asset_of(file, progress), request.files)
         prompt = request.prompt
         for file, asset in zip(request.files, assets, strict=True):
-            reference = asset_reference(asset.id, blake3=asset.hash, file_path=_placed(file))
+            reference = asset_reference(asset.id, blake3=asset.hash, file_path=_file_path(file))
             prompt = rename_files(prompt, {file.name: reference}, file.places)
         return prompt
 
     def forget(self) -> None:
-        """Do not rely on what is there: the server has just said that it is not."""
+        """Forget what is there: the server has just said that it is not."""
         self._known.clear()
 
-    async def _there(self, file: InputFile, progress: UploadProgress) -> Asset:
+    async def _asset_of(self, file: InputFile, progress: UploadProgress) -> Asset:
         key = (file.sha256, file.name)
         asset = self._known.get(key)
         if asset is None or _expires_soon(asset):
@@ -85,19 +85,19 @@ class InputAssets:
             if len(self._hashes) >= _MOST_REMEMBERED:
                 self._hashes.clear()
             self._hashes[file.sha256] = blake3
-        if (asset := await self._minted(file, blake3)) is not None:
+        if (asset := await self._from_hash(file, blake3)) is not None:
             return asset
         try:
-            return await self._sent(file, blake3, progress)
+            return await self._uploaded(file, blake3, progress)
         except TargetError as error:
             if api_code(error) != "hash_mismatch":
                 raise
             self._hashes.pop(file.sha256, None)
-            return await self._sent(file, blake3, progress)  # damaged on its way, perhaps
+            return await self._uploaded(file, blake3, progress)  # damaged on its way, perhaps
 
-    async def _minted(self, file: InputFile, blake3: str) -> Asset | None:
+    async def _from_hash(self, file: InputFile, blake3: str) -> Asset | None:
         """An asset of bytes that the server has; ``None`` if it does not have them."""
-        asked = AssetFromHash(hash=blake3, file_path=_placed(file), tags=_TAGS, expires_in=None)
+        asked = AssetFromHash(hash=blake3, file_path=_file_path(file), tags=_TAGS, expires_in=None)
         body = asked.model_dump_json(exclude_none=True).encode()
         try:
             answer = await self._server.post("assets", "from-hash", body=body)
@@ -107,7 +107,7 @@ class InputAssets:
             raise self._server.refused(answer)
         return _asset(answer) if answer.status < 300 else None
 
-    async def _sent(self, file: InputFile, blake3: str, progress: UploadProgress) -> Asset:
+    async def _uploaded(self, file: InputFile, blake3: str, progress: UploadProgress) -> Asset:
         path = self._server.links.path("assets")
         refusals = tuple(REFUSALS - {429})
         try:
@@ -154,7 +154,7 @@ def _asset(answer: Response) -> Asset:
         ) from error
 
 
-def _placed(file: InputFile) -> str:
+def _file_path(file: InputFile) -> str:
     """Where a file belongs: paths begin at the folder that ComfyUI's own are in.
 
     A name without a folder is an input, as every server has it.
@@ -168,7 +168,7 @@ def _form(file: InputFile, blake3: str, progress: UploadProgress) -> Iterator[ai
 
     media_type = media_type_of(file.name)
     # What says how the bytes are to be taken comes before them. Names are in UTF-8.
-    fields = {"content_type": media_type, "file_path": _placed(file), "expected_hash": blake3}
+    fields = {"content_type": media_type, "file_path": _file_path(file), "expected_hash": blake3}
     form = FormData({**fields, "tags": _TAGS[0]}, quote_fields=False)
     with opened_input(file, progress) as content:
         name = PurePosixPath(file.name).name
