@@ -12,7 +12,7 @@ import click
 
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
-from ..events import Finished, JobState, Log
+from ..events import DidItRun, Finished, JobState, Log
 from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
@@ -117,6 +117,8 @@ def _what_was_sent(record: Record, job_id: str) -> str:
     entry = _known(record, job_id)
     if entry is None:
         return "Nothing was sent."
+    if entry.did_it_run is DidItRun.NEVER_ACCEPTED:
+        return "The job was not sent."
     if entry.state is JobState.CANCELLED:
         return "The job was cancelled."
     return "The job may have been sent."

@@ -11,6 +11,7 @@ from ..advice import Hint
 from ..aio import within
 from ..errors import ComfyRemoteError
 from ..events import Event
+from ..targets.sending import Sending
 from .job import PATIENCE, Job, Patience
 
 __all__ = [
@@ -48,17 +49,23 @@ async def started(
 ) -> _T:
     """The answer to a submission. If interrupted, it still waits: the job may be there already.
 
+    It does not as long as the job surely has not been sent; then it never is.
+
     Args:
         undo: Called with the answer, if it comes after the interruption.
         on_interrupt: Called at the interruption.
     """
-    task = asyncio.ensure_future(sending)
+    sent = Sending()
+    with sent.watched():
+        task = asyncio.ensure_future(sending)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         if on_interrupt is not None:
             on_interrupt()
-        await asyncio.wait({task}, timeout=patience.submit)
+        sent.stop()
+        if not sent.surely_not:
+            await asyncio.wait({task}, timeout=patience.submit)
         task.cancel()
         [answer] = await asyncio.gather(task, return_exceptions=True)
         if undo is not None and not isinstance(answer, BaseException):

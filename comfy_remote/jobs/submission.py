@@ -20,6 +20,7 @@ from ..advice import Hint
 from ..aio import Deadline, within
 from ..errors import (
     ComfyRemoteError,
+    JobCancelled,
     JobTimedOut,
     LocalStorageError,
     SubmissionUnknown,
@@ -27,6 +28,7 @@ from ..errors import (
 )
 from ..events import DidItRun, JobState
 from ..targets.base import InputFile, RemoteRef, RunRequest, Target
+from ..targets.sending import Sending
 from ..types import JsonValue
 from ..workflow.change.prepare import Changes, prepare
 from ..workflow.files import FileSearch, FileUse, every_file_use, possible_uses
@@ -183,10 +185,28 @@ async def send(
     target: Target, record: Record, request: RunRequest, deadline: Deadline
 ) -> RemoteRef:
     """Have the target run a request whose job is recorded, and record how that went."""
-    began = time.monotonic()
+    began, sent = time.monotonic(), Sending()
     try:
-        ref = await deadline.within(_submitted(target, request))
+        with sent.watched():
+            ref = await deadline.within(_submitted(target, request))
+    except asyncio.CancelledError:
+        # Whoever leaves without that sends it when it is back.
+        if sent.stopped and sent.surely_not:
+            stopped = JobCancelled("The job was cancelled before it was sent.")
+            DidItRun.NEVER_ACCEPTED.noted_in(stopped)
+            record.post(not_recorded, record.state, request.job_id, JobState.CANCELLED, stopped)
+        raise
     except asyncio.TimeoutError:
+        if sent.surely_not:
+            unsent = JobTimedOut(
+                f"Within {deadline}, the job could not be sent to {target.name}. It does not run.",
+                advice="Give it more time, or look at what holds it up: files on a slow line, or "
+                "a target that takes no more jobs.",
+                details={"job_id": request.job_id},
+            )
+            DidItRun.NEVER_ACCEPTED.noted_in(unsent)
+            record.post(not_recorded, record.state, request.job_id, JobState.FAILED, unsent)
+            raise unsent from None
         late = JobTimedOut(
             f"{target.name} did not answer the submission within {deadline}. It may have the job.",
             advice=Hint.FIND_JOB(job_id=request.job_id),

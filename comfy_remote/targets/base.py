@@ -22,6 +22,7 @@ from ..outputs import RemoteOutput
 from ..types import JsonValue
 from ..workflow.models import ModelSource
 from ..workflow.prompt import Prompt
+from .sending import Sending
 
 if TYPE_CHECKING:
     from ..media.values import EncodedValue
@@ -113,12 +114,20 @@ def input_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def before_sending() -> Iterator[None]:
-    """Note in the errors of a submission's first part that the job was never accepted."""
+    """Note in the errors of a submission's first part that the job was never accepted.
+
+    Interrupted inside, it was not sent either: see `Sending`.
+    """
+    sending = Sending.current()
+    if sending is not None:
+        sending.prepares()
     try:
         yield
     except ComfyRemoteError as error:
         DidItRun.NEVER_ACCEPTED.noted_in(error)
         raise
+    if sending is not None:
+        sending.sends()
 
 
 @contextmanager

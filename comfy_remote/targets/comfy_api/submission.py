@@ -29,6 +29,7 @@ from ...net.retry import Backoff, Retries
 from ...types import mapping, mappings
 from ...wire.comfy_api import IDEMPOTENCY_HEADER, ApiJob
 from ...workflow.prompt import Prompt
+from ..base import before_sending
 from .answers import read_job
 from .own_servers import CLOUD_HOST, is_comfys
 from .refusals import api_code, api_error
@@ -119,7 +120,8 @@ class Submissions:
             try:
                 return await self._posted(job)
             except RateLimited as error:
-                await retries.wait_after(error)
+                with before_sending():
+                    await retries.wait_after(error)
             except _LabelRefused as refused:
                 self._labels = refused.rather
 
