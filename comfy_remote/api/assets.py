@@ -384,27 +384,27 @@ class AssetStore:
         file = self._new_file()
 
         def take() -> tuple[StoredAsset, int]:
-            with storage_errors(path):
-                _move(path, file)
-                size, content, sha256 = _hashed(file)
-            new = NewAsset(
-                blake3=content,
-                sha256=sha256,
-                size=size,
-                content_type=content_type,
-                file_path=str(safe_relative_path(name)),
-                job_id=job_id,
-                position=position,
-                node_id=node_id,
-                kind=kind,
-            )
-            asset, is_new = self._records.add_output(new, file)
-            return asset, size if is_new else 0
+            try:
+                with storage_errors(path):
+                    _move(path, file)
+                    size, content, sha256 = _hashed(file)
+                new = NewAsset(
+                    blake3=content,
+                    sha256=sha256,
+                    size=size,
+                    content_type=content_type,
+                    file_path=str(safe_relative_path(name)),
+                    job_id=job_id,
+                    position=position,
+                    node_id=node_id,
+                    kind=kind,
+                )
+                asset, is_new = self._records.add_output(new, file)
+                return asset, size if is_new else 0
+            finally:
+                discard(file)
 
-        try:
-            asset, size = await in_thread(take)
-        finally:
-            await in_thread(discard, file)
+        asset, size = await in_thread(take)
         self._space.added(size)
         self._assets += 1
         return asset

@@ -81,7 +81,7 @@ class ApiTimes:
     """Seconds.
 
     Attributes:
-        retention: After its end, for which a job and what it made stay.
+        retention: After its end, for which a job and what it made stay; up to a sweep longer.
         answered: That a request waits for a job to be sent to the target.
         again: After which a target that could not be reached is asked again.
         patience: For which it is asked again and again, before a job is given up.
@@ -177,7 +177,7 @@ class ApiJobs:
         await in_thread(self._begin)
         record = self._client.record
         entries = await record.read(record.unshown_of, self.source)
-        await in_thread(self._remove_folders, {entry.id for entry in entries})
+        await in_thread(self._remove_leftovers, {entry.id for entry in entries})
         for entry in entries:
             await self._take_up(entry)
         self._assets.before_sweep = self._extend_all
@@ -543,9 +543,8 @@ class ApiJobs:
         expires: datetime,
     ) -> ApiRun:
         def arriving(stored: Callable[[StoredAsset], None]) -> ArrivingOutputs:
-            folder = self._folder / job_id
             return ArrivingOutputs(
-                self._assets, job_id, prompt, created, folder, self._slots, stored
+                self._assets, job_id, prompt, created, self._folder, self._slots, stored
             )
 
         return ApiRun(
@@ -664,7 +663,14 @@ class ApiJobs:
     # Looking after it
 
     def _expiry(self) -> datetime:
-        return utc(self._now() + self._times.retention)
+        """Until when a job stays, as far as is known. So that the store is not told again when it
+        ends before the next sweep, it is longer than the retention by the time to that.
+        """
+        return utc(self._now() + self._times.retention + self._sweep_every)
+
+    @property
+    def _sweep_every(self) -> float:
+        return min(self._times.sweep, self._times.retention / 3)
 
     async def _extend_all(self) -> None:
         for run in self._jobs.under_way:
@@ -672,8 +678,9 @@ class ApiJobs:
 
     async def _extend(self, run: ApiRun) -> None:
         """Let a job that is under way stay: this machine may have slept for days."""
-        run.expires = self._expiry()
-        await self._assets.extend_job(run.id, run.expires)
+        if run.expires < utc(self._now() + self._times.retention):
+            run.expires = self._expiry()
+            await self._assets.extend_job(run.id, run.expires)
 
     def _begin(self) -> None:
         with storage_errors(self._folder):
@@ -686,24 +693,24 @@ class ApiJobs:
                     advice="Stop it, or serve under another name.",
                 ) from None
 
-    def _remove_folders(self, job_ids: Container[str] = ()) -> None:
+    def _remove_leftovers(self, job_ids: Container[str] = ()) -> None:
         """Remove what has arrived of jobs that are under way no more."""
         with storage_errors(self._folder):
             for path in self._folder.iterdir():
-                if path.name in job_ids or self._jobs.get(path.name) is not None:
-                    continue
-                if path.is_dir():
+                job_id = path.name.partition(".")[0]
+                under_way = job_id in job_ids or self._jobs.get(job_id) is not None
+                if is_job_id(job_id) and not under_way:
                     discard(path)
 
     async def _sweep_again_and_again(self) -> None:
         record = self._client.record
         while True:
-            await asyncio.sleep(min(self._times.sweep, self._times.retention / 3))
+            await asyncio.sleep(self._sweep_every)
             try:
                 await self._extend_all()
                 before = self._now() - max(self._times.retention, self._times.key)
                 await record.write(record.mark_shown_before, self.source, before)
-                await in_thread(self._remove_folders)
+                await in_thread(self._remove_leftovers)
             except ComfyRemoteError as error:
                 _log.warning("What has expired could not be removed: %s", error)
 

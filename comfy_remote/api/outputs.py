@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ..aio import Background, in_thread
 from ..errors import ComfyRemoteError, OutputError, OutputTooLarge
-from ..media.file_changes import discard
-from ..media.files import safe_relative_path, storage_errors, write_whole
+from ..media.files import safe_relative_path, write_whole
 from ..outputs import RemoteOutput
 from ..targets.base import Target
 from ..targets.download import download
@@ -76,8 +75,8 @@ class ArrivingOutputs:
 
     Args:
         created: When the job began, in seconds since the epoch.
-        folder: For what is arriving, of this job alone; made when the first is fetched. What a
-            killed process left there is continued.
+        folder: For what is arriving, of all jobs; there. What a killed process left is continued:
+            the name of a file begins with its job's id and a point.
         slots: Shared by all jobs of the front.
         stored: Called with each that this process stores.
     """
@@ -133,7 +132,6 @@ class ArrivingOutputs:
                 raise result
         if later is not None:
             raise later
-        await in_thread(discard, self._folder)
         return results
 
     async def stop(self) -> None:
@@ -174,8 +172,8 @@ class ArrivingOutputs:
             )
         async with self._slots.one(output.size):
             await self._store.check_room(output.size or 1)
-            await in_thread(self._make_folder)
-            path = self._folder / hashlib.sha256(repr(_identity(output)).encode()).hexdigest()[:32]
+            digest = hashlib.sha256(repr(_identity(output)).encode()).hexdigest()
+            path = self._folder / f"{self._job_id}.{digest[:32]}"
             if output.text is None:
                 await download(target, output, path)
             else:  # it came with the answer, and may be empty
@@ -191,10 +189,6 @@ class ArrivingOutputs:
             )
         self._stored(asset)
         return asset
-
-    def _make_folder(self) -> None:
-        with storage_errors(self._folder):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _identity(output: RemoteOutput) -> tuple[object, ...]:
