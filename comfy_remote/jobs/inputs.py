@@ -81,6 +81,7 @@ async def collect_inputs(
     files = {file.name: file for file in complete}
     given = frozenset(files)
     names: dict[FileUse, str] = {}
+    on_target: set[str] = set()
     for use in uses:
         if use.name in given:
             continue
@@ -91,9 +92,11 @@ async def collect_inputs(
             files[file.name], names[use] = file, file.name
         elif use.on_target or not source.must_be_found(use):
             continue
-        elif not (source.may_be_on_target(use) and await target.has_input(use.name)):
-            raise source.missing(use, prompt)
-        elif "\\" in use.name:  # every system accepts the other
+        elif use.name not in on_target:
+            if not (source.may_be_on_target(use) and await target.has_input(use.name)):
+                raise source.missing(use, prompt)
+            on_target.add(use.name)
+        if path is None and "\\" in use.name:  # every system accepts the other
             names[use] = use.name.replace("\\", "/")
     return with_names(prompt, names), list(files.values())
 

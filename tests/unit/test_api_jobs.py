@@ -369,6 +369,20 @@ async def test_a_prompt_may_name_no_file_of_this_machine(
             assert not target.requests[0].files
 
 
+async def test_a_target_is_asked_once_for_a_file_that_many_inputs_name(tmp_path: Path) -> None:
+    target, asked = making("a.png"), list[str]()
+
+    async def has_input(name: str) -> bool:
+        asked.append(name)
+        return True
+
+    target.has_input = has_input  # type: ignore[method-assign]
+    load = {"class_type": "LoadImage", "inputs": {"image": "there.png"}}
+    async with front(tmp_path, target) as here:
+        answer = await here.post({**PROMPT, **{f"load{number}": load for number in range(20)}})
+        assert (answer.status, asked) == (201, ["there.png"])
+
+
 async def test_a_partner_key_goes_to_a_target_that_takes_it_and_nowhere_else(
     tmp_path: Path,
 ) -> None:
