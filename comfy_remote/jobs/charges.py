@@ -191,9 +191,10 @@ async def with_top_ups(
     record: Record,
     job_id: str,
     allowed: Callable[[], Awaitable[Allowed | None]],
-    cancel: Callable[[], Awaitable[None]],
+    cancel: Callable[[], Awaitable[str | None]],
     *,
     elapsed: float = 0.0,
+    cancel_again: float = 15.0,
 ) -> AsyncGenerator[Event, None]:
     """A job's events; more is reserved for it each time that it runs longer than expected.
 
@@ -203,25 +204,41 @@ async def with_top_ups(
     Args:
         events: Closed at the end.
         allowed: Called when the job begins: what is reserved for it; ``None`` if nothing is.
-        cancel: Stops the job.
+        cancel: Stops the job; why it goes on, if it does.
+        cancel_again: Seconds after which one that goes on is cancelled again.
         elapsed: Seconds that the job had run when this began.
     """
     now = asyncio.get_running_loop().time
     since: float | None = None
     current: Allowed | None = None
     at_cap: SpendingCap | None = None
+    again: float | None = None
     async with Upcoming(events) as upcoming:
         while True:
             while current is not None and since is not None:
-                if await upcoming.within(since + current.charge.bound - now()):
+                due = since + current.charge.bound if again is None else again
+                if await upcoming.within(due - now()):
                     break
-                current, over = await _topped_up(record, job_id, current)
-                if over is not None:
+                if at_cap is None:
+                    current, over = await _topped_up(record, job_id, current)
+                    if over is None:
+                        continue
                     ends = "It is cancelled." if current.on_cap == "cancel" else "It goes on."
                     yield Log(f"{over.message} {ends}", "warning")
-                    if current.on_cap == "cancel":
-                        current, at_cap = None, over
-                        await cancel()
+                    if current.on_cap == "warn":
+                        continue
+                    at_cap = over
+                why = await cancel()
+                if why is None:
+                    current = None
+                    continue
+                if again is None:
+                    yield Log(
+                        f"It goes on, and costs: it could not be cancelled. {why} Cancelling "
+                        "it is tried again until it has ended.",
+                        "warning",
+                    )
+                again = now() + cancel_again
             try:
                 event = await upcoming.take()
             except StopAsyncIteration:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -228,9 +228,13 @@ class Job:
             estimate_progress, self._record, there.name, self._prompt, server_of(there)
         )
 
-    async def _cancel_at_cap(self) -> None:
-        with suppress(ComfyRemoteError):  # it runs on, as the warning about it says by then
+    async def _cancel_at_cap(self) -> str | None:
+        """Why it goes on all the same."""
+        try:
             await self.target.cancel(self.ref)
+        except ComfyRemoteError as error:
+            return error.message
+        return None
 
     async def _usual_start(self) -> float | None:
         """Seconds that a worker took to start the last time."""

@@ -542,6 +542,38 @@ async def test_a_job_that_runs_longer_reserves_more_up_to_the_cap(
         assert event.error.message.startswith("It was cancelled at a cap. This run may cost $0.03")
 
 
+async def test_a_cancel_at_a_cap_that_fails_is_said_and_tried_again(record: Record) -> None:
+    """It was tried once and reported as done, whatever the target said: the job ran on."""
+    charge, cap = Charge("gpu", Price(3600.0, "test"), 0.01), Cap(0.012, "day")
+    record.add("job-1", target="gpu", source="a", folder=None, prompt={}, charge=charge, caps=[cap])
+    ends, tries = asyncio.Event(), 0
+
+    async def events() -> AsyncGenerator[Event, None]:
+        yield Started()
+        await ends.wait()
+        yield Finished(JobState.CANCELLED, JobCancelled("The job was cancelled."))
+
+    async def reserved() -> Allowed:
+        return Allowed(charge, (cap,), "cancel")
+
+    async def cancel() -> str | None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            return "gpu could not be reached."
+        ends.set()
+        return None
+
+    followed = with_top_ups(events(), record, "job-1", reserved, cancel, cancel_again=0.001)
+    said = [event async for event in followed]
+    assert tries == 4
+    assert [one.message.partition(".")[0] for one in said if isinstance(one, Log)][1:] == [
+        "It goes on, and costs: it could not be cancelled"
+    ]
+    assert isinstance(said[-1], Finished) and said[-1].error is not None
+    assert said[-1].error.message.startswith("It was cancelled at a cap.")
+
+
 async def test_a_job_that_is_followed_again_has_what_it_reserved(
     record: Record, home: Path
 ) -> None:
