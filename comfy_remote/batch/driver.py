@@ -482,8 +482,10 @@ class Driver:
             self._paused = True
         elif wanted is Wanted.RUN and self._paused and not self._cancels:
             self._stopping, self._paused = None, False  # resumed before its last run had ended
-        elif wanted is Wanted.CANCEL and not self._cancels:
-            self._stop(BatchState.CANCELLED, None)
+        elif wanted is Wanted.CANCEL:
+            if not self._cancels:
+                self._stop(BatchState.CANCELLED, None)
+            # Also those whose target could not be asked the last time.
             await asyncio.gather(*(run.cancel() for run in self._running.values()))
 
     async def _look_at_health(self) -> None:

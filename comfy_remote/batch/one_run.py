@@ -84,7 +84,7 @@ class OneRun:
         self.name = run_name(row, values)
         self.job_id = job_id_of(kind.batch_id, row, attempt)
         self.job: Job | None = None
-        self._cancelled = False
+        self._cancelled = self._target_knows = False
         self._started: datetime | None = None
 
     @property
@@ -148,11 +148,15 @@ class OneRun:
                 self.job = None
 
     async def cancel(self) -> None:
-        """Cancel its job, or see that it is cancelled once the target has it."""
+        """Cancel its job, or see that it is cancelled once the target has it.
+
+        Called again, it only asks a target that could not be asked before.
+        """
         self._cancelled = True
-        if self.job is not None:
-            with suppress(ComfyRemoteError):  # the target does not answer: it runs on there
+        if self.job is not None and not self._target_knows:
+            with suppress(ComfyRemoteError):  # it runs on there
                 await self.job.cancel()
+                self._target_knows = True
 
     async def _sent(self, on_sent: Callable[[int, int], None] | None) -> Job:
         submission = await self._kind.rows.submission(self.row)

@@ -394,6 +394,31 @@ async def test_cancelled_it_stops_what_runs(farm: Farm, here: Path) -> None:
     assert {line.state for line in lines(entry).values()} == {"cancelled"}
 
 
+async def test_a_run_whose_cancel_fails_is_cancelled_again(
+    farm: Farm, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran on to its end, at the batch's cost."""
+    asked: Counter[str] = Counter()
+    stop = farm.cancel
+
+    async def cancel(ref: RemoteRef) -> None:
+        asked[ref.job_id] += 1
+        if asked[ref.job_id] < 3:
+            raise TargetUnreachable("fake does not answer.")
+        await stop(ref)
+
+    monkeypatch.setattr(farm, "cancel", cancel)
+    farm.gate.clear()
+    async with opened(farm, here) as client:
+        entry = await made(client)
+        driven = asyncio.create_task(drive(client, entry))
+        await until(lambda: farm.running == 3)
+        client.record.batches.want(entry.id, Wanted.CANCEL)
+        await driven
+        assert now(client, entry).state is BatchState.CANCELLED
+    assert [*asked.values()] == [3, 3, 3]
+
+
 async def test_what_a_driver_has_left_is_paused_and_can_be_cancelled(
     farm: Farm, here: Path
 ) -> None:
