@@ -1,8 +1,9 @@
-"""A job of the API that has ended, as the record and the store have it."""
+"""Jobs of the API that have ended, as the record and the store have them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +15,9 @@ from .errors import job_error
 from .shown import job_metrics, job_urls, shown_output
 from .stored import StoredAsset, utc
 
-__all__ = ["NOT_FETCHED", "STATUS", "EndedJob"]
+__all__ = ["NOT_FETCHED", "STATUS", "EndedJob", "EndedJobs"]
+
+_MOST_REMEMBERED = 1000
 
 STATUS = {
     JobState.QUEUED: ApiStatus.QUEUED,
@@ -95,6 +98,32 @@ class EndedJob:
             urls=job_urls(self.id, base),
             metadata=dict(self.labels),
         )
+
+
+class EndedJobs:
+    """The jobs that ended last, a thousand of them, for whoever asks about one.
+
+    Args:
+        now: Seconds since the epoch.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._jobs: OrderedDict[str, EndedJob] = OrderedDict()
+
+    def add(self, job: EndedJob) -> None:
+        """Remember a job, and forget the oldest of too many."""
+        self._jobs[job.id] = job
+        if len(self._jobs) > _MOST_REMEMBERED:
+            self._jobs.popitem(last=False)
+
+    def get(self, job_id: str) -> EndedJob | None:
+        """A job that has not expired."""
+        job = self._jobs.get(job_id)
+        if job is not None and job.expires <= utc(self._now()):
+            del self._jobs[job_id]
+            return None
+        return job
 
 
 def _error_of(entry: JobEntry) -> JobError | None:

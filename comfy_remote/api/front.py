@@ -19,8 +19,9 @@ from .asset_routes import asset_routes
 from .assets import AssetStore
 from .event_routes import event_routes
 from .job_routes import job_routes
-from .jobs import ApiJobs, ApiTimes
+from .jobs import ApiJobs
 from .server import api_application, guard
+from .times import ApiTimes
 
 __all__ = ["ApiFront", "front_folder", "front_name"]
 

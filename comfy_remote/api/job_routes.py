@@ -16,7 +16,8 @@ from ..wire.comfy_api import (
     label_problem,
 )
 from .errors import ApiRefusal
-from .jobs import ApiJobs, JobsWanted
+from .jobs import ApiJobs
+from .listing import JobsWanted
 from .prompts import PostedJob, posted_job
 from .server import api_base, sent_key
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ..aio import Background, in_thread
-from ..errors import ComfyRemoteError, OutputError, OutputTooLarge
-from ..media.files import safe_relative_path, write_whole
+from ..errors import ComfyRemoteError, ConfigurationError, OutputError, OutputTooLarge
+from ..jobs.served import is_job_id
+from ..media.file_changes import discard
+from ..media.files import safe_relative_path, storage_errors, write_whole
+from ..media.temporary import ProcessLock
 from ..outputs import RemoteOutput
 from ..targets.base import Target
 from ..targets.download import download
@@ -21,9 +25,10 @@ from ..workflow.prompt import Prompt
 from .assets import AssetStore
 from .stored import StoredAsset
 
-__all__ = ["ArrivalSlots", "ArrivingOutputs", "output_type"]
+__all__ = ["Arrivals", "ArrivingOutputs"]
 
 _LARGE = 64 * 2**20
+_LOCK = "lock"
 
 _A_NODE = 10**13
 """Positions that each node of a prompt has for its outputs: a thousand for each millisecond since
@@ -37,14 +42,14 @@ _TYPES = {
 }
 
 
-def output_type(output: RemoteOutput) -> OutputType:
+def _output_type(output: RemoteOutput) -> OutputType:
     """What the API calls an output of that kind."""
     if output.filename.endswith(".latent"):
         return OutputType.LATENT
     return _TYPES.get(output.kind, OutputType.FILE)
 
 
-class ArrivalSlots:
+class _Slots:
     """How many outputs of all jobs arrive at a time; large ones leave room for the others.
 
     Args:
@@ -88,7 +93,7 @@ class ArrivingOutputs:
         prompt: Prompt,
         created: float,
         folder: Path,
-        slots: ArrivalSlots,
+        slots: _Slots,
         stored: Callable[[StoredAsset], None],
     ) -> None:
         self._store = store
@@ -184,11 +189,66 @@ class ArrivingOutputs:
                 position=position,
                 node_id=output.drawn_node,
                 name=name,
-                kind=output_type(output),
+                kind=_output_type(output),
                 content_type=output.media_type,
             )
         self._stored(asset)
         return asset
+
+
+class Arrivals:
+    """The outputs of a front's jobs that are on their way: a folder, which one process has."""
+
+    def __init__(self, store: AssetStore) -> None:
+        self._store = store
+        self._folder = store.folder / "outputs"
+        self._slots = _Slots()
+        self._lock: ProcessLock | None = None
+
+    def open(self, source: str) -> None:
+        """Take the folder; made when missing. Blocking.
+
+        Args:
+            source: What the front is called in errors.
+
+        Raises:
+            ConfigurationError: Another process has it.
+            LocalStorageError: It cannot be made.
+        """
+        with storage_errors(self._folder):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._lock = ProcessLock(self._folder / _LOCK)
+            except sqlite3.Error:
+                raise ConfigurationError(
+                    f"Another process serves {source!r} already.",
+                    advice="Stop it, or serve under another name.",
+                ) from None
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def of(
+        self, job_id: str, prompt: Prompt, created: float, stored: Callable[[StoredAsset], None]
+    ) -> ArrivingOutputs:
+        """Those of one job; see `ArrivingOutputs`."""
+        return ArrivingOutputs(
+            self._store, job_id, prompt, created, self._folder, self._slots, stored
+        )
+
+    def remove_others(self, wanted: Callable[[str], bool]) -> None:
+        """Remove what has arrived of jobs that are not wanted. Blocking.
+
+        Args:
+            wanted: Whether a job is, by its id; asked in this thread, for each file in turn.
+        """
+        with storage_errors(self._folder):
+            for path in self._folder.iterdir():
+                job_id = path.name.partition(".")[0]
+                if is_job_id(job_id) and not wanted(job_id):
+                    discard(path)
 
 
 def _identity(output: RemoteOutput) -> tuple[object, ...]:

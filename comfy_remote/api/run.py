@@ -18,9 +18,10 @@ from ..outputs import OutputProblem, RemoteOutput
 from ..secrets import SECRETS
 from ..targets.base import release
 from ..wire.comfy_api import API_PATH, ApiJob, ApiStatus
+from ..workflow.prompt import Prompt
 from .ended import NOT_FETCHED
 from .live import LiveJob
-from .outputs import ArrivingOutputs
+from .outputs import Arrivals
 from .shown import job_metrics, job_urls, shown_output
 from .stored import StoredAsset, utc
 
@@ -34,8 +35,8 @@ class ApiRun(ServedJob):
 
     Args:
         record: Where its outputs are noted.
+        arrivals: Where they arrive.
         expires: Until when the store has it, as far as is known: it moves on while the job runs.
-        arriving: Gets what is to be called with each output that is stored.
         extend: Called before its outputs are stored, so that the store has it.
         over: Called when it has ended.
 
@@ -51,11 +52,12 @@ class ApiRun(ServedJob):
         self,
         job_id: str,
         record: Record,
+        arrivals: Arrivals,
+        prompt: Prompt,
         *,
         labels: Mapping[str, str],
         created: float,
         expires: datetime,
-        arriving: Callable[[Callable[[StoredAsset], None]], ArrivingOutputs],
         extend: Callable[[ApiRun], Awaitable[None]],
         over: Callable[[ApiRun], Awaitable[None]],
     ) -> None:
@@ -69,7 +71,7 @@ class ApiRun(ServedJob):
         self.size = 0
         self.live = LiveJob()
         self.made: list[StoredAsset] | None = None
-        self.arriving = arriving(self._stored)
+        self.arriving = arrivals.of(job_id, prompt, created, self._stored)
         self._here: list[StoredAsset] = []
         self._record = record
         self._extend = extend

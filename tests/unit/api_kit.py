@@ -16,8 +16,9 @@ from comfy_remote.api.asset_routes import asset_routes
 from comfy_remote.api.assets import AssetLimits, AssetStore
 from comfy_remote.api.event_routes import event_routes
 from comfy_remote.api.job_routes import job_routes
-from comfy_remote.api.jobs import ApiJobs, ApiTimes
+from comfy_remote.api.jobs import ApiJobs
 from comfy_remote.api.server import ApiServer
+from comfy_remote.api.times import ApiTimes
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.targets.base import Target

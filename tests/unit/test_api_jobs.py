@@ -441,7 +441,7 @@ async def test_a_key_is_used_while_a_job_is_not_recorded_yet_whose_sender_hung_u
         await reading.wait()
         posting.cancel()
         await asyncio.gather(posting, return_exceptions=True)
-        await until(lambda: not here.jobs._claiming)
+        await until(lambda: not here.jobs._keys._claimed)
         again = await here.post(key="k")
         may_read.set()
         assert (again.status, again.code) == (422, "idempotency_key_reuse")
