@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 
+from ..config.environment import unused_env_files
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobCancelled, JobNotFound, NotTrusted, OutputLost
 from ..events import DidItRun, Finished, JobState, Log
@@ -208,6 +209,10 @@ def chosen_target(on: str | None, reporter: Reporter) -> tuple[str, Configuratio
         reporter.note(configuration.untrusted.sentence())
     if on is None:
         reporter.note(configuration.usual_sentence())
+        if not configuration.usual()[1]:
+            # One of these may name the target that the user expects.
+            for unused in unused_env_files():
+                reporter.note(unused)
     return chosen, configuration
 
 

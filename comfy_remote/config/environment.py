@@ -27,6 +27,7 @@ __all__ = [
     "load_env_files",
     "read_env_file",
     "untrusted_files",
+    "unused_env_files",
     "unused_files",
     "withheld",
 ]
@@ -130,10 +131,15 @@ def unused_files(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     untrusted = Configuration.load(environment=environment).untrusted
     sentences = [untrusted.sentence()] if untrusted is not None else []
-    for path, lacking in _untrusted_env_files(environment):
-        unused = Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path))
-        sentences.append(unused.mapped(one_line))
-    return sentences
+    return [*sentences, *unused_env_files(environment)]
+
+
+def unused_env_files(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The same, of the ``.env`` files alone."""
+    return [
+        Hint.UNUSED(names=", ".join(lacking), how="set by", path=str(path)).mapped(one_line)
+        for path, lacking in _untrusted_env_files(environment)
+    ]
 
 
 def untrusted_files(

@@ -215,6 +215,16 @@ def test_a_pod_by_a_folders_name_is_no_pod_by_its_id(project: Path) -> None:
     assert "comfy-remote trust" in done.stderr
 
 
+def test_an_env_file_that_would_have_named_the_target_is_mentioned(project: Path) -> None:
+    path = project / ".env"
+    path.write_text("COMFY_BASE_URL=http://127.0.0.1:9\n")
+    done = command("run", "w.json", "--dry-run")
+    assert done.returncode == 0
+    assert "No target is configured: using the sandbox." in done.stderr
+    assert f"Not trusted, so not used: COMFY_BASE_URL, set by {path}." in done.stderr
+    assert "not used" not in command("run", "w.json", "--dry-run", "--on", "sandbox").stderr
+
+
 @on_posix
 def test_an_env_file_is_asked_about_when_it_is_needed(
     project: Path, monkeypatch: pytest.MonkeyPatch
