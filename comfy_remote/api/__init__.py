@@ -4,7 +4,8 @@
 
 - `stored`, `blobs`, `asset_schema`, `asset_records`: files on disk and what is known of them;
   `assets`: all of that, for an event loop
-- `prompts`: what is posted for a job; `keys`, `room`, `target_nodes`: whether it is accepted
+- `posted`: what is posted for a job, with `references` to assets; `keys`, `room`, `target_nodes`:
+  whether it is accepted
 - `run`, `ended`: a job under way, and one that has ended; `recorded`: what the record has of it;
   `live`: what its listeners get; `outputs`: its files on their way into the store
 - `lost_jobs`: jobs of which nobody knows whether the target has them; `listing`: lists of jobs

@@ -18,7 +18,7 @@ from ..wire.comfy_api import (
 from .errors import ApiRefusal
 from .jobs import ApiJobs
 from .listing import JobsWanted
-from .prompts import PostedJob, posted_job
+from .posted import PostedJob, posted_job
 from .server import api_base, sent_key
 
 __all__ = ["LARGEST_PROMPT", "job_routes"]

@@ -45,8 +45,9 @@ from .listing import JobsWanted, job_page
 from .live import LiveJob
 from .lost_jobs import LostJobs
 from .outputs import Arrivals
-from .prompts import OnTargetOnly, PostedJob, with_files
+from .posted import PostedJob
 from .recorded import RecordedJob, never_accepted, under_way
+from .references import OnTargetOnly, with_files
 from .room import JobRoom
 from .run import ApiRun
 from .stored import StoredAsset, utc
@@ -212,7 +213,7 @@ class ApiJobs:
         """The newest jobs first.
 
         Raises:
-            ApiRefusal: The cursor is none of ours.
+            ApiRefusal: ``invalid_cursor``.
         """
         return await job_page(wanted, self._assets, self._client.record, self._status_of)
 
@@ -258,7 +259,8 @@ class ApiJobs:
     async def _request(
         self, posted: PostedJob, job_id: str, assets: Sequence[StoredAsset]
     ) -> RunRequest:
-        prompt, files = with_files(posted, assets)
+        by_id = dict(zip(posted.asset_ids, assets, strict=True))
+        prompt, files = with_files(posted.prompt, posted.references, by_id)
         uses = list(every_file_use(prompt))
         target = self._client.target
         prompt, sent = await collect_inputs(prompt, uses, target, OnTargetOnly(), files)

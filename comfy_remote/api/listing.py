@@ -48,7 +48,7 @@ async def job_page(
         status_of: What a job's state is now.
 
     Raises:
-        ApiRefusal: The cursor is none of ours.
+        ApiRefusal: ``invalid_cursor``.
     """
     found: list[JobSummary] = []
     before, more = wanted.cursor, True

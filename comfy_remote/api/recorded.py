@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..events import DidItRun, JobState
 from ..jobs.record import JobEntry
 from ..targets.base import RunRequest
 from ..types import JsonValue, mapping
 from ..workflow.repo_list import without_repo_list
-
-if TYPE_CHECKING:
-    from .prompts import PostedJob
+from .posted import PostedJob
 
 __all__ = ["RecordedJob", "never_accepted", "under_way"]
 

@@ -30,7 +30,8 @@ from route_kit import Server, route_of
 from yarl import URL
 
 from comfy_remote.api.errors import ApiRefusal
-from comfy_remote.api.prompts import PostedJob, Reference, posted_job, with_files
+from comfy_remote.api.posted import posted_job
+from comfy_remote.api.references import Reference, with_files
 from comfy_remote.api.stored import StoredAsset
 from comfy_remote.config.settings import Configuration
 from comfy_remote.errors import (
@@ -312,7 +313,7 @@ def test_whatever_is_posted_is_a_job_or_refused(body: dict[str, Any], value: Any
             continue
         before = copy.deepcopy(posted.prompt)
         if posted.asset_ids == ["a"]:
-            prompt, (file,) = with_files(posted, [asset])
+            prompt, (file,) = with_files(posted.prompt, posted.references, {"a": asset})
             assert file.name == "x (output)"
             assert '"__type": "core/ASSET"' not in json.dumps(prompt)
         assert posted.prompt == before
@@ -337,11 +338,9 @@ def test_the_work_for_a_file_grows_with_the_inputs_that_name_it_and_no_faster() 
     loads = {
         Counted(number): {"class_type": "LoadImage", "inputs": inputs} for number in range(300)
     }
-    posted = PostedJob(
-        cast("Prompt", loads), tuple(Reference(one, "image", (), "a") for one in loads)
-    )
+    references = [Reference(one, "image", (), "a") for one in loads]
     Counted.looked_up = 0
-    prompt, files = with_files(posted, [asset])
+    prompt, files = with_files(cast("Prompt", loads), references, {"a": asset})
     request = by_content(RunRequest("1", prompt, files))
     (model,) = find_models(request.prompt)
     assert len(model.places) == len(request.files[0].places) == len(loads)
