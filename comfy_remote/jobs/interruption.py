@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypeVar
 from ..advice import Hint
 from ..aio import within
 from ..errors import ComfyRemoteError
-from ..events import Event
+from ..events import Event, JobState
 from ..targets.sending import Sending
 from .job import PATIENCE, Job, Patience
 
@@ -113,12 +113,23 @@ async def end_jobs(
 
     async def cancel(job: Job) -> None:
         why = await call_off(job, patience)
-        if why is None:
+        if why is None and job.state is JobState.CANCELLED:
             _log.warning("Interrupted: job %s was cancelled at %s.", job.id, target)
+            return
+        advice = Hint.RESUME_OR_CANCEL(job_id=job.id)
+        if why is None and job.state.final:
+            said = job.state.value
+            _log.warning("Interrupted: job %s had ended at %s: %s.", job.id, target, said)
+            return
+        if why is None:
+            _log.warning(
+                "Interrupted: job %s was cancelled at %s, which has not said that it has ended. %s",
+                *(job.id, target, advice),
+            )
             return
         _log.warning(
             "Interrupted: job %s could not be cancelled at %s and may continue (%s). %s",
-            *(job.id, target, why, Hint.RESUME_OR_CANCEL(job_id=job.id)),
+            *(job.id, target, why, advice),
         )
 
     open_jobs = [job for job in jobs if not job.state.final]

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from fake_comfy_api import ASSETS, JOBS, FakeComfyApi, job_json, refusal
+from fake_comfy_api import PROMPT as PROMPT_ALONE
+from fake_target import FakeTarget
 from scripted_server import Answer
 
 from comfy_remote import Client
 from comfy_remote.aio import Deadline
 from comfy_remote.errors import JobTimedOut
-from comfy_remote.events import DidItRun, JobState
+from comfy_remote.events import DidItRun, Event, Finished, JobState, Started
 from comfy_remote.jobs.interruption import Patience, started
 from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.submission import send
@@ -189,3 +191,22 @@ def test_one_of_several_that_was_sent_counts() -> None:
         with second.watched(), before_sending():
             assert not whole.surely_not
     assert not second.surely_not
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([Started()], "was cancelled at fake, which has not said that it has ended. "),
+        ([Started(), Finished(JobState.SUCCEEDED)], "had ended at fake: succeeded."),
+    ],
+)
+async def test_a_cancel_is_reported_as_far_as_its_end_is_known(
+    record: Record, caplog: pytest.LogCaptureFixture, events: list[Event], said: str
+) -> None:
+    patience = Patience(end=0.05)
+    client = Client(FakeTarget(events), record=record, on_interrupt="cancel", patience=patience)
+    with pytest.raises(ZeroDivisionError):
+        async with client:
+            job = await client.submit({**PROMPT_ALONE})
+            raise ZeroDivisionError
+    assert f"Interrupted: job {job.id} {said}" in caplog.text
