@@ -42,7 +42,7 @@ from .frames import SentFrames
 from .history import finished_from_history, outputs_of_node, shown_by_node, silent_savers
 from .messages import Message, NodeTextMessage, PreviewMessage, TextMessage
 from .progress import ProgressTracker
-from .queue import QueueItem
+from .queue_looks import Queue
 from .socket import ComfyUISocket
 
 __all__ = ["FollowTimes", "PromptFollower", "PromptSource"]
@@ -83,8 +83,8 @@ class PromptSource(Protocol):
     async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
         """The entry of an ended prompt, ``None`` before that."""
 
-    async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
-        """What runs, and what waits."""
+    async def queue_for(self, prompt_id: str) -> Queue:
+        """What runs and what waits, now or, if it has that prompt, a moment ago."""
 
 
 class PromptFollower:
@@ -268,7 +268,7 @@ class PromptFollower:
             if self._misses < _MISSES_BEFORE_GONE:
                 return
         if entry is None:
-            running, pending = await self._source.queue()
+            running, pending = await self._source.queue_for(self._prompt_id)
             here = [item for item in running if item.prompt_id == self._prompt_id]
             waiting = [item for item in pending if item.prompt_id == self._prompt_id]
             if here:
@@ -284,7 +284,7 @@ class PromptFollower:
                 for event in self._behind(running[0].prompt_id) if running else self._idle():
                     yield event
                 ahead = sum(item.number < waiting[0].number for item in pending) + len(running)
-                if ahead != self._position:
+                if ahead != self._position and not self._started:
                     self._position = ahead
                     yield Queued(ahead)
                 return

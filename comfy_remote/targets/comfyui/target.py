@@ -60,7 +60,6 @@ from .connection import ComfyUIConnection
 from .follow import FollowTimes, PromptFollower, cancelled
 from .frames import FrameSpool, SentFrames, senders
 from .queue import (
-    QueueItem,
     prompt_in,
     queue_items,
     refusal,
@@ -68,6 +67,7 @@ from .queue import (
     skipped_nodes,
     skipped_note,
 )
+from .queue_looks import Queue, QueueLooks
 from .socket import ComfyUISocket, SpareSockets
 from .uploads import Uploads, has_input
 
@@ -132,6 +132,7 @@ class ComfyUITarget:
         self._notes: dict[str, list[Log]] = {}
         self._uploads = Uploads(self._name)
         self._versions: dict[str, str | None] = {}
+        self._looks = QueueLooks(self.queue, fresh=times.polling.longest / 2)
 
     @property
     def name(self) -> str:
@@ -170,6 +171,7 @@ class ComfyUITarget:
         for socket in list(self._sockets.values()):
             await self._let_go(socket)
         self._sockets.clear()
+        await self._looks.stop()
         await self._spare.close()
         self._frames.close()
         if self._connection is None:
@@ -515,7 +517,11 @@ class ComfyUITarget:
         running, pending = await self.queue()
         return any(item.prompt_id == prompt_id for item in [*running, *pending])
 
-    async def queue(self) -> tuple[list[QueueItem], list[QueueItem]]:
+    async def queue_for(self, prompt_id: str) -> Queue:
+        """A look at the queue that has a prompt, or began after this was called."""
+        return await self._looks.for_prompt(prompt_id)
+
+    async def queue(self) -> Queue:
         """What runs and what waits, asked once."""
         return self._items(await self._http.get_once("queue", limit=_LARGEST_QUEUE))
 
@@ -561,7 +567,7 @@ class ComfyUITarget:
         entry = history.get(prompt_id) if isinstance(history, dict) else None
         return entry if isinstance(entry, dict) else None
 
-    def _items(self, response: Response) -> tuple[list[QueueItem], list[QueueItem]]:
+    def _items(self, response: Response) -> Queue:
         queue = response.json()
         if not isinstance(queue, dict):
             raise self._not_comfyui()
