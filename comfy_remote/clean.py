@@ -24,6 +24,7 @@ _UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]"
 )
+_LONGEST_MESSAGE, _LONGEST_DETAIL = 8_000, 64 * 1024
 _BREAKS = re.compile(r"(?:\r\n|[\n\r\t\x0b\x0c\x85\u2028\u2029])+")
 
 
@@ -45,16 +46,25 @@ def escaped_json(text: str) -> str:
 
 
 def cleaned_error(error: ComfyRemoteError) -> ComfyRemoteError:
-    """The same error, with its message, advice and details cleaned."""
+    """The same error, with its message, advice and details cleaned, and no longer than people read.
+
+    It is recorded and shown, and a server may say megabytes.
+    """
     from .advice import Advice  # here: not on the way to --help
 
-    error.message, advice = cleaned_text(error.message), error.advice
+    error.message, advice = _cut(cleaned_text(error.message), _LONGEST_MESSAGE), error.advice
     error.advice = (
         advice.mapped(cleaned_text) if isinstance(advice, Advice) else cleaned_text(advice)
     )
     error.args = (error.message,)
-    error.details = cleaned_json(error.details)
+    # Cut last: half a secret is not known as one.
+    short = with_texts(error.details, lambda text: _cut(cleaned_text(text), _LONGEST_DETAIL))
+    error.details = cast("dict[str, JsonValue]", short)
     return error
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} …"
 
 
 def cleaned_text(text: str) -> str:

@@ -291,6 +291,28 @@ async def test_a_refused_workflow_has_its_nodes_marked(
     assert list(node_problems(caught.value)) == [("2", "SaveImage", said)]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(400, "c" * 2_000_000, "m" * 2_000_000),
+        refusal(422, "invalid_workflow", "m" * 2_000_000),
+        refusal(
+            422,
+            "invalid_workflow",
+            node_errors={str(n): [{"field": "f", "reason": "r"}] for n in range(20_000)},
+        ),
+    ],
+)
+async def test_of_a_refusal_of_megabytes_only_the_beginning_is_recorded(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Answer
+) -> None:
+    server.on(JOBS, answer)
+    with pytest.raises(ComfyRemoteError) as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert len(caught.value.message) < 10_000
+    assert len(json.dumps(caught.value.to_json())) < 250_000
+
+
 # --- A lost answer --------------------------------------------------------------------------
 
 

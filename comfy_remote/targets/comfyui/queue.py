@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 from ...errors import WorkflowInvalid
 from ...json_text import parse_json
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _SKIPPED = "skipped"
+_MOST_NODES = 1000  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ def _missing_class(error: dict[str, JsonValue]) -> str:
 def _node_errors(value: JsonValue) -> dict[str, dict[str, JsonValue]]:
     nodes: dict[str, dict[str, JsonValue]] = {}
     if isinstance(value, dict):
-        for node_id, node in value.items():
+        for node_id, node in islice(value.items(), _MOST_NODES):
             errors = node.get("errors") if isinstance(node, dict) else None
             if isinstance(node, dict) and isinstance(errors, list):
                 kept: list[JsonValue] = [_trimmed(e) for e in errors if isinstance(e, dict)]
