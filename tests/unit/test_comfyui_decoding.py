@@ -104,9 +104,10 @@ def test_json_that_only_python_writes_is_read() -> None:
     assert parse_json('{"a": NaN, "b": [-Infinity]}') == {"a": None, "b": [None]}
     assert parse_json('"\\ud83d\\ude00 \\ud800"') == "😀 ?"
     assert parse_json(b'\xef\xbb\xbf"\xff"') == "\ufffd"
+    assert parse_json(f"[1e999, {'1' * 400}, {'1' * 5000}, 7]") == [None, None, None, 7]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "1" * 5000, b"\x00", b"<html>"])
+@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, b"\x00", b"<html>"])
 def test_other_text_is_one_kind_of_error(text: str | bytes) -> None:
     with pytest.raises(ValueError):
         parse_json(text)
