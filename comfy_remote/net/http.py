@@ -243,10 +243,10 @@ class HttpClient:
         data = None if body is None else json.dumps(body).encode()
         return await self._retried(lambda: self._once("POST", path, data))
 
-    async def patch(self, path: str, body: JsonValue) -> Response:
-        """PATCH that may safely arrive twice; retried like `get`."""
+    async def patch(self, path: str, body: JsonValue, accept: tuple[int, ...] = ()) -> Response:
+        """PATCH that may safely arrive twice; retried like `get`. See `submit` for ``accept``."""
         data = json.dumps(body).encode()
-        return await self._retried(lambda: self._once("PATCH", path, data))
+        return await self._retried(lambda: self._once("PATCH", path, data, accept=accept))
 
     async def post_once(
         self,

@@ -1,26 +1,46 @@
-"""What a RunPod account has, by RunPod's REST API v2.
+"""What a RunPod account has, and how it is changed, by RunPod's REST API v2.
 
 Facts from its OpenAPI document (docs.runpod.io/api-reference-v2): ``GET /v2/pods``,
-``GET /v2/serverless``, ``GET`` and ``PATCH /v2/serverless/{id}`` (which changes what it is sent).
+``GET`` and ``POST /v2/serverless``, ``GET``, ``PATCH`` (which changes what it is sent) and
+``DELETE /v2/serverless/{id}``, the same of ``/v2/network-volumes``, and the catalogue.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from ...errors import AuthenticationError, TargetError
+from ...clean import clean
+from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetNotFound
 from ...json_text import problems_in
 from ...net.address import base_address, check_key_is_safe
+from ...net.answers import Response
 from ...net.http import HttpClient, HttpLimits
 from ...types import JsonValue
-from ...wire.runpod_endpoints import RestEndpoint, RestEndpointList, RestWorkers
+from ...wire.runpod_endpoints import (
+    EndpointRequest,
+    RestEndpoint,
+    RestEndpointList,
+    RestWorkers,
+)
+from ...wire.runpod_prices import RestGpu, RestGpuList
+from ...wire.runpod_volumes import (
+    RestDataCenter,
+    RestDataCenterList,
+    RestVolume,
+    RestVolumeList,
+    VolumeGrowth,
+    VolumeRequest,
+)
 from .kind import API_URL, API_VARIABLE, account_url
 
 __all__ = [
+    "RunPodAccount",
     "account_endpoints",
     "ask_account",
     "idle_timeout",
@@ -29,6 +49,9 @@ __all__ = [
 
 # An account's endpoints, or all GPUs that RunPod has, are some hundred kilobytes.
 _LIMITS = HttpLimits(patience=20.0, answer=8 * 1024 * 1024)
+
+_REFUSALS = (400, 422)
+_LONGEST_REFUSAL = 1000  # characters
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -89,12 +112,120 @@ async def set_idle_timeout(key: SecretStr, url: str, endpoint: str, seconds: int
         raise TargetError(f"RunPod has not changed the idle timeout of {endpoint}.")
 
 
+class RunPodAccount:
+    """An account, asked and changed in one session, inside ``async with``.
+
+    What is made is made once: a request whose answer is lost raises `SubmissionUnknown` and is not
+    repeated. All else may arrive twice, and is tried again.
+
+    Methods raise `AuthenticationError` if the key may not do it, `TargetError` if RunPod cannot be
+    asked or its answer is not understood, and `ConfigurationError` with RunPod's own words if it
+    refuses what is wanted (HTTP 400, 422).
+    """
+
+    def __init__(self, key: SecretStr, environment: Mapping[str, str]) -> None:
+        self._url = account_url(environment)
+        self._http = _account(key, self._url)
+
+    async def __aenter__(self) -> RunPodAccount:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def endpoints(self) -> list[RestEndpoint]:
+        """All serverless endpoints."""
+        return (await self._asked("v2/serverless", RestEndpointList)).endpoints
+
+    async def volumes(self) -> list[RestVolume]:
+        """All network volumes."""
+        return (await self._asked("v2/network-volumes", RestVolumeList)).volumes
+
+    async def gpus(self) -> list[RestGpu]:
+        """All GPU types, with what is free for serverless workers now."""
+        path = "v2/catalog/gpus?include=AVAILABILITY&product=SERVERLESS"
+        return (await self._asked(path, RestGpuList)).gpus
+
+    async def data_centers(self) -> list[RestDataCenter]:
+        """All data centres."""
+        return (await self._asked("v2/catalog/datacenters", RestDataCenterList)).centers
+
+    async def make_endpoint(self, wanted: EndpointRequest) -> RestEndpoint:
+        """Make an endpoint. Raises also `SubmissionUnknown`."""
+        return await self._made("v2/serverless", wanted.body(), RestEndpoint)
+
+    async def make_volume(self, wanted: VolumeRequest) -> RestVolume:
+        """Make a volume. Raises also `SubmissionUnknown`."""
+        return await self._made("v2/network-volumes", wanted.body(), RestVolume)
+
+    async def change_endpoint(self, endpoint: str, wanted: EndpointRequest) -> RestEndpoint:
+        """Change what is set in ``wanted``."""
+        return await self._changed(_path(endpoint), wanted.body(), RestEndpoint)
+
+    async def grow_volume(self, volume: str, wanted: VolumeGrowth) -> RestVolume:
+        """Make a volume larger."""
+        return await self._changed(_volume_path(volume), wanted.body(), RestVolume)
+
+    async def remove_endpoint(self, endpoint: str) -> None:
+        """Remove an endpoint, its workers and its jobs; one that is gone is no error."""
+        await self._removed(_path(endpoint))
+
+    async def remove_volume(self, volume: str) -> None:
+        """Remove a volume and all that is on it; one that is gone is no error."""
+        await self._removed(_volume_path(volume))
+
+    async def _asked(self, path: str, model: type[_Answer]) -> _Answer:
+        return _parsed(await self._http.get_json(path), model, self._url)
+
+    async def _made(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
+        sent = json.dumps(body).encode()
+        answer = await self._http.submit(path, sent, accept=_REFUSALS)
+        return self._accepted(answer, model)
+
+    async def _changed(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
+        answer = await self._http.patch(path, body, accept=_REFUSALS)
+        return self._accepted(answer, model)
+
+    async def _removed(self, path: str) -> None:
+        with contextlib.suppress(TargetNotFound):
+            await self._http.delete(path)
+
+    def _accepted(self, answer: Response, model: type[_Answer]) -> _Answer:
+        if answer.status in _REFUSALS:
+            raise _refused(answer)
+        return _parsed(answer.json(), model, self._url)
+
+
+def _refused(answer: Response) -> ConfigurationError:
+    """RunPod's words, as ``{"title", "detail", "errors"}`` has them."""
+    try:
+        said = _Refusal.model_validate_json(answer.body)
+    except ValidationError:
+        said = _Refusal()
+    words = "; ".join(filter(None, [said.detail or said.title, *said.errors]))
+    return ConfigurationError(
+        clean(f"RunPod refused that: {words or f'HTTP {answer.status}'}"[:_LONGEST_REFUSAL]),
+        details={"http_status": answer.status},
+    )
+
+
+class _Refusal(BaseModel):
+    title: str = ""
+    detail: str = ""
+    errors: list[str] = []
+
+
 async def _endpoint(http: HttpClient, url: str, endpoint: str) -> RestEndpoint:
     return _parsed(await http.get_json(_path(endpoint)), RestEndpoint, url)
 
 
 def _path(endpoint: str) -> str:
     return f"v2/serverless/{quote(endpoint, safe='')}"
+
+
+def _volume_path(volume: str) -> str:
+    return f"v2/network-volumes/{quote(volume, safe='')}"
 
 
 def _account(key: SecretStr, url: str) -> HttpClient:

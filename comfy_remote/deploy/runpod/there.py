@@ -1,0 +1,92 @@
+"""What an account has, and which of it is a deployment's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...targets.runpod.account import RunPodAccount
+from ...wire.runpod_endpoints import RestEndpoint
+from ...wire.runpod_prices import RestGpu
+from ...wire.runpod_volumes import RestDataCenter, RestVolume
+from .mark import MARK_VARIABLE, Mark
+from .record import Made
+
+__all__ = ["Ours", "There", "endpoints_named", "look", "mark_of", "volumes_named"]
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """What an account has, and what RunPod has for it."""
+
+    endpoints: Sequence[RestEndpoint] = ()
+    volumes: Sequence[RestVolume] = ()
+    gpus: Sequence[RestGpu] = ()
+    centers: Sequence[RestDataCenter] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What of it is one deployment's.
+
+    Attributes:
+        doubles: Others that carry its name: copied in the console, or made by two machines at
+            once.
+    """
+
+    endpoint: RestEndpoint | None
+    volume: RestVolume | None
+    doubles: tuple[str, ...] = ()
+
+    @classmethod
+    def among(cls, there: There, name: str, made: Made | None) -> Ours:
+        """What carries a deployment's mark.
+
+        Of several endpoints, it is the one that was made from here, else the oldest; of several
+        volumes, the one that this endpoint has, else the one that was made from here.
+
+        Args:
+            made: What this machine's record says.
+        """
+        endpoints = endpoints_named(there.endpoints, name)
+        volumes = volumes_named(there.volumes, name)
+        recorded = [one for one in endpoints if made is not None and one.id == made.endpoint]
+        endpoint = next(iter([*recorded, *endpoints]), None)
+        attached = [one for one in volumes if endpoint and one.id in (endpoint.volumes or [])]
+        recorded_volumes = [one for one in volumes if made is not None and one.id == made.volume]
+        volume = next(iter([*attached, *recorded_volumes, *volumes]), None)
+        others = [
+            *(f"the endpoint {one.id}" for one in endpoints if one is not endpoint),
+            *(f"the volume {one.id} in {one.center}" for one in volumes if one is not volume),
+        ]
+        return cls(endpoint, volume, tuple(others))
+
+
+async def look(account: RunPodAccount) -> There:
+    """All of it, asked side by side. Raises as the account."""
+    endpoints, volumes, gpus, centers = await asyncio.gather(
+        account.endpoints(), account.volumes(), account.gpus(), account.data_centers()
+    )
+    return There(endpoints, volumes, gpus, centers)
+
+
+def mark_of(endpoint: RestEndpoint) -> Mark | None:
+    """The mark that an endpoint carries."""
+    return Mark.parse((endpoint.env or {}).get(MARK_VARIABLE, ""))
+
+
+def endpoints_named(endpoints: Sequence[RestEndpoint], name: str) -> list[RestEndpoint]:
+    """Those of a deployment, the oldest first."""
+    found = [one for one in endpoints if (mark := mark_of(one)) is not None and mark.name == name]
+    return sorted(found, key=lambda one: (one.created, one.id))
+
+
+def volumes_named(volumes: Sequence[RestVolume], name: str) -> list[RestVolume]:
+    """Those of a deployment, by id."""
+    found = [
+        one
+        for one in volumes
+        if (mark := Mark.of_volume(one.name)) is not None and mark.name == name
+    ]
+    return sorted(found, key=lambda one: one.id)
