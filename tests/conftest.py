@@ -51,6 +51,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name what the tests of ``tests/live`` are marked with."""
+    config.addinivalue_line(
+        "markers", "live: uses a real account and spends money (a key, and COMFY_REMOTE_LIVE=spend)"
+    )
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """End the run at once if the real ComfyUI's Python lacks what the node pack needs."""
     if hasattr(session.config, "workerinput") or find_comfyui() is None:

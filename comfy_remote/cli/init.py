@@ -155,7 +155,7 @@ def _of_account(key: str | None) -> tuple[str, str]:
     if not found:
         raise ConfigurationError(
             "The account has neither an endpoint nor a running pod.",
-            advice="docs/containers.md says how to make an endpoint with our image.",
+            advice="`comfy-remote deploy runpod` makes an endpoint.",
         )
     choices = [f"{one.kind} {one.text}" for one in found]
     chosen = found[_chosen("Which one?", choices, "--endpoint or --pod")]

@@ -38,7 +38,7 @@ _COMMANDS = {
     "workers": "Say which workers may join a gateway here.",
     "service": "Serve a workflow as an HTTP API.",
     "api": "Serve Comfy API v2 in front of a target.",
-    "deploy": "Deploy a workflow as a target of its own.",
+    "deploy": "Make a target of your own: a workflow on Modal, an endpoint on RunPod.",
     "targets": "List, add, test, warm up and remove targets.",
     "trust": "Trust the addresses and variables that a folder's files name.",
     "completion": "Print the script that completes the commands in a shell.",

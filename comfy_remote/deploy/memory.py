@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..units import size_text
 from ..workflow.models import model_uses
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 
-__all__ = ["LARGE", "MEDIUM", "SMALL", "GpuMemory", "memory_for"]
+__all__ = ["LARGE", "MEDIUM", "SMALL", "GpuMemory", "memory_for", "memory_for_models"]
 
 SMALL, MEDIUM, LARGE = 24, 48, 80
 """GB of the GPUs that are told apart."""
@@ -50,3 +52,22 @@ def memory_for(prompt: Prompt, schemas: Schemas) -> GpuMemory:
     if parts:
         return GpuMemory(MEDIUM, f"it loads {parts[0].name}")
     return GpuMemory(SMALL, f"it loads {uses[0].name}" if uses else f"it has {strange[0]} nodes")
+
+
+def memory_for_models(sizes: Iterable[int], largest: str = "") -> GpuMemory | None:
+    """Memory that holds the largest of some models, and as much again as half of it to work in.
+
+    Args:
+        sizes: Bytes.
+        largest: Its name, for people.
+
+    Returns:
+        ``None`` if no size is known. More than 80 GB is not asked for: ComfyUI moves parts of such
+        models in and out.
+    """
+    most = max(sizes, default=0)
+    if not most:
+        return None
+    need = 1.5 * most / 1e9
+    gb = next((size for size in (SMALL, MEDIUM) if need <= size), LARGE)
+    return GpuMemory(gb, f"{largest or 'the largest model'} has {size_text(most)}")

@@ -1,4 +1,4 @@
-"""``comfy-remote deploy``: a workflow as an app of its own."""
+"""``comfy-remote deploy modal``: a workflow as an app of its own."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import print_json, say, say_lines
-from .options import is_example, target_option, workflow_argument
-from .schemas import schemas_option
+from ..console import print_json, say, say_lines
+from ..options import is_example, target_option, workflow_argument
+from ..schemas import schemas_option
 
 if TYPE_CHECKING:
-    from ..deploy.modal.project import Project
+    from ...deploy.modal.project import Project
 
-__all__ = ["deploy"]
-
-
-@click.group()
-def deploy() -> None:
-    """Deploy a workflow as a target of its own."""
+__all__ = ["modal"]
 
 
-@deploy.command(short_help="Deploy a workflow on Modal.")
+@click.command(short_help="Deploy a workflow on Modal.")
 @workflow_argument
 @click.option(
     "--app", metavar="NAME", help="What it is called: modal:NAME. [default: the file's name]"
@@ -114,11 +109,11 @@ def modal(
       comfy-remote deploy modal workflow.json --app portraits --no-deploy
       comfy-remote run workflow.json --on modal:portraits
     """
-    from ..deploy.modal.config import CONFIG_FILE
-    from ..deploy.modal.project import project_folder
-    from ..deploy.modal.usual import app_named_after, check_app_is_new
-    from ..deploy.modal.workflow_file import make_project
-    from .schemas import completed, found_schemas
+    from ...deploy.modal.config import CONFIG_FILE
+    from ...deploy.modal.project import project_folder
+    from ...deploy.modal.usual import app_named_after, check_app_is_new
+    from ...deploy.modal.workflow_file import make_project
+    from ..schemas import completed, found_schemas
 
     if schemas_source is not None and on is not None:
         raise click.UsageError("--schemas and --on both say where the schemas come from.")
@@ -181,8 +176,8 @@ def modal(
 def _deployed(project: Project, *, rebuild: bool, stop_first: bool) -> str:
     import asyncio
 
-    from ..deploy.modal.deployment import deploy as deploy_project
-    from .interrupt import run_interruptible
+    from ...deploy.modal.deployment import deploy as deploy_project
+    from ..interrupt import run_interruptible
 
     say("Deploying on Modal; the first time, its image takes some minutes …")
     work = deploy_project(

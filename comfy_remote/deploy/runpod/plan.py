@@ -591,7 +591,7 @@ def _availability(
     }
     names = " or ".join(dict.fromkeys(one.name or one.id for one in wanted))
     if center is not None and center not in free:
-        elsewhere = f" {', '.join(sorted(free))} have some." if free else ""
+        elsewhere = f" Some are free in {', '.join(sorted(free))}." if free else ""
         return [f"{center} has no {names} free now: jobs would wait.{elsewhere}"]
     if center is None and all(one.availability == "NONE" for one in wanted):
         return [f"No {names} is free now: jobs would wait."]
