@@ -987,6 +987,23 @@ async def test_any_job_is_recalled_by_its_id(server: FakeComfyApi, target: Comfy
     assert await target.recall("j9") is None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(404, "not_found", "No recoverable workflow for job j1."),
+        refusal(501, "not_implemented"),
+        Answer({"workflow": {"1": 5}, "format": "api"}),
+        Answer(b"<html>"),
+    ],
+)
+async def test_a_job_whose_workflow_the_server_does_not_have_is_recalled_all_the_same(
+    server: FakeComfyApi, target: ComfyApiTarget, answer: Answer
+) -> None:
+    """comfy-api-proxy forgets it when it is restarted, and has the job."""
+    server.on("GET /api/v2/jobs/j1/workflow", answer)
+    assert await target.recall("j1") == (RemoteRef("j1", "j1", target.server), {})
+
+
 async def test_health_shows_whether_the_key_is_taken(
     server: FakeComfyApi, target: ComfyApiTarget
 ) -> None:

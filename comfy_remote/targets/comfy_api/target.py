@@ -234,21 +234,27 @@ class ComfyApiTarget:
     async def recall(self, remote_id: str) -> tuple[RemoteRef, Prompt] | None:
         """Any job, by its id, also one that others sent there.
 
-        The prompt is empty where the server gives the workflow as it was drawn.
+        The prompt is empty where the server has none any more, or gives the workflow as it was
+        drawn.
         """
+        path = self._server.links.path("jobs", remote_id)
         try:
-            path = self._server.links.path("jobs", remote_id)
             job = read_job((await self._server.get(path)).json())
-            workflow = await self._server.get(f"{path}/workflow")
         except TargetNotFound:
             return None
-        prompt: Prompt = {}
-        answer = mapping(workflow.json())
-        if answer.get("format") == "api":
-            prompt = parse_prompt(
-                mapping(answer.get("workflow")), "The prompt on the target", check_links=False
-            )
+        try:
+            prompt = await self._prompt_at(f"{path}/workflow")
+        except (TargetError, WorkflowInvalid) as error:
+            _log.info("The prompt of job %s cannot be had: %s", remote_id, error.message)
+            prompt = {}
         return self._jobs.ref(remote_id, job.id, job), prompt
+
+    async def _prompt_at(self, path: str) -> Prompt:
+        answer = mapping((await self._server.get(path)).json())
+        if answer.get("format") != "api":
+            return {}
+        said = mapping(answer.get("workflow"))
+        return parse_prompt(said, "The prompt on the target", check_links=False)
 
     async def follow(self, ref: RemoteRef, prompt: Prompt) -> AsyncGenerator[Event, None]:
         """Ask for the job again and again; sooner when a live event says that it has ended."""
