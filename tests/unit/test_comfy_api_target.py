@@ -443,6 +443,22 @@ async def test_bytes_that_the_server_has_are_not_sent(
     assert server.sent()["workflow"]["1"]["inputs"]["image"]["info"]["id"] == "there"
 
 
+async def test_an_asset_of_other_bytes_is_not_used(
+    server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
+) -> None:
+    """The job would run with another picture, and nobody would notice."""
+    other = Answer(asset(b"other", id="other"), 201)
+    server.on(FROM_HASH, other)
+    await target.submit(loading(tmp_path))
+    assert len(server.uploads) == 1
+    assert server.sent()["workflow"]["1"]["inputs"]["image"]["info"]["id"] == "in1"
+    server.on(ASSETS, other)
+    with pytest.raises(TargetError, match="has other bytes of more") as caught:
+        await target.submit(loading(tmp_path, PNG + b"more", "more.png"))
+    assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
+    assert server.count(JOBS) == 1
+
+
 async def test_an_asset_that_expired_meanwhile_is_sent_again_once(
     server: FakeComfyApi, target: ComfyApiTarget, tmp_path: Path
 ) -> None:

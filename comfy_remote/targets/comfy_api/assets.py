@@ -105,7 +105,10 @@ class InputAssets:
             return None  # the upload is tried more often, and says what is wrong
         if answer.status in (401, 403):
             raise self._server.refused(answer)
-        return _asset(answer) if answer.status < 300 else None
+        if answer.status >= 300:
+            return None
+        asset = _asset(answer)
+        return asset if asset.hash in (None, blake3) else None
 
     async def _uploaded(self, file: InputFile, blake3: str, progress: UploadProgress) -> Asset:
         path = self._server.links.path("assets")
@@ -118,7 +121,15 @@ class InputAssets:
                 raise self._server.refused(answer)
         except RequestTooLarge as error:
             raise self._too_large(file, error) from error
-        return _asset(answer)
+        asset = _asset(answer)
+        if asset.hash not in (None, blake3):
+            raise TargetError(
+                f"{self._server.name} has other bytes of {file.name} than those that were sent.",
+                advice="It was damaged on its way, or something in between changes it. Run the "
+                "workflow again.",
+                details={"api_code": "hash_mismatch"},
+            )
+        return asset
 
     def _too_large(self, file: InputFile, error: ComfyRemoteError) -> RequestTooLarge:
         details: dict[str, JsonValue] = {**error.details, "name": file.name, "size": file.size}
