@@ -82,7 +82,12 @@ class PromptWorker(threading.Thread):
                 self._memory = _Memory()
             report = RunReport(item, self._messenger)
             run = _PromptRun(item, report, self._memory, self._context(item, report))
-            run.execute()
+            try:
+                run.execute()
+            # Whatever a prompt does to its run, the next one runs.
+            except Exception as error:
+                logger.exception("Prompt %s failed unexpectedly", item.prompt_id)
+                report.failed(next(iter(item.outputs), ""), error, {})
             self._queue.finish(run.history())
             report.finished()
 

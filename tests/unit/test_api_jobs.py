@@ -975,6 +975,18 @@ async def test_a_stored_result_is_taken_instead_of_a_run(
         assert jobs[0]["outputs"][0]["hash"] == jobs[1]["outputs"][0]["hash"]
 
 
+async def test_a_prompt_that_breaks_its_run_stops_no_other_on_the_sandbox(
+    tmp_path: Path, sandbox_url: str
+) -> None:
+    size = {"width": 8, "height": 8, "batch_size": 1, "color": 1}
+    saved = {**PROMPT, "1": {"class_type": "EmptyImage", "inputs": size}}
+    broken = {"class_type": "PreviewImage", "inputs": {"images": {"__value__": ["9999", 0]}}}
+    async with front(tmp_path, sandbox_url) as here:
+        ids = [(await here.post(one)).body["id"] for one in ({**saved, "3": broken}, saved)]
+        jobs = [await here.ended(job_id) for job_id in ids]
+        assert [job["status"] for job in jobs] == ["failed", "succeeded"]
+
+
 async def test_two_fronts_have_two_names(tmp_path: Path) -> None:
     target = making("a.png")
     async with front(tmp_path, target):
