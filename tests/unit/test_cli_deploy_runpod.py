@@ -13,6 +13,8 @@ from test_cli_lock import Run, run
 from comfy_remote.config.own_file import OwnFile, own_path
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
+from comfy_remote.deploy.runpod import image
+from comfy_remote.deploy.runpod.image import ImageFacts
 from comfy_remote.deploy.runpod.wanted import IMAGE
 from comfy_remote.ready.lock import Lock, LockedModel
 
@@ -26,6 +28,12 @@ VOLUME = ("--gpu", "RTX 4090", "--volume", "100@EU-RO-1")
 def double(
     run: Run, monkeypatch: pytest.MonkeyPatch, quick_retries: None
 ) -> Iterator[RunPodDouble]:
+    async def facts(named: str) -> ImageFacts:
+        return (
+            ImageFacts("not public") if "nobody" in named else ImageFacts("public", 5_100_000_000)
+        )
+
+    monkeypatch.setattr(image, "image_facts", facts)
     with RunPodDouble() as one:
         monkeypatch.setenv("RUNPOD_API_BASE_URL", one.url)
         monkeypatch.setenv("RUNPOD_API_KEY", KEY)
@@ -204,3 +212,11 @@ def test_without_a_key(run: Run, double: RunPodDouble, monkeypatch: pytest.Monke
     status, _, err = run(*DEPLOY, "--plan")
     assert status == 2
     assert "RUNPOD_API_KEY is not set" in err
+
+
+def test_an_image_that_runpod_cannot_load_is_a_warning(run: Run, double: RunPodDouble) -> None:
+    _, _, err = run(*DEPLOY, "--gpu", "L40S", "--plan")
+    assert "The image has 5.1 GB, which a new worker's host loads first." in err
+    _, _, err = run(*DEPLOY, "--gpu", "L40S", "--image", "ghcr.io/nobody/none:1", "--plan")
+    words = " ".join(err.split())
+    assert "warning: ghcr.io/nobody/none:1 does not exist, or is not public." in words

@@ -231,9 +231,12 @@ def _plan_and_do(
     plan = _planned(planner, key, record, name)
     if not json_lines:
         _print(plan, adds_target=not removes)
+    about_image = _about_image(plan)
+    if about_image:
+        say(about_image)
     if plan_only:
         if json_lines:
-            print_json({"plan": plan.to_json()})
+            print_json({"plan": plan.to_json(), "image": about_image})
         return
     if not plan.changes:
         say("There is nothing to do.")
@@ -247,6 +250,7 @@ def _plan_and_do(
         print_json(
             {
                 "plan": plan.to_json(),
+                "image": about_image,
                 "target": target,
                 "endpoint": deployed.endpoint.id if deployed.endpoint is not None else None,
                 "volume": deployed.volume.id if deployed.volume is not None else None,
@@ -320,6 +324,31 @@ def _planned(planner: _Planner, key: SecretStr, record: DeploymentRecord, name: 
             return await look(account)
 
     return planner(run_interruptible(ask()), record.made(name))
+
+
+def _about_image(plan: Plan) -> str:
+    """What its registry says of the image that workers are to run: a sentence, or nothing."""
+    from ...deploy.runpod import image
+    from ...units import size_text
+    from ...wire.runpod_endpoints import EndpointRequest
+    from ..interrupt import run_interruptible
+
+    requests = [one.request for one in plan.steps if isinstance(one.request, EndpointRequest)]
+    named = next((one.image for one in requests if one.image), None)
+    if named is None:
+        return ""
+    facts = run_interruptible(image.image_facts(named))
+    if facts.state == "not public":
+        return (
+            f"warning: {named} does not exist, or is not public. RunPod cannot load it then, and "
+            "jobs would wait for ever. Name another with --image; docs/containers.md says how to "
+            "build one."
+        )
+    if facts.state == "unknown":
+        return f"Whether RunPod can load {named} is not known: its registry did not answer."
+    if facts.size is None:
+        return ""
+    return f"The image has {size_text(facts.size)}, which a new worker's host loads first."
 
 
 def _carried_out(
