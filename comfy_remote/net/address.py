@@ -34,6 +34,7 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?|[0-9a-f:]+
 # What a resolver takes for an IPv4 address in an unusual form: its last part is a number
 # (2130706433, 127.1, 0177.0.0.1, 0x7f.1). No name in the DNS ends like that.
 _ENDS_IN_A_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=//)[^/,\s]*@|[^/:,@\s]+:[^/:,@\s]+@")
 _HOST_NAME = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?", re.IGNORECASE)
 
 
@@ -134,13 +135,13 @@ def check_key_is_safe(address: URL) -> None:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be shown: without user, password and query."""
+    """A URL as it may be shown: without user, password and query; also one behind ``KIND:``."""
     try:
         address = URL(url)
     except ValueError:
         return "an address that is not a URL"
     if not address.absolute:
-        return url.split("?")[0]
+        return _LOGIN.sub("", url.split("?")[0])
     return str(address.with_user(None).with_query(None).with_fragment(None))
 
 

@@ -15,6 +15,7 @@ from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.config.trust import TrustStore, named_target
 from comfy_remote.errors import ConfigurationError, NotTrusted
 from comfy_remote.jobs.prices import asked_price
+from comfy_remote.net.address import shown
 from comfy_remote.node_pack.target_form import FilledIn, TargetForm, form_of
 from comfy_remote.node_pack.trusted_targets import check_target, confirm, unconfirmed_address
 from comfy_remote.targets.base import RemoteRef
@@ -221,10 +222,10 @@ def test_a_typed_key_gets_a_variable_of_its_server() -> None:
 
 def test_the_page_shows_and_keeps_what_the_form_cannot_say() -> None:
     cloud = TargetSettings("comfy:cloud", partner_key_env="COMFY_API_KEY")
-    shown = form_of(cloud)
-    assert shown is not None
-    assert (shown["kind"], shown["address"]) == ("comfy", "cloud")
-    form = TargetForm.model_validate({**shown, "price_per_hour": 2.0, "key": KEY})
+    said = form_of(cloud)
+    assert said is not None
+    assert (said["kind"], said["address"]) == ("comfy", "cloud")
+    form = TargetForm.model_validate({**said, "price_per_hour": 2.0, "key": KEY})
     found = FilledIn.of(form, before=cloud)
     assert found.settings == replace(cloud, price_per_hour=2.0)
     assert found.keys == {"COMFY_API_KEY": KEY}
@@ -269,3 +270,19 @@ def test_an_address_has_one_spelling(typed: str, address: str) -> None:
     owners = {"mine": TargetSettings(address, price_per_hour=1.0)}
     configuration = Configuration(None, owners, own_targets=owners)
     assert configuration.booked_as(typed_target(typed), {}) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"),
+    [
+        ("comfy:https://ann:pass@box.lan/x?token=1", "comfy:https://box.lan/x"),
+        ("comfy:https://ann:pa@ss@box.lan", "comfy:https://box.lan"),
+        ("route:comfy:https://ann:pass@box.lan,sandbox", "route:comfy:https://box.lan,sandbox"),
+        ("comfy:ann:pass@box.lan:8189", "comfy:box.lan:8189"),
+        ("comfy:http://[::1]:8189", "comfy:http://[::1]:8189"),
+        ("comfy:cloud", "comfy:cloud"),
+    ],
+)
+def test_a_password_in_an_address_is_not_shown(typed: str, seen: str) -> None:
+    """The log and errors name the target that was typed, and so did its password."""
+    assert shown(typed) == seen
