@@ -7,9 +7,9 @@ are changed. Answers may have more than these models know; requests have nothing
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..types import JsonValue
 from ..units import counted
@@ -30,6 +30,9 @@ __all__ = [
 LONGEST_IDLE = 3600
 """Seconds that an idle worker may wait for a job, at most; at least 1."""
 
+_Names = Annotated[list[str], BeforeValidator(lambda value: [] if value is None else value)]
+"""Also for ``null``: one odd endpoint of an account must not hide all others."""
+
 ScalingType = Literal["QUEUE_DELAY", "REQUEST_COUNT"]
 FlashBoot = Literal["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"]
 
@@ -47,10 +50,10 @@ class RestGpuChoice(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    pools: list[str] = []
-    excluded: list[str] = Field(default=[], validation_alias="excludedTypes")
+    pools: _Names = []
+    excluded: _Names = Field(default=[], validation_alias="excludedTypes")
     count: int = 1
-    cuda: list[str] = Field(default=[], validation_alias="allowedCudaVersions")
+    cuda: _Names = Field(default=[], validation_alias="allowedCudaVersions")
     least_cuda: str | None = Field(default=None, validation_alias="minCudaVersion")
 
 
@@ -121,7 +124,9 @@ class RestEndpoint(BaseModel):
     volumes: list[str] | None = Field(default=None, validation_alias="networkVolumes")
     timeout: int | None = None
     flashboot: str | None = None
-    created: str = Field(default="", validation_alias="createdAt")
+    created: Annotated[str, BeforeValidator(lambda value: value or "")] = Field(
+        default="", validation_alias="createdAt"
+    )
 
     def __str__(self) -> str:
         """For people: ``4m7x2k9q (image-generator, ADA_24, at most 5 workers)``."""

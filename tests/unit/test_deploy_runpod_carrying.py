@@ -130,13 +130,22 @@ async def test_what_turns_up_late_is_gone_on_with(
     assert sorted(double.changes) == sorted([VOLUME, ENDPOINT])
 
 
-@pytest.mark.parametrize("lost", ["PATCH /v2/serverless/{}", "DELETE /v2/serverless/{}"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "PATCH /v2/serverless/{endpoint}",
+        "PATCH /v2/network-volumes/{volume}",
+        "DELETE /v2/serverless/{endpoint}",
+        "DELETE /v2/network-volumes/{volume}",
+    ],
+)
 async def test_a_change_and_a_removal_may_arrive_twice(
     double: RunPodDouble, machine: Machine, lost: str
 ) -> None:
-    (endpoint,) = [(await machine.deploy()).endpoint]
+    endpoint = (await machine.deploy()).endpoint
     assert endpoint is not None
-    double.lost = [lost.format(endpoint.id)]
+    (volume,) = double.volumes
+    double.lost = [lost.format(endpoint=endpoint.id, volume=volume)]
     if lost.startswith("PATCH"):
         wanted = Wanted("portraits", max_workers=5, volume=VolumeWanted(None, 200))
         deployed = await machine.deploy(wanted)
@@ -147,6 +156,41 @@ async def test_a_change_and_a_removal_may_arrive_twice(
         await machine.remove()
         assert (double.endpoints, double.volumes) == ({}, {})
     assert double.lost == []
+
+
+@pytest.mark.parametrize("lost", [VOLUME, ENDPOINT])
+async def test_a_runpod_that_is_gone_after_the_answer_got_lost(
+    double: RunPodDouble, machine: Machine, lost: str
+) -> None:
+    double.lost = [lost]
+    made = False
+
+    def before(method: str, path: str) -> None:
+        nonlocal made
+        double.lost += ["GET /v2/serverless", "GET /v2/network-volumes"] if made else []
+        made = made or f"{method} {path}" == lost
+
+    double.before = before
+    with pytest.raises(DeploymentFailed, match="not known whether RunPod has made"):
+        await machine.deploy()
+    double.before = lambda _method, _path: None
+    double.lost = []
+    await machine.deploy()
+    assert (len(double.endpoints), len(double.volumes)) == (1, 1)
+    assert double.changes == [VOLUME, ENDPOINT]
+
+
+async def test_an_odd_endpoint_of_the_account_hides_no_other(
+    double: RunPodDouble, machine: Machine
+) -> None:
+    await machine.deploy()
+    (endpoint,) = double.endpoints.values()
+    odd = {"id": "odd", "name": "theirs", "gpu": {"pools": None}, "createdAt": None, "new": 1}
+    double.endpoints["odd"] = {**odd, "networkVolumes": [], "workers": None, "scaling": None}
+    double.unlike_the_document = True
+    deployed = await machine.deploy()
+    assert deployed.endpoint is not None
+    assert deployed.endpoint.id == endpoint["id"]
 
 
 async def test_a_refused_step_leaves_what_was_made_recorded_and_the_next_run_goes_on(

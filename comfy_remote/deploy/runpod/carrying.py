@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -154,12 +155,13 @@ class _Carrying:
         cost = volume_per_month(volume.size, volume.type)
         per_month = "" if cost is None else f", ${cost:.2f} a month"
         self.made_here.append(f"the volume {volume.id} ({volume.size} GB{per_month})")
-        others = volumes_named(await self._account.volumes(), self._plan.mark.name)
-        if len(others) > 1 and others[0].id != volume.id:
-            # Another machine was quicker. Ours is empty.
+        there = volumes_named(await self._account.volumes(), self._plan.mark.name)
+        first = min([volume, *there], key=lambda one: one.id)
+        if first.id != volume.id:
+            # Another machine has made one as well. Ours is empty.
             await self._account.remove_volume(volume.id)
             self.made_here.pop()
-            volume = others[0]
+            volume = first
             await self._note(volume=None)
         else:
             self._new_volume = volume
@@ -191,11 +193,12 @@ class _Carrying:
     async def _the_first(self, endpoint: RestEndpoint, mark: Mark) -> RestEndpoint:
         """This endpoint, or that of another machine which has made the same one before: then this
         one is removed, which has no job yet, and its volume with it."""
-        others = endpoints_named(await self._account.endpoints(), mark.name)
-        if len(others) < 2 or others[0].id == endpoint.id:
+        there = endpoints_named(await self._account.endpoints(), mark.name)
+        first = min([endpoint, *there], key=lambda one: (one.created, one.id))
+        if first.id == endpoint.id:
             return endpoint
         await self._account.remove_endpoint(endpoint.id)
-        first, ours = others[0], self._new_volume
+        ours = self._new_volume
         if ours is not None and ours.id not in (first.volumes or []):
             await self._account.remove_volume(ours.id)
             await self._note(volume=None)
@@ -271,8 +274,10 @@ class _Carrying:
         for number in range(self._times.looks):
             if number:
                 await asyncio.sleep(self._times.between)
-            if (found := await find()) is not None:
-                return found
+            # RunPod may be out of reach for longer than that one answer.
+            with contextlib.suppress(TargetError):
+                if (found := await find()) is not None:
+                    return found
         raise DeploymentFailed(
             f"It is not known whether RunPod has made {what}: its answer got lost, and it is not "
             "there so far.",
