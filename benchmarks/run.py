@@ -26,6 +26,7 @@ BENCHMARKS = {
     "worker": "worker:bench_worker",
     "sdk-jobs": "sdk_jobs:bench_sdk_jobs",
     "models": "models:bench_models",
+    "sync": "sync:bench_sync",
     "lane": "lane:bench_lane",
     "download": "large_download:bench_download",
     "conversion": "conversion:bench_conversion",
