@@ -12,13 +12,14 @@ from models_kit import files_in
 from sync_kit import Box, box, comfyui_with, lock_of, locked, sources
 
 from comfy_remote.errors import ConfigurationError, ModelUnavailable
+from comfy_remote.ready.hashing import LocalModel
 from comfy_remote.ready.lock import Lock
-from comfy_remote.ready.plan import Standing
+from comfy_remote.ready.plan import Standing, There, compare
 from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, Moved, alone, carry_out
 from comfy_remote.ready.sync.planning import Sources, plan_sync
-from comfy_remote.ready.sync.steps import SyncPlan, Way
+from comfy_remote.ready.sync.steps import Here, Step, SyncPlan, Way
 
 STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
@@ -148,6 +149,20 @@ async def test_one_that_fails_leaves_the_others_be(there: Box, tmp_path: Path) -
     ended = await synced(there, lock, sources(tmp_path, comfyui))
     assert [bool(one.error) for one in ended] == [True, False]
     assert files_in(there.models) == {"loras/good.safetensors": STYLE}
+
+
+async def test_a_folder_that_no_worker_has_is_said(there: Box, tmp_path: Path) -> None:
+    folder = "other/deeper"
+    model = locked("loras/x.safetensors", STYLE).model_copy(update={"folder": folder})
+    given = sources(tmp_path, comfyui_with(tmp_path))
+    file = LocalModel(folder, "x.safetensors", tmp_path, len(STYLE))
+    (tmp_path / "x.safetensors").write_bytes(STYLE)
+    plan = compare(lock_of(model), There("ep", models={}))
+    step = Step(plan.items[1], Way.SEND, here=Here(file), size=len(STYLE))
+    async with there.target() as target:
+        made = SyncPlan(plan, (step,))
+        (ended,) = await carry_out(made, target, given, lambda _: None, lambda _: None)
+    assert "cannot be named to a worker: folder" in str(ended.error)
 
 
 async def test_two_syncs_at_once_to_one_target_are_one_too_many(there: Box, tmp_path: Path) -> None:

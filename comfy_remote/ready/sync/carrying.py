@@ -10,10 +10,12 @@ import asyncio
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ...errors import (
     AuthenticationError,
@@ -24,9 +26,10 @@ from ...errors import (
     RateLimited,
     TargetUnreachable,
 )
+from ...json_text import problems_in
 from ...media.files import OWN_DATA, storage_errors
 from ...media.temporary import ProcessLock
-from ...targets.base import DescribesByJob, StoresFiles, Target
+from ...targets.base import DescribesByJob, InputFile, StoresFiles, Target
 from ...targets.models import ensure_models, place_model
 from ...types import JsonValue
 from ...wire.models import FilePart, PlaceRequest
@@ -212,9 +215,7 @@ class _Carrying:
         read = await read_parts(here.file.path, step.item.name)
         model = _checked(step, read.sha256, read.size)
         await target.store_files(read.parts, self._sent(step))
-        files = [FilePart(name=one.name, sha256=one.sha256) for one in read.parts]
-        request = _placed(model).model_copy(update={"files": files})
-        answer = await place_model(target, request, say)
+        answer = await place_model(target, _placed(model, read.parts), say)
         return {"received": "sent"}.get(answer.how, answer.how)
 
     async def _to_volume(self, step: Step, volume: VolumeStore) -> str:
@@ -253,13 +254,18 @@ class _Carrying:
         return lambda words: self.on_moved(Moved(step, words))
 
 
-def _placed(model: LockedModel) -> PlaceRequest:
-    if model.folder is None or not model.size or model.sha256 is None:
-        raise ModelUnavailable(
-            f"Of {model.path}, folder, size or SHA-256 are not known.",
-            advice="Make the lock again where the model is.",
+def _placed(model: LockedModel, parts: Sequence[InputFile] = ()) -> PlaceRequest:
+    """The request for a model; without parts, it can only be linked."""
+    files = [FilePart(name=one.name, sha256=one.sha256) for one in parts]
+    try:
+        return PlaceRequest.model_validate(
+            {**model.model_dump(include={"folder", "name", "size", "sha256"}), "files": files}
         )
-    return PlaceRequest(folder=model.folder, name=model.name, size=model.size, sha256=model.sha256)
+    except ValidationError as error:
+        raise ModelUnavailable(
+            f"{model.path} cannot be named to a worker: {problems_in(error, 'it')}.",
+            advice="Make the lock again where the model is, in a folder of ComfyUI's models.",
+        ) from None
 
 
 def _checked(step: Step, sha256: str, size: int) -> LockedModel:

@@ -116,7 +116,7 @@ class Step:
             "why": self.why or self.item.why,
             "size": self.model.size if self.size is None else self.size,
             "sha256": self.model.sha256,
-            "address": None if self.address is None else self.address.url,
+            "address": None if self.address is None else _shown(self.address),
         }
 
 

@@ -48,7 +48,7 @@ async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:
         return f"it could not be asked whether it takes files: {error.message.rstrip('.')}"
     if not stores:
         return (
-            "RunPod takes no large files directly: set the endpoint's network volume (volume), or "
+            "it takes no files directly: set the network volume of a RunPod endpoint (volume), or "
             "a bucket"
         )
     if "receive" not in takes:
