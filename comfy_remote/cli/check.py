@@ -238,9 +238,11 @@ def _print_held(held: Held, lock: str) -> None:
     for line in held.doubts:
         print(printable_line(f"{lock}: warning: {line}"))
     for plan in held.plans:
-        if plan.fetches_models is not None and plan.to_fetch:
-            lines = " ".join(shlex.quote(line) for line in plan.to_fetch)
-            say(f"Its worker can fetch them: comfy-remote models ensure --on {plan.target} {lines}")
+        if plan.fetches_models is not None and any(one.kind == "model" for one in plan.problems):
+            command = (
+                f"comfy-remote sync --lock {shlex.quote(lock)} --on {shlex.quote(plan.target)}"
+            )
+            say(f"How its models can be brought there, if they can: {command} --plan")
     names = ", ".join(plan.target for plan in held.plans)
     count = len(held.problems)
     things = "1 thing is" if count == 1 else f"{count} things are"

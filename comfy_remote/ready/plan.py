@@ -155,19 +155,6 @@ class Plan:
         return not self.problems
 
     @property
-    def to_fetch(self) -> list[str]:
-        """Lines of a `wire.repo_list` for the models that are missing there and can be had."""
-        return [
-            f'{needed.folder} {needed.addresses[0].url} name="{needed.name}" sha256={needed.sha256}'
-            for needed in (one.needed for one in self.of(Standing.MISSING) if not one.same_as)
-            if isinstance(needed, LockedModel)
-            and needed.folder
-            and needed.sha256
-            and needed.addresses
-            and '"' not in needed.name
-        ]
-
-    @property
     def bytes_missing(self) -> int:
         """The size of the models that have to come there, as far as it is known."""
         return sum(one.size or 0 for one in self.problems if one.same_as is None)

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from comfy_remote.ready.lock import Address, Lock, LockedComfyUI, LockedModel, LockedPack
+from comfy_remote.ready.lock import Lock, LockedComfyUI, LockedModel, LockedPack
 from comfy_remote.ready.plan import Item, Standing, There, compare
 from comfy_remote.wire.installed import InstalledPack, ModelFile
-from comfy_remote.wire.repo_list import parse_repo_list
 
 ONE, TWO = "1" * 64, "2" * 64
 COMMIT, OTHER = "ab" * 20, "cd" * 20
@@ -217,25 +216,3 @@ def test_a_plan_counts_and_lists() -> None:
     said: Any = plan.to_json()
     assert said["items"][1]["needed"] == {"id": "needed", "version": "1", "classes": []}
     assert said["items"][4]["same_as"] == "loras/c.safetensors"
-
-
-def test_what_a_worker_could_fetch_is_a_repo_list() -> None:
-    address = Address(by="workflow", url="https://example.com/a.safetensors")
-    lock = Lock(
-        models=(
-            LockedModel(folder="vae", name="sub/a b.safetensors", sha256=ONE, addresses=(address,)),
-            LockedModel(folder="vae", name="nowhere.safetensors", sha256=ONE),
-            LockedModel(name="no folder.safetensors", sha256=ONE, addresses=(address,)),
-            LockedModel(folder="vae", name="unknown.safetensors", addresses=(address,)),
-        )
-    )
-    plan = compare(lock, There("gpu", models={}, fetches_models=True))
-    assert plan.fetches_models
-    [line] = plan.to_fetch
-    [parsed] = parse_repo_list(line)
-    assert (parsed.kind, parsed.url, parsed.name, parsed.sha256) == (
-        "vae",
-        "https://example.com/a.safetensors",
-        "sub/a b.safetensors",
-        ONE,
-    )
