@@ -7,11 +7,9 @@ document; where a copy is named, each request and answer of every test is held t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -186,13 +184,6 @@ class RunPodDouble:
     def show(self, one: str) -> None:
         """Have the lists show something that was hidden."""
         self._hides[one] = 0
-
-    async def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Wait until something holds of what the account has."""
-        ends = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < ends
-            await asyncio.sleep(0.01)
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import until
 from pydantic import SecretStr
 from runpod_double import KEY, RunPodDouble
 
@@ -227,7 +228,7 @@ async def test_an_interrupted_deployment_is_found_by_its_mark(
     with pytest.raises(asyncio.CancelledError):
         await deploying
     goes_on.set()
-    await double.until(lambda: len(double.endpoints) == 1)
+    await until(lambda: len(double.endpoints) == 1)
     made = machine.record.made("portraits")
     assert made is not None
     assert made.endpoint is None
