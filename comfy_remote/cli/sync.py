@@ -320,14 +320,21 @@ def _print(plan: SyncPlan, *, models_only: bool, everything: bool) -> None:
 
 
 def _row(step: Step) -> tuple[str, ...]:
+    from ..ready.holding import what_to_do
+    from ..ready.plan import Standing
+
     size = step.model.size if step.model.size is not None else step.size
+    why = step.why or step.item.why
+    can_be_had = bool(step.model.addresses) or step.here is not None
+    if step.way.value == "impossible" and step.item.standing is Standing.MISSING and can_be_had:
+        why = f"{why}. {what_to_do(step.item)}"
     return (
         "model",
         step.item.name,
         "" if size is None else size_text(size),
         step.item.standing.value,
         _WAYS[step.way.value],
-        step.why or step.item.why,
+        why,
     )
 
 

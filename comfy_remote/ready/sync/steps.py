@@ -249,7 +249,7 @@ def _step(item: Item, ways: Ways, here: Here | None) -> Step:
     if ways.bucket and not ways.fetch:
         return Step(item, Way.BUCKET, f"by {ways.bucket}", here=here, size=size)
     refused.append(ways.send)
-    return Step(item, Way.IMPOSSIBLE, "; ".join(dict.fromkeys(filter(None, refused))))
+    return Step(item, Way.IMPOSSIBLE, "; ".join(dict.fromkeys(filter(None, refused))), here=here)
 
 
 def _best(addresses: Sequence[Address]) -> Address | None:
