@@ -235,7 +235,7 @@ class PartedBucket(Bucket):
                 if self._is_there(file):  # somebody was quicker
                     self._abort(upload, name)
                     return False
-                self._complete(file, upload)
+                self._complete(file, upload, stopped)
             except OutputError as error:
                 # The service has forgotten it: it is begun again, once.
                 if again or error.details.get("code") not in _NO_UPLOAD:
@@ -378,7 +378,7 @@ class PartedBucket(Bucket):
 
             return self._call("take a part of the file", put)
 
-    def _complete(self, file: _File, upload: Upload) -> None:
+    def _complete(self, file: _File, upload: Upload, stopped: threading.Event) -> None:
         settings = self._settings
         parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(upload.etags.items())]
         deadline = time.monotonic() + self._times.completed_within
@@ -399,9 +399,8 @@ class PartedBucket(Bucket):
                 if self._size(file.name) == upload.size:
                     return
                 final = error.details.get("code") in _FINAL | _NO_UPLOAD
-                if final or time.monotonic() + wait > deadline:
+                if final or time.monotonic() + wait > deadline or stopped.wait(wait):
                     raise
-                time.sleep(wait)
                 wait = min(2 * wait, self._times.longest)
                 continue
             there = self._size(file.name)
