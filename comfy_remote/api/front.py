@@ -41,7 +41,7 @@ class ApiFront:
         client: Not open yet, and made with ``on_interrupt=None``. It is opened and closed here.
         name: Of the front: two with one record of jobs have two names.
         folder: Where its assets are.
-        keep: Seconds after its end for which a job, and what it made, stay.
+        keep: Seconds after its end for which a job, and what it made, stay at least.
         partner_keys: Whether a caller's key for partner nodes may be passed on to the target.
 
     Attributes:
