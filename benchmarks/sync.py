@@ -123,7 +123,7 @@ def _plan() -> float:
                 seconds = time.perf_counter() - began
         finally:
             server.terminate()
-            server.communicate(timeout=60)
+            server.communicate(timeout=300)
     return seconds
 
 
