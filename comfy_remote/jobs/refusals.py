@@ -66,10 +66,12 @@ def _with_pack(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid |
     [pack] = find_packs(nodes, schemas=Schemas.bundled(), workflow=request.workflow)
     if pack.name is None:
         return None
-    there = "Update ComfyUI on the target" if pack.name == CORE else "Install it on the target"
+    core = pack.name == CORE
+    there = "Update ComfyUI on the target" if core else "Install it on the target"
+    few = " (the sandbox has only a few nodes)" if core else ""
     version = f" (saved with {pack.version})" if pack.version else ""
     return WorkflowInvalid(
         f"{error.message} It comes from {pack_for_people(pack.name)}{version}.",
-        advice=f"{there}, and start ComfyUI again; or choose another target.",
+        advice=f"{there}, and start ComfyUI again; or choose another target{few}.",
         details=error.details,
     )

@@ -98,6 +98,16 @@ async def test_a_missing_node_is_named_by_its_class_and_its_pack(tmp_path: Path)
     assert error.advice.startswith("Install it on the target, and start ComfyUI again")
 
 
+async def test_a_node_of_comfyuis_own_may_be_missing_since_the_target_is_the_sandbox(
+    tmp_path: Path,
+) -> None:
+    extra = {"node_id": "4", "class_type": "CheckpointLoaderSimple", "node_title": "Load it"}
+    missing = {"error": {**NO_CLASS["error"], "extra_info": extra}, "node_errors": {}}
+    error = await refused(missing, tmp_path, None)
+    assert error.advice.startswith("Update ComfyUI on the target")
+    assert error.advice.endswith("another target (the sandbox has only a few nodes).")
+
+
 async def test_without_a_word_of_the_workflow_the_refusal_stands_alone(tmp_path: Path) -> None:
     error = await refused(NO_CLASS, tmp_path, None)
     assert error.message.endswith('(node 7, called "Upscale it" in the workflow).')
