@@ -250,6 +250,8 @@ async def test_a_full_queue_and_a_deployment_that_starts_are_waited_for(
         (refusal(404, "not_found"), TargetError, "does not have that"),
         (refusal(400, "invalid_request", "odd"), TargetError, r"HTTP 400\): odd\."),
         (Answer(b"<html>sign in</html>", 403), AuthenticationError, "refused the key"),
+        # A ComfyUI is there: it has pages at all addresses.
+        (Answer(b"405: Method Not Allowed", 405), TargetNotFound, "has no Comfy API below"),
     ],
 )
 async def test_a_refusal_says_what_to_do(
@@ -280,6 +282,18 @@ async def test_a_refusal_says_what_to_do(
             },
             "Bad value: images",
         ),
+        (  # as `comfy-remote api` says it
+            {
+                "2": [
+                    {
+                        "field": "images",
+                        "reason": "value_not_in_list",
+                        "message": "Value not in list: images: 'x.png' not in []",
+                    }
+                ]
+            },
+            "Value not in list: images: 'x.png' not in []",
+        ),
     ],
 )
 async def test_a_refused_workflow_has_its_nodes_marked(
@@ -289,6 +303,16 @@ async def test_a_refused_workflow_has_its_nodes_marked(
     with pytest.raises(WorkflowInvalid, match="SaveImage") as caught:
         await target.submit(RunRequest(ID, PROMPT))
     assert list(node_problems(caught.value)) == [("2", "SaveImage", said)]
+
+
+async def test_a_node_that_the_server_does_not_have_is_no_wrong_input(
+    server: FakeComfyApi, target: ComfyApiTarget
+) -> None:
+    node_errors = {"2": [{"field": None, "reason": "missing_node_type", "message": "Not found"}]}
+    server.on(JOBS, refusal(422, "invalid_workflow", "no", node_errors=node_errors))
+    with pytest.raises(WorkflowInvalid, match=r"no node class SaveImage \(node 2\)") as caught:
+        await target.submit(RunRequest(ID, PROMPT))
+    assert "install the node pack that has it" in caught.value.advice
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,13 @@ from ...errors import (
 )
 from ...net.answers import Response, error_of
 from ...net.retry import retry_after
+from ...types import mapping
 from ...wire.comfy_api import ApiError, ErrorEnvelope, JobError
 from ...workflow.prompt import Prompt
 from ..comfyui.history import execution_error
 from ..comfyui.queue import refusal_of
 
-__all__ = ["api_code", "api_error", "failure", "refused"]
+__all__ = ["api_code", "api_error", "failure", "no_api", "refused"]
 
 _BUSY = {
     "queue_full": "its queue is full",
@@ -34,6 +35,7 @@ _BUSY = {
     "too_many_streams": "it has too many event streams open",
 }
 _API_KEYS = "https://platform.comfy.org/profile/api-keys"
+_NO_CLASS = "missing_node_type"
 _GENERIC = ("node_execution_error", "execution_error", "execution_failed", "")
 
 
@@ -69,6 +71,15 @@ def refused(
         return error_of(response, where, keyed=keyed)
     details: dict[str, JsonValue] = {"http_status": response.status, "api_code": said.code}
     return cleaned_error(_refused(response, said, name, keyed, prompt or {}, details))
+
+
+def no_api(name: str, url: str, status: int) -> TargetNotFound:
+    """The error of an address that has something else than a Comfy API behind it."""
+    return TargetNotFound(
+        f"{name} has no Comfy API below {url} (HTTP {status}).",
+        advice="Check the address. If a ComfyUI is there, write it without comfy:.",
+        details={"http_status": status},
+    )
 
 
 def _refused(
@@ -184,20 +195,25 @@ def _invalid(said: ApiError, prompt: Prompt, details: dict[str, JsonValue]) -> W
     """A refusal of the workflow, with the nodes marked as in ComfyUI's own."""
     found = (said.details or {}).get("node_errors")
     nodes: dict[str, JsonValue] = {}
+    missing: dict[str, JsonValue] = {}
     for node_id, problems in found.items() if isinstance(found, dict) else ():
         if isinstance(problems, dict) and isinstance(problems.get("errors"), list):
             nodes[node_id] = problems  # ComfyUI's own form
         elif isinstance(problems, list):
             node = prompt.get(node_id)
+            if node and any(mapping(one).get("reason") == _NO_CLASS for one in problems):
+                missing = {"node_id": node_id, "class_type": node["class_type"]}
+                continue  # ComfyUI's own form has no entry for such a node
             nodes[node_id] = {
                 "class_type": node["class_type"] if node else None,
                 "errors": [_problem(one) for one in problems if isinstance(one, dict)],
             }
     # comfy-api-proxy gives ComfyUI's sentence, and not its type.
-    unknown = "custom node may not be installed" in said.message
+    unknown = missing or "custom node may not be installed" in said.message
     error: dict[str, JsonValue] = {
-        "type": "missing_node_type" if unknown else said.code,
+        "type": _NO_CLASS if unknown else said.code,
         "message": said.message,
+        "extra_info": missing,
     }
     refusal = refusal_of({"error": error, "node_errors": nodes}, 422)
     refusal.details.update(details)
@@ -205,13 +221,14 @@ def _invalid(said: ApiError, prompt: Prompt, details: dict[str, JsonValue]) -> W
 
 
 def _problem(one: dict[str, JsonValue]) -> JsonValue:
-    """``{"field", "reason"}`` as ComfyUI says it."""
+    """``{"field", "reason"}`` as ComfyUI says it, and in its words where the server has them."""
     reason = str(one.get("reason") or one.get("message") or one.get("type") or "invalid")
+    words = one.get("message") if isinstance(one.get("message"), str) else None
     field = str(one.get("field") or one.get("input") or "")
     return {
         "type": reason,
-        "message": reason.replace("_", " "),
-        "details": field,
+        "message": words or reason.replace("_", " "),
+        "details": "" if words else field,
         "extra_info": {"input_name": field} if field else {},
     }
 

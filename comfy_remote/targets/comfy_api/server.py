@@ -10,11 +10,13 @@ from ...net.answers import REFUSALS, Response
 from ...net.http import HttpClient
 from ...workflow.prompt import Prompt
 from .links import Links
-from .refusals import refused
+from .refusals import api_error, no_api, refused
 
 __all__ = ["ApiServer"]
 
 _REFUSALS = tuple(REFUSALS)
+# A ComfyUI's answer to a POST to an address that it does not know: it may be GET for a page.
+_NOT_ALLOWED = 405
 # Bytes. A job is asked for again and again.
 _LARGEST = 32 * 1024 * 1024
 
@@ -61,4 +63,7 @@ class ApiServer:
 
     def refused(self, answer: Response, prompt: Prompt | None = None) -> ComfyRemoteError:
         """The error behind a refusal."""
+        if answer.status == _NOT_ALLOWED and api_error(answer) is None:
+            url = f"{self.links.origin}{self.links.mount}"
+            return no_api(self.name, url, answer.status)
         return refused(answer, self.name, self.where, keyed=self.keyed, prompt=prompt)

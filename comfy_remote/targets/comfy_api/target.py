@@ -43,7 +43,7 @@ from .follow import ComfyApiTimes, JobFollower
 from .kind import SERVER_DETAIL
 from .links import Links
 from .live import LiveStreams
-from .refusals import api_code, api_error
+from .refusals import api_code, api_error, no_api
 from .remote_jobs import RemoteJobs
 from .server import ApiServer
 from .status import JobReader
@@ -331,10 +331,7 @@ class ComfyApiTarget:
             self._server.links.path("jobs", _NO_JOB), tuple(REFUSALS)
         )
         if answer.status == 404 and api_error(answer) is None:
-            raise TargetNotFound(
-                f"{self._name} has no Comfy API below {self.url} (HTTP 404).",
-                advice="Check the address. If a ComfyUI is there, write it without comfy:.",
-            )
+            raise no_api(self._name, self.url, answer.status)
         if answer.status >= 400 and answer.status != 404:
             raise self._server.refused(answer)
         if answer.status < 400:
