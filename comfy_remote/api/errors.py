@@ -267,8 +267,8 @@ def _refusal_of_http(error: web.HTTPException) -> web.Response:
         case web.HTTPNotFound():
             return ApiRefusal(
                 "not_found",
-                "There is no such address here. This server speaks Comfy API v2: /api/v2/jobs, "
-                "/api/v2/assets.",
+                "There is no such address here. Comfy API v2 is at /api/v2/jobs and "
+                "/api/v2/assets; COMFY_BASE_URL ends before /api.",
             ).answer()
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))

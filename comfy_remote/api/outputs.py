@@ -222,7 +222,8 @@ class Arrivals:
             except sqlite3.Error:
                 raise ConfigurationError(
                     f"Another process serves {source!r} already.",
-                    advice="Stop it, or serve under another name.",
+                    advice="Stop it, or give this one another name: --name of comfy-remote api, "
+                    "--endpoint of comfy-remote serve.",
                 ) from None
 
     def close(self) -> None:

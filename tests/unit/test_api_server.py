@@ -108,6 +108,9 @@ async def test_each_refusal_is_an_envelope() -> None:
         jobs = f"{server.url}{API_PATH}/jobs"
         assert (await refused(f"{server.url}/nowhere"))[:2] == (404, "not_found")
         assert (await refused(f"{server.url}{API_PATH}/nowhere"))[:2] == (404, "not_found")
+        twice = await refused(f"{server.url}{API_PATH}{API_PATH}/jobs", "POST")
+        assert twice[:2] == (404, "not_found")
+        assert "COMFY_BASE_URL ends before /api." in twice[2]
         assert (await refused(f"{jobs}/1", "PATCH"))[:2] == (405, "method_not_allowed")
         assert (await refused(jobs, "POST")) == (
             *(422, "invalid_workflow"),

@@ -54,6 +54,7 @@ _COPIED = re.compile(
 )
 _URL = re.compile(r"(?:comfy:)?(?P<scheme>https?://)(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.I)
 _HOST_AND_PORT = re.compile(r"comfy:(?=[^/?#\s]+:\d{1,5}(?:[/?#]|$))", re.IGNORECASE)
+_HOST_AND_API = re.compile(r"(?:localhost|[^\s/?#@:]+\.[^\s/?#@:]+):\d{1,5}/api/v2(?:/|$)", re.I)
 _API = re.compile(r"/api/v2(?:/.*)?$", re.DOTALL)
 
 
@@ -94,6 +95,8 @@ class ComfyApiKind(Kind):
                 return f"{self.prefix}https://{label}{DEPLOYMENTS}"
             return f"{self.prefix}{label}"
         begins = typed[: len(self.prefix)].lower() == self.prefix
+        if _HOST_AND_API.match(typed):
+            begins, typed = True, f"{self.prefix}{typed}"
         if host := _HOST_AND_PORT.match(typed):
             typed = f"{self.prefix}http://{typed[host.end() :]}"
         if (url := _URL.match(typed)) and (begins or _API.search(url["path"])):
