@@ -31,6 +31,7 @@ __all__ = [
     "place_below",
     "place_new",
     "private_folder",
+    "reserved_on_windows",
     "safe_relative_path",
     "sha256_of",
     "storage_errors",
@@ -63,13 +64,18 @@ _RESERVED_ON_WINDOWS = re.compile(
 _READ_BY_NAME = {"comfy-remote.toml", "autorun.inf", "desktop.ini"}
 
 
+def reserved_on_windows(name: str) -> bool:
+    """Whether Windows opens a device where a file has that name: ``NUL``, ``con.png``."""
+    return _RESERVED_ON_WINDOWS.match(name) is not None
+
+
 def _safe_part(part: str) -> str:
     # Byte order tricks: U+202E makes "gnp.exe" read "exe.png".
     cleaned = "".join(c for c in _FORBIDDEN.sub("_", part) if c.isprintable())
     # Windows strips trailing dots and spaces, so "a.png." would become another file's name.
     cleaned = cleaned.lstrip().rstrip(". ")
     hidden = cleaned.startswith(".")
-    if hidden or _RESERVED_ON_WINDOWS.match(cleaned) or cleaned.casefold() in _READ_BY_NAME:
+    if hidden or reserved_on_windows(cleaned) or cleaned.casefold() in _READ_BY_NAME:
         cleaned = f"_{cleaned}"
     if len(cleaned) > _MAX_PART:
         suffix = PurePosixPath(cleaned).suffix[:20]

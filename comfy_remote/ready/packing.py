@@ -83,12 +83,13 @@ def pack_workflow(path: Path, loaded: LoadedWorkflow, lock: Lock, packing: Packi
         LocalStorageError: It cannot be written.
     """
     text = json.dumps(_document(loaded), ensure_ascii=False, indent=1)
-    if redact(text) != text:
+    locked = lock.to_toml()
+    if redact(text) != text or redact(locked) != locked:
         raise WorkflowInvalid(
             f"{loaded.source} is not packed: a secret of yours is in it.",
             advice="Take the key or token out of the workflow, and save it again.",
         )
-    return write_packed(path, text.encode(), lock.to_toml(), packing.files)
+    return write_packed(path, text.encode(), locked, packing.files)
 
 
 def _document(loaded: LoadedWorkflow) -> JsonValue:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import LocalStorageError, WorkflowInvalid
-from ..media.files import storage_errors, written_whole
+from ..media.files import reserved_on_windows, storage_errors, written_whole
 from ..types import JsonValue
 from ..units import size_text
 
@@ -43,6 +43,7 @@ _LARGEST_LOCK = 4 * 1024 * 1024
 _LARGEST_DIRECTORY = 512 * 1024  # bytes of the list of entries: some thousands
 _CHUNK = 1024 * 1024
 _END, _END_SIZE = b"PK\x05\x06", 22
+_END_64, _END_64_SIZE = b"PK\x06\x07", 20  # before the end: of the 64-bit form, with other sizes
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LONGEST_NAME = 240
 _ADVICE = "Have it packed again, or ask whoever made it for the workflow itself."
@@ -164,7 +165,9 @@ def _opened(file: BinaryIO, name: str) -> Iterator[zipfile.ZipFile]:
         if at < 0 or len(tail) - at < _END_SIZE:
             raise _refused(name, "it is cut off, or no zip file")
         directory = struct.unpack_from("<I", tail, at + 12)[0]
-        if directory > _LARGEST_DIRECTORY:  # also what says that it is in the newer, 64-bit form
+        # Python reads the sizes of the 64-bit form wherever there is one, whatever is said here.
+        is_64_bit = tail[max(0, at - _END_64_SIZE) : at].startswith(_END_64)
+        if directory > _LARGEST_DIRECTORY or is_64_bit:
             raise _refused(name, "it has too many entries")
         file.seek(0)
         with zipfile.ZipFile(file) as archive:
@@ -203,7 +206,7 @@ def _is_safe(entry: str) -> bool:
         and not any(part in ("", ".", "..") for part in parts)
         and not any(letter in entry for letter in '\\:*?"<>|')
         and entry.isprintable()
-        and not any(part.endswith((" ", ".")) for part in parts)
+        and not any(part.endswith((" ", ".")) or reserved_on_windows(part) for part in parts)
     )
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.jobs.unpacked import named_in_packed, packed_source, unpacked
 from comfy_remote.ready.lock import Address, Lock, LockedModel, LockedPack, read_lock
-from comfy_remote.ready.packing import inputs_to_pack, pack_workflow
+from comfy_remote.ready.packing import Packing, inputs_to_pack, pack_workflow
 from comfy_remote.secrets import SECRETS
 from comfy_remote.workflow.load import is_packed, load_workflow, parse_workflow
 from comfy_remote.workflow.packed import packed_files, without_addresses, write_packed
@@ -175,6 +176,20 @@ def test_too_many_entries_are_refused_by_the_size_of_their_list(tmp_path: Path) 
         archive.writestr("workflow.json", "{}")
         for number in range(10_000):
             archive.writestr(f"input/{number}", b"")
+    with pytest.raises(WorkflowInvalid, match="too many entries"):
+        read(path)
+
+
+def test_the_64_bit_form_hides_no_other_size_of_the_list(tmp_path: Path) -> None:
+    path = packed(tmp_path / "w.zip")
+    data = path.read_bytes()
+    at = data.rindex(b"PK\x05\x06")
+    size, offset = struct.unpack_from("<II", data, at + 12)
+    whole = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, size, offset)
+    points = struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1)
+    small = data[at : at + 12] + struct.pack("<I", 1) + data[at + 16 :]
+    path.write_bytes(data[:at] + whole + points + small)
+    assert zipfile.ZipFile(path).namelist() == ["workflow.json"]  # Python believes that form
     with pytest.raises(WorkflowInvalid, match="too many entries"):
         read(path)
 
@@ -396,7 +411,7 @@ def test_names_that_not_every_system_has_are_not_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = ["plain.png", "PLAIN.png", "dot./a.png", "sub/ok.png"]
+    names = ["plain.png", "PLAIN.png", "dot./a.png", "NUL.png", "sub/ok.png"]
     for name in names:
         path = tmp_path / "input" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -408,7 +423,17 @@ def test_names_that_not_every_system_has_are_not_packed(
     loaded = parse_workflow(prompt, "w.json")  # type: ignore[arg-type]
     packing = inputs_to_pack(loaded, tmp_path / "w.json", largest=100)
     assert list(packing.files) == ["plain.png", "sub/ok.png"]
-    assert len(packing.left_out) == 2
+    assert len(packing.left_out) == 3
     size = pack_workflow(tmp_path / "w.zip", loaded, Lock(), packing)
     assert size > 0
     assert list(read(tmp_path / "w.zip").inputs) == ["plain.png", "sub/ok.png"]
+
+
+def test_a_secret_in_the_lock_refuses_as_well(tmp_path: Path) -> None:
+    SECRETS.add("TOKEN", "planted-secret-value")
+    address = Address(by="me", url="https://example.com/planted-secret-value/a.safetensors")
+    lock = Lock(models=(LockedModel(name="a.safetensors", addresses=(address,)),))
+    loaded = parse_workflow(PROMPT, "w.json")
+    with pytest.raises(WorkflowInvalid, match="a secret of yours"):
+        pack_workflow(tmp_path / "w.zip", loaded, lock, Packing())
+    assert not (tmp_path / "w.zip").exists()
