@@ -302,6 +302,18 @@ def test_removing_takes_what_we_made_and_the_volume_only_if_that_is_said() -> No
         plan_removal("models", found, None, with_volume=True)
 
 
+def test_removing_what_was_not_made_from_here_says_so() -> None:
+    found = there([endpoint()], [volume()])
+    for made in (None, Made(name="portraits", nonce="ffffffffffff")):
+        plan = plan_removal("portraits", found, made, with_volume=True)
+        assert any("the endpoint ep1 and the volume vol1" in note for note in plan.notes)
+    made = Made(name="portraits", nonce=OLD.nonce)  # begun here; the answers got lost
+    assert plan_removal("portraits", found, made, with_volume=True).notes == ()
+    made = Made(name="portraits", nonce="ffffffffffff", endpoint="ep1")
+    plan = plan_removal("portraits", found, made, with_volume=True)
+    assert any("no record of making the volume vol1:" in note for note in plan.notes)
+
+
 def test_a_volume_that_another_endpoint_uses_is_not_removed() -> None:
     other = endpoint(id="other", name="video", env={}, networkVolumes=["vol1"])
     with pytest.raises(ConfigurationError, match="another endpoint: video"):

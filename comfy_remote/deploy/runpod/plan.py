@@ -198,6 +198,7 @@ def plan_removal(name: str, there: There, made: Made | None, *, with_volume: boo
                 "The volume stays, with what is on it, and goes on costing money. --with-volume "
                 "removes it, too."
             )
+    notes += _not_from_here(name, ours, made)
     notes += _double_notes(name, ours)
     return Plan(_mark(ours, made, Mark.new(name)), tuple(steps), ours.volume, (), tuple(notes))
 
@@ -209,6 +210,28 @@ def _mark(ours: Ours, made: Made | None, fresh: Mark) -> Mark:
         there = Mark.of_volume(ours.volume.name)
     begun = Mark(made.name, made.nonce) if made is not None else None
     return there or begun or fresh
+
+
+def _not_from_here(name: str, ours: Ours, made: Made | None) -> list[str]:
+    """A sentence, if this machine does not know what it is to remove."""
+    known = {made.endpoint, made.volume} if made is not None else set()
+    marks = [
+        mark_of(ours.endpoint) if ours.endpoint is not None else None,
+        Mark.of_volume(ours.volume.name) if ours.volume is not None else None,
+    ]
+    ids = [one.id if one is not None else None for one in (ours.endpoint, ours.volume)]
+    begun = made.nonce if made is not None else None
+    strange = [
+        f"the {kind} {one}"
+        for kind, one, mark in zip(("endpoint", "volume"), ids, marks, strict=True)
+        if one is not None and one not in known and (mark is None or mark.nonce != begun)
+    ]
+    if not strange:
+        return []
+    return [
+        f"This machine has no record of making {' and '.join(strange)}: another machine, or "
+        f"somebody else with this account, may use the name {name}. Be sure that nobody needs it."
+    ]
 
 
 def _double_notes(name: str, ours: Ours) -> list[str]:
