@@ -30,6 +30,7 @@ from ..errors import ConfigurationError
 from ..json_text import problems_in
 from ..media.files import storage_errors, write_whole
 from ..types import JsonValue, as_list, mappings
+from ..wire.installed import LARGEST_SIZE
 from ..workflow.load import is_packed
 from ..workflow.packed import packed_files
 
@@ -64,9 +65,10 @@ _HEAD = (
 
 # No transport of git's that runs a command (`ext::`), no folder of this machine, no option.
 _REPOSITORY = re.compile(
-    r"(https?|ssh|git)://[^\s/][^\s]*|git@[A-Za-z0-9.-]+:[A-Za-z0-9][A-Za-z0-9._/-]*"
+    r"https?://[^\s/?#@\\]+(/\S*)?|(ssh|git)://([A-Za-z0-9._-]+@)?[^\s/?#@\\]+(/\S*)?|git@[A-Za-z0-9.-]+:[A-Za-z0-9][A-Za-z0-9._/-]*"
 )
-_MODEL_LINK = re.compile(r"https?://[^\s/][^\s]*|(hf|r2):[^\s]+")
+# No login in front of the host.
+_MODEL_LINK = re.compile(r"https?://[^\s/?#@\\]+([/?#]\S*)?|(hf|r2):\S+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -195,7 +197,7 @@ class LockedModel(_Entry):
 
     folder: Text | None = None
     name: Text
-    size: int | None = Field(default=None, ge=0)
+    size: int | None = Field(default=None, ge=0, le=LARGEST_SIZE)
     sha256: Sha256 | None = None
     addresses: tuple[Address, ...] = Field(default=(), max_length=50)
     unknown: Said | None = None

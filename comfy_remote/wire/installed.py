@@ -7,10 +7,13 @@ import json
 
 from pydantic import BaseModel, Field
 
-__all__ = ["COMFYUIS_OWN", "Installed", "InstalledPack", "ModelFile", "RanOn"]
+__all__ = ["COMFYUIS_OWN", "LARGEST_SIZE", "Installed", "InstalledPack", "ModelFile", "RanOn"]
 
 COMFYUIS_OWN = frozenset({"websocket_image_save"})
 """What ComfyUI itself has in ``custom_nodes``."""
+
+LARGEST_SIZE = 2**63 - 1
+"""Bytes that any file can have; JSON and TOML can say more, which no file system or SQLite does."""
 
 
 class InstalledPack(BaseModel):
@@ -49,7 +52,7 @@ class ModelFile(BaseModel):
     """
 
     name: str
-    size: int | None = Field(default=None, ge=0)
+    size: int | None = Field(default=None, ge=0, le=LARGEST_SIZE)
     modified: float | None = None
     changed: float | None = None
     sha256: str | None = None

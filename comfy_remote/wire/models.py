@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from .actions import parse_input
-from .installed import ModelFile
+from .installed import LARGEST_SIZE, ModelFile
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -134,7 +134,7 @@ class PlaceRequest(BaseModel):
     action: Literal["place"] = "place"
     folder: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
     name: str = Field(min_length=1, max_length=1024)
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=LARGEST_SIZE)
     sha256: Sha256
     files: Annotated[list[FilePart], Field(max_length=4096)] = []
 

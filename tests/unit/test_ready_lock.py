@@ -184,3 +184,19 @@ def test_an_address_that_was_written_by_hand_stays() -> None:
     # Of another file, and of another model, it does not.
     assert lock(sha256="b" * 64).keeping_from(lock(mine)) == lock(sha256="b" * 64)
     assert lock().keeping_from(Lock()) == lock()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[models]]\nname = "a.pt"\naddresses = [{by = "x", url = "https://me:pw@a.example/a.pt"}]\n',
+        '[[models]]\nname = "a.pt"\naddresses = [{by = "x", url = "https://tok@a.example/a.pt"}]\n',
+        '[[packs]]\nurl = "https://me:pw@a.example/pack.git"\n',
+        '[[packs]]\nurl = "ssh://me:pw@a.example/pack.git"\n',
+        f'[[models]]\nname = "a.pt"\nsize = {"9" * 400}\n',
+    ],
+)
+def test_a_login_in_an_address_and_a_size_that_no_file_has_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Lock.parse(f"version = 1\n{text}", "comfy-remote.lock")
+    assert "pw" not in str(caught.value)
