@@ -151,6 +151,27 @@ async def test_one_that_fails_leaves_the_others_be(there: Box, tmp_path: Path) -
     assert files_in(there.models) == {"loras/good.safetensors": STYLE}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "loras/x.safetensors #1.safetensors",
+        'loras/x.safetensors" name="b.safetensors',
+        "LLM/x.safetensors",
+    ],
+)
+async def test_a_name_that_a_line_has_no_words_for_is_not_fetched_unchecked(
+    tmp_path: Path, path: str
+) -> None:
+    async with ModelServer() as server:
+        server.files["/x.safetensors"] = File(OTHER)
+        async with box(tmp_path / "box", hosts=frozenset({server.host})) as there:
+            address = {"by": "workflow", "url": f"{server.url}/x.safetensors"}
+            lock = lock_of(locked(path, STYLE, address))
+            (ended,) = await synced(there, lock, sources(tmp_path))
+            assert "cannot be named to a worker" in str(ended.error)
+            assert files_in(there.models) == {}
+
+
 async def test_a_folder_that_no_worker_has_is_said(there: Box, tmp_path: Path) -> None:
     folder = "other/deeper"
     model = locked("loras/x.safetensors", STYLE).model_copy(update={"folder": folder})

@@ -97,6 +97,25 @@ async def test_a_volume_gets_a_model_without_a_worker(
     assert not again.to_do
 
 
+async def test_what_was_sent_to_another_volume_says_nothing_of_this_one(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    given = with_volume(s3, tmp_path, loras__moved=STYLE)
+    lock = lock_of(locked("loras/moved.safetensors", STYLE))
+    _, (ended,) = await synced(Asleep(), lock, given)
+    assert ended.error is None
+    (brought,) = BroughtRecord(given.home).all()
+    assert brought.destination == "the volume agv6w2qcg7 in EU-RO-1"
+    other = with_volume(s3, tmp_path, "agv6w2qcg8")
+    key = "models/loras/moved.safetensors"
+    s3.client.put_object(Bucket="agv6w2qcg8", Key=key, Body=bytes(len(STYLE)))
+    try:
+        (step,) = (await plan_sync(lock, Asleep(), other)).steps
+        assert step.item.standing is Standing.UNKNOWN  # as large; nobody has read it
+    finally:
+        s3.client.delete_object(Bucket="agv6w2qcg8", Key=key)
+
+
 async def test_what_others_have_put_on_the_volume_stays(s3: S3Server, tmp_path: Path) -> None:
     key = "ComfyUI/models/loras/theirs.safetensors"
     s3.client.put_object(Bucket="agv6w2qcg8", Key=key, Body=OTHER)
@@ -189,6 +208,7 @@ async def test_what_the_worker_cannot_fetch_stays_in_the_bucket_and_on_record(
             _, (ended,) = await synced(there.target(), lock, given)
             assert ended.error is not None
             assert "X-Amz" not in str(ended.error)
+            assert "stays in the bucket models for the next try" in str(ended.error.advice)
             (lies,) = record.unfinished()
             assert lies.endswith(f"/models/comfy-remote-models/{sha256(STYLE)}/style.safetensors")
         s3.client.delete_object(

@@ -25,6 +25,7 @@ from ...errors import (
     ModelUnavailable,
     RateLimited,
     TargetUnreachable,
+    WorkflowInvalid,
 )
 from ...json_text import problems_in
 from ...media.files import OWN_DATA, storage_errors
@@ -33,6 +34,8 @@ from ...targets.base import DescribesByJob, InputFile, StoresFiles, Target
 from ...targets.models import ensure_models, place_model
 from ...types import JsonValue
 from ...wire.models import FilePart, PlaceRequest
+from ...wire.repo_list import parse_repo_list
+from ...worker.models.folders import folder_of
 from ..lock import LockedModel
 from .brought import Brought, BroughtRecord
 from .here import with_hash
@@ -178,11 +181,15 @@ class _Carrying:
         seconds = time.monotonic() - began
         brought = Brought(
             *(time.time(), self.name, step.item.name, step.size, step.model.sha256),
-            *(step.way.value, seconds, self.name),
+            *(step.way.value, seconds, self._destination(step)),
         )
         if how != "there":
             await asyncio.to_thread(self.record.add, brought)
         return Ended(step, how, seconds)
+
+    def _destination(self, step: Step) -> str:
+        volume = self.sources.volume
+        return volume.volume.title if step.way is Way.VOLUME and volume is not None else self.name
 
     async def _done(self, step: Step) -> str:
         match step.way:
@@ -230,7 +237,15 @@ class _Carrying:
         path, model, sha256 = await self._known(step)
         url = await bucket.put(path, model, sha256, self._sent(step))
         line = _repo_line(model, url)
-        answer = await ensure_models(self.target, line, self._say(step), prune=False)
+        try:
+            answer = await ensure_models(self.target, line, self._say(step), prune=False)
+        except ComfyRemoteError as error:
+            stays = (
+                f"The file stays in {bucket.title} for the next try, and costs what files there "
+                "cost: `comfy-remote sync --brought` names it."
+            )
+            error.advice = " ".join(filter(None, [error.advice, stays]))
+            raise
         await bucket.remove(model, sha256)
         return "sent" if answer.fetched else "there"
 
@@ -284,6 +299,24 @@ def _checked(step: Step, sha256: str, size: int) -> LockedModel:
 
 
 def _repo_line(model: LockedModel, url: str) -> str:
-    """The line of a repo_list for a model."""
+    """The line of a repo_list for a model.
+
+    Raises:
+        ModelUnavailable: It would be read as another one, without the SHA-256 perhaps: a lock takes
+            names that a line has no words for.
+    """
     sha256 = f" sha256={model.sha256}" if model.sha256 else ""
-    return f'{model.folder} {url} name="{model.name}"{sha256}'
+    line = f'{model.folder} {url} name="{model.name}"{sha256}'
+    wanted = (folder_of(model.folder or ""), url, model.name, model.sha256)
+    try:
+        lines = parse_repo_list(line)
+        read = [(folder_of(one.kind), one.url, one.name, one.sha256) for one in lines]
+    except WorkflowInvalid:
+        read = []
+    if read != [wanted]:
+        raise ModelUnavailable(
+            f"{model.path} cannot be named to a worker that is to fetch it.",
+            advice="Its name may have no quotes and no '#', and its folder's only small letters. "
+            "Else put it there by hand.",
+        )
+    return line

@@ -106,7 +106,7 @@ async def _with_volume(
     sent = {
         (one.model, one.size): one.sha256
         for one in reversed(await asyncio.to_thread(record.all, there.name))
-        if one.way == Way.VOLUME.value
+        if one.way == Way.VOLUME.value and one.destination == volume.volume.title
     }
     models = {folder: list(files) for folder, files in (there.models or {}).items()}
     for one in known:
