@@ -70,9 +70,11 @@ from comfy_remote.events import (
     Started,
 )
 from comfy_remote.jobs.record import Record
+from comfy_remote.net.answers import Response
 from comfy_remote.net.http import HttpLimits
 from comfy_remote.net.retry import Backoff, Polling, retries_said
 from comfy_remote.targets.base import InputFile, RemoteRef, RunRequest
+from comfy_remote.targets.comfy_api.refusals import refused
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget, ComfyApiTimes
 from comfy_remote.workflow.prompt import Prompt
 
@@ -267,6 +269,16 @@ async def test_a_refusal_says_what_to_do(
     assert caught.value.advice
     assert DidItRun.of(caught.value) is DidItRun.NEVER_ACCEPTED
     assert server.count(JOBS) == 1
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_a_key_is_asked_of_the_one_who_gives_it(keyed: bool) -> None:
+    answer = Response(401, {}, b'{"error": {"code": "unauthorized", "message": "no"}}')
+    of_comfys = refused(answer, "lab", "lab", keyed=keyed)
+    of_a_colleague = refused(answer, "lab", "lab", keyed=keyed, comfys=False)
+    assert "platform.comfy.org" in of_comfys.advice
+    assert "platform.comfy.org" not in of_a_colleague.advice
+    assert "the token that the server was started with" in of_a_colleague.advice
 
 
 @pytest.mark.parametrize(

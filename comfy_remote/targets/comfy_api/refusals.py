@@ -56,7 +56,13 @@ _LARGEST = 4 * 2**20
 
 
 def refused(
-    response: Response, name: str, where: str, *, keyed: bool = True, prompt: Prompt | None = None
+    response: Response,
+    name: str,
+    where: str,
+    *,
+    keyed: bool = True,
+    comfys: bool = True,
+    prompt: Prompt | None = None,
 ) -> ComfyRemoteError:
     """The error behind an answer with a status from 400 on.
 
@@ -64,20 +70,21 @@ def refused(
         name: Of the target.
         where: Its name and its address.
         keyed: Whether the request had a key.
+        comfys: Whether Comfy runs the server.
         prompt: That was sent.
     """
     said = api_error(response)
     if said is None:
         return error_of(response, where, keyed=keyed)
     details: dict[str, JsonValue] = {"http_status": response.status, "api_code": said.code}
-    return cleaned_error(_refused(response, said, name, keyed, prompt or {}, details))
+    return cleaned_error(_refused(response, said, name, keyed, comfys, prompt or {}, details))
 
 
 def no_api(name: str, url: str, status: int) -> TargetNotFound:
     """The error of an address that has something else than a Comfy API behind it."""
     return TargetNotFound(
         f"{name} has no Comfy API below {url} (HTTP {status}).",
-        advice="Check the address. If a ComfyUI is there, write it without comfy:.",
+        advice=f"Check the address. If a ComfyUI is there, take it as one: {url}, without comfy:.",
         details={"http_status": status},
     )
 
@@ -87,6 +94,7 @@ def _refused(
     said: ApiError,
     name: str,
     keyed: bool,
+    comfys: bool,
     prompt: Prompt,
     details: dict[str, JsonValue],
 ) -> ComfyRemoteError:
@@ -143,7 +151,7 @@ def _refused(
             )
     match response.status:
         case 401 | 403:
-            return _no_entry(response.status, name, words, keyed, details)
+            return _no_entry(response.status, name, words, keyed, comfys, details)
         case 402:
             return TargetError(
                 f"{name} wants to be paid first: {words}.",
@@ -171,22 +179,31 @@ def _refused(
 
 
 def _no_entry(
-    status: int, name: str, words: str, keyed: bool, details: dict[str, JsonValue]
+    status: int,
+    name: str,
+    words: str,
+    keyed: bool,
+    comfys: bool,
+    details: dict[str, JsonValue],
 ) -> AuthenticationError:
     if not keyed:
         return AuthenticationError(
             f"{name} wants a key, and none was sent: {words}.",
-            advice=f"Comfy's own servers take the key in COMFY_API_KEY ({_API_KEYS} makes one). "
-            "For another server, put its token into a variable, and name that in "
-            "comfy-remote.toml: key_env.",
+            advice=f"Comfy's own servers take the key in COMFY_API_KEY ({_API_KEYS} makes one)."
+            if comfys
+            else "Its owner has it: the token that the server was started with. Put it into a "
+            "variable, and name that in comfy-remote.toml: key_env. comfy-remote init comfy "
+            "--key-stdin does both.",
             details=details,
         )
     return AuthenticationError(
         f"{name} refused the key: {words}."
         if status == 401
         else f"{name} does not allow that with this key: {words}.",
-        advice=f"Check the key: those for Comfy's own servers are at {_API_KEYS}. The API of Comfy "
-        "Cloud is part of its paid plans.",
+        advice=f"Check the key: yours are at {_API_KEYS}. The API of Comfy Cloud is part of its "
+        "paid plans."
+        if comfys
+        else "Check the key: it is the token that the server was started with.",
         details=details,
     )
 

@@ -10,6 +10,7 @@ from ...net.answers import REFUSALS, Response
 from ...net.http import HttpClient
 from ...workflow.prompt import Prompt
 from .links import Links
+from .own_servers import is_comfys
 from .refusals import api_error, no_api, refused
 
 __all__ = ["ApiServer"]
@@ -66,4 +67,11 @@ class ApiServer:
         if answer.status == _NOT_ALLOWED and api_error(answer) is None:
             url = f"{self.links.origin}{self.links.mount}"
             return no_api(self.name, url, answer.status)
-        return refused(answer, self.name, self.where, keyed=self.keyed, prompt=prompt)
+        return refused(
+            answer,
+            self.name,
+            self.where,
+            keyed=self.keyed,
+            comfys=is_comfys(self.links.origin),
+            prompt=prompt,
+        )

@@ -234,7 +234,7 @@ export const en = {
   "gatewayAddressHelp": "What comfy-remote serve prints when it starts.",
   "modalAddress": "Name of the app, or its address",
   "comfyAddress": "cloud, the name of a deployment, or an address",
-  "comfyAddressHelp": "What you copy will do: https://….run.comfy.app, or an address that ends in /api/v2.",
+  "comfyAddressHelp": "What you copy will do: https://….run.comfy.app, or a server's address, as http://HOST:8189.",
   "runpodKey": "RunPod API key",
   "comfyuiKey": "Key (optional)",
   "gatewayKey": "Token",

@@ -235,7 +235,7 @@ export const ja = {
   "gatewayAddressHelp": "comfy-remote serve の起動時に表示されるアドレスです。",
   "modalAddress": "アプリの名前、またはアドレス",
   "comfyAddress": "cloud、デプロイメントの名前、またはアドレス",
-  "comfyAddressHelp": "コピーしたままで構いません: https://….run.comfy.app、または /api/v2 で終わるアドレス。",
+  "comfyAddressHelp": "コピーしたままで構いません: https://….run.comfy.app、または http://HOST:8189 のようなサーバーのアドレス。",
   "runpodKey": "RunPod の API キー",
   "comfyuiKey": "キー（任意）",
   "gatewayKey": "トークン",

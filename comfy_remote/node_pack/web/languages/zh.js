@@ -235,7 +235,7 @@ export const zh = {
   "gatewayAddressHelp": "comfy-remote serve 启动时显示的地址。",
   "modalAddress": "应用的名称或地址",
   "comfyAddress": "cloud、部署的名称或地址",
-  "comfyAddressHelp": "直接粘贴即可：https://….run.comfy.app，或以 /api/v2 结尾的地址。",
+  "comfyAddressHelp": "直接粘贴即可：https://….run.comfy.app，或 http://HOST:8189 这样的服务器地址。",
   "runpodKey": "RunPod API 密钥",
   "comfyuiKey": "密钥（可选）",
   "gatewayKey": "令牌",
