@@ -121,6 +121,7 @@ class RunPodDouble:
         bodies: Of those with one.
         lost: Requests (``POST /v2/serverless``) that are carried out and not answered: the
             connection ends. Each is removed when that has happened.
+        garbled: Likewise, answered with what nobody understands.
         hidden: How many lists do not have what is made, at first.
         before: Called with method and path before a request is carried out, in its thread.
         may_change: Whether the key may do more than read.
@@ -135,6 +136,7 @@ class RunPodDouble:
         self.asked: list[str] = []
         self.bodies: list[tuple[str, Any]] = []
         self.lost: list[str] = []
+        self.garbled: list[str] = []
         self.hidden = 0
         self.before: Before = lambda _method, _path: None
         self.may_change = True
@@ -206,6 +208,9 @@ class RunPodDouble:
                 handler.close_connection = True
                 handler.connection.close()
                 return
+            if request in self.garbled:
+                self.garbled.remove(request)
+                answer = {"another": "shape"}
         data = b"" if answer is None else json.dumps(answer).encode()
         handler.send_response(status)
         kind = "application/json" if status < 400 else "application/problem+json"

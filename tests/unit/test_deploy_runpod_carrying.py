@@ -115,6 +115,17 @@ async def test_an_answer_that_got_lost_is_found_again(
     assert double.changes == [VOLUME, ENDPOINT]
 
 
+@pytest.mark.parametrize("garbled", [VOLUME, ENDPOINT])
+async def test_what_was_made_with_an_answer_that_nobody_understands_is_found(
+    double: RunPodDouble, machine: Machine, garbled: str
+) -> None:
+    double.garbled = [garbled]
+    deployed = await machine.deploy()
+    assert double.garbled == []
+    assert deployed.endpoint is not None
+    assert double.changes == [VOLUME, ENDPOINT]
+
+
 @pytest.mark.parametrize("lost", [VOLUME, ENDPOINT])
 async def test_what_turns_up_late_is_gone_on_with(
     double: RunPodDouble, machine: Machine, lost: str

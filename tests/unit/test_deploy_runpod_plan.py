@@ -268,6 +268,17 @@ def test_of_several_the_recorded_one_is_ours_else_the_oldest() -> None:
     assert planned(Wanted("portraits"), found, made).steps[0].id == "ep0"
 
 
+@pytest.mark.parametrize("env", [None, {"COMFY_REMOTE_DEPLOYMENT": "***"}])
+def test_a_recorded_endpoint_whose_variables_are_hidden_is_not_made_again(env: Any) -> None:
+    found = there([endpoint(env=env)])
+    made = Made(name="portraits", nonce=OLD.nonce, endpoint="ep1")
+    plan = planned(Wanted("portraits"), found, made)
+    assert [(one.does, one.id) for one in plan.steps] == [(Does.LEAVE, "ep1")]
+    assert plan.mark == OLD
+    gone = there([endpoint(env={})])  # its mark was taken away: it is somebody's own now
+    assert planned(Wanted("portraits"), gone, made).steps[0].does is Does.MAKE
+
+
 def test_gpus_that_are_not_free_where_they_would_be_are_named() -> None:
     wanted = Wanted("portraits", gpus=("RTX 4090",), volume=VolumeWanted(None, 50, "US-KS-2"))
     plan = planned(wanted)

@@ -50,6 +50,10 @@ class Ours:
             made: What this machine's record says.
         """
         endpoints = endpoints_named(there.endpoints, name)
+        if made is not None:
+            # Made from here; its mark cannot be read, but may be there.
+            hidden = (one for one in there.endpoints if one.id == made.endpoint)
+            endpoints += [one for one in hidden if _hides_its_mark(one)]
         volumes = volumes_named(there.volumes, name)
         recorded = [one for one in endpoints if made is not None and one.id == made.endpoint]
         endpoint = next(iter([*recorded, *endpoints]), None)
@@ -74,6 +78,11 @@ async def look(account: RunPodAccount) -> There:
 def mark_of(endpoint: RestEndpoint) -> Mark | None:
     """The mark that an endpoint carries."""
     return Mark.parse((endpoint.env or {}).get(MARK_VARIABLE, ""))
+
+
+def _hides_its_mark(endpoint: RestEndpoint) -> bool:
+    """Whether RunPod does not show what the variables of an endpoint are, or this one of them."""
+    return endpoint.env is None or "***" in endpoint.env.get(MARK_VARIABLE, "")
 
 
 def endpoints_named(endpoints: Sequence[RestEndpoint], name: str) -> list[RestEndpoint]:

@@ -16,7 +16,13 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from ...clean import clean
-from ...errors import AuthenticationError, ConfigurationError, TargetError, TargetNotFound
+from ...errors import (
+    AuthenticationError,
+    ConfigurationError,
+    SubmissionUnknown,
+    TargetError,
+    TargetNotFound,
+)
 from ...json_text import problems_in
 from ...net.address import base_address, check_key_is_safe
 from ...net.answers import Response
@@ -115,8 +121,8 @@ async def set_idle_timeout(key: SecretStr, url: str, endpoint: str, seconds: int
 class RunPodAccount:
     """An account, asked and changed in one session, inside ``async with``.
 
-    What is made is made once: a request whose answer is lost raises `SubmissionUnknown` and is not
-    repeated. All else may arrive twice, and is tried again.
+    What is made is made once: a request whose answer is lost, or not understood, raises
+    `SubmissionUnknown` and is not repeated. All else may arrive twice, and is tried again.
 
     Methods raise `AuthenticationError` if the key may not do it, `TargetError` if RunPod cannot be
     asked or its answer is not understood, and `ConfigurationError` with RunPod's own words if it
@@ -181,7 +187,12 @@ class RunPodAccount:
     async def _made(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
         sent = json.dumps(body).encode()
         answer = await self._http.submit(path, sent, accept=_REFUSALS)
-        return self._accepted(answer, model)
+        if answer.status in _REFUSALS:
+            raise _refused(answer)
+        try:
+            return _parsed(answer.json(), model, self._url)
+        except TargetError as error:  # it was made: as good as an answer that got lost
+            raise SubmissionUnknown(error.message, details=error.details) from error
 
     async def _changed(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
         answer = await self._http.patch(path, body, accept=_REFUSALS)
