@@ -160,5 +160,5 @@ def sdk_variables(
 
 def _say_how_to_use(front: ApiFront, url: str, folder: Path, keep: float) -> None:
     say(f"Comfy API v2 on {front.client.target.name}, at {address_for_others(url)}")
-    say(f"Uploads and outputs are in {folder}; a job's stay {keep:g} h after its end.")
+    say(f"Uploads and outputs are in {folder}; those of a job stay {keep:g} h after its end.")
     say("Programs that use Comfy's SDK find it with:")

@@ -307,7 +307,7 @@ class HttpClient:
                 if error.details.get("never_sent"):
                     raise
                 raise SubmissionUnknown(
-                    f"{error.message} It is not known whether {self._name} accepted the job.",
+                    f"{error.message} It is not known whether the job was accepted.",
                     details=error.details,
                 ) from error
 

@@ -155,7 +155,7 @@ async def test_a_submission_whose_answer_is_lost_is_sent_once(
     server: ScriptedServer, client: HttpClient, answer: Answer
 ) -> None:
     server.on("POST /prompt", answer)
-    with pytest.raises(SubmissionUnknown, match="not known whether The box accepted"):
+    with pytest.raises(SubmissionUnknown, match="not known whether the job was accepted"):
         await client.submit("prompt", b"{}")
     assert server.count("POST /prompt") == 1
 
