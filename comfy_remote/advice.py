@@ -99,7 +99,7 @@ class Hint(Enum):
         "{class_type} is not among the nodes of the snapshot that comes with Comfy Remote, which "
         "has ComfyUI's own nodes only. Choose a target that has it, or take the schemas from one."
     )
-    ASK_A_TARGET = "Only a target can tell whether it has it. {pack}"
+    ASK_A_TARGET = "Only a target that lists its nodes can tell. {pack}"
     GIVE_WORKFLOW = (
         "Give a workflow: any that ComfyUI saved or exported, or a picture with its workflow in it."
     )

@@ -79,7 +79,7 @@ WORDS: dict[Hint, str] = {
         "has ComfyUI's own nodes only. Name a ComfyUI that has it: --on TARGET, or --schemas with "
         "its address or a file saved from its /object_info."
     ),
-    Hint.ASK_A_TARGET: "Only a target can tell whether it has it: --on TARGET. {pack}",
+    Hint.ASK_A_TARGET: "Only a target that lists its nodes can tell: --on TARGET. {pack}",
     Hint.GIVE_WORKFLOW: (
         "Give one with --workflow FILE: any that ComfyUI saved or exported, or a picture with its "
         "workflow in it."

@@ -129,7 +129,7 @@ def _report(
     say(f"Checked against the nodes of {known.schemas.source}.")
     if known.schemas.is_snapshot and (models := len(find_models(prepared.prompt))):
         named = "the model" if models == 1 else f"the {models} models"
-        say(f"Only a target can tell whether it has {named} that the workflow names.")
+        say(f"Only a target that lists its models can tell if it has {named} of the workflow.")
     return report_on(known, search)
 
 
