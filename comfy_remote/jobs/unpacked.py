@@ -117,8 +117,9 @@ def _named(document: JsonValue) -> list[str]:
         f"model {source.folder}/{source.name}: {source.url}"
         for source in model_sources(loaded.workflow or {})
     ]
-    listed = find_repo_list(loaded.prompt or {}, loaded.workflow)
-    lines = [line.strip() for line in listed.splitlines()]
+    # Each by itself: with both, one counts, and which of them runs is another program's choice.
+    lists = (find_repo_list(loaded.prompt or {}), find_repo_list({}, loaded.workflow))
+    lines = [line.strip() for listed in lists for line in listed.splitlines()]
     names += [f"model of its repo_list: {line}" for line in lines if line]
     return list(dict.fromkeys(names))
 

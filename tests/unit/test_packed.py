@@ -274,6 +274,19 @@ def test_what_it_names_is_left_out_until_it_is_trusted(tmp_path: Path) -> None:
     assert unpacked(packed(path, {**BOTH, "client_id": "x"}), folder=home).untrusted == ()
 
 
+def test_both_formats_are_named_whichever_runs(tmp_path: Path) -> None:
+    other = "https://other.example/x.safetensors"
+    listed = {"class_type": "Text", "inputs": {"text": f"ckpt {URL}"}}
+    prompt = {**PROMPT, "9": {**listed, "_meta": {"title": "repo_list"}}}
+    node = {"id": 9, "type": "Text", "title": "repo_list", "widgets_values": [f"vae {other}"]}
+    document = {
+        "prompt": prompt,
+        "extra_data": {"extra_pnginfo": {"workflow": {"nodes": [node], "links": []}}},
+    }
+    named = named_in_packed(packed(tmp_path / "w.zip", document))
+    assert [line.rpartition(" ")[2] for line in named] == [URL, other]
+
+
 def test_so_many_are_left_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfy_remote.jobs.unpacked._MOST", 3)
     home = tmp_path / "home"
