@@ -252,6 +252,8 @@ class RunPodDouble:
                 return 201, self._new_volume(body)
             case "GET", ["serverless", one]:
                 return 200, self._known(self.endpoints, one)
+            case "GET", ["network-volumes", one]:
+                return 200, self._known(self.volumes, one)
             case "PATCH", ["serverless", one]:
                 return 200, self._changed_endpoint(self._known(self.endpoints, one), body)
             case "PATCH", ["network-volumes", one]:

@@ -65,7 +65,8 @@ class Machine:
 
     async def _do(self, planner: Any, name: str, before: Any) -> Deployed:
         async with self.account() as account:
-            plan = planner(await look(account), self.record.made(name))
+            made = self.record.made(name)
+            plan = planner(await look(account, made), made)
             if before is not None:
                 await before()
             return await carry_out(account, plan, planner, self.record, times=TIMES)
@@ -124,6 +125,18 @@ async def test_what_was_made_with_an_answer_that_nobody_understands_is_found(
     assert double.garbled == []
     assert deployed.endpoint is not None
     assert double.changes == [VOLUME, ENDPOINT]
+
+
+async def test_what_is_on_record_is_not_made_again_while_lists_are_behind(
+    double: RunPodDouble, machine: Machine
+) -> None:
+    double.hidden = 20
+    await machine.deploy()
+    await machine.deploy()
+    assert (len(double.endpoints), len(double.volumes)) == (1, 1)
+    double.endpoints.clear()  # removed in the console
+    await machine.deploy()
+    assert (len(double.endpoints), len(double.volumes)) == (1, 1)
 
 
 @pytest.mark.parametrize("lost", [VOLUME, ENDPOINT])

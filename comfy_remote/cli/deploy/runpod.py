@@ -319,11 +319,13 @@ def _planned(planner: _Planner, key: SecretStr, record: DeploymentRecord, name: 
     from ...targets.runpod.account import RunPodAccount
     from ..interrupt import run_interruptible
 
+    made = record.made(name)
+
     async def ask() -> There:
         async with RunPodAccount(key, os.environ) as account:
-            return await look(account)
+            return await look(account, made)
 
-    return planner(run_interruptible(ask()), record.made(name))
+    return planner(run_interruptible(ask()), made)
 
 
 def _about_image(plan: Plan) -> str:

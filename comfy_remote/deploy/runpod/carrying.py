@@ -81,7 +81,7 @@ async def carry_out(
     async with off_the_loop(record.changing()):
         name = plan.mark.name
         made = await in_thread(record.made, name)
-        if not plan.does_the_same(again(await look(account), made)):
+        if not plan.does_the_same(again(await look(account, made), made)):
             raise ConfigurationError(
                 "What the RunPod account has changed since the plan was made. Nothing was done.",
                 advice="Run this again to see what is to be done now.",

@@ -67,11 +67,23 @@ class Ours:
         return cls(endpoint, volume, tuple(others))
 
 
-async def look(account: RunPodAccount) -> There:
-    """All of it, asked side by side. Raises as the account."""
+async def look(account: RunPodAccount, made: Made | None = None) -> There:
+    """All of it, asked side by side. Raises as the account.
+
+    Args:
+        made: What this machine's record says. A list may be a moment behind: what is on record and
+            not in it is asked for by itself, so that it is not made a second time.
+    """
     endpoints, volumes, gpus, centers = await asyncio.gather(
         account.endpoints(), account.volumes(), account.gpus(), account.data_centers()
     )
+    recorded = made or Made(name="", nonce="")
+    if recorded.endpoint and all(one.id != recorded.endpoint for one in endpoints):
+        endpoint = await account.endpoint(recorded.endpoint)
+        endpoints += [endpoint] if endpoint is not None else []
+    if recorded.volume and all(one.id != recorded.volume for one in volumes):
+        volume = await account.volume(recorded.volume)
+        volumes += [volume] if volume is not None else []
     return There(endpoints, volumes, gpus, centers)
 
 

@@ -144,6 +144,18 @@ class RunPodAccount:
         """All serverless endpoints."""
         return (await self._asked("v2/serverless", RestEndpointList)).endpoints
 
+    async def endpoint(self, endpoint: str) -> RestEndpoint | None:
+        """One of them; ``None`` if it is gone."""
+        with contextlib.suppress(TargetNotFound):
+            return await self._asked(_path(endpoint), RestEndpoint)
+        return None
+
+    async def volume(self, volume: str) -> RestVolume | None:
+        """One network volume; ``None`` if it is gone."""
+        with contextlib.suppress(TargetNotFound):
+            return await self._asked(_volume_path(volume), RestVolume)
+        return None
+
     async def volumes(self) -> list[RestVolume]:
         """All network volumes."""
         return (await self._asked("v2/network-volumes", RestVolumeList)).volumes
