@@ -222,8 +222,7 @@ class Arrivals:
             except sqlite3.Error:
                 raise ConfigurationError(
                     f"Another process serves {source!r} already.",
-                    advice="Stop it, or give this one another name: --name of comfy-remote api, "
-                    "--endpoint of comfy-remote serve.",
+                    advice="Stop it, or give this one another name.",
                 ) from None
 
     def close(self) -> None:

@@ -192,8 +192,7 @@ def _no_entry(
             advice=f"Comfy's own servers take the key in COMFY_API_KEY ({_API_KEYS} makes one)."
             if comfys
             else "Its owner has it: the token that the server was started with. Put it into a "
-            "variable, and name that in comfy-remote.toml: key_env. comfy-remote init comfy "
-            "--key-stdin does both.",
+            "variable, and name that in comfy-remote.toml: key_env.",
             details=details,
         )
     return AuthenticationError(
