@@ -139,6 +139,26 @@ async def test_what_is_on_record_is_not_made_again_while_lists_are_behind(
     assert (len(double.endpoints), len(double.volumes)) == (1, 1)
 
 
+async def test_a_volume_that_cannot_be_removed_yet_is_named_and_stays_on_record(
+    double: RunPodDouble, machine: Machine
+) -> None:
+    await machine.deploy()
+    (volume,) = double.volumes
+    worker: dict[str, Any] = {"id": "worker", "networkVolumes": [volume]}
+
+    def busy(method: str, path: str) -> None:
+        if (method, path) == ("DELETE", f"/v2/network-volumes/{volume}"):
+            double.endpoints["worker"] = worker
+
+    double.before = busy
+    with pytest.raises(TargetError, match="in use") as failed:
+        await machine.remove()
+    assert f"The volume {volume} stays, and goes on costing money" in str(failed.value.advice)
+    made = machine.record.made("portraits")
+    assert made is not None
+    assert (made.endpoint, made.volume) == (None, volume)
+
+
 @pytest.mark.parametrize("lost", [VOLUME, ENDPOINT])
 async def test_what_turns_up_late_is_gone_on_with(
     double: RunPodDouble, machine: Machine, lost: str

@@ -251,11 +251,19 @@ class _Carrying:
         if step.kind == "endpoint":
             await self._account.remove_endpoint(_id(step))
         else:
-            await self._account.remove_volume(_id(step))
+            try:
+                await self._account.remove_volume(_id(step))
+            except ComfyRemoteError as error:
+                stays = (
+                    f"The volume {_id(step)} stays, and goes on costing money. RunPod may keep it "
+                    "while a worker has it: run the same command again in a minute."
+                )
+                error.advice = " ".join(filter(None, [error.advice, stays]))
+                raise
             self._now = replace(self._now, volume=None)
-        left = [one for one in self._plan.steps if one.does is Does.LEAVE]
-        if left:
-            await self._note(endpoint=None, volume=left[0].id)
+        volumes = [one for one in self._plan.steps if one.kind == "volume"]
+        if step.kind == "endpoint" and volumes:
+            await self._note(endpoint=None, volume=volumes[0].id)
         else:
             await in_thread(self._record.forget, self._made.name)
 
