@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 from pathlib import Path
@@ -73,6 +74,27 @@ async def test_a_worker_that_dies_goes_on_where_it_was(tmp_path: Path) -> None:
         "received"
     )
     assert files_in(tmp_path) == {"loras/a/style.safetensors": MODEL}
+
+
+async def test_one_content_under_two_names_at_once_is_not_mixed(tmp_path: Path) -> None:
+    waiting: list[asyncio.Event] = []
+
+    class Slow(Store):
+        async def fetch(self, name: str, path: Path) -> bool:
+            if waiting:  # both are at the same part
+                waiting.pop().set()
+            else:
+                waiting.append(asyncio.Event())
+                await waiting[0].wait()
+            return await super().fetch(name, path)
+
+    wanted = [request("a.safetensors"), request("b.safetensors")]
+    store = Slow(*PARTS)
+    libraries = [library_for(tmp_path, accept=True) for _ in wanted]
+    await asyncio.gather(
+        *(place(one, store, each) for one, each in zip(libraries, wanted, strict=True))
+    )
+    assert files_in(tmp_path) == {"loras/a.safetensors": MODEL, "loras/b.safetensors": MODEL}
 
 
 async def test_a_part_that_the_store_no_longer_has_is_asked_for_again(tmp_path: Path) -> None:

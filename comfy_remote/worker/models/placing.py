@@ -133,7 +133,7 @@ class Placing:
             except OSError:
                 # Another disk, or one that has no links.
                 self._check_room(request.size)
-                beside = path.with_name(f".comfy-remote-{request.sha256[:16]}.part")
+                beside = path.with_name(f".comfy-remote-{_key_of(request)}.part")
                 try:
                     copy_whole(same, beside)
                     _name_new(beside, path)
@@ -143,7 +143,7 @@ class Placing:
 
     async def _receive(self, request: PlaceRequest, path: Path, folder: str) -> None:
         self._check_may_come(request)
-        part = PartFile(self._folders.root, folder, f"sent-{request.sha256[:32]}")
+        part = PartFile(self._folders.root, folder, f"sent-{_key_of(request)}")
         file = await in_thread(self._opened, part, request)
         try:
             await self._append(file, request, part)
@@ -236,6 +236,11 @@ class Placing:
 
     def _note(self, path: Path, sha256: str) -> None:
         self._hashes.note(self._folders.root, path, path.stat(), sha256)
+
+
+def _key_of(request: PlaceRequest) -> str:
+    """Names a part file: of this content under this name, which nobody else writes meanwhile."""
+    return hashlib.sha256(f"{request.sha256}/{request.name}".encode()).hexdigest()[:32]
 
 
 def _copy(piece: Path, offset: int, file: PartialFile) -> None:
