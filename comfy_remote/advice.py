@@ -99,6 +99,15 @@ class Hint(Enum):
         "{class_type} is not among the nodes of the snapshot that comes with Comfy Remote, which "
         "has ComfyUI's own nodes only. Choose a target that has it, or take the schemas from one."
     )
+    ENDPOINT_WITHOUT_VOLUME = (
+        "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile."
+    )
+    GPU_CHOSEN = "GPU: {title}{why}."
+    KEEP_AT_RUNPOD = (
+        "Make a secret of it at https://console.runpod.io/user/secrets, called {name}, and refer "
+        "to that."
+    )
+    VOLUME_STAYS = "The volume stays, with what is on it, and goes on costing money."
     ASK_A_TARGET = "Only a target that lists its nodes can tell. {pack}"
     GIVE_WORKFLOW = (
         "Give a workflow: any that ComfyUI saved or exported, or a picture with its workflow in it."

@@ -79,6 +79,19 @@ WORDS: dict[Hint, str] = {
         "has ComfyUI's own nodes only. Name a ComfyUI that has it: --on TARGET, or --schemas with "
         "its address or a file saved from its /object_info."
     ),
+    Hint.ENDPOINT_WITHOUT_VOLUME: (
+        "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile. "
+        "A volume holds them: --volume GB@DATACENTER."
+    ),
+    Hint.GPU_CHOSEN: "GPU: {title}{why}. --gpu names others.",
+    Hint.KEEP_AT_RUNPOD: (
+        "Make a secret of it at https://console.runpod.io/user/secrets, called {name}, and refer "
+        "to it with --secret {name}."
+    ),
+    Hint.VOLUME_STAYS: (
+        "The volume stays, with what is on it, and goes on costing money. --with-volume removes "
+        "it, too."
+    ),
     Hint.ASK_A_TARGET: "Only a target that lists its nodes can tell: --on TARGET. {pack}",
     Hint.GIVE_WORKFLOW: (
         "Give one with --workflow FILE: any that ComfyUI saved or exported, or a picture with its "

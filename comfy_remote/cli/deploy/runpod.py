@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..advice import for_terminal
 from ..console import is_interactive, print_json, printable_line, say
 from ..options import WORKFLOW, load_typed, lock_option
 
@@ -244,7 +245,7 @@ def _plan_and_do(
         return
     deployed = _carried_out(planner, plan, key, record)
     for note in deployed.notes:
-        say(note)
+        say(for_terminal(note))
     target = _forget_target(name, plan) if removes else _remember_target(name, deployed)
     if json_lines:
         print_json(
@@ -390,7 +391,7 @@ def _print(plan: Plan, *, adds_target: bool) -> None:
     if adds_target:
         print(printable_line(f"{'':9}the target {plan.mark.name} in your comfy-remote.toml"))
     for note in plan.notes:
-        say(note)
+        say(for_terminal(note))
     if plan.secrets:
         say(f"Make these secrets first, at {_SECRETS_PAGE}: {', '.join(plan.secrets)}.")
     costs = [step.per_month for step in plan.steps if step.does.value != "remove"]

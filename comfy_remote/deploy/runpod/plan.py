@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from ...advice import Hint
 from ...errors import ConfigurationError
 from ...targets.runpod.prices import price_by
 from ...types import JsonValue
@@ -172,7 +173,8 @@ def plan_removal(name: str, there: There, made: Made | None, *, with_volume: boo
             f"This RunPod account has nothing that Comfy Remote made as {name!r}.",
             advice="Only what it made is removed. RunPod's console shows everything else.",
         )
-    steps, notes = [], []
+    steps: list[Step] = []
+    notes: list[str] = []
     if ours.endpoint is not None:
         one = ours.endpoint
         facts = ("jobs that wait or run there are cancelled",)
@@ -194,10 +196,7 @@ def plan_removal(name: str, there: There, made: Made | None, *, with_volume: boo
         cost, per_month = _volume_cost(volume.size, volume.type)
         steps.append(Step(does, "volume", volume.id, _volume_title(volume), lost, cost, per_month))
         if not with_volume:
-            notes.append(
-                "The volume stays, with what is on it, and goes on costing money. --with-volume "
-                "removes it, too."
-            )
+            notes.append(Hint.VOLUME_STAYS())
     notes += _not_from_here(name, ours, made)
     notes += _double_notes(name, ours)
     return Plan(_mark(ours, made, Mark.new(name)), tuple(steps), ours.volume, (), tuple(notes))
@@ -403,10 +402,7 @@ def _new_endpoint(
     cost, per_month = _endpoint_cost(request, there)
     notes += _availability(choice.pools, choice.excluded, center, there)
     if without_volume and wanted.models > _MUCH:
-        notes.append(
-            f"Without a volume, each new worker fetches {size_text(wanted.models)} of models, and "
-            "is paid for meanwhile. A volume holds them: --volume GB@DATACENTER."
-        )
+        notes.append(Hint.ENDPOINT_WITHOUT_VOLUME(size=size_text(wanted.models)))
     facts = (
         choice.title,
         f"image {image}",
@@ -426,7 +422,7 @@ def _gpus(wanted: Wanted, there: There, notes: list[str]) -> GpuChoice:
     need = wanted.memory
     choice = gpus_by_memory(need.gb if need is not None else 24, there.gpus)
     why = f", since {need.why}" if need is not None else ", which is enough for most workflows"
-    notes.append(f"GPU: {choice.title}{why}. --gpu names others.")
+    notes.append(Hint.GPU_CHOSEN(title=choice.title, why=why))
     return choice
 
 

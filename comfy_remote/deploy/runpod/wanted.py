@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from ...advice import Hint
 from ...errors import ConfigurationError
 from ...secrets import SECRETS, looks_secret
 from ...version import __version__
@@ -198,8 +199,7 @@ def environment_of(values: Iterable[str], secrets: Iterable[str]) -> dict[str, s
             raise ConfigurationError(
                 f"The value of {name} looks like a secret. RunPod would show it to whoever may see "
                 "the endpoint, so it is not sent.",
-                advice=f"Make a secret of it at https://console.runpod.io/user/secrets, called "
-                f"{name}, and refer to it with --secret {name}.",
+                advice=Hint.KEEP_AT_RUNPOD(name=name),
             )
         found[name] = value
     for text in secrets:

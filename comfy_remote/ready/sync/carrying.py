@@ -242,7 +242,7 @@ class _Carrying:
         except ComfyRemoteError as error:
             stays = (
                 f"The file stays in {bucket.title} for the next try, and costs what files there "
-                "cost: `comfy-remote sync --brought` names it."
+                "cost. It is listed among what sync has brought."
             )
             error.advice = " ".join(filter(None, [error.advice, stays]))
             raise
