@@ -99,6 +99,7 @@ class Hint(Enum):
         "{class_type} is not among the nodes of the snapshot that comes with Comfy Remote, which "
         "has ComfyUI's own nodes only. Choose a target that has it, or take the schemas from one."
     )
+    OTHER_FRONT = "Stop it, or give this one another name."
     ENDPOINT_WITHOUT_VOLUME = (
         "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile."
     )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from ..advice import Hint
 from ..aio import Background, in_thread
 from ..errors import ComfyRemoteError, ConfigurationError, OutputError, OutputTooLarge
 from ..jobs.served import is_job_id
@@ -222,7 +223,7 @@ class Arrivals:
             except sqlite3.Error:
                 raise ConfigurationError(
                     f"Another process serves {source!r} already.",
-                    advice="Stop it, or give this one another name.",
+                    advice=Hint.OTHER_FRONT(),
                 ) from None
 
     def close(self) -> None:

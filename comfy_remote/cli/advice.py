@@ -79,6 +79,7 @@ WORDS: dict[Hint, str] = {
         "has ComfyUI's own nodes only. Name a ComfyUI that has it: --on TARGET, or --schemas with "
         "its address or a file saved from its /object_info."
     ),
+    Hint.OTHER_FRONT: "Stop it, or give this one another name: --name NAME.",
     Hint.ENDPOINT_WITHOUT_VOLUME: (
         "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile. "
         "A volume holds them: --volume GB@DATACENTER."

@@ -29,6 +29,7 @@ __all__ = ["api", "sdk_variables"]
 
 _LONGEST_KEEP = 10 * 365 * 24
 _PORT = 8189
+_PATIENCE = 5.0
 """Where the document of the API has a server of one's own."""
 
 
@@ -106,6 +107,7 @@ def api(
                     "or have callers use a tunnel (ssh -L)."
                 )
             say("Ctrl-C stops it.")
+            await _say_if_away(front.client.target)
             await asyncio.Event().wait()
 
     serve_until_stopped(whole())
@@ -130,6 +132,21 @@ def _refuse_itself(target: Target, port: int) -> None:
             f"{target.name} is this server itself: its jobs would go nowhere.",
             advice="Say with --on where they run.",
         )
+
+
+async def _say_if_away(target: Target) -> None:
+    """Say before the first job does that the target cannot be asked, and why."""
+    import asyncio
+
+    from ..aio import within
+    from ..errors import ComfyRemoteError
+
+    try:
+        await within(target.health(), _PATIENCE)
+    except asyncio.TimeoutError:
+        say(f"{target.name} has not answered within {_PATIENCE:.0f} s.")
+    except ComfyRemoteError as error:
+        say(f"{error.message} Jobs are refused until it answers.")
 
 
 def sdk_variables(

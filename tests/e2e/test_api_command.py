@@ -77,3 +77,21 @@ def test_a_job_outlives_the_front_that_took_it(
     content = ask(output["url"])
     assert (content[:4], len(content)) == (b"\x89PNG", output["size_bytes"])
     assert TOKEN not in first.text + second.text
+
+
+def test_it_says_at_its_start_that_its_target_is_away_and_that_its_name_is_taken(
+    commands: list[Command], tmp_path: Path
+) -> None:
+    away, home = f"http://127.0.0.1:{free_port()}", str(tmp_path / "home")
+
+    def front() -> Command:
+        command = Command("api", "--on", away, "--port", str(free_port()), COMFY_REMOTE_HOME=home)
+        commands.append(command)
+        return command
+
+    first = front()
+    first.says("Jobs are refused until it answers.")
+    assert f"ComfyUI at {away}" in first.text
+    second = front()
+    second.says("--name NAME")
+    assert second.ended() == 2
