@@ -18,6 +18,7 @@ from comfy_remote.workflow.prompt import Prompt
 PROMPT: Prompt = {"1": {"class_type": "A", "inputs": {"seed": 1}}}
 DAY = 86400.0
 NONE = Retention(seconds=0, jobs=0)
+MANY = 64  # jobs, after which some are forgotten
 
 
 @pytest.fixture
@@ -146,3 +147,18 @@ def test_a_filter_takes_text_as_it_is(record: Record) -> None:
     record.remove(["third"])
     for text, found in (("100%", 1), ("failed: 1", 1), ("%", 1), ("x.json", 2), ("' OR 1", 0)):
         assert len(record.newest(9, JobFilter(text=text))) == found, text
+
+
+def test_large_prompts_do_not_fill_the_disk(tmp_path: Path) -> None:
+    """Somebody else may send them, through an API of ours."""
+    with Record(tmp_path / "home", retention=Retention(size=4_000_000)) as record:
+        add(record, "owed", JobState.SUCCEEDED, age=1)
+        for number in range(3 * MANY):
+            text = f"{number:03}" * 20_000
+            prompt: Prompt = {str(number): {"class_type": "A", "inputs": {"text": text}}}
+            record.add(f"job-{number}", target="gpu", source="api desk", folder=None, prompt=prompt)
+            record.state(f"job-{number}", JobState.FAILED)
+        stay = left(record)
+        assert {"owed", f"job-{3 * MANY - 1}"} <= stay
+        assert "job-0" not in stay
+        assert len(stay) <= 2 * MANY

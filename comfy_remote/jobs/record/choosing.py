@@ -68,7 +68,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """Which jobs are forgotten: those that are too old, and those that are too many.
+    """Which jobs are forgotten: those that are too old, too many, or together too large.
 
     Never one that has not ended, one whose outputs are still owed (see `JobEntry.owed`), or one
     that a page has yet to show.
@@ -76,16 +76,24 @@ class Retention:
     Attributes:
         seconds: How long after its last change a job stays.
         jobs: How many of the newest stay.
+        size: Bytes of the record, above which the oldest go.
     """
 
     seconds: float = 180 * 86400.0
     jobs: int = 50_000
+    size: int = 2 * 1024**3
 
-    def sql(self, now: float) -> tuple[str, list[float]]:
-        """A condition, and its values. See `JobFilter.sql`."""
+    def sql(self, now: float, size: int = 0) -> tuple[str, list[float]]:
+        """A condition, and its values. See `JobFilter.sql`.
+
+        Args:
+            size: Bytes that the record has; 0 where they do not count.
+        """
+        ended = f"state IN ({_FINAL}) AND page IS NULL AND NOT ({_OWED})"
+        if size > self.size:
+            return ended, []
         due = (
             "(updated < ? OR created < "
             "(SELECT created FROM jobs ORDER BY created DESC LIMIT 1 OFFSET ?))"
         )
-        condition = f"state IN ({_FINAL}) AND page IS NULL AND NOT ({_OWED}) AND {due}"
-        return condition, [now - self.seconds, max(0, self.jobs - 1)]
+        return f"{ended} AND {due}", [now - self.seconds, max(0, self.jobs - 1)]

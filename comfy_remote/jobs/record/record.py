@@ -337,7 +337,7 @@ class Record:
                         connection, job_id, charge, caps, workflow=source, batch=batch
                     )
                 if row is not None and row % _FORGET_EVERY == 0:
-                    _forget(connection, self.retention, now)
+                    _forget(connection, self.retention, now, size=_size(connection))
 
         self._write(write)
 
@@ -808,15 +808,26 @@ class _Thread:
         self._pool.shutdown()
 
 
-def _forget(connection: sqlite3.Connection, retention: Retention, now: float) -> int:
+def _forget(
+    connection: sqlite3.Connection, retention: Retention, now: float, *, size: int = 0
+) -> int:
     """Forget some of the oldest jobs that a retention no longer covers; how many."""
-    condition, values = retention.sql(now)
+    condition, values = retention.sql(now, size)
     rows = connection.execute(
         f"SELECT id FROM jobs WHERE {condition} ORDER BY created LIMIT ?",  # noqa: S608 - see there
         (*values, _FORGET_AT_ONCE),
     ).fetchall()
     connection.executemany(_REMOVE, [(row["id"],) for row in rows])
     return len(rows)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    """Bytes of what is in the file, without what is free in it."""
+    pages, free, page = (
+        int(connection.execute(f"PRAGMA {what}").fetchone()[0])
+        for what in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * page
 
 
 def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[str]]:
