@@ -226,8 +226,8 @@ def _held(path: Path, on: str | None) -> Held:
     target = open_target(configuration.choose(on), configuration)
 
     async def ask() -> Held:
-        async with target:
-            return await hold(lock, target)
+        async with target as opened:
+            return await hold(lock, opened)
 
     return run_interruptible(ask())
 

@@ -210,8 +210,8 @@ def _planned(
         say(configuration.usual_sentence())
 
     async def ask() -> SyncPlan:
-        async with target:
-            return await plan_sync(lock, target, sources)
+        async with target as opened:
+            return await plan_sync(lock, opened, sources)
 
     return run_interruptible(ask())
 
@@ -263,8 +263,8 @@ def _carried_out(
             show(_moved_words(one))
 
     async def work() -> list[Ended]:
-        async with target:
-            return await carry_out(plan, target, sources, moved, ended)
+        async with target as opened:
+            return await carry_out(plan, opened, sources, moved, ended)
 
     with progress_shown(json_lines=False) as show:
         try:

@@ -92,8 +92,7 @@ async def _of_target(
 ) -> Made:
     configuration = Configuration.load()
     chosen = configuration.choose(plan.on)
-    target = open_target(chosen, configuration)
-    async with target:
+    async with open_target(chosen, configuration) as target:
         if plan.schemas is not None:
             found = Found(await given_schemas(plan.schemas))
         else:

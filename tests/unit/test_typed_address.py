@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ import pytest
 from fake_comfy_api import NO_JOB, PROMPT, FakeComfyApi, refusal
 from scripted_server import Answer, ScriptedServer
 
+import comfy_remote
 from comfy_remote.config.folders import home
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
@@ -19,11 +21,13 @@ from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.node_pack.trusted_targets import confirm
+from comfy_remote.ready.locking import LockPlan, lock_workflows
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfy_api.target import ComfyApiTarget
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.opening import open_target
 from comfy_remote.targets.typed_address.memory import AddressMemory
+from comfy_remote.workflow.load import parse_workflow
 
 STATS = "GET /system_stats"
 UNKNOWN = refusal(404, "not_found")
@@ -199,3 +203,17 @@ async def test_what_was_opened_in_its_place_is_closed_with_it(api: FakeComfyApi)
             await target.health()
     with pytest.raises(RuntimeError, match="outside"):
         await target.health()
+
+
+async def test_who_opens_a_target_goes_on_with_what_that_gives(api: FakeComfyApi) -> None:
+    plan = LockPlan(on=api.url, offline=True)
+    made = await lock_workflows([parse_workflow(PROMPT)], ["x.json"], plan, say=lambda _: None)
+    assert made.where == api.url
+    forgotten = []
+    for path in Path(comfy_remote.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for item in node.items if isinstance(node, ast.AsyncWith) else ():
+                opened = ast.unparse(item.context_expr).rpartition(".")[2]
+                if opened == "target" and item.optional_vars is None:
+                    forgotten.append(f"{path.name}:{item.context_expr.lineno}")
+    assert forgotten == []
