@@ -18,10 +18,10 @@ from ..jobs.interruption import OnInterrupt, call_off
 from ..jobs.job import Job
 from ..jobs.record import JobEntry, Record, SavedOutput
 from ..net.retry import retries_said
+from .asking import can_ask
 from .console import resume_command
 from .interrupt import run_interruptible
 from .reporter import ListedOutput, Reporter
-from .trust import can_ask
 
 __all__ = [
     "INCOMPLETE",

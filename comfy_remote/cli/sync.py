@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..units import about_text, ago_text, counted, size_text
-from .console import is_interactive, print_json, printable_line, say
+from .asking import may_go_on
+from .console import print_json, printable_line, say
 from .options import (
     WORKFLOW,
     json_schema_option,
@@ -129,12 +129,13 @@ def sync(
         _print(plan, models_only=models_only, everything=everything)
     if plan_only:
         return
-    if plan.to_do and _may_go_on(yes):
+    ended: list[Ended] = []
+    if not plan.to_do:
+        say("There is nothing to do." if not plan.impossible else "Nothing can be brought.")
+    elif may_go_on(yes):
         ended = _carried_out(plan, configuration, on, sources, json_lines=json_lines)
     else:
-        ended = []
-        if not plan.to_do:
-            say("There is nothing to do." if not plan.impossible else "Nothing can be brought.")
+        return
     failed = [one for one in ended if one.error is not None]
     if json_lines:
         counts = {
@@ -214,18 +215,6 @@ def _planned(
             return await plan_sync(lock, opened, sources)
 
     return run_interruptible(ask())
-
-
-def _may_go_on(yes: bool) -> bool:
-    """Whether the user says yes. Without a terminal to ask in, only ``--yes`` does."""
-    if yes:
-        return True
-    if sys.stdin is not None and sys.stdin.isatty() and is_interactive(sys.stderr):
-        if click.confirm("Do that?", default=False, err=True):
-            return True
-        say("Nothing was changed.")
-        raise click.exceptions.Exit(0)
-    raise click.UsageError("Nothing was changed: say --yes to have it done, or --plan to look.")
 
 
 def _carried_out(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, ParamSpec
 import click
 
 from ..clean import one_line
-from .console import is_interactive, print_json, printable_line, say
+from .asking import can_ask
+from .console import print_json, printable_line, say
 from .options import json_option
 
 if TYPE_CHECKING:
     from ..config.trust import TrustStore
     from ..errors import ConfigurationError, NotTrusted
 
-__all__ = ["asks_for_trust", "can_ask", "trust"]
+__all__ = ["asks_for_trust", "trust"]
 
 _P = ParamSpec("_P")
 
@@ -92,11 +92,6 @@ def asks_for_trust(command: Callable[_P, None]) -> Callable[_P, None]:
                     raise
 
     return asking
-
-
-def can_ask() -> bool:
-    """Whether a person can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty() and is_interactive(sys.stderr)
 
 
 def _asked(error: NotTrusted) -> bool:

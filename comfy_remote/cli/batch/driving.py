@@ -15,9 +15,9 @@ from ...batch.store import driving, is_driven
 from ...batch.watching import watched
 from ...errors import ComfyRemoteError, ConfigurationError, JobCancelled, NotTrusted
 from ...jobs.record import BatchEntry, Record, Wanted
+from ..asking import can_ask
 from ..follow import reported
 from ..interrupt import run_interruptible
-from ..trust import can_ask
 from .tally import Tally
 from .words import batch_command, exit_status, failed_of
 

@@ -33,10 +33,10 @@ def rm(batch: str, files: bool, yes: bool, force: bool) -> None:
     from ...errors import ConfigurationError
     from ...jobs.record import Record
     from ...units import counted
+    from ..asking import can_ask
     from ..console import say
     from ..interrupt import run_interruptible
     from ..reporter import relative
-    from ..trust import can_ask
     from .words import batch_command
 
     with Record() as record:

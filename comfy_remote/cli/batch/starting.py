@@ -24,12 +24,12 @@ from ...units import counted, dollars
 from ...workflow.change.prepare import Changes
 from ...workflow.files import FileSearch
 from ..advice import for_terminal
+from ..asking import can_ask
 from ..dry_run import use_what_is_known
 from ..errors import check_named_files
 from ..follow import chosen_target
 from ..held import hold_to, lock_in, warn_of_others
 from ..options import typed_name
-from ..trust import can_ask
 from .driving import drive, supervise
 from .ending import Notified
 from .reporter import BatchReporter, Planned, make_reporter

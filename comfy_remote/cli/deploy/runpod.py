@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..advice import for_terminal
-from ..console import is_interactive, print_json, printable_line, say
+from ..asking import may_go_on
+from ..console import print_json, printable_line, say
 from ..options import WORKFLOW, load_typed, lock_option
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _plan_and_do(
         return
     if not plan.changes:
         say("There is nothing to do.")
-    elif not _may_go_on(yes):
+    elif not may_go_on(yes):
         return
     deployed = _carried_out(planner, plan, key, record)
     for note in deployed.notes:
@@ -403,17 +403,6 @@ def _print(plan: Plan, *, adds_target: bool) -> None:
         say(f"It costs {dollars(known)} a month{unknown}, used or not; runs are paid for besides.")
     elif adds_target:
         say("It costs nothing while no worker runs.")
-
-
-def _may_go_on(yes: bool) -> bool:
-    if yes:
-        return True
-    if sys.stdin is not None and sys.stdin.isatty() and is_interactive(sys.stderr):
-        if click.confirm("Do that?", default=False, err=True):
-            return True
-        say("Nothing was changed.")
-        return False
-    raise click.UsageError("Nothing was changed: say --yes to have it done, or --plan to look.")
 
 
 def _remember_target(name: str, deployed: Deployed) -> str | None:
