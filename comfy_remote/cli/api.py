@@ -13,7 +13,7 @@ from .options import USUAL_TARGET, target_option
 from .serving import (
     TOKEN_VARIABLE,
     address_for_others,
-    finite,
+    keep_option,
     listen_options,
     read_token,
     serve_until_stopped,
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["api", "sdk_variables"]
 
-_LONGEST_KEEP = 10 * 365 * 24
 _PORT = 8189
-_PATIENCE = 5.0
 """Where the document of the API has a server of one's own."""
+_PATIENCE = 5.0
 
 
 @click.command()
@@ -42,15 +41,7 @@ _PATIENCE = 5.0
     help="Name of this front, by which the next start finds its jobs and files. Default: after "
     "the target.",
 )
-@click.option(
-    "--keep",
-    metavar="HOURS",
-    type=click.FloatRange(min=0, min_open=True, max=_LONGEST_KEEP),
-    callback=finite,
-    default=24.0,
-    show_default=True,
-    help="How long a job and its outputs are stored after its end.",
-)
+@keep_option("How long a job and its outputs are stored after its end.")
 @click.option(
     "--partner-keys",
     is_flag=True,

@@ -13,7 +13,7 @@ from .options import USUAL_TARGET, inputs_option, target_option, workflow_argume
 from .serving import (
     TOKEN_VARIABLE,
     address_for_others,
-    finite,
+    keep_option,
     listen_options,
     read_token,
     serve_until_stopped,
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["curl_command", "service"]
 
-_LONGEST_KEEP = 10 * 365 * 24
-
 
 @click.command()
 @workflow_argument
@@ -36,15 +34,7 @@ _LONGEST_KEEP = 10 * 365 * 24
 @click.option(
     "--name", metavar="NAME", help="What the service is called. Default: the file's name."
 )
-@click.option(
-    "--keep",
-    metavar="HOURS",
-    type=click.FloatRange(min=0, min_open=True, max=_LONGEST_KEEP),
-    callback=finite,
-    default=24.0,
-    show_default=True,
-    help="How long results, and files that callers sent, are stored.",
-)
+@keep_option("How long results, and files that callers sent, are stored.")
 @inputs_option
 @listen_options(before=False)
 def service(

@@ -21,7 +21,7 @@ __all__ = [
     "TOKEN_VARIABLE",
     "address_for_others",
     "engine_choices",
-    "finite",
+    "keep_option",
     "listen_options",
     "read_token",
     "read_token_file",
@@ -34,6 +34,7 @@ TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 
 _LONGEST_TOKEN = 4096
 _FILES = 4096
+_LONGEST_KEEP = 10 * 365 * 24  # hours
 _HOW_TO_MAKE_ONE = (
     'To make a token: python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt'
 )
@@ -100,6 +101,19 @@ def listen_options(*, before: bool, port: int = _PORT) -> Callable[[_Command], _
     return decorate
 
 
+def keep_option(help_text: str) -> Callable[[_Command], _Command]:
+    """``--keep HOURS``: how long something is stored, a day by default."""
+    return click.option(
+        "--keep",
+        metavar="HOURS",
+        type=click.FloatRange(min=0, min_open=True, max=_LONGEST_KEEP),
+        callback=_finite,
+        default=24.0,
+        show_default=True,
+        help=help_text,
+    )
+
+
 def engine_choices(comfyui: Path | None, engines: Sequence[str]) -> Sequence[str]:
     """The engines that were asked for by ``--comfyui`` or ``--engine``; empty for neither.
 
@@ -117,7 +131,7 @@ def engine_choices(comfyui: Path | None, engines: Sequence[str]) -> Sequence[str
     return [str(comfyui.expanduser())]
 
 
-def finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
     """A number given on the command line, which has to be one: ``nan`` passes every range."""
     del context, parameter
     if not math.isfinite(value):
