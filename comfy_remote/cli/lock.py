@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..ready.making import Made
     from ..workflow.load import LoadedWorkflow
 
-__all__ = ["lock", "lock_of", "lock_plan", "locking_options"]
+__all__ = ["check_plan", "lock", "lock_of", "locking_options"]
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -66,30 +67,30 @@ _OPTIONS = (
 
 
 def locking_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The options that say what is locked, and how; see `ready.locking.LockPlan`."""
+    """The options that say what is locked, and how. The command gets them as ``plan``, a
+    `ready.locking.LockPlan`.
+    """
+
+    @wraps(command)
+    def planned(
+        *arguments: object,
+        on: str | None,
+        comfyui: Path | None,
+        models: tuple[Path, ...],
+        snapshot: Path | None,
+        compute_hashes: bool,
+        offline: bool,
+        schemas_source: Path | str | None,
+        **options: object,
+    ) -> object:
+        from ..ready.locking import LockPlan
+
+        plan = LockPlan(on, comfyui, models, snapshot, compute_hashes, offline, schemas_source)
+        return command(*arguments, plan=plan, **options)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def lock_plan(
-    on: str | None,
-    comfyui: Path | None,
-    models: tuple[Path, ...],
-    snapshot: Path | None,
-    schemas_source: Path | str | None,
-    *,
-    compute_hashes: bool,
-    offline: bool,
-) -> LockPlan:
-    """What `locking_options` gave."""
-    from ..ready.locking import LockPlan
-
-    if on is not None and (comfyui or models or snapshot):
-        raise click.UsageError(
-            "--on locks what a target has; --comfyui, --models and --snapshot say what is here."
-        )
-    return LockPlan(on, comfyui, models, snapshot, compute_hashes, offline, schemas_source)
+        planned = option(planned)
+    return planned
 
 
 @click.command()
@@ -106,13 +107,7 @@ def lock_plan(
 def lock(
     workflows: tuple[Path, ...],
     output: Path | None,
-    on: str | None,
-    comfyui: Path | None,
-    models: tuple[Path, ...],
-    snapshot: Path | None,
-    compute_hashes: bool,
-    offline: bool,
-    schemas_source: Path | str | None,
+    plan: LockPlan,
     json_lines: bool,
 ) -> None:
     """Write down what it takes to run workflows, exactly: ComfyUI, node packs, models.
@@ -139,15 +134,7 @@ def lock(
 
     if json_lines and str(output) == "-":
         raise click.UsageError("--json and -o - both print to standard output.")
-    plan = lock_plan(
-        on,
-        comfyui,
-        models,
-        snapshot,
-        schemas_source,
-        compute_hashes=compute_hashes,
-        offline=offline,
-    )
+    check_plan(plan)
     if output is None:
         output = own_folder(Path(LOCK_NAME), f"If that is meant, say so: -o {LOCK_NAME}")
     named = [typed_name(one) for one in workflows]
@@ -168,10 +155,18 @@ def lock(
             print(printable_line(words))
     for words in [*made.lock.unknown, *made.notes]:
         say(f"warning: {words}")
-    if not (made.where or on or comfyui):
+    if not (made.where or plan.on or plan.comfyui):
         say("If there is a ComfyUI on this machine, name its folder with --comfyui DIR.")
     if str(output) != "-":
         say(f"Written: {output}")
+
+
+def check_plan(plan: LockPlan) -> None:
+    """Refuse (`click.UsageError`) options of `locking_options` that do not go together."""
+    if plan.on is not None and (plan.comfyui or plan.models or plan.snapshot):
+        raise click.UsageError(
+            "--on locks what a target has; --comfyui, --models and --snapshot say what is here."
+        )
 
 
 def lock_of(

@@ -9,7 +9,7 @@ import click
 
 from ..units import counted, size_text
 from .console import print_json, printable_line, say
-from .lock import lock_of, lock_plan, locking_options
+from .lock import check_plan, lock_of, locking_options
 from .options import (
     WORKFLOW,
     inputs_option,
@@ -21,6 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..ready.locking import LockPlan
     from ..ready.packing import Packing
 
 __all__ = ["pack"]
@@ -55,13 +56,7 @@ def pack(
     inputs: tuple[Path, ...],
     largest_input: float,
     lock_file: Path | None,
-    on: str | None,
-    comfyui: Path | None,
-    models: tuple[Path, ...],
-    snapshot: Path | None,
-    compute_hashes: bool,
-    offline: bool,
-    schemas_source: Path | str | None,
+    plan: LockPlan,
     json_lines: bool,
 ) -> None:
     """Pack a workflow, its lock and its input files into one file, to give to somebody.
@@ -92,15 +87,7 @@ def pack(
     if lock_file is not None:
         lock = read_lock(lock_file)
     else:
-        plan = lock_plan(
-            on,
-            comfyui,
-            models,
-            snapshot,
-            schemas_source,
-            compute_hashes=compute_hashes,
-            offline=offline,
-        )
+        check_plan(plan)
         made = lock_of([loaded], [named], plan, json_lines=json_lines)
         lock, notes = made.lock, made.notes
     chosen = inputs_to_pack(loaded, workflow, inputs, largest=int(largest_input * _MEGABYTE))
