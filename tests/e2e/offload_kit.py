@@ -5,16 +5,35 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
-from lane_page import Answer, Page
-from pack import PackServer
+import pytest
+from lane_page import Answer, Page, page
+from pack import PackServer, sandbox_with_pack
 from PIL import Image
 
 Prompt = dict[str, Any]
 
 _seeds = itertools.count(int(time.time()) % 0xFFFF)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
+    with sandbox_with_pack(tmp_path_factory.mktemp("here")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
+    with sandbox_with_pack(tmp_path_factory.mktemp("there")) as server:
+        yield server
+
+
+@pytest.fixture
+async def shown(here: PackServer) -> AsyncIterator[Page]:
+    async with page(here.url) as one:
+        yield one
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 COMMAND = [sys.executable, "-m", "comfy_remote"]
+_Started = TypeVar("_Started", bound="Command")
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
@@ -102,13 +103,22 @@ class Serve(Command):
 
 
 @pytest.fixture
-def servers() -> Iterator[list[Serve]]:
+def commands() -> Iterator[list[Command]]:
     """Those in this list are killed at the end."""
-    started: list[Serve] = []
+    yield from _killed_at_the_end([])
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Serve]]:
+    """As `commands`, for those that serve."""
+    yield from _killed_at_the_end([])
+
+
+def _killed_at_the_end(started: list[_Started]) -> Iterator[list[_Started]]:
     yield started
-    for server in started:
-        if server.process.poll() is None:
-            server.kill()
+    for command in started:
+        if command.process.poll() is None:
+            command.kill()
 
 
 def refusal(*arguments: str, status: int = 2, cwd: Path | None = None, **environment: str) -> str:

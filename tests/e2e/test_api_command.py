@@ -6,28 +6,19 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gated_sandbox import Gate
 from helpers import free_port
-from serve_kit import Command, wait_for
+from serve_kit import Command, commands, wait_for
+
+__all__ = ["commands"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 TOKEN = "a-token-for-these-tests"
 FINAL = ("succeeded", "failed", "canceled", "expired")
-
-
-@pytest.fixture
-def commands() -> Iterator[list[Command]]:
-    """Those in this list are killed at the end."""
-    started: list[Command] = []
-    yield started
-    for command in started:
-        if command.process.poll() is None:
-            command.kill()
 
 
 def ask(url: str, body: object = None, token: str = TOKEN) -> Any:

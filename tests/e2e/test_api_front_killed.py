@@ -9,7 +9,6 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,12 @@ import pytest
 from blake3 import blake3
 from gated_sandbox import Gate
 from helpers import free_port
-from serve_kit import Command, wait_for
+from serve_kit import Command, commands, wait_for
+
+__all__ = ["commands"]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 FAST, WAITING, POSTED = 20, 19, 10
-
-
-@pytest.fixture
-def commands() -> Iterator[list[Command]]:
-    """Those in this list are killed at the end."""
-    started: list[Command] = []
-    yield started
-    for command in started:
-        if command.process.poll() is None:
-            command.kill()
 
 
 def fetch(url: str, body: object = None, **headers: str) -> bytes:

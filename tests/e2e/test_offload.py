@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,29 +10,25 @@ import pytest
 from helpers import free_port
 from lane_page import Page, page
 from numpy.typing import NDArray
-from offload_kit import Prompt, marked, new_seed, node, parts_of, pixels, queue, run
-from pack import PackServer, sandbox_with_pack
+from offload_kit import (
+    Prompt,
+    here,
+    marked,
+    new_seed,
+    node,
+    parts_of,
+    pixels,
+    queue,
+    run,
+    shown,
+    there,
+)
+from pack import PackServer
 from PIL import Image
 
 from comfy_remote.sandbox.server import SandboxServer
 
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
-    with sandbox_with_pack(tmp_path_factory.mktemp("here")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
-    with sandbox_with_pack(tmp_path_factory.mktemp("there")) as server:
-        yield server
-
-
-@pytest.fixture
-async def shown(here: PackServer) -> AsyncIterator[Page]:
-    async with page(here.url) as one:
-        yield one
+__all__ = ["here", "shown", "there"]
 
 
 def graph(seconds_per_step: float = 0.02) -> Prompt:
