@@ -166,7 +166,7 @@ async def test_what_turns_up_late_is_gone_on_with(
     double.lost, double.hidden = [lost], TIMES.looks + 1
     with pytest.raises(DeploymentFailed, match="not known whether RunPod has made") as failed:
         await machine.deploy()
-    assert "Run the same command again" in failed.value.advice
+    assert "Do the same again in a minute" in failed.value.advice
     double.hidden = 0
     for one in (*double.endpoints, *double.volumes):
         double.show(one)

@@ -225,6 +225,7 @@ def _plan_and_do(
     json_lines: bool,
 ) -> None:
     from ...config.folders import home
+    from ...deploy.runpod.own_target import forget_target, remember_target
     from ...deploy.runpod.record import DeploymentRecord
 
     record = DeploymentRecord(home())
@@ -246,7 +247,10 @@ def _plan_and_do(
     deployed = _carried_out(planner, plan, key, record)
     for note in deployed.notes:
         say(for_terminal(note))
-    target = _forget_target(name, plan) if removes else _remember_target(name, deployed)
+    own = forget_target(name, plan) if removes else remember_target(name, deployed)
+    if own.said:
+        say(own.said)
+    target = own.name
     if json_lines:
         print_json(
             {
@@ -403,55 +407,6 @@ def _print(plan: Plan, *, adds_target: bool) -> None:
         say(f"It costs {dollars(known)} a month{unknown}, used or not; runs are paid for besides.")
     elif adds_target:
         say("It costs nothing while no worker runs.")
-
-
-def _remember_target(name: str, deployed: Deployed) -> str | None:
-    """Write the endpoint into the owner's file; what to type after ``--on``."""
-    from dataclasses import replace
-
-    from ...config.own_file import OwnFile
-    from ...config.settings import Configuration
-    from ...config.target_settings import TargetSettings
-
-    endpoint, volume = deployed.endpoint, deployed.volume
-    if endpoint is None:
-        return None
-    address = f"runpod:{endpoint.id}"
-    configuration = Configuration.load()
-    with OwnFile.changing() as own:
-        before = configuration.own_targets.get(name) if name in own.targets else None
-        if name in own.targets and (before is None or before.target != address):
-            say(f"{own.path} has another target {name}, which stays. The endpoint is {address}.")
-            return address
-        settings = before or TargetSettings(address)
-        if volume is not None and volume.id in (endpoint.volumes or []):
-            called = f"{volume.id}@{volume.center}"
-            if not (settings.volume or "").startswith(called):
-                settings = replace(settings, volume=called)
-        if settings != before:
-            own.put(name, settings)
-            say(f"{own.path} has the target {name}.")
-    return name
-
-
-def _forget_target(name: str, plan: Plan) -> str | None:
-    """Take the endpoint out of the owner's file, if it is there under that name."""
-    from ...config.own_file import OwnFile
-    from ...config.settings import Configuration
-
-    gone = {f"runpod:{step.id}" for step in plan.changes if step.kind == "endpoint"}
-    settings = Configuration.load().own_targets.get(name)
-    if settings is None or settings.target not in gone:
-        return None
-    with OwnFile.changing() as own:
-        if name not in own.targets:
-            return None
-        if routes := own.routes_with(name):
-            say(f"The target {name} stays in {own.path}: the route {routes[0]} names it.")
-            return None
-        own.remove(name)
-    say(f"The target {name} is removed from {own.path}.")
-    return name
 
 
 def _say_how_to_use(target: str, workflow: Path | None) -> None:

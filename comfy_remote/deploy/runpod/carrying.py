@@ -84,7 +84,7 @@ async def carry_out(
         if not plan.does_the_same(again(await look(account, made), made)):
             raise ConfigurationError(
                 "What the RunPod account has changed since the plan was made. Nothing was done.",
-                advice="Run this again to see what is to be done now.",
+                advice="Do the same again to see what is to be done now.",
             )
         if made is None or made.nonce != plan.mark.nonce:
             made = Made(name=name, nonce=plan.mark.nonce)
@@ -256,7 +256,7 @@ class _Carrying:
             except ComfyRemoteError as error:
                 stays = (
                     f"The volume {_id(step)} stays, and goes on costing money. RunPod may keep it "
-                    "while a worker has it: run the same command again in a minute."
+                    "while a worker has it: do the same again in a minute."
                 )
                 error.advice = " ".join(filter(None, [error.advice, stays]))
                 raise
@@ -289,15 +289,16 @@ class _Carrying:
         raise DeploymentFailed(
             f"It is not known whether RunPod has made {what}: its answer got lost, and it is not "
             "there so far.",
-            advice="Run the same command again in a minute: it looks first, and goes on with what "
-            "is there.",
+            advice="Do the same again in a minute: it looks first, and goes on with what is there.",
             details=lost.details,
         ) from lost
 
 
 def _with_what_was_made(error: ComfyRemoteError, made: list[str]) -> ComfyRemoteError:
     if made:
-        words = f"{' and '.join(made)} was made, and stays. The same command goes on from there."
+        words = (
+            f"{' and '.join(made)} was made, and stays. Doing the same again goes on from there."
+        )
         error.advice = " ".join(filter(None, [error.advice, words[0].upper() + words[1:]]))
     return error
 

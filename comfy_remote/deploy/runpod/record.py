@@ -83,7 +83,7 @@ class DeploymentRecord:
             raise LocalStorageError(
                 f"Something else is being deployed to RunPod from this machine ({error}). Nothing "
                 "was changed.",
-                advice="Wait for it, then run this again.",
+                advice="Wait for it, then do this again.",
             ) from None
         try:
             yield
