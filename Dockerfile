@@ -77,7 +77,7 @@ RUN uv pip install --no-deps --require-hashes --requirement /opt/constraints/req
     && uv pip install --requirement /comfyui/requirements.txt \
         --override /opt/constraints/no-template-media.txt
 
-COPY comfy_remote/deploy/install_custom_nodes.py docker/custom_nodes.txt /opt/custom_nodes/
+COPY comfy_remote/worker/nodes/install_custom_nodes.py docker/custom_nodes.txt /opt/custom_nodes/
 RUN python /opt/custom_nodes/install_custom_nodes.py \
         /opt/custom_nodes/custom_nodes.txt /comfyui/custom_nodes
 

@@ -22,7 +22,8 @@ ComfyRemoteError
 ├── ExecutionFailed         the target ran the job, and the job failed
 │   ├── OutOfMemory         … because the GPU (or the machine) ran out of memory
 │   ├── EngineCrashed       … because the ComfyUI process died
-│   └── ModelUnavailable    … because a model could not be fetched
+│   ├── ModelUnavailable    … because a model could not be fetched
+│   └── NodesUnavailable    … because node packs could not be installed
 ├── JobTimedOut             no result within the time the caller allowed
 ├── JobCancelled            somebody cancelled it
 ├── JobExpired              the target dropped the job before it ran, or no longer has its result
@@ -68,6 +69,7 @@ __all__ = [
     "LocalStorageError",
     "LockNotMet",
     "ModelUnavailable",
+    "NodesUnavailable",
     "NotTrusted",
     "OutOfMemory",
     "OutputCorrupt",
@@ -255,6 +257,14 @@ class ModelUnavailable(ExecutionFailed, code="model_unavailable"):
     """A model that the job needs is missing and cannot be fetched.
 
     ``details`` may hold ``http_status`` and ``model``.
+    """
+
+
+class NodesUnavailable(ExecutionFailed, code="nodes_unavailable"):
+    """Node packs could not be installed; those that were there before still run.
+
+    ``details`` may hold ``pack``, ``step`` (``request``, ``registry``, ``git``, ``requirements``,
+    ``install.py``, ``import``, ``start``, ``classes``) and ``log`` (the last lines).
     """
 
 

@@ -221,6 +221,9 @@ class Capabilities:
             where whoever runs it has not allowed that, ``None`` where it never could.
         takes_models: How it may get models by a job of their own: ``fetch``, ``link``,
             ``receive``; ``None`` when the target cannot say.
+        takes_nodes: How it may get node packs by a job of their own: ``registry``, ``git``; empty
+            where it may not, ``None`` when the target cannot say.
+        no_nodes: Why it takes none, for people.
         installed: Packs, models and what else computes its results, exactly; ``None`` when the
             target cannot say.
     """
@@ -232,6 +235,8 @@ class Capabilities:
     memory_free: int | None = None
     fetches_models: bool | None = None
     takes_models: frozenset[str] | None = None
+    takes_nodes: frozenset[str] | None = None
+    no_nodes: str = ""
     installed: Installed | None = None
 
 

@@ -87,6 +87,12 @@ class DescribeAnswer(BaseModel):
         fetches_models: Whether the worker may fetch models for a job that runs a workflow.
         takes_models: How it may get models by a job of their own: ``fetch`` from an address,
             ``link`` to one that it has, ``receive`` from a client. ``None`` from an older worker.
+        takes_nodes: How it may get node packs by a job of their own: a version of the Comfy
+            ``registry``, a commit by ``git``; see `nodes.TakesNodes`. Empty where it may not.
+            ``None`` from an older worker.
+        no_nodes: Why it takes none, for people; empty where it takes some.
+        node_set: Identifies the set of packs, brought by such jobs, that its engine runs with;
+            ``None`` for none.
         installed: What computes its results, exactly; ``None`` from an older worker.
     """
 
@@ -103,6 +109,9 @@ class DescribeAnswer(BaseModel):
     worker: str | None = None
     fetches_models: bool = False
     takes_models: list[str] | None = None
+    takes_nodes: frozenset[str] | None = None
+    no_nodes: str = ""
+    node_set: str | None = None
     installed: Installed | None = None
 
 

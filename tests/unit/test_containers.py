@@ -27,7 +27,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-INSTALLER = ROOT / "comfy_remote" / "deploy" / "install_custom_nodes.py"
+INSTALLER = ROOT / "comfy_remote" / "worker" / "nodes" / "install_custom_nodes.py"
 DOCKERFILES = [ROOT / "Dockerfile", DOCKER / "Dockerfile.cpu"]
 
 
@@ -269,7 +269,7 @@ def test_what_the_registry_does_not_have_stops_the_build(
 def test_the_registry_names_no_repository_of_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from comfy_remote.deploy import install_custom_nodes as installer
+    from comfy_remote.worker.nodes import install_custom_nodes as installer
 
     said = {"repository": "file:///home/ann/private"}
     monkeypatch.setattr(installer, "_answer", lambda url, name: said)

@@ -529,7 +529,7 @@ def test_the_images_lines_install_a_pack_and_leave_the_models_path_empty(
     (comfyui / "models" / "vae").mkdir(parents=True)
     lines = _commands_of(project.folder)
     lines = lines[next(n for n, line in enumerate(lines) if "install_custom_nodes" in line) :]
-    installer = ROOT / "comfy_remote" / "deploy" / "install_custom_nodes.py"
+    installer = ROOT / "comfy_remote" / "worker" / "nodes" / "install_custom_nodes.py"
     for line in lines:
         if line.startswith(("printf", "rm")):
             line = line.replace("/opt/install_custom_nodes.py", str(installer))

@@ -15,7 +15,7 @@ from ...json_text import problems_in
 from ...text_file import SAVE_AS_UTF8, NotText, text_of
 from ...wire.modal import Hardware
 from ...wire.repo_list import parse_repo_list
-from ..install_custom_nodes import parse_list
+from ...worker.nodes.install_custom_nodes import parse_list
 
 __all__ = ["CONFIG_FILE", "ModalConfig", "package_list"]
 
@@ -58,7 +58,7 @@ class ModalConfig(BaseModel):
         comfyui_version: A release of ComfyUI, without the ``v``.
         comfyui_arguments: More arguments for it (``--lowvram``).
         custom_nodes: ``NAME@VERSION`` of the Comfy Registry, or ``https://HOST/OWNER/NAME@COMMIT``
-            with all 40 digits of the commit: lines of `deploy.install_custom_nodes`.
+            with all 40 digits of the commit: lines of `worker.nodes.install_custom_nodes`.
         models: Lines of a repo_list (``[KIND] URL [name=FILE] [sha256=HEX]``), to be fetched into
             the volume.
         models_volume: The Volume that has the models; several apps may share one.

@@ -70,7 +70,7 @@ _TORCH_INDEX = "https://download.pytorch.org/whl/cu130"
 _COMFYUI_SOURCE = "https://github.com/Comfy-Org/ComfyUI.git"
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PACK_ENTRY = Path(__file__).with_name("template") / "pack_entry.txt"
-_INSTALLER = Path(__file__).resolve().parents[1] / "install_custom_nodes.py"
+_INSTALLER = Path(__file__).resolve().parents[2] / "worker" / "nodes" / "install_custom_nodes.py"
 _INSTALLER_THERE = "/opt/install_custom_nodes.py"
 _CONSTRAINTS = "/opt/torch.txt"
 # What OpenCV, and so every second custom node, does not start without.

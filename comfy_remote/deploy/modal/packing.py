@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ...errors import WorkflowInvalid
 from ...types import JsonValue
 from ...wire.repo_list import parse_repo_list
+from ...worker.nodes.install_custom_nodes import ListError, parse_list
 from ...workflow.models import Model, find_models
 from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
 from ...workflow.repo_list import find_repo_list, without_repo_list
 from ...workflow.schema import Schemas
-from ..install_custom_nodes import ListError, parse_list
 
 __all__ = ["Packing", "pack"]
 

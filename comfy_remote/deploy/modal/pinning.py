@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from ...errors import ConfigurationError, TargetUnreachable
-from ..install_custom_nodes import (
+from ...worker.nodes.install_custom_nodes import (
     REGISTRY,
     ListError,
     RegistryError,

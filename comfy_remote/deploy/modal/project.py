@@ -19,8 +19,8 @@ from ...advice import Hint
 from ...errors import ConfigurationError
 from ...media.file_changes import replace_file
 from ...media.files import leads_out, private_folder, storage_errors
+from ...worker.nodes.install_custom_nodes import parse_list
 from ...workflow.prompt import Prompt
-from ..install_custom_nodes import parse_list
 from .config import CONFIG_FILE, ModalConfig
 from .packing import Packing
 

@@ -347,5 +347,7 @@ def _capabilities(answer: DescribeAnswer | None) -> Capabilities:
         memory_free=answer.vram_free,
         fetches_models=answer.fetches_models,
         takes_models=None if answer.takes_models is None else frozenset(answer.takes_models),
+        takes_nodes=answer.takes_nodes,
+        no_nodes=answer.no_nodes,
         installed=answer.installed,
     )

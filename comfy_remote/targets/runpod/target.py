@@ -56,6 +56,7 @@ from ...units import seconds_text
 from ...wire.actions import FetchAnswer
 from ...wire.installed import RanOn
 from ...wire.models import CHANGES_MODELS
+from ...wire.nodes import CHANGES_NODES
 from ...wire.request import COMFY_REMOTE_1
 from ...wire.runpod import (
     IDEMPOTENCY_HEADER,
@@ -505,7 +506,7 @@ class RunPodTarget:
             await self.cancel(ref)
             raise
         finally:
-            if payload.get("action") in CHANGES_MODELS:
+            if payload.get("action") in CHANGES_MODELS | CHANGES_NODES:
                 await asyncio.to_thread(self._descriptions.doubt)
 
     async def _statuses(self, ref: RemoteRef) -> AsyncGenerator[JobStatus | Log | None, None]:
