@@ -2,17 +2,21 @@
 
 Each part that is there is noted before the next begins, so an upload that was killed goes on with
 the parts that are missing. Nothing has its final name before the last part is there; nothing that
-has it already is replaced.
+has it already is replaced. A file of that name and size that somebody else has put there is read
+for its SHA-256: the size alone says nothing, since the files of two trainings are as large.
 
 RunPod's network volumes speak S3 in their own way: a part may have 500 MB, a listing can take
 minutes, and completing a large upload can time out although it went through
 (docs.runpod.io/storage/s3-api). So nothing is listed to go on, and after a completion that was not
-answered the file is asked for.
+answered the file and the upload are asked for: it went through if the one is there and the other
+is not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import os
 import threading
 import time
@@ -33,6 +37,8 @@ __all__ = ["PartedBucket", "Upload", "UploadNotes", "UploadTimes"]
 _SMALLEST_PART = 16 * 1024 * 1024
 _MOST_PARTS = 9_000  # of the 10,000 that S3 allows
 _AT_ONCE = 10
+_LOOKS = 0.5  # seconds between two looks whether another program still sends a file
+_CHUNK = 4 * 1024 * 1024  # bytes read at a time
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
 _NO_UPLOAD = frozenset({"NoSuchUpload", "InvalidPart"})
 _FINAL = frozenset(
@@ -60,9 +66,32 @@ class Upload:
     part_size: int
     etags: dict[int, str] = field(default_factory=dict)
 
+    @classmethod
+    def complete(cls, destination: str, sha256: str, size: int) -> Upload:
+        """One that is complete, of a file that is to be removed again."""
+        return cls(destination, "complete", sha256, size, 0)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file is there."""
+        return self.part_size == 0
+
 
 class UploadNotes(Protocol):
     """Remembers uploads that have begun. Its methods block, and may be called in any thread."""
+
+    def alone(
+        self, destination: str, waits: Callable[[], bool]
+    ) -> contextlib.AbstractContextManager[bool]:
+        """While inside, no other program of this user sends to a destination.
+
+        Args:
+            waits: Called again and again while another does; waits a little, and says whether to
+                go on waiting.
+
+        Returns:
+            Whether it is so; ``False`` if it was not waited for.
+        """
 
     def upload(self, destination: str) -> Upload | None:
         """The one to a destination, if there is one."""
@@ -101,6 +130,7 @@ class _File:
     name: str
     sha256: str
     status: os.stat_result
+    lent: bool
 
     @property
     def part_size(self) -> int:
@@ -141,6 +171,10 @@ class PartedBucket(Bucket):
         settings = self._settings
         return f"{settings.host_and_port}/{settings.bucket}/{settings.key(name)}"
 
+    def name(self, destination: str) -> str:
+        """The name of a file here that the notes call so."""
+        return destination.removeprefix(self.destination(""))
+
     async def size(self, name: str) -> int | None:
         """Bytes of a file that is there; ``None`` if it is not.
 
@@ -161,10 +195,28 @@ class PartedBucket(Bucket):
 
         return await asyncio.to_thread(self._call, "list a folder", look)
 
+    async def give_up(self, name: str, *, remove: bool) -> bool:
+        """Give up an upload that has begun; whether no other program of this machine is at it.
+
+        Args:
+            remove: Whether the file goes, too, if it is there: only for one that was lent.
+
+        Raises:
+            OutputError: The bucket refused.
+        """
+        return await asyncio.to_thread(self._give_up, name, remove)
+
     async def upload(
-        self, path: Path, name: str, sha256: str, on_sent: Callable[[int, int], object]
+        self,
+        path: Path,
+        name: str,
+        sha256: str,
+        on_sent: Callable[[int, int], object],
+        say: Callable[[str], object] = lambda _: None,
+        *,
+        lent: bool = False,
     ) -> bool:
-        """Have a file there; whether it was sent, and not there already with the same size.
+        """Have a file there; whether it was sent, and not there already with the same content.
 
         Cancelled, or killed, what has been sent stays, and the next upload of the same file goes
         on from there.
@@ -172,6 +224,9 @@ class PartedBucket(Bucket):
         Args:
             sha256: Of the file as it is now.
             on_sent: Called with the number of bytes that are there, and of all.
+            say: Called with a line for people, where something else takes its time.
+            lent: Whether the file is to be removed again, and nobody else's can have that name: it
+                stays noted until then, and what is there of that size is believed to be it.
 
         Raises:
             OutputError: The bucket did not take it; or another file has that name.
@@ -183,8 +238,11 @@ class PartedBucket(Bucket):
         def sent(done: int, total: int) -> None:
             loop.call_soon_threadsafe(on_sent, done, total)
 
+        def said(words: str) -> None:
+            loop.call_soon_threadsafe(say, words)
+
         work = asyncio.ensure_future(
-            asyncio.to_thread(self._upload, path, name, sha256, sent, stopped)
+            asyncio.to_thread(self._upload, path, name, sha256, sent, said, stopped, lent)
         )
         try:
             return await asyncio.shield(work)
@@ -208,64 +266,146 @@ class PartedBucket(Bucket):
             raise
         return int(answer["ContentLength"])
 
+    def _give_up(self, name: str, remove: bool) -> bool:
+        destination = self.destination(name)
+        with self._notes.alone(destination, lambda: False) as alone:
+            if not alone:
+                return False
+            known = self._notes.upload(destination)
+            if known is not None and not known.is_complete:
+                self._aborted(known, name)
+            if remove:
+                self._call("delete the file", lambda s3: s3.delete(name))
+            self._notes.end(destination)
+        return True
+
     def _upload(
         self,
         path: Path,
         name: str,
         sha256: str,
         on_sent: Callable[[int, int], None],
+        say: Callable[[str], None],
         stopped: threading.Event,
+        lent: bool,
     ) -> bool:
         try:
-            file = _File(path, name, sha256, path.stat())
+            file = _File(path, name, sha256, path.stat(), lent)
         except OSError as error:
             raise InputFileMissing(f"{path} cannot be read: {error.strerror or error}.") from error
-        if self._is_there(file):
+
+        def waits() -> bool:
+            say("waiting for another program of this machine, which sends it")
+            return not stopped.wait(_LOOKS)
+
+        with self._notes.alone(self.destination(name), waits) as alone:
+            if not alone:
+                raise _Stopped
+            return self._sent(file, on_sent, say, stopped)
+
+    def _sent(
+        self,
+        file: _File,
+        on_sent: Callable[[int, int], None],
+        say: Callable[[str], None],
+        stopped: threading.Event,
+    ) -> bool:
+        if self._is_there(file, say, stopped):
+            known = self._notes.upload(self.destination(file.name))
+            if known is not None and not known.is_complete:
+                self._abort(known, file.name)
+            self._ended(file)
             return False
         for again in (False, True):
             upload = self._begun(file)
             try:
                 self._send_parts(file, upload, on_sent, stopped)
                 if file.changed():
-                    self._abort(upload, name)
+                    self._abort(upload, file.name)
                     raise InputFileMissing(
-                        f"{path} has changed while it was sent.",
+                        f"{file.path} has changed while it was sent.",
                         advice="Wait until it is complete.",
                     )
-                if self._is_there(file):  # somebody was quicker
-                    self._abort(upload, name)
+                if self._is_there(file, say, stopped):  # somebody was quicker
+                    self._abort(upload, file.name)
+                    self._ended(file)
                     return False
-                self._complete(file, upload, stopped)
+                self._complete(file, upload, say, stopped)
             except OutputError as error:
                 # The service has forgotten it: it is begun again, once.
                 if again or error.details.get("code") not in _NO_UPLOAD:
                     raise
                 self._notes.end(upload.destination)
                 continue
-            self._notes.end(upload.destination)
+            self._ended(file)
             return True
         raise AssertionError("either is returned or raised")
 
-    def _is_there(self, file: _File) -> bool:
-        """Whether a file of that name and size is there.
+    def _ended(self, file: _File) -> None:
+        destination = self.destination(file.name)
+        if file.lent:
+            self._notes.begin(Upload.complete(destination, file.sha256, file.status.st_size))
+        else:
+            self._notes.end(destination)
+
+    def _is_there(self, file: _File, say: Callable[[str], None], stopped: threading.Event) -> bool:
+        """Whether the file is there under its name.
 
         Raises:
-            OutputError: One of another size is.
+            OutputError: Another one is.
         """
-        there = self._size(file.name)
-        if there in (None, file.status.st_size):
-            return there is not None
-        raise OutputError(
-            f"{self._settings.bucket} has another file {self._settings.key(file.name)} already, of "
-            f"{there} bytes. It is not replaced.",
+        there, size = self._size(file.name), file.status.st_size
+        if there is None:
+            return False
+        if there != size:
+            raise self._another(file, f"of {there} bytes")
+        if not file.lent and self._sha256(file, say, stopped) != file.sha256:
+            raise self._another(file, "as large and with another content")
+        return True
+
+    def _another(self, file: _File, what: str) -> OutputError:
+        settings = self._settings
+        return OutputError(
+            f"{settings.bucket} has another file {settings.key(file.name)} already, {what}. It is "
+            "not replaced.",
             advice="Rename or remove it there, or use another name.",
         )
+
+    def _sha256(self, file: _File, say: Callable[[str], None], stopped: threading.Event) -> str:
+        """The hash of what is there under a file's name, as large as it: all of it is read."""
+        say("reading what is there under its name for its SHA-256")
+        settings, size = self._settings, file.status.st_size
+        digest, done = hashlib.sha256(), 0
+
+        def read(s3: _S3) -> None:
+            nonlocal done
+            answer = s3.client.get_object(
+                Bucket=settings.bucket, Key=settings.key(file.name), Range=f"bytes={done}-"
+            )
+            with contextlib.closing(answer["Body"]) as body:
+                for chunk in body.iter_chunks(_CHUNK):
+                    if stopped.is_set():
+                        raise _Stopped
+                    digest.update(chunk)
+                    done += len(chunk)
+
+        broken = 0
+        while done < size:
+            before = done
+            try:
+                self._call("let a file be read", read)
+            except OutputError as error:
+                broken = 1 if done > before else broken + 1
+                final = error.details.get("code") in _FINAL | _NOT_THERE
+                if final or broken == self._times.tries or stopped.wait(self._times.first):
+                    raise
+        return digest.hexdigest()
 
     def _begun(self, file: _File) -> Upload:
         """The upload to go on with, or a new one."""
         destination = self.destination(file.name)
         known = self._notes.upload(destination)
-        if known is not None:
+        if known is not None and not known.is_complete:
             same = (known.sha256, known.size, known.part_size)
             if same == (file.sha256, file.status.st_size, file.part_size):
                 return known
@@ -378,7 +518,9 @@ class PartedBucket(Bucket):
 
             return self._call("take a part of the file", put)
 
-    def _complete(self, file: _File, upload: Upload, stopped: threading.Event) -> None:
+    def _complete(
+        self, file: _File, upload: Upload, say: Callable[[str], None], stopped: threading.Event
+    ) -> None:
         settings = self._settings
         parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(upload.etags.items())]
         deadline = time.monotonic() + self._times.completed_within
@@ -396,23 +538,48 @@ class PartedBucket(Bucket):
                 )
             except OutputError as error:
                 # It may have gone through nevertheless.
-                if self._size(file.name) == upload.size:
+                there = self._size(file.name) == upload.size
+                if there and self._is_gone(upload, file.name):
                     return
                 final = error.details.get("code") in _FINAL | _NO_UPLOAD
                 if final or time.monotonic() + wait > deadline or stopped.wait(wait):
+                    if there and self._is_there(file, say, stopped):
+                        self._abort(upload, file.name)
+                        return
                     raise
                 wait = min(2 * wait, self._times.longest)
                 continue
-            there = self._size(file.name)
-            if there != upload.size:
+            size = self._size(file.name)
+            if size != upload.size:
                 raise OutputError(
-                    f"{settings.key(file.name)} has {there} bytes in {settings.bucket}, and "
+                    f"{settings.key(file.name)} has {size} bytes in {settings.bucket}, and "
                     f"{upload.size} were sent.",
                     advice="The storage may be full. Remove that file there, and try again.",
                 )
             return
 
+    def _is_gone(self, upload: Upload, name: str) -> bool:
+        """Whether the service knows nothing of an upload any more, as of one that is complete."""
+        settings = self._settings
+        try:
+            self._call(
+                "list the parts of an upload",
+                lambda s3: s3.client.list_parts(
+                    Bucket=settings.bucket,
+                    Key=settings.key(name),
+                    UploadId=upload.upload_id,
+                    MaxParts=1,
+                ),
+            )
+        except OutputError as error:
+            return error.details.get("code") in _NO_UPLOAD
+        return False
+
     def _abort(self, upload: Upload, name: str) -> None:
+        self._aborted(upload, name)
+        self._notes.end(upload.destination)
+
+    def _aborted(self, upload: Upload, name: str) -> None:
         settings = self._settings
         try:
             self._call(
@@ -422,9 +589,8 @@ class PartedBucket(Bucket):
                 ),
             )
         except OutputError as error:
-            if error.details.get("code") not in _NO_UPLOAD:
+            if error.details.get("code") not in _NO_UPLOAD | _NOT_THERE:
                 raise
-        self._notes.end(upload.destination)
 
     def _refused(self, what: str, error: BaseException) -> OutputError:
         refused = super()._refused(what, error)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from model_server import sha256
@@ -17,12 +20,13 @@ from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
 
 from comfy_remote.errors import InputFileMissing, OutputError
 from comfy_remote.net.bucket import BucketSettings
-from comfy_remote.net.parted_bucket import PartedBucket, UploadTimes
+from comfy_remote.net.parted_bucket import PartedBucket, Upload, UploadTimes
 from comfy_remote.ready.sync.brought import BroughtRecord
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (40 * MIB // 256) + b"the end"  # three parts
 SHA256 = sha256(CONTENT)
+OTHER = CONTENT[:-1] + b"D"  # as large
 QUICK = UploadTimes(tries=2, first=0.01, longest=0.01, completed_within=5.0)
 
 
@@ -51,6 +55,12 @@ def settings(server: S3Server, secret: str = SECRET_ACCESS_KEY) -> BucketSetting
 
 def bucket(server: S3Server, record: BroughtRecord, at_once: int = 1) -> PartedBucket:
     return PartedBucket(settings(server), record, times=QUICK, at_once=at_once)
+
+
+def unfinished_at(server: S3Server, name: str) -> list[str]:
+    """The ids of the uploads of a file that the service knows of."""
+    found = server.client.list_multipart_uploads(Bucket="models", Prefix=name).get("Uploads", [])
+    return [str(one["UploadId"]) for one in found]
 
 
 def content(server: S3Server, name: str) -> bytes:
@@ -83,25 +93,149 @@ async def test_another_file_of_that_name_is_not_replaced(
     assert content(s3, "taken") == b"theirs"
 
 
+def comes_meanwhile(s3: S3Server, record: BroughtRecord, key: str, body: bytes) -> None:
+    """Somebody puts a file there when the last part of ours has been sent."""
+    noted = record.part
+
+    def part(upload: Upload, number: int, etag: str) -> None:
+        noted(upload, number, etag)
+        if number == 3:
+            s3.client.put_object(Bucket="models", Key=key, Body=body)
+
+    record.part = part  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "what"), [(b"theirs", "of 6 bytes"), (OTHER, "as large and with another content")]
+)
 async def test_one_that_comes_meanwhile_is_not_replaced_either(
+    s3: S3Server, record: BroughtRecord, file: Path, theirs: bytes, what: str
+) -> None:
+    key = f"meanwhile{len(theirs)}"
+    comes_meanwhile(s3, record, key, theirs)
+    with pytest.raises(OutputError, match=f"{what}. It is not replaced"):
+        await bucket(s3, record).upload(file, key, SHA256, lambda *_: None)
+    assert content(s3, key) == theirs
+    (left,) = record.unfinished()  # for when theirs is renamed
+    assert left.sent == len(CONTENT)
+    assert await bucket(s3, record).give_up(key, remove=False)
+    assert unfinished_at(s3, key) == []
+
+
+async def test_another_machine_that_was_quicker_with_the_same_file(
     s3: S3Server, record: BroughtRecord, file: Path
 ) -> None:
-    def somebody(done: int, total: int) -> None:
-        if done == total:
-            s3.client.put_object(Bucket="models", Key="meanwhile", Body=b"theirs")
+    comes_meanwhile(s3, record, "quicker", CONTENT)
+    said: list[str] = []
+    assert not await bucket(s3, record).upload(
+        file, "quicker", SHA256, lambda *_: None, said.append
+    )
+    await asyncio.sleep(0)
+    assert said == ["reading what is there under its name for its SHA-256"]
+    assert unfinished_at(s3, "quicker") == record.unfinished() == []
 
-    with pytest.raises(OutputError, match="It is not replaced"):
-        there = bucket(s3, record)
-        noted = record.part
 
-        def part(upload: object, number: int, etag: str) -> None:
-            noted(upload, number, etag)  # type: ignore[arg-type]
-            if number == 3:
-                somebody(1, 1)
+async def test_a_file_as_large_as_ours_is_another_one(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    s3.client.put_object(Bucket="models", Key="as-large", Body=OTHER)
+    with pytest.raises(OutputError, match="as large and with another content"):
+        await bucket(s3, record).upload(file, "as-large", SHA256, lambda *_: None)
+    assert content(s3, "as-large") == OTHER
 
-        record.part = part  # type: ignore[method-assign]
-        await there.upload(file, "meanwhile", SHA256, lambda *_: None)
-    assert content(s3, "meanwhile") == b"theirs"
+
+async def test_what_is_there_is_read_on_where_the_line_broke(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    s3.client.put_object(Bucket="models", Key="breaks", Body=CONTENT)
+    there = bucket(s3, record)
+    call, reads = there._call, []
+
+    def breaks(what: str, work: Callable[[Any], Any]) -> Any:
+        if what != "let a file be read" or reads:
+            reads.append(what)
+            return call(what, work)
+
+        from botocore.response import StreamingBody
+
+        half = StreamingBody(io.BytesIO(CONTENT[: len(CONTENT) // 2]), None)
+        client = SimpleNamespace(get_object=lambda **_: {"Body": half})
+        work(SimpleNamespace(client=client))
+        reads.append("half")
+        raise OutputError("reset", details={"code": "ReadTimeoutError"})
+
+    there._call = breaks  # type: ignore[method-assign]
+    assert not await there.upload(file, "breaks", SHA256, lambda *_: None)
+
+
+async def test_two_programs_of_a_machine_send_a_file_once(
+    s3: S3Server, tmp_path: Path, file: Path
+) -> None:
+    begins, counted = asyncio.Event(), list[int]()
+    loop = asyncio.get_running_loop()
+    records = [BroughtRecord(tmp_path / "home") for _ in range(2)]
+    noted = records[0].part
+
+    def part(upload: Upload, number: int, etag: str) -> None:
+        noted(upload, number, etag)
+        counted.append(number)
+        loop.call_soon_threadsafe(begins.set)
+        assert waits.wait(30)
+
+    waits = threading.Event()
+    records[0].part = part  # type: ignore[method-assign]
+    first = asyncio.create_task(
+        bucket(s3, records[0]).upload(file, "both", SHA256, lambda *_: None)
+    )
+    await begins.wait()
+    said = asyncio.Event()
+
+    def heard(words: str) -> None:
+        assert words == "waiting for another program of this machine, which sends it" or counted
+        said.set()
+
+    second = asyncio.create_task(
+        bucket(s3, records[1]).upload(file, "both", SHA256, lambda *_: None, heard)
+    )
+    await said.wait()
+    assert not await bucket(s3, records[1]).give_up("both", remove=False)  # it is being sent
+    waits.set()
+    assert [await first, await second] == [True, False]
+    assert counted == [1, 2, 3]
+    assert content(s3, "both") == CONTENT
+
+
+async def test_what_has_begun_can_be_given_up(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    begins = asyncio.Event()
+    there = bucket(s3, record)
+    sending = asyncio.create_task(there.upload(file, "given-up", SHA256, lambda *_: begins.set()))
+    await begins.wait()
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    (left,) = record.unfinished()
+    assert (left.destination, left.size) == (there.destination("given-up"), len(CONTENT))
+    assert unfinished_at(s3, "given-up") != []
+    assert await there.give_up(there.name(left.destination), remove=False)
+    assert unfinished_at(s3, "given-up") == record.unfinished() == []
+
+
+async def test_a_file_that_was_lent_stays_noted_until_it_is_removed(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    there = bucket(s3, record)
+    assert await there.upload(file, "lent", SHA256, lambda *_: None, lent=True)
+    (left,) = record.unfinished()
+    assert (left.is_complete, left.sent) == (True, len(CONTENT))
+    # Nobody else's can have that name, so it is not read again.
+    said: list[str] = []
+    assert not await there.upload(file, "lent", SHA256, lambda *_: None, said.append, lent=True)
+    assert said == []
+    assert len(record.unfinished()) == 1
+    assert await there.give_up("lent", remove=True)
+    assert await there.size("lent") is None
+    assert record.unfinished() == []
 
 
 _KILLED = """
@@ -229,6 +363,27 @@ async def test_a_completion_without_an_answer_that_went_through_is_one(
     assert len(lost) == 1
     assert content(s3, "timed-out") == CONTENT
     assert record.unfinished() == []
+
+
+async def test_a_completion_that_did_not_go_through_is_not_somebody_elses_file(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    there = PartedBucket(
+        settings(s3), record, times=UploadTimes(tries=2, first=0.01, completed_within=0), at_once=1
+    )
+    call = there._call
+
+    def loses(what: str, work: object) -> object:
+        if what != "complete the upload":
+            return call(what, work)  # type: ignore[arg-type]
+        s3.client.put_object(Bucket="models", Key="not-ours", Body=OTHER)
+        raise OutputError("It timed out.", details={"code": "ReadTimeoutError"})
+
+    there._call = loses  # type: ignore[method-assign, assignment]
+    with pytest.raises(OutputError, match="as large and with another content"):
+        await there.upload(file, "not-ours", SHA256, lambda *_: None)
+    assert content(s3, "not-ours") == OTHER
+    assert await there.give_up("not-ours", remove=False)
 
 
 async def test_a_part_that_breaks_is_sent_again(

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_target import FakeTarget
+from json_lines import check_lines
 from model_server import safetensors, sha256
 from models_kit import files_in
 from pydantic import SecretStr
 from seaweedfs import ACCESS_KEY_ID, SECRET_ACCESS_KEY, S3Server, seaweedfs
 from sync_kit import box, comfyui_with, lock_of, locked
+from test_cli_lock import Run, run
 from yarl import URL
 
+from comfy_remote.config.folders import home
 from comfy_remote.errors import ConfigurationError, OutputError
 from comfy_remote.net.bucket import Bucket
+from comfy_remote.net.parted_bucket import Upload
 from comfy_remote.ready.lock import Lock
 from comfy_remote.ready.plan import Standing
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, carry_out
+from comfy_remote.ready.sync.leftovers import give_up, leftovers
 from comfy_remote.ready.sync.planning import Sources, plan_sync
 from comfy_remote.ready.sync.steps import SyncPlan, Way
 from comfy_remote.ready.sync.stores import bucket_store, volume_store
 from comfy_remote.targets.base import Capabilities, Target
+from comfy_remote.targets.models import ensure_models
 from comfy_remote.targets.runpod.volume import Volume
+
+__all__ = ["run"]
 
 STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
@@ -64,6 +73,14 @@ def with_volume(s3: S3Server, folder: Path, volume: str = VOLUME, **models: byte
         f"{volume}@EU-RO-1", BroughtRecord(home), {**KEYS, "RUNPOD_S3_ENDPOINT": s3.url}
     )
     return Sources(comfyui_with(folder, **models), home, "by run", store)
+
+
+def bucket_keys(s3: S3Server) -> dict[str, str]:
+    return {
+        "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
+        "BUCKET_ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "BUCKET_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+    }
 
 
 async def synced(target: Target, lock: Lock, given: Sources) -> tuple[SyncPlan, list[Ended]]:
@@ -169,12 +186,7 @@ async def test_a_bucket_is_the_way_to_a_worker_that_takes_nothing_directly(
     async with box(tmp_path / "box", accept=False, hosts=frozenset({host})) as there:
         home = tmp_path / "home"
         record = BroughtRecord(home)
-        environ = {
-            "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
-            "BUCKET_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "BUCKET_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-        }
-        bucket = bucket_store(None, record, environ)
+        bucket = bucket_store(None, record, bucket_keys(s3))
         given = Sources(comfyui_with(tmp_path, loras__style=STYLE), home, None, None, bucket)
         lock = lock_of(locked("loras/style.safetensors", STYLE))
         plan, (ended,) = await synced(there.target(), lock, given)
@@ -194,12 +206,7 @@ async def test_what_the_worker_cannot_fetch_stays_in_the_bucket_and_on_record(
 ) -> None:
     async with box(tmp_path / "box", accept=False) as there:  # whose host is not allowed
         record = BroughtRecord(tmp_path / "home")
-        environ = {
-            "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
-            "BUCKET_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "BUCKET_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-        }
-        bucket = bucket_store(None, record, environ)
+        bucket = bucket_store(None, record, bucket_keys(s3))
         given = Sources(
             comfyui_with(tmp_path, loras__style=STYLE), tmp_path / "home", None, None, bucket
         )
@@ -210,10 +217,95 @@ async def test_what_the_worker_cannot_fetch_stays_in_the_bucket_and_on_record(
             assert "X-Amz" not in str(ended.error)
             assert "stays in the bucket models for the next try" in str(ended.error.advice)
             (lies,) = record.unfinished()
-            assert lies.endswith(f"/models/comfy-remote-models/{sha256(STYLE)}/style.safetensors")
-        s3.client.delete_object(
-            Bucket="models", Key=f"comfy-remote-models/{sha256(STYLE)}/style.safetensors"
-        )
+            assert f"/models/comfy-remote-models/{sha256(STYLE)}/" in lies.destination
+            assert lies.is_complete
+        assert bucket is not None
+        (given_up,) = await give_up(leftovers(record, [bucket]))
+        assert given_up.why == ""
+        assert "Contents" not in s3.client.list_objects_v2(Bucket="models")
+        assert record.unfinished() == []
+
+
+async def test_two_syncs_by_one_bucket_leave_each_others_copy(s3: S3Server, tmp_path: Path) -> None:
+    """The first has fetched its copy, and removes it, while the other is about to fetch."""
+    host = s3.url.partition("//")[2]
+    async with box(tmp_path / "box", accept=False, hosts=frozenset({host})) as there:
+        lock = lock_of(locked("loras/style.safetensors", STYLE))
+        stores = [
+            bucket_store(None, BroughtRecord(tmp_path / home), bucket_keys(s3))
+            for home in ("here", "there")
+        ]
+        copies = []
+        for store in stores:
+            assert store is not None
+            path = tmp_path / "style.safetensors"
+            path.write_bytes(STYLE)
+            for target in ("gpu", "other"):
+                copies.append(
+                    await store.put(
+                        path, lock.models[0], sha256(STYLE), nothing, nothing, target=target
+                    )
+                )
+        assert len({one.key for one in copies}) == 4
+        assert stores[0] is not None
+        await stores[0].remove(copies[0])
+        async with there.target() as target:
+            line = f"loras {copies[1].url} name=style.safetensors sha256={sha256(STYLE)}"
+            assert (await ensure_models(target, line, nothing, prune=False)).fetched
+        for copy in copies:
+            await stores[0].remove(copy)
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def test_give_up_shows_it_asks_and_removes_it(
+    s3: S3Server, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in bucket_keys(s3).items():
+        monkeypatch.setenv(name, value)
+    record = BroughtRecord(home())
+    store = bucket_store(None, record)
+    assert store is not None
+    path, model = tmp_path / "style.safetensors", locked("loras/style.safetensors", STYLE)
+    path.write_bytes(STYLE)
+    asyncio.run(store.put(path, model, sha256(STYLE), nothing, nothing, target="gpu"))
+    assert run("sync", "--give-up", "x.json")[0] == 2
+    status, out, err = run("sync", "--give-up", "--plan")
+    assert (status, "300 kB, not yet removed, begun" in out) == (0, True)
+    status, out, err = run("sync", "--brought")
+    assert "Left in storage (--give-up removes it)" in err
+    status, _, err = run("sync", "--give-up")
+    assert (status, "Nothing was changed" in err) == (2, True)
+    assert len(record.unfinished()) == 1
+    status, out, err = run("sync", "--give-up", "--yes", "--json")
+    (line,) = check_lines(out.splitlines())
+    assert (status, line["given_up"], line["why"]) == (0, True, "")
+    assert "1 of 1 given up" in err
+    assert "Contents" not in s3.client.list_objects_v2(Bucket="models")
+    status, _, err = run("sync", "--give-up", "--yes")
+    assert (status, "Nothing has begun that is not complete" in err) == (0, True)
+    record.begin(Upload("other.example:443/b/x", "id", sha256(STYLE), len(STYLE), 1))
+    status, _, err = run("sync", "--give-up", "--yes")
+    assert (status, "no target's settings name that volume or bucket" in err) == (5, True)
+
+
+async def test_give_up_leaves_what_is_whole_on_a_volume(s3: S3Server, tmp_path: Path) -> None:
+    given = with_volume(s3, tmp_path, loras__whole=STYLE)
+    record, volume = BroughtRecord(given.home), given.volume
+    _, (ended,) = await synced(Asleep(), lock_of(locked("loras/whole.safetensors", STYLE)), given)
+    assert ended.how == "sent"
+    assert volume is not None
+    there = volume.bucket.destination("models/loras/whole.safetensors")
+    # As after a kill between the last answer and the note of it.
+    record.begin(Upload(there, "an-upload-of-before", sha256(STYLE), len(STYLE), 16 * 1024 * 1024))
+    elsewhere = "other.example:443/bucket/x"
+    record.begin(Upload(elsewhere, "id", sha256(STYLE), len(STYLE), 16 * 1024 * 1024))
+    ended_up = await give_up(leftovers(record, [volume]))
+    assert [one.why for one in ended_up] == ["", "no target's settings name that volume or bucket"]
+    assert [one.destination for one in record.unfinished()] == [elsewhere]
+    assert await volume.bucket.size("models/loras/whole.safetensors") == len(STYLE)
 
 
 def test_the_secret_of_a_volume_is_no_part_of_its_text() -> None:

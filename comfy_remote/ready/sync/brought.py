@@ -7,20 +7,23 @@ block; each opens the file for itself, so that two syncs share it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...database import MigrationStep, NewerFile, migrate, transaction, write_ahead
 from ...errors import LocalStorageError
 from ...media.files import OWN_DATA, storage_errors
+from ...media.temporary import ProcessLock
 from ...net.parted_bucket import Upload
 from ...types import JsonValue
 from .steps import Speeds
 
-__all__ = ["Brought", "BroughtRecord"]
+__all__ = ["Brought", "BroughtRecord", "Unfinished"]
 
 _MIGRATIONS: list[list[MigrationStep]] = [
     [
@@ -33,12 +36,45 @@ _MIGRATIONS: list[list[MigrationStep]] = [
         "began REAL NOT NULL)",
         "CREATE TABLE parts (destination TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT "
         "NULL, PRIMARY KEY (destination, number)) WITHOUT ROWID",
-    ]
+    ],
+    [
+        "CREATE TABLE copies (sha256 TEXT NOT NULL, target TEXT NOT NULL, nonce TEXT NOT NULL, "
+        "PRIMARY KEY (sha256, target)) WITHOUT ROWID",
+    ],
 ]
 _PATIENCE = 10.0  # seconds for another sync that writes
 _MOST = 10_000  # rows of what was brought
 _LATELY = 20  # of them count for the speed
 _SMALLEST = 1_000_000  # bytes: smaller ones say nothing of it
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An upload that has begun, or a file that is to be removed again.
+
+    Attributes:
+        destination: Service, bucket and key.
+        began: In s since 1970.
+        size: Bytes of the file.
+        sent: Bytes that are there.
+        is_complete: Whether the whole file is there.
+    """
+
+    destination: str
+    began: float
+    size: int
+    sent: int
+    is_complete: bool
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The same keys."""
+        return {
+            "destination": self.destination,
+            "began": self.began,
+            "size": self.size,
+            "sent": self.sent,
+            "is_complete": self.is_complete,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +118,7 @@ class BroughtRecord:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "synced.sqlite"
+        self._locks = folder / "sync"
 
     def add(self, one: Brought) -> None:
         """Note a model that is there now."""
@@ -121,6 +158,41 @@ class BroughtRecord:
 
     # Uploads
 
+    @contextlib.contextmanager
+    def alone(self, destination: str, waits: Callable[[], bool]) -> Iterator[bool]:
+        """See `UploadNotes.alone`."""
+        # A few files for all destinations: two that share one only wait for each other.
+        path = self._locks / f"upload-{hashlib.sha256(destination.encode()).hexdigest()[:2]}.lock"
+        with storage_errors(path, denied=OWN_DATA):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            try:
+                lock = ProcessLock(path)
+            except sqlite3.Error:
+                if not waits():
+                    yield False
+                    return
+            else:
+                break
+        try:
+            yield True
+        finally:
+            lock.close()
+
+    def nonce(self, sha256: str, target: str) -> str:
+        """What names the copy of a model that is sent by a bucket to a target from here. It is
+        the same until `end` is called with a destination that has it.
+        """
+        with self._open() as connection, transaction(connection):
+            connection.execute(
+                "INSERT OR IGNORE INTO copies VALUES (?, ?, ?)",
+                (sha256, target, secrets.token_hex(6)),
+            )
+            row = connection.execute(
+                "SELECT nonce FROM copies WHERE sha256 = ? AND target = ?", (sha256, target)
+            ).fetchone()
+        return str(row[0])
+
     def upload(self, destination: str) -> Upload | None:
         """The upload to a destination that has begun, if there is one."""
         if not self._path.exists():
@@ -139,13 +211,19 @@ class BroughtRecord:
             etags = dict(parts.fetchall())
             return Upload(destination, upload_id, sha256, size, part_size, etags)
 
-    def unfinished(self) -> list[str]:
-        """The destinations of uploads that have begun and are not complete."""
+    def unfinished(self) -> list[Unfinished]:
+        """What has begun and is not complete, or is to be removed again; the oldest first."""
         if not self._path.exists():
             return []
         with self._open() as connection:
-            rows = connection.execute("SELECT destination FROM uploads ORDER BY began").fetchall()
-        return [str(row[0]) for row in rows]
+            rows = connection.execute(
+                "SELECT destination, began, size, part_size, (SELECT count(*) FROM parts "
+                "WHERE parts.destination = uploads.destination) FROM uploads ORDER BY began"
+            ).fetchall()
+        return [
+            Unfinished(name, began, size, min(size, part * count) if part else size, not part)
+            for name, began, size, part, count in rows
+        ]
 
     def begin(self, upload: Upload) -> None:
         """Note an upload before its first part is sent."""
@@ -170,6 +248,7 @@ class BroughtRecord:
         """Forget an upload that is complete, or was given up."""
         with self._open() as connection, transaction(connection):
             _forget(connection, destination)
+            connection.execute("DELETE FROM copies WHERE instr(?, nonce) > 0", (destination,))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -23,6 +23,7 @@ from ...errors import (
     ConfigurationError,
     InputFileMissing,
     ModelUnavailable,
+    OutputError,
     RateLimited,
     TargetUnreachable,
     WorkflowInvalid,
@@ -227,7 +228,7 @@ class _Carrying:
 
     async def _to_volume(self, step: Step, volume: VolumeStore) -> str:
         path, model, sha256 = await self._known(step)
-        sent = await volume.put(path, model, sha256, self._sent(step))
+        sent = await volume.put(path, model, sha256, self._sent(step), self._say(step))
         return "sent" if sent else "there"
 
     async def _by_bucket(self, step: Step, bucket: BucketStore) -> str:
@@ -235,18 +236,27 @@ class _Carrying:
         cannot have it, it stays there for the next try.
         """
         path, model, sha256 = await self._known(step)
-        url = await bucket.put(path, model, sha256, self._sent(step))
-        line = _repo_line(model, url)
+        copy = await bucket.put(
+            path, model, sha256, self._sent(step), self._say(step), target=self.name
+        )
+        line = _repo_line(model, copy.url)
         try:
             answer = await ensure_models(self.target, line, self._say(step), prune=False)
         except ComfyRemoteError as error:
             stays = (
                 f"The file stays in {bucket.title} for the next try, and costs what files there "
-                "cost. It is listed among what sync has brought."
+                "cost. It is listed among what sync has brought, and given up with it."
             )
             error.advice = " ".join(filter(None, [error.advice, stays]))
             raise
-        await bucket.remove(model, sha256)
+        try:
+            await bucket.remove(copy)
+        except OutputError as error:
+            error.advice = (
+                f"{step.item.name} is on {self.name}; only its copy in {bucket.title} stays, and "
+                "costs what files there cost, until it is given up."
+            )
+            raise
         return "sent" if answer.fetched else "there"
 
     async def _known(self, step: Step) -> tuple[Path, LockedModel, str]:

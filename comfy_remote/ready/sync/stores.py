@@ -11,19 +11,23 @@ from pathlib import Path
 from ...aio import concurrent_map, within
 from ...errors import ConfigurationError, ModelUnavailable
 from ...net.bucket import BucketSettings
-from ...net.parted_bucket import PartedBucket, Upload, UploadNotes
+from ...net.parted_bucket import PartedBucket
 from ...targets.runpod.volume import KEYS_ADVICE, Volume
 from ...worker.models.folders import folder_of
 from ..lock import LockedModel
+from .brought import BroughtRecord
 
-__all__ = ["BucketStore", "OnBytes", "VolumeStore", "bucket_store", "volume_store"]
+__all__ = ["BucketStore", "Copy", "OnBytes", "VolumeStore", "bucket_store", "volume_store"]
 
 OnBytes = Callable[[int, int], None]
 """Called with the number of bytes that are there, and of all."""
+Say = Callable[[str], None]
+"""Called with a line for people, where something else takes its time."""
 
 _LISTING = 240.0  # seconds; RunPod's documentation says that it can take long
 _VALID = 12 * 3600  # seconds in which the worker may fetch
 _AT_ONCE = 8
+_COPIES = "comfy-remote-models"
 _WHOLE_COMFYUI, _ALONE = "ComfyUI/models", "models"  # as the worker looks for them
 
 
@@ -49,14 +53,26 @@ class VolumeStore:
         await concurrent_map(ask, models, at_a_time=_AT_ONCE)
         return found
 
-    async def put(self, path: Path, model: LockedModel, sha256: str, on_bytes: OnBytes) -> bool:
+    async def put(
+        self, path: Path, model: LockedModel, sha256: str, on_bytes: OnBytes, say: Say
+    ) -> bool:
         """Have a model there; whether it was sent.
 
         Raises:
             OutputError: The volume did not take it, or has another file of that name.
             InputFileMissing: It cannot be read, or has changed.
         """
-        return await self.bucket.upload(path, await self._key(model), sha256, on_bytes)
+        return await self.bucket.upload(path, await self._key(model), sha256, on_bytes, say)
+
+    def has(self, destination: str) -> bool:
+        """Whether an upload is one to this volume."""
+        return destination.startswith(self.bucket.destination(""))
+
+    async def give_up(self, destination: str) -> bool:
+        """Give up an upload; whether no other program of this machine is at it. What is there
+        whole stays.
+        """
+        return await self.bucket.give_up(self.bucket.name(destination), remove=False)
 
     async def _key(self, model: LockedModel) -> str:
         if model.folder is None:
@@ -81,36 +97,59 @@ class VolumeStore:
 
 @dataclass(frozen=True, slots=True)
 class BucketStore:
-    """The user's bucket, on the way: what was fetched from it is removed."""
+    """The user's bucket, on the way: what was fetched from it is removed.
+
+    Each target, and each machine, sends a copy of its own: one that was fetched can go without a
+    question whether somebody else is fetching it.
+    """
 
     bucket: PartedBucket
     title: str
-    notes: UploadNotes
+    record: BroughtRecord
 
-    async def put(self, path: Path, model: LockedModel, sha256: str, on_bytes: OnBytes) -> str:
-        """Have a model there; an address that is valid for twelve hours. It holds a signature: it
-        must not be noted or shown.
-        """
-        key = self._key(model, sha256)
-        await self.bucket.upload(path, key, sha256, on_bytes)
-        # It is noted for as long as it lies there.
-        lies = Upload(self.bucket.destination(key), "complete", sha256, model.size or 0, 0)
-        await asyncio.to_thread(self.notes.begin, lies)
-        return await self.bucket.sign("GET", key, _VALID)
+    async def put(
+        self,
+        path: Path,
+        model: LockedModel,
+        sha256: str,
+        on_bytes: OnBytes,
+        say: Say,
+        *,
+        target: str,
+    ) -> Copy:
+        """Have a model there for a target."""
+        nonce = await asyncio.to_thread(self.record.nonce, sha256, target)
+        key = f"{_COPIES}/{sha256}/{nonce}/{model.name.rpartition('/')[2]}"
+        await self.bucket.upload(path, key, sha256, on_bytes, say, lent=True)
+        return Copy(key, await self.bucket.sign("GET", key, _VALID))
 
-    async def remove(self, model: LockedModel, sha256: str) -> None:
+    async def remove(self, copy: Copy) -> None:
         """Remove it again."""
-        key = self._key(model, sha256)
-        await self.bucket.delete(key)
-        await asyncio.to_thread(self.notes.end, self.bucket.destination(key))
+        await self.bucket.give_up(copy.key, remove=True)
 
-    def _key(self, model: LockedModel, sha256: str) -> str:
-        # By content: nobody else's file can have the name.
-        return f"comfy-remote-models/{sha256}/{model.name.rpartition('/')[2]}"
+    def has(self, destination: str) -> bool:
+        """Whether a copy, or an upload of one, is in this bucket."""
+        return destination.startswith(self.bucket.destination(f"{_COPIES}/"))
+
+    async def give_up(self, destination: str) -> bool:
+        """Remove a copy, or give up its upload; whether no other program is at it."""
+        return await self.bucket.give_up(self.bucket.name(destination), remove=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A model in the user's bucket, for one target.
+
+    Attributes:
+        url: Valid for twelve hours. It holds a signature: it must not be noted or shown.
+    """
+
+    key: str
+    url: str = field(repr=False)
 
 
 def volume_store(
-    text: str, notes: UploadNotes, environ: Mapping[str, str] = os.environ
+    text: str, notes: BroughtRecord, environ: Mapping[str, str] = os.environ
 ) -> VolumeStore:
     """The volume that a setting names.
 
@@ -122,7 +161,7 @@ def volume_store(
 
 
 def bucket_store(
-    address: str | None, notes: UploadNotes, environ: Mapping[str, str] = os.environ
+    address: str | None, notes: BroughtRecord, environ: Mapping[str, str] = os.environ
 ) -> BucketStore | None:
     """The user's bucket: ``BUCKET_ENDPOINT_URL``, unless a target names another.
 
