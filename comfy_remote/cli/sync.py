@@ -20,6 +20,7 @@ from .options import (
     typed_name,
 )
 from .progress_line import Throttle, progress_shown
+from .sync_leftovers import give_up_leftovers, leftover_words
 
 if TYPE_CHECKING:
     from ..config.settings import Configuration
@@ -76,6 +77,13 @@ _WORDS = {"only_there": "only there"}
 @click.option(
     "--brought", "list_brought", is_flag=True, help="List what was brought from here, and exit."
 )
+@click.option(
+    "--give-up",
+    "gives_up",
+    is_flag=True,
+    help="Instead: remove what stopped syncs have left in volumes and buckets, which they would go "
+    "on with; with --on, in those of that target.",
+)
 @click.option("--json", "json_lines", is_flag=True, help="Print JSON lines.")
 @json_schema_option
 @click.pass_context
@@ -92,6 +100,7 @@ def sync(
     volume: str | None,
     offline: bool,
     list_brought: bool,
+    gives_up: bool,
     json_lines: bool,
 ) -> None:
     """Bring the models that workflows need to a target: shown first, done after a yes.
@@ -109,6 +118,7 @@ def sync(
       comfy-remote sync --lock comfy-remote.lock --on gpu
       comfy-remote sync workflow.json --on http://192.168.1.20:8188 --plan
       comfy-remote sync --on gpu --brought
+      comfy-remote sync --give-up --plan
     """
     from ..config.settings import Configuration
 
@@ -116,10 +126,19 @@ def sync(
     if list_brought:
         _print_brought(on, json_lines=json_lines)
         return
-    if bool(workflows) == (lock_file is not None):
-        raise click.UsageError("Name workflows, or a lock with --lock.")
     if plan_only and yes:
         raise click.UsageError("--plan changes nothing, so there is nothing to say --yes to.")
+    if gives_up:
+        if workflows or lock_file is not None:
+            raise click.UsageError("--give-up takes no workflows and no lock.")
+        given_up = give_up_leftovers(
+            configuration, on, volume, plan_only=plan_only, yes=yes, json_lines=json_lines
+        )
+        if not given_up:
+            context.exit(_FAILED)
+        return
+    if bool(workflows) == (lock_file is not None):
+        raise click.UsageError("Name workflows, or a lock with --lock.")
     sources = _sources(configuration, on, comfyui, volume)
     lock = _lock(workflows, lock_file, comfyui, offline=offline, json_lines=json_lines)
     plan = _planned(lock, configuration, on, sources)
@@ -154,16 +173,16 @@ def _sources(
     import os
 
     from ..config.folders import home
+    from ..config.target_settings import TargetSettings
     from ..ready.local import find_local
     from ..ready.sync.brought import BroughtRecord
     from ..ready.sync.planning import Sources
     from ..ready.sync.stores import bucket_store, volume_store
     from ..targets.kinds import billing_of
 
-    settings = configuration.settings_of(configuration.choose(on))
+    name = configuration.choose(on)
+    settings = configuration.settings_of(name) or TargetSettings(name)
     here, folder = find_local(comfyui), home()
-    if settings is None:
-        return Sources(here, folder)
     record = BroughtRecord(folder)
     volume = settings.volume if volume is None else volume
     return Sources(
@@ -371,8 +390,8 @@ def _print_brought(on: str | None, *, json_lines: bool) -> None:
         for one in found:
             print_json(one.to_json())
         return
-    for destination in record.unfinished():
-        say(f"Begun, and not complete or not yet fetched: {destination}")
+    for left in record.unfinished():
+        say(f"Left in storage (--give-up removes it): {leftover_words(left, time.time())}")
     if not found:
         say("Nothing was brought from here.")
         return
