@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..config.own_file import OwnFile
 from ..config.settings import Configuration
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from .target_pool import TargetPool
 
 __all__ = ["OwnTargets"]
+
+_P = ParamSpec("_P")
+_Answer = TypeVar("_Answer")
 
 _OF_THE_TARGET = frozenset(
     {
@@ -71,21 +74,44 @@ class OwnTargets:
             AuthenticationError: RunPod refuses it: it is not stored.
             TargetError: RunPod cannot be asked.
         """
+        found, where = await self.asked(key, account_targets)
+        targets: list[JsonValue] = [
+            {"address": one.address, "name": one.name, "text": one.text} for one in found
+        ]
+        return {"targets": targets, "stored": where}
+
+    async def asked(
+        self, key: SecretStr | None, ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]
+    ) -> tuple[_Answer, str | None]:
+        """What a RunPod account answers, and where the key is stored that was sent along.
+
+        Args:
+            key: One that was typed, which is stored if the account answers.
+            ask: Called with an environment that has the key.
+
+        Raises:
+            ConfigurationError: The key cannot be stored.
+            ComfyRemoteError: What ``ask`` raises; then it is not stored.
+        """
         typed = None if key is None else key.get_secret_value().strip()
         keys = {API_KEY_VARIABLE: typed} if typed else {}
         for variable, value in keys.items():
             await asyncio.to_thread(check_not_set_elsewhere, variable, value)
         with SECRETS.holding(keys):
-            found = await account_targets({**os.environ, **keys})
+            found = await ask({**os.environ, **keys})
         where = None
         for variable, value in keys.items():
-            async with self._changing:
-                where = await asyncio.to_thread(_store, variable, value)
-                self._pool.renew()
-        targets: list[JsonValue] = [
-            {"address": one.address, "name": one.name, "text": one.text} for one in found
-        ]
-        return {"targets": targets, "stored": where}
+            where = await self.changed(_store, variable, value)
+        return found, where
+
+    async def changed(
+        self, change: Callable[_P, _Answer], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _Answer:
+        """Make a change of the owner's files in a thread, when no other one is being made."""
+        async with self._changing:
+            answer = await asyncio.to_thread(change, *args, **kwargs)
+            self._pool.renew()
+        return answer
 
     async def put(self, form: TargetForm) -> AsyncGenerator[dict[str, JsonValue], None]:
         """Try a target, line by line, and write it if no check found a problem.
@@ -133,9 +159,7 @@ class OwnTargets:
             if problems:
                 yield {"refused": "Nothing was written."}
                 return
-        async with self._changing:
-            await asyncio.to_thread(_write, new, form.replaces, before)
-            self._pool.renew()
+        await self.changed(_write, new, form.replaces, before)
         yield {"added": new.name}
 
     async def remove(self, name: str) -> None:
@@ -145,9 +169,7 @@ class OwnTargets:
             ConfigurationError: The owner's file has none of that name.
             LocalStorageError: It cannot be written.
         """
-        async with self._changing:
-            await asyncio.to_thread(_remove, name)
-            self._pool.renew()
+        await self.changed(_remove, name)
 
 
 def _check_members(new: FilledIn, configuration: Configuration) -> None:

@@ -41,12 +41,15 @@ from ..workflow.schema import Schemas
 from .advice import error_json, for_page
 from .batch_routes import add_batch_routes
 from .batches import PageBatches
+from .deploy_routes import add_deploy_routes
+from .deploying import Deployments
 from .host import Host
 from .job_routes import add_job_routes
 from .json_route import body_of, check_json, json_route, program_route
 from .known_targets import KnownTarget, describe_target, known_targets
 from .lane import RemoteLane
 from .offload import Offload
+from .own_targets import OwnTargets
 from .packed import add_packed_route
 from .panel_jobs import PanelJobs
 from .saved_images import SaveRequest, save_images
@@ -290,7 +293,9 @@ def routes(
         return {"there": await asyncio.to_thread(shared.offer, sha256, temp)}
 
     add_job_routes(table, PanelJobs(host, pool, lane), switch)
-    add_setup_routes(table, host, pool, switch)
+    own = OwnTargets(pool)
+    add_setup_routes(table, host, own, pool, switch)
+    add_deploy_routes(table, host, Deployments(pool, own))
     add_batch_routes(table, host, batches)
     add_packed_route(table, host)
     return table

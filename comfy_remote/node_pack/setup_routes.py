@@ -23,6 +23,7 @@ from ..config.trust import TrustStore
 from ..errors import NotTrusted
 from ..net.address import is_loopback
 from ..secrets import secret
+from .deploying import under_way
 from .host import Host
 from .json_route import body_of, json_route, lines_route
 from .own_targets import OwnTargets
@@ -31,7 +32,7 @@ from .switch import Switch
 from .target_form import ACCOUNT_KEY, TargetForm
 from .target_pool import TargetPool
 
-__all__ = ["add_setup_routes", "check_owner", "setup_state"]
+__all__ = ["add_setup_routes", "check_keys", "check_owner", "setup_state"]
 
 
 class _AccountRequest(BaseModel):
@@ -54,17 +55,16 @@ class _TrustRequest(BaseModel):
 
 
 def add_setup_routes(
-    table: web.RouteTableDef, host: Host, pool: TargetPool, switch: Switch
+    table: web.RouteTableDef, host: Host, own: OwnTargets, pool: TargetPool, switch: Switch
 ) -> None:
     """Add them to the table of the pack's routes."""
-    own = OwnTargets(pool)
 
     @table.post("/remote/account")
     @json_route
     async def account(request: web.Request) -> JsonValue:
         check_owner(request, host)
         wanted = await body_of(request, _AccountRequest)
-        _check_keys(request, [wanted.key])
+        check_keys(request, [wanted.key])
         return await own.account(wanted.key)
 
     @table.post("/remote/targets")
@@ -72,7 +72,7 @@ def add_setup_routes(
     async def put(request: web.Request) -> AsyncIterator[JsonValue]:
         check_owner(request, host)
         form = await body_of(request, TargetForm)
-        _check_keys(request, [form.key, form.secret])
+        check_keys(request, [form.key, form.secret])
         async for line in own.put(form):
             yield line
 
@@ -125,6 +125,7 @@ def setup_state(host: Host, request: web.Request) -> dict[str, JsonValue]:
         "default": bool(Configuration.load().usual()[1]),
         "account": secret(ACCOUNT_KEY, os.environ) is not None,
         "refused": _SHARED if shared else None,
+        "deploying": [] if host.several_users else [*under_way()],
         "untrusted": [{"path": str(path), "named": [*named]} for path, named in untrusted_files()],
     }
 
@@ -155,7 +156,7 @@ def check_owner(request: web.Request, host: Host) -> None:
         raise NotTrusted(_SHARED)
 
 
-def _check_keys(request: web.Request, keys: Sequence[SecretStr | None]) -> None:
+def check_keys(request: web.Request, keys: Sequence[SecretStr | None]) -> None:
     """See that a key was not sent where others can read it.
 
     Raises:

@@ -164,8 +164,6 @@ def runpod(
     """
     from ...config.own_file import name_from
     from ...deploy.runpod.mark import checked_name
-    from ...errors import ConfigurationError
-    from ...targets.kinds import kind_of
 
     if plan_only and yes:
         raise click.UsageError("--plan changes nothing, so there is nothing to say --yes to.")
@@ -174,11 +172,6 @@ def runpod(
     if removes and name is None:
         raise click.UsageError("Say with --name what is to be removed.")
     name = checked_name(name or (name_from(workflow.stem) if workflow is not None else "gpu")[:48])
-    if kind_of(name) is not None:
-        raise ConfigurationError(
-            f"{name!r} is an address itself, so no target can be called that.",
-            advice="Choose another name.",
-        )
     lock = _lock(lock_file)
     planner: _Planner
     if removes:
@@ -251,6 +244,8 @@ def _plan_and_do(
     if own.said:
         say(own.said)
     target = own.name
+    if not removes:
+        record.finished(name)
     if json_lines:
         print_json(
             {

@@ -17,6 +17,7 @@ from ...errors import (
     TargetError,
 )
 from ...targets.runpod.account import RunPodAccount
+from ...types import JsonValue
 from ...wire.runpod_endpoints import EndpointRequest, RestEndpoint
 from ...wire.runpod_volumes import RestVolume, VolumeGrowth, VolumeRequest
 from .listed import volume_per_month
@@ -65,12 +66,14 @@ async def carry_out(
     record: DeploymentRecord,
     done: Callable[[Step], None] = lambda _step: None,
     times: CarryTimes = CarryTimes(),
+    asked: dict[str, JsonValue] | None = None,
 ) -> Deployed:
     """Do what a plan says, if it is still what has to be done.
 
     Args:
         again: Makes the same plan of what is there by now.
         done: Called after each step.
+        asked: Recorded before anything is made: see `Made`.
 
     Raises:
         ConfigurationError: The account has changed since, or RunPod refuses a step.
@@ -88,6 +91,8 @@ async def carry_out(
             )
         if made is None or made.nonce != plan.mark.nonce:
             made = Made(name=name, nonce=plan.mark.nonce)
+        if asked is not None:
+            made = made.model_copy(update={"asked": asked})
         carrying = _Carrying(account, plan, made, record, done, times)
         try:
             return await carrying.all()

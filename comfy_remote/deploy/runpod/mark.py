@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 
 from ...errors import ConfigurationError
+from ...targets.kinds import kind_of
 
 __all__ = ["MARK_VARIABLE", "Mark", "checked_name"]
 
@@ -61,12 +62,17 @@ def checked_name(name: str) -> str:
     """A name that a deployment and a target can have.
 
     Raises:
-        ConfigurationError: It has other characters, or too many.
+        ConfigurationError: It has other characters, or too many; or it is an address.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"{name!r} cannot be the name of a deployment.",
             advice="Use letters, digits, '-', '_' and '.', beginning with a letter or digit; at "
             "most 48.",
+        )
+    if kind_of(name) is not None:
+        raise ConfigurationError(
+            f"{name!r} is an address itself, so no target can be called that.",
+            advice="Choose another name.",
         )
     return name

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from ...errors import LocalStorageError
 from ...media.files import OWN_DATA, storage_errors, write_whole
@@ -30,6 +30,7 @@ class Made(BaseModel):
         nonce: Of its mark.
         endpoint: Its id, once it is known.
         volume: The id of the volume that was made with it, once it is known.
+        asked: What was filled in for it in ComfyUI's page, until it is made; never a secret.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,6 +39,7 @@ class Made(BaseModel):
     nonce: str
     endpoint: str | None = None
     volume: str | None = None
+    asked: dict[str, JsonValue] | None = None
 
 
 class _File(BaseModel):
@@ -58,6 +60,26 @@ class DeploymentRecord:
             LocalStorageError: The file cannot be read.
         """
         return next((one for one in self._read().deployments if one.name == name), None)
+
+    def all(self) -> list[Made]:
+        """All of them, the last one that was changed at the end. Raises as `made`."""
+        return self._read().deployments
+
+    def finished(self, name: str) -> None:
+        """Forget what was asked for: it is made, and a target.
+
+        Raises:
+            LocalStorageError: Another program deploys, or the file cannot be written.
+        """
+        with self.changing():
+            made = self.made(name)
+            if made is not None and made.asked is not None:
+                self.put(made.model_copy(update={"asked": None}))
+
+    def remove(self, name: str) -> None:
+        """Forget what nothing is left of. Raises as `finished`."""
+        with self.changing():
+            self.forget(name)
 
     def put(self, made: Made) -> None:
         """Write down a deployment as it is now; only inside `changing`."""

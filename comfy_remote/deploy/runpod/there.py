@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...aio import Background
 from ...targets.runpod.account import RunPodAccount
 from ...wire.runpod_endpoints import RestEndpoint
 from ...wire.runpod_prices import RestGpu
@@ -74,9 +75,16 @@ async def look(account: RunPodAccount, made: Made | None = None) -> There:
         made: What this machine's record says. A list may be a moment behind: what is on record and
             not in it is asked for by itself, so that it is not made a second time.
     """
-    endpoints, volumes, gpus, centers = await asyncio.gather(
-        account.endpoints(), account.volumes(), account.gpus(), account.data_centers()
-    )
+    asking = Background()
+    try:
+        endpoints, volumes, gpus, centers = await asyncio.gather(
+            asking.start(account.endpoints()),
+            asking.start(account.volumes()),
+            asking.start(account.gpus()),
+            asking.start(account.data_centers()),
+        )
+    finally:
+        await asking.stop()  # one has failed: the others must not outlive the account's session
     recorded = made or Made(name="", nonce="")
     if recorded.endpoint and all(one.id != recorded.endpoint for one in endpoints):
         endpoint = await account.endpoint(recorded.endpoint)
