@@ -32,6 +32,8 @@ class Node:
 
     Attributes:
         virtual: Whether it exists in the editor only, and never in a prompt.
+        active: Whether it is neither muted nor bypassed.
+        runs: Whether it is in the prompt itself.
         values: What its widgets hold, by name.
         doubts: Saved values that do not fit its widgets.
     """
@@ -56,11 +58,9 @@ class Node:
         self._brought_now: dict[str, list[str]] = {}
         self._pack_widgets: frozenset[str] = frozenset()
         self._moved_from: int | None = None
+        self.active = saved.mode not in (MUTED, BYPASSED)
+        self.runs = self.active and not virtual
         self.doubts = NodeDoubts()
-
-    @property
-    def active(self) -> bool:
-        return self.mode not in (MUTED, BYPASSED)
 
     def widget(self, name: str | None) -> Widget | None:
         return next((w for w in self.widgets if w.name == name), None)

@@ -24,6 +24,8 @@ def apply_primitives(graph: Graph, replace: Callable[[str], str]) -> None:
 
     ``replace`` fills in the placeholders of a text, where the primitive is set to do so.
     """
+    if not any(node.type == PRIMITIVE for node in graph.nodes.values()):
+        return
     for node in graph.in_order():
         if node.type == PRIMITIVE and node.outputs:
             _apply(graph, node, replace)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from ...types import JsonValue
-from .document import LinkId, Port, Slot
+from .document import LinkId, Slot
 from .graph import Host
 from .node import Node
 from .virtual import PRIMITIVE
@@ -36,7 +36,8 @@ class _Entry:
 def migrate_promotions(host: Host) -> None:
     """Turn an instance's named promotions into inputs with values."""
     entries = _entries(host)
-    linked = [_linked_port(host, entry) for entry in entries]
+    ports = {host.source(port): port for port in reversed(host.definition.ports)} if entries else {}
+    linked = [ports.get((entry.node_id, entry.widget)) for entry in entries]
     primitives: dict[str, list[_Entry]] = {}
     for entry, port in zip(entries, linked, strict=True):
         if port is not None:
@@ -88,11 +89,6 @@ def _resolves(host: Host, node_id: str, name: str) -> bool:
     if isinstance(node, Host):
         return node.inner_widget(name) is not None
     return node is not None and node.widget(name) is not None
-
-
-def _linked_port(host: Host, entry: _Entry) -> Port | None:
-    wanted = (entry.node_id, entry.widget)
-    return next((port for port in host.definition.ports if host.source(port) == wanted), None)
 
 
 def _promote_widget(host: Host, source: Node, entry: _Entry) -> None:

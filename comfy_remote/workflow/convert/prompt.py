@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 
 from ...errors import WorkflowInvalid
 from ...types import JsonValue
@@ -73,7 +74,7 @@ def convert_workflow(
     keep_unknown: bool | None = None,
 ) -> Prompt:
     """The prompt of `convert`, whatever is doubtful in it."""
-    return convert(workflow, schemas, rng=rng, now=now, keep_unknown=keep_unknown).prompt
+    return _converted(workflow, schemas, rng, now, keep_unknown, fill_names=True)[1]
 
 
 def convert(
@@ -107,18 +108,29 @@ def convert(
         WorkflowInvalid: It is not a workflow, or something in it cannot be converted exactly;
             names the node, and says why and what to do.
     """
+    conversion, prompt = _converted(
+        workflow, schemas, rng, now, keep_unknown, fill_names=fill_names
+    )
+    return Converted(prompt, tuple(conversion.doubts), conversion.names(), conversion.primitives())
+
+
+def _converted(
+    workflow: Mapping[str, JsonValue],
+    schemas: Schemas,
+    rng: random.Random | None,
+    now: datetime | None,
+    keep_unknown: bool | None,
+    *,
+    fill_names: bool,
+) -> tuple[_Conversion, Prompt]:
     try:
         document = read_document(workflow)
         if schemas.has_dynamic_inputs:  # then its editor is of the generation that renumbers
             renumber(document)
         root = load_graph(document, schemas)
         keep = not schemas.is_snapshot if keep_unknown is None else keep_unknown
-        texts = (rng or random.Random(), now or datetime.now().astimezone())
-        conversion = _Conversion(root, schemas, *texts, keep_unknown=keep, fill_names=fill_names)
-        prompt = conversion.prompt()
-        return Converted(
-            prompt, tuple(conversion.doubts), conversion.names(), conversion.primitives()
-        )
+        conversion = _Conversion(root, schemas, rng, now, keep_unknown=keep, fill_names=fill_names)
+        return conversion, conversion.prompt()
     except RecursionError:
         raise WorkflowInvalid(
             "The workflow is nested, or linked in a chain, too deeply to be converted."
@@ -132,8 +144,8 @@ class _Conversion:
         self,
         root: Graph,
         schemas: Schemas,
-        rng: random.Random,
-        now: datetime,
+        rng: random.Random | None,
+        now: datetime | None,
         *,
         keep_unknown: bool,
         fill_names: bool,
@@ -144,23 +156,33 @@ class _Conversion:
         self._fill_names = fill_names
         self._ids: dict[int, str] = {}
         self._schemas = schemas
-        self._rng = rng
-        self._now = now
+        self._given_rng = rng
+        self._given_now = now
         self._aliases: dict[str, Node] | None = None
         self.doubts: list[Doubt] = []
+
+    @cached_property
+    def _rng(self) -> random.Random:
+        return self._given_rng or random.Random()
+
+    @cached_property
+    def _now(self) -> datetime:
+        return self._given_now or datetime.now().astimezone()
 
     def prompt(self) -> Prompt:
         for graph in self._graphs():
             apply_primitives(graph, self._replace)
         prompt: Prompt = {}
         for scope, node in self._executable():
-            prompt[scope.node_id(node)] = self._convert(scope, node)
-            self._ids.setdefault(id(node), scope.node_id(node))
+            node_id = scope.node_id(node)
+            prompt[node_id] = self._convert(scope, node)
+            self._ids.setdefault(id(node), node_id)
             if len(prompt) > _MAX_NODES:
                 raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
         for converted in prompt.values():
             inputs = converted["inputs"]
-            for name in [key for key, value in inputs.items() if _dangles(value, prompt)]:
+            dangling = [k for k, v in inputs.items() if isinstance(v, list) and v[0] not in prompt]
+            for name in dangling:
                 del inputs[name]
         return {node_id: prompt[node_id] for node_id in _in_file_order(prompt)}
 
@@ -178,22 +200,24 @@ class _Conversion:
     def _executable(self) -> Iterator[tuple[Scope, Node]]:
         root = Scope(self._root)
         for node in self._root.in_order():
-            if node.active:
+            if node.runs:
+                yield root, node
+            elif isinstance(node, Host) and node.active:
                 yield from self._expand(root, node, [0])
 
-    def _expand(self, scope: Scope, node: Node, count: list[int]) -> Iterator[tuple[Scope, Node]]:
+    def _expand(self, scope: Scope, host: Host, count: list[int]) -> Iterator[tuple[Scope, Node]]:
         # Inside a subgraph the editor expands an instance whatever its mode: muting one mutes
         # what is in it.
-        count[0] += 1
+        count[0] += len(host.definition.nodes)
         if count[0] > _MAX_NODES:
             raise WorkflowInvalid(f"The workflow expands to more than {_MAX_NODES} nodes.")
-        if isinstance(node, Host):
-            self._note(scope, node, {})
-            inside = scope.inside(node)
-            for inner in node.definition.nodes.values():
-                yield from self._expand(inside, inner, count)
-        elif node.active and not node.virtual:
-            yield scope, node
+        self._note(scope, host, {})
+        inside = scope.inside(host)
+        for node in host.definition.nodes.values():
+            if node.runs:
+                yield inside, node
+            elif isinstance(node, Host):
+                yield from self._expand(inside, node, count)
 
     def _convert(self, scope: Scope, node: Node) -> PromptNode:
         if node.type in REFUSED:
@@ -209,6 +233,8 @@ class _Conversion:
                 if not isinstance(value, Unset):
                     inputs[widget.name] = value
         for index, slot in enumerate(node.inputs):
+            if slot.link is None:
+                continue
             source = self._resolver.input(scope, node, index)
             if isinstance(source, Origin):
                 inputs[slot.name] = [source.node_id, source.slot]
@@ -221,7 +247,7 @@ class _Conversion:
             if widget.kind in _LIVE and not _is_link(inputs.get(widget.name)):
                 raise invalid(node, f"its input {widget.name!r} is {_LIVE[widget.kind]}")
         self._note(scope, node, inputs)
-        if not all(_is_finite(value) for value in inputs.values() if not _is_link(value)):
+        if not all(_is_finite(v) for v in inputs.values() if isinstance(v, (float, dict))):
             raise invalid(node, "a number in it is too large for JSON")
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
@@ -260,7 +286,7 @@ class _Conversion:
         if isinstance(value, str):
             if widget.dynamic:
                 return resolve_choices(value, self._rng)
-            if self._fill_names and has_placeholders(node.type, widget.name):
+            if "%" in value and self._fill_names and has_placeholders(node.type, widget.name):
                 return self._replace(value)
         if _is_any_seed(node, widget, value):
             return self._rng.randrange(2**48)
@@ -367,7 +393,3 @@ def _is_finite(value: JsonValue) -> bool:
 
 def _is_link(value: JsonValue) -> bool:
     return isinstance(value, list)
-
-
-def _dangles(value: JsonValue, prompt: Prompt) -> bool:
-    return isinstance(value, list) and value[0] not in prompt

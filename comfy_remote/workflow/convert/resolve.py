@@ -6,7 +6,7 @@ Source of facts: ComfyUI's frontend 1.49.6 (`ExecutableNodeDTO`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ...types import JsonValue
 from .document import BYPASSED, INPUT_NODE, MUTED, Link
@@ -19,8 +19,7 @@ from .widgets import Unset
 __all__ = ["Given", "Origin", "Resolver", "Scope"]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The output of a node that runs: its id in the prompt, and the output's index."""
 
     node_id: str
@@ -70,8 +69,6 @@ class Resolver:
         Raises:
             WorkflowInvalid: The links form a cycle, or end nowhere.
         """
-        if not 0 <= index < len(node.inputs) or node.inputs[index].link is None:
-            return None  # most inputs
         return self._input(scope, node, index, set(), None)
 
     def _input(
@@ -94,6 +91,8 @@ class Resolver:
                 f"its input {slot.name!r} is linked to node {link.origin}, which is not there",
                 _CONNECT,
             )
+        if origin.runs:  # most are
+            return Origin(scope.node_id(origin), link.origin_slot)
         return self._output(scope, origin, link.origin_slot, wanted or slot.type, visited)
 
     def _from_outside(self, scope: Scope, node: Node, link: Link, visited: set[_Step]) -> _Source:
