@@ -28,7 +28,7 @@ from ..deploy.runpod.own_target import OwnTarget, forget_target, remember_target
 from ..deploy.runpod.plan import plan_deployment, plan_removal
 from ..deploy.runpod.record import DeploymentRecord, Made
 from ..deploy.runpod.steps import Plan, Step
-from ..deploy.runpod.there import Ours, There, look, mark_of
+from ..deploy.runpod.there import There, look, mark_of
 from ..errors import ComfyRemoteError, ConfigurationError, DeploymentFailed
 from ..secrets import secret
 from ..targets.runpod.account import RunPodAccount
@@ -165,9 +165,6 @@ class Deployments:
         """What removing takes, as `plan`. Nothing is changed."""
 
         def again(there: There, made: Made | None) -> Plan:
-            ours = Ours.among(there, name, made)
-            if made is not None and ours.endpoint is None and ours.volume is None:
-                return Plan(Mark(made.name, made.nonce), ())  # on record here, and nowhere else
             return plan_removal(name, there, made, with_volume=with_volume)
 
         plan, there = await self._planned(name, again)

@@ -10,11 +10,13 @@ import pytest
 from runpod_double import KEY, RunPodDouble
 from test_cli_lock import Run, run
 
+from comfy_remote.config.folders import home
 from comfy_remote.config.own_file import OwnFile, own_path
 from comfy_remote.config.settings import Configuration
 from comfy_remote.config.target_settings import TargetSettings
 from comfy_remote.deploy.runpod import image
 from comfy_remote.deploy.runpod.image import ImageFacts
+from comfy_remote.deploy.runpod.record import DeploymentRecord
 from comfy_remote.deploy.runpod.wanted import IMAGE
 from comfy_remote.ready.lock import Lock, LockedModel
 
@@ -128,6 +130,44 @@ def test_it_is_removed_again_the_volume_only_if_that_is_said(
     status, _, err = run(*DEPLOY, "--remove", "--yes")
     assert status == 2
     assert "nothing that Comfy Remote made as 'portraits'" in err
+
+
+def test_a_removal_that_stops_half_way_leaves_no_target(run: Run, double: RunPodDouble) -> None:
+    run(*DEPLOY, *VOLUME, "--yes")
+    (volume,) = double.volumes
+    worker = {"id": "worker", "networkVolumes": [volume]}
+
+    def busy(method: str, path: str) -> None:
+        if (method, path) == ("DELETE", f"/v2/network-volumes/{volume}"):
+            double.endpoints["worker"] = worker
+
+    double.before = busy
+    status, _, err = run(*DEPLOY, "--remove", "--with-volume", "--yes")
+    assert status != 0
+    assert f"The volume {volume} stays" in err
+    assert "The target portraits is removed" in err
+    assert target() is None
+    double.before = lambda *_: None
+    del double.endpoints["worker"]
+    status, _, _ = run(*DEPLOY, "--remove", "--with-volume", "--yes")
+    assert (status, double.volumes) == (0, {})
+    assert DeploymentRecord(home()).made("portraits") is None
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_removal_that_was_killed_leaves_a_target_that_the_next_one_removes(
+    run: Run, double: RunPodDouble, whole: bool
+) -> None:
+    run(*DEPLOY, *VOLUME, "--yes")
+    double.endpoints.clear()  # as it is when the process dies behind the request
+    if whole:
+        double.volumes.clear()
+    status, out, err = run(*DEPLOY, "--remove", "--with-volume", "--yes")
+    assert status == 0
+    assert "remove   target portraits" in out
+    assert "If it is in another one, use that account's key" in err
+    assert (target(), double.volumes) == (None, {})
+    assert DeploymentRecord(home()).made("portraits") is None
 
 
 def test_the_answer_as_json(run: Run, double: RunPodDouble) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from ...deploy.memory import GpuMemory
     from ...deploy.runpod.carrying import Deployed
+    from ...deploy.runpod.own_target import OwnTarget
     from ...deploy.runpod.plan import Plan, Step
     from ...deploy.runpod.record import DeploymentRecord, Made
     from ...deploy.runpod.there import There
@@ -237,13 +239,18 @@ def _plan_and_do(
         say("There is nothing to do.")
     elif not may_go_on(yes):
         return
-    deployed = _carried_out(planner, plan, key, record)
+    done: list[Step] = []
+    target = None
+    try:
+        deployed = _carried_out(planner, plan, key, record, done)
+    finally:
+        # What is removed has no target, even if the next step fails.
+        if removes:
+            target = _said(forget_target(name, replace(plan, steps=tuple(done))))
     for note in deployed.notes:
         say(for_terminal(note))
-    own = forget_target(name, plan) if removes else remember_target(name, deployed)
-    if own.said:
-        say(own.said)
-    target = own.name
+    if not removes:
+        target = _said(remember_target(name, deployed))
     if not removes:
         record.finished(name)
     if json_lines:
@@ -353,8 +360,14 @@ def _about_image(plan: Plan) -> str:
     return f"The image has {size_text(facts.size)}, which a new worker's host loads first."
 
 
+def _said(own: OwnTarget) -> str | None:
+    if own.said:
+        say(own.said)
+    return own.name
+
+
 def _carried_out(
-    planner: _Planner, plan: Plan, key: SecretStr, record: DeploymentRecord
+    planner: _Planner, plan: Plan, key: SecretStr, record: DeploymentRecord, ended: list[Step]
 ) -> Deployed:
     import asyncio
 
@@ -363,6 +376,7 @@ def _carried_out(
     from ..interrupt import run_interruptible
 
     def done(step: Step) -> None:
+        ended.append(step)
         if step.does.value != "leave":
             say(f"{step.kind} {step.title}: done")
 

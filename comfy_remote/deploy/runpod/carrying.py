@@ -140,6 +140,8 @@ class _Carrying:
                 case _:
                     await self._find(step)
             self._done(step)
+        if self._plan.removes:
+            await self._note_removal()
         return self._now
 
     async def _note(self, **changed: str | None) -> None:
@@ -255,7 +257,7 @@ class _Carrying:
     async def _remove(self, step: Step) -> None:
         if step.kind == "endpoint":
             await self._account.remove_endpoint(_id(step))
-        else:
+        elif step.kind == "volume":
             try:
                 await self._account.remove_volume(_id(step))
             except ComfyRemoteError as error:
@@ -266,9 +268,12 @@ class _Carrying:
                 error.advice = " ".join(filter(None, [error.advice, stays]))
                 raise
             self._now = replace(self._now, volume=None)
-        volumes = [one for one in self._plan.steps if one.kind == "volume"]
-        if step.kind == "endpoint" and volumes:
-            await self._note(endpoint=None, volume=volumes[0].id)
+
+    async def _note_removal(self) -> None:
+        """Only once all of it is done: until then, the record says whose target has to go."""
+        left = [one for one in self._plan.steps if one.kind == "volume" and one.does is Does.LEAVE]
+        if left:
+            await self._note(endpoint=None, volume=left[0].id)
         else:
             await in_thread(self._record.forget, self._made.name)
 

@@ -71,7 +71,8 @@ def forget_target(name: str, plan: Plan) -> OwnTarget:
 
     Raises: as `remember_target`.
     """
-    gone = {f"runpod:{step.id}" for step in plan.changes if step.kind == "endpoint"}
+    kinds = ("endpoint", "target")
+    gone = {f"runpod:{step.id}" for step in plan.changes if step.kind in kinds}
     settings = Configuration.load().own_targets.get(name)
     if settings is None or settings.target not in gone:
         return OwnTarget()

@@ -57,7 +57,7 @@ def plan_removal(name: str, there: There, made: Made | None, *, with_volume: boo
             the volume.
     """
     ours = Ours.among(there, name, made)
-    if ours.endpoint is None and ours.volume is None:
+    if made is None and ours.endpoint is None and ours.volume is None:
         raise ConfigurationError(
             f"This RunPod account has nothing that Comfy Remote made as {name!r}.",
             advice="Only what it made is removed. RunPod's console shows everything else.",
@@ -68,6 +68,14 @@ def plan_removal(name: str, there: There, made: Made | None, *, with_volume: boo
         one = ours.endpoint
         facts = ("jobs that wait or run there are cancelled",)
         steps.append(Step(Does.REMOVE, "endpoint", one.id, f"{name} ({one.id})", facts))
+    elif made is not None and made.endpoint is not None:
+        # Removed in the console, or a removal was stopped behind it.
+        facts = (f"its endpoint {made.endpoint} is not in this account",)
+        steps.append(Step(Does.REMOVE, "target", made.endpoint, name, facts))
+        notes.append(
+            f"The endpoint {made.endpoint} was made from here, and is not in this RunPod account. "
+            "If it is in another one, use that account's key."
+        )
     if ours.volume is not None:
         volume = ours.volume
         users = [

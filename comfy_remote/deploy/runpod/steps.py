@@ -30,8 +30,8 @@ class Step:
     """One thing of an account, and what is done with it.
 
     Attributes:
-        kind: ``volume`` or ``endpoint``.
-        id: Of what is there.
+        kind: ``volume``, ``endpoint``, or ``target``: that of an endpoint that is gone.
+        id: Of what is there; of a target, its endpoint's.
         title: For people.
         facts: What it will be, or what changes, for people.
         cost: A sentence's part, for people; empty where nothing is known of it.
@@ -81,6 +81,11 @@ class Plan:
     def changes(self) -> list[Step]:
         """The steps that do something."""
         return [step for step in self.steps if step.does is not Does.LEAVE]
+
+    @property
+    def removes(self) -> bool:
+        """Whether there is to be no endpoint."""
+        return all(one.kind != "endpoint" or one.does is Does.REMOVE for one in self.steps)
 
     def does_the_same(self, other: Plan) -> bool:
         """Whether another plan, of a moment later, does what this one does."""
