@@ -39,11 +39,11 @@ def load_graph(document: Document, schemas: Schemas) -> Graph:
             if node.type in definitions:
                 graph.nodes[node.id] = Host(node, definitions[node.type])
                 continue
-            group = groups.instance(node, saved)
+            schema = schemas.get(node.type)
+            group = groups.instance(node, saved) if schema is None else None
             if group is not None:
                 graph.nodes[node.id] = group
                 continue
-            schema = schemas.get(node.type)
             if schema is None and _SUBGRAPH_ID.fullmatch(node.type):
                 raise invalid(
                     node,

@@ -10,7 +10,9 @@ Source of facts: ComfyUI's frontend 1.49.6 (node registration, `configure`, dyna
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import starmap
 
 from ...errors import WorkflowInvalid
 from ...types import JsonValue, as_list, mapping
@@ -27,6 +29,54 @@ _MAX_INPUTS = 1_000  # of one node; far above any real one
 _TOO_MANY = f"it has more than {_MAX_INPUTS} inputs"
 
 
+@dataclass(slots=True)
+class _Growth:
+    """What a node's inputs and widgets follow from, where they come and go; by their names.
+
+    Attributes:
+        kinds: Of all its widgets.
+        options: What each option of a dynamic combo brings along.
+        brought: What each choice of a list brings along; ``brought_now`` is there.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, Autogrow] = field(default_factory=dict)
+    options: dict[str, dict[str, JsonValue]] = field(default_factory=dict)
+    brought: dict[str, Mapping[str, list[InputSchema]]] = field(default_factory=dict)
+    brought_now: dict[str, list[str]] = field(default_factory=dict)
+
+    def copy(self) -> _Growth:
+        """The same, to be changed by itself."""
+        return _Growth(
+            self.kinds.copy(),
+            self.groups.copy(),
+            self.options.copy(),
+            self.brought.copy(),
+            self.brought_now.copy(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _NewNode:
+    """What the editor gives a new node of a class; the same objects for all, not to be changed.
+
+    Attributes:
+        names: Of its inputs.
+        saved: The widgets that have a place in the saved list of values.
+        grows: Whether inputs or widgets come and go; if not, its nodes share the lists of them.
+        has_forced: Whether an input asks for a link where its type has a widget.
+    """
+
+    inputs: list[Slot]
+    names: frozenset[str]
+    widgets: list[Widget]
+    saved: list[Widget]
+    values: dict[str, JsonValue | Unset]
+    growth: _Growth
+    grows: bool
+    has_forced: bool
+
+
 class Node:
     """A node of a graph.
 
@@ -35,7 +85,6 @@ class Node:
         active: Whether it is neither muted nor bypassed.
         runs: Whether it is in the prompt itself.
         values: What its widgets hold, by name.
-        doubts: Saved values that do not fit its widgets.
     """
 
     def __init__(self, saved: SavedNode, schema: NodeSchema | None, *, virtual: bool) -> None:
@@ -51,16 +100,22 @@ class Node:
         self.outputs: list[Port] = saved.outputs
         self.widgets: list[Widget] = []
         self.values: dict[str, JsonValue | Unset] = {}
-        self._kinds: dict[str, str] = {}
-        self._groups: dict[str, Autogrow] = {}
-        self._options: dict[str, dict[str, JsonValue]] = {}
-        self._brought: dict[str, Mapping[str, list[InputSchema]]] = {}
-        self._brought_now: dict[str, list[str]] = {}
-        self._pack_widgets: frozenset[str] = frozenset()
-        self._moved_from: int | None = None
         self.active = saved.mode not in (MUTED, BYPASSED)
         self.runs = self.active and not virtual
-        self.doubts = NodeDoubts()
+        self._pack_widgets: frozenset[str] = frozenset()
+        self._moved_from: int | None = None
+        self._doubts: NodeDoubts | None = None
+
+    @property
+    def doubts(self) -> NodeDoubts:
+        """Saved values that do not fit its widgets."""
+        if self._doubts is None:
+            self._doubts = NodeDoubts()
+        return self._doubts
+
+    @property
+    def is_doubtful(self) -> bool:
+        return self._doubts is not None
 
     def widget(self, name: str | None) -> Widget | None:
         return next((w for w in self.widgets if w.name == name), None)
@@ -73,13 +128,21 @@ class Node:
         if schema is None:
             self.inputs = saved.inputs
             return
-        self._begin_as_class(schema, pack_widgets(schema, saved))
+        self._pack_widgets = pack_widgets(schema, saved)
+        try:
+            new = _new_node(schema, self._pack_widgets)
+        except WorkflowInvalid:
+            raise invalid(self, _TOO_MANY) from None
+        self.values = new.values.copy()
+        self.widgets = new.widgets.copy() if new.grows else new.widgets
+        self._growth = new.growth.copy() if new.grows else new.growth
+        self._restore_inputs(new)
         self._restore_outputs(schema)
-        self._restore_inputs()
-        self._moved_from = None
-        self._grow_for_links()
-        self._restore_values(schema)
-        self._drop_stale_inputs()
+        if new.growth.groups:
+            self._grow_for_links()
+        self._restore_values(schema, new)
+        if new.grows or len(self.inputs) > len(new.inputs):
+            self._drop_stale_inputs()
 
     def moved_inputs(self) -> Iterator[tuple[int, Slot]]:
         """The inputs that moved while the file was restored, with their places.
@@ -93,32 +156,37 @@ class Node:
 
     def set_value(self, widget: Widget, value: JsonValue | Unset) -> None:
         """Give a widget its value, with what follows from it."""
-        if widget.kind in ("STRING", "MARKDOWN") and value is None and _is_multiline(widget):
-            value = ""
-        self.values[widget.name] = value
+        self.values[widget.name] = "" if value is None and _is_multiline(widget) else value
         if widget.kind == DYNAMIC_COMBO:
             self._switch(widget, value)
-        elif widget.name in self._brought:
+        elif widget.name in self._growth.brought:
             self._bring(widget, value)
         elif widget.kind == "option" and value and self.widgets[-1] is widget:
             self._add_option()
 
     # What the class gives.
 
-    def _begin_as_class(self, schema: NodeSchema, pack_widgets: frozenset[str]) -> None:
-        try:
-            new = _new_node(schema, pack_widgets)
-        except WorkflowInvalid:
-            raise invalid(self, _TOO_MANY) from None
+    def begin_as_class(self, schema: NodeSchema, pack_widgets: frozenset[str]) -> _NewNode:
+        """Bring a node without a file into the state of a new one."""
+        self._growth = _Growth()
         self._pack_widgets = pack_widgets
-        self.inputs = [Slot(slot.name, slot.type, widget=slot.widget) for slot in new.inputs]
-        self.widgets = [*new.widgets]
-        self.values = {**new.values}
-        self._kinds = {**new._kinds}
-        self._groups = {**new._groups}
-        self._options = {**new._options}
-        self._brought = {**new._brought}
-        self._brought_now = {**new._brought_now}
+        for spec in schema.inputs:
+            self._add_socket(spec)
+        for spec in schema.inputs:
+            self._add_widget(spec)
+        self._add_extra_widgets(schema)
+        growth = self._growth
+        return _NewNode(
+            self.inputs,
+            frozenset(slot.name for slot in self.inputs),
+            self.widgets,
+            [widget for widget in self.widgets if widget.saved],
+            self.values,
+            growth,
+            grows=bool(growth.groups or growth.options or growth.brought)
+            or any(widget.kind == "option" for widget in self.widgets),
+            has_forced=any(spec.socket_only for spec in schema.inputs),
+        )
 
     def _is_edited(self, spec: InputSchema) -> bool:
         return is_widget(spec) or spec.name in self._pack_widgets
@@ -144,7 +212,7 @@ class Node:
         if spec.widget_type == DYNAMIC_COMBO:
             self._add_dynamic_combo(spec)
         elif brought := brought_inputs(spec):
-            self._brought[spec.name] = brought
+            self._growth.brought[spec.name] = brought
             own = next(w for w in self.widgets if w.name == spec.name)
             self._bring(own, self.values[spec.name])
         if not spec.options.get("socketless"):
@@ -161,9 +229,9 @@ class Node:
 
     def _register(self, widget: Widget) -> None:
         """Add a widget; one of a known name and kind shares the value that is there."""
-        if self._kinds.get(widget.name) != widget.kind:
+        if self._growth.kinds.get(widget.name) != widget.kind:
             self.values[widget.name] = widget.default
-            self._kinds[widget.name] = widget.kind
+            self._growth.kinds[widget.name] = widget.kind
         self.widgets.append(widget)
 
     def _add_extra_widgets(self, schema: NodeSchema) -> None:
@@ -192,7 +260,7 @@ class Node:
         options: dict[str, JsonValue] = {}
         for option in map(mapping, as_list(spec.options.get("options"))):
             options[str(option.get("key"))] = option.get("inputs")
-        self._options[spec.name] = options
+        self._growth.options[spec.name] = options
         widget = Widget(spec.name, DYNAMIC_COMBO, next(iter(options), UNSET), schema=spec)
         self._register(widget)
         self._switch(widget, self.values[widget.name])
@@ -204,9 +272,9 @@ class Node:
         self.inputs = [slot for slot in self.inputs if not slot.name.startswith(prefix)]
         for old in [w for w in self.widgets if w.name.startswith(prefix)]:
             self.values.pop(old.name, None)
-            self._kinds.pop(old.name, None)
+            self._growth.kinds.pop(old.name, None)
         self.widgets[:] = [w for w in self.widgets if not w.name.startswith(prefix)]
-        chosen = self._options[widget.name].get(value) if isinstance(value, str) else None
+        chosen = self._growth.options[widget.name].get(value) if isinstance(value, str) else None
         if not chosen:
             return
         widget_count, slot_count = len(self.widgets), len(self.inputs)
@@ -235,11 +303,11 @@ class Node:
 
     def _bring(self, widget: Widget, value: JsonValue | Unset) -> None:
         """Replace the inputs that the last choice brought along by those of another."""
-        specs = self._brought[widget.name].get(value, []) if isinstance(value, str) else []
-        gone = self._brought_now.get(widget.name, [])
+        specs = self._growth.brought[widget.name].get(value, []) if isinstance(value, str) else []
+        gone = self._growth.brought_now.get(widget.name, [])
         for name in gone:
             self.values.pop(name, None)
-            self._kinds.pop(name, None)
+            self._growth.kinds.pop(name, None)
         self.widgets[:] = [w for w in self.widgets if w.name not in gone]
         count, place = len(self.widgets), self.widgets.index(widget) + 1
         known = {slot.name for slot in self.inputs}
@@ -251,17 +319,17 @@ class Node:
         added_widgets = self.widgets[count:]
         del self.widgets[count:]
         self.widgets[place:place] = added_widgets
-        self._brought_now[widget.name] = [w.name for w in added_widgets]
+        self._growth.brought_now[widget.name] = [w.name for w in added_widgets]
 
     # Lists of inputs that grow: one more than are linked.
 
     def _add_group(self, spec: InputSchema) -> None:
-        self._groups[spec.name] = group = Autogrow.of(spec)
+        self._growth.groups[spec.name] = group = Autogrow.of(spec)
         for ordinal in range(min(max(1, group.least + 1), _MAX_INPUTS)):
             self._grow(spec.name, ordinal)
 
     def _grow(self, name: str, ordinal: int) -> None:
-        group = self._groups[name]
+        group = self._growth.groups[name]
         if ordinal >= group.most or not group.inputs:
             return
         added: list[Slot] = []
@@ -292,7 +360,7 @@ class Node:
         """A slot has a link: the list it belongs to grows by one."""
         slot = self.inputs[index]
         name = slot.name.rpartition(".")[0]
-        group = self._groups.get(name)
+        group = self._growth.groups.get(name)
         if group is None:
             return
         if slot.widget is not None and self.widget(slot.widget) is None:
@@ -303,36 +371,36 @@ class Node:
 
     # What the file gives.
 
-    def _restore_inputs(self) -> None:
-        saved = {slot.name: slot for slot in self.saved.inputs}
-        own = {slot.name for slot in self.inputs}
-        for slot in self.inputs:
-            if slot.name in saved:
-                slot.link = saved[slot.name].link
-        self.inputs.extend(slot for slot in self.saved.inputs if slot.name not in own)
+    def _restore_inputs(self, new: _NewNode) -> None:
+        links = {slot.name: slot.link for slot in self.saved.inputs}
+        self.inputs = [
+            Slot(slot.name, slot.type, links.get(slot.name), slot.widget) for slot in new.inputs
+        ]
+        if not new.names.issuperset(links):
+            self.inputs += [slot for slot in self.saved.inputs if slot.name not in new.names]
 
     def _grow_for_links(self) -> None:
-        if not self._groups:
-            return
         index = 0
         while index < len(self.inputs):  # the list grows on the way
             if self.inputs[index].link is not None:
                 self._linked(index)
             index += 1
 
-    def _restore_values(self, schema: NodeSchema) -> None:
+    def _restore_values(self, schema: NodeSchema, new: _NewNode) -> None:
         if self.type in COMPUTED:
             self.doubts.computed(COMPUTED[self.type])
         values = as_saved_today(self.type, self.id, self.saved.values)
         if isinstance(values, dict):
             self._restore_named(values)
         elif values:
-            self._restore_listed(_without_forced(schema, self.widgets, values))
+            if new.has_forced:
+                values = _without_forced(schema, self.widgets, values)
+            self._restore_listed(values, new)
         for widget in self.widgets:
-            choices = widget.schema.choices if widget.schema else ()
-            unset = self.values.get(widget.name) is None or is_menu(self.type, widget.name)
-            if widget.kind == "COMBO" and choices and unset:
-                self.values[widget.name] = choices[0]
+            if widget.kind != "COMBO" or widget.schema is None or not widget.schema.choices:
+                continue
+            if self.values.get(widget.name) is None or is_menu(self.type, widget.name):
+                self.values[widget.name] = widget.schema.choices[0]
 
     def _restore_named(self, values: dict[str, JsonValue]) -> None:
         index = 0
@@ -348,11 +416,30 @@ class Node:
     def _needed(self, name: str) -> Widget:
         return next(widget for widget in self.widgets if widget.name == name)
 
-    def _restore_listed(self, values: list[JsonValue]) -> None:
+    def _restore_listed(self, values: list[JsonValue], new: _NewNode) -> None:
+        if new.grows:
+            placed = self._place_in_turn(values)
+        else:
+            placed = list(zip(new.saved, values, strict=False))
+            for widget, value in placed:
+                self.values[widget.name] = "" if value is None and _is_multiline(widget) else value
+        if not all(starmap(fits, placed)):
+            moved = list(exchanged(placed, self._pack_widgets))
+            for widget, value in moved:
+                self.set_value(widget, value)
+            self.doubts.moved(moved)
+            self.doubts.find(placed)
+        if self.saved.named_values:
+            self.doubts.shifted(placed, self.saved.named_values)
+        if placed and len(placed) < len(values):  # else what the node showed
+            self.doubts.left_in_list(values[len(placed) :])
+
+    def _place_in_turn(self, values: list[JsonValue]) -> list[tuple[Widget, JsonValue]]:
+        """Give the values to the widgets, each of which may bring along further ones."""
         placed: list[tuple[Widget, JsonValue]] = []
         missing: set[str] = set()
         position = index = 0
-        while index < len(self.widgets) and position < len(values):  # may grow on the way
+        while index < len(self.widgets) and position < len(values):
             widget = self.widgets[index]
             index += 1
             if not widget.saved or widget.name in missing:
@@ -361,15 +448,7 @@ class Node:
             placed.append((widget, values[position]))
             position += 1
             missing |= self._not_saved(widget, index, len(values) - position)
-        if not all(fits(widget, value) for widget, value in placed):
-            moved = list(exchanged(placed, self._pack_widgets))
-            for widget, value in moved:
-                self.set_value(widget, value)
-            self.doubts.moved(moved)
-            self.doubts.find(placed)
-        self.doubts.shifted(placed, self.saved.named_values or {})
-        if placed:  # else what the node showed
-            self.doubts.left_in_list(values[position:])
+        return placed
 
     def _not_saved(self, widget: Widget, index: int, left: int) -> set[str]:
         """Which of the inputs that a choice brought along have no value in the file.
@@ -377,7 +456,7 @@ class Node:
         The last values belong to the widgets after them: the file is older than these inputs,
         which then have their defaults.
         """
-        brought = self._brought_now.get(widget.name)
+        brought = self._growth.brought_now.get(widget.name)
         if not brought:
             return set()
         after = sum(other.saved for other in self.widgets[index + len(brought) :])
@@ -390,25 +469,15 @@ class Node:
 
 
 @lru_cache(maxsize=1000)
-def _new_node(schema: NodeSchema, pack_widgets: frozenset[str]) -> Node:
-    """A node of a class as the editor makes it, without a file; not to be changed."""
+def _new_node(schema: NodeSchema, pack_widgets: frozenset[str]) -> _NewNode:
     saved = SavedNode("", schema.name, None, 0, [], [], None, None, {})
-    node = Node(saved, schema, virtual=False)
-    node._pack_widgets = pack_widgets
-    for spec in schema.inputs:
-        node._add_socket(spec)
-    for spec in schema.inputs:
-        node._add_widget(spec)
-    node._add_extra_widgets(schema)
-    return node
+    return Node(saved, schema, virtual=False).begin_as_class(schema, pack_widgets)
 
 
 def _without_forced(
     schema: NodeSchema, widgets: Sequence[Widget], values: list[JsonValue]
 ) -> list[JsonValue]:
     """The values without those of inputs that once had a widget and no longer do."""
-    if not any(spec.socket_only for spec in schema.inputs):
-        return values
     names = {widget.name for widget in widgets}
     forced: list[bool] = []
     for spec in schema.inputs:
@@ -430,6 +499,7 @@ def _is_upload(spec: InputSchema) -> bool:
 
 
 def _is_multiline(widget: Widget) -> bool:
-    return widget.schema is not None and (
-        widget.kind == "MARKDOWN" or widget.schema.options.get("multiline") is True
-    )
+    """Whether it shows no value as an empty text."""
+    if widget.schema is None or widget.kind not in ("STRING", "MARKDOWN"):
+        return False
+    return widget.kind == "MARKDOWN" or widget.schema.options.get("multiline") is True

@@ -128,7 +128,7 @@ def _brought(raw: JsonValue) -> InputSchema | None:
 
 def as_saved_today(class_type: str, node_id: str, values: _Values) -> _Values:
     """The saved values of a node, by position or by name; not changed in place."""
-    if isinstance(values, list):
+    if isinstance(values, list) and values and _is_shown(values[-1]):
         values = _without_previews(values)
     if isinstance(values, dict) and (old_names := _OLD_NAMES.get(class_type)):
         # What goes by today's name counts more.

@@ -252,6 +252,8 @@ class _Conversion:
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": node.title}}
 
     def _note(self, scope: Scope, node: Node, inputs: Mapping[str, JsonValue]) -> None:
+        if not node.is_doubtful:
+            return
         for name, message in node.doubts.sentences:
             if name is None or not _is_link(inputs.get(name)):
                 self.doubts.append(Doubt(scope.node_id(node), node.type, name, f"{message}."))

@@ -108,6 +108,14 @@ _OTHER = {
     DYNAMIC_COMBO,
 }
 _TYPES = frozenset(_OTHER | _SIMPLE.keys())
+_FITTING: dict[str, Collection[type]] = {
+    "INT": {int, float},
+    "FLOAT": {int, float},
+    "BOOLEAN": {bool},
+    "STRING": {str, type(None)},
+    "MARKDOWN": {str, type(None)},
+}
+"""By kind: types whose values all fit."""
 
 
 def is_widget(schema: InputSchema) -> bool:
@@ -204,22 +212,24 @@ def fits(widget: Widget, value: JsonValue) -> bool:
     A choice that is not in the list fits: lists differ between two machines, and a ComfyUI
     refuses what it does not have.
     """
+    if type(value) in _FITTING.get(widget.kind, ()):  # most values
+        return True
     match widget.kind:
-        case "INT" | "FLOAT":
-            return _number(value) is not None or _reads_as_number(value)
-        case "BOOLEAN":
-            return isinstance(value, bool) or value in (0, 1)
-        case "STRING" | "MARKDOWN":
-            return value is None or isinstance(value, str)
         case "COMBO":
             choices = widget.schema.choices if widget.schema else ()
             return (
                 value is None
-                or value in choices
-                or (isinstance(value, list) and widget.default == [])
                 or any(type(value) is type(choice) for choice in choices)
+                or (isinstance(value, list) and widget.default == [])
                 or (not choices and isinstance(value, str))
+                or value in choices
             )
+        case "INT" | "FLOAT":
+            return _reads_as_number(value)
+        case "BOOLEAN":
+            return value in (0, 1)
+        case "STRING" | "MARKDOWN":
+            return False
         case "control":
             return value in CONTROL_VALUES or isinstance(value, bool)
         case _ if widget.kind in _TYPES or widget.default in (None, UNSET):
