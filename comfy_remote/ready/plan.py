@@ -63,6 +63,8 @@ class There:
             ``custom_nodes``; empty where that is not known.
         fetches_models: Whether it fetches models that a job needs; see `targets.base.Capabilities`.
         takes_models: How it may get models by a job of their own; likewise.
+        takes_nodes: How it may get node packs; likewise.
+        ours: The folders of packs that such a job has installed there, and may replace.
     """
 
     name: str
@@ -73,6 +75,8 @@ class There:
     classes: Mapping[str, str] | None = None
     fetches_models: bool | None = None
     takes_models: frozenset[str] | None = None
+    takes_nodes: frozenset[str] | None = None
+    ours: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,34 +207,57 @@ def _comfyui(needed: LockedComfyUI, there: There) -> Item:
 
 
 def _packs(needed: Sequence[LockedPack], there: There) -> Iterator[Item]:
-    left = list(there.packs or ())
+    found_there = _PacksThere(there.packs or ())
     for pack in needed:
-        found = pack_like(pack, left)
-        if found is not None:
-            left.remove(found)
+        found = found_there.take(pack)
         standing, why = _pack_standing(pack, found, there)
         yield Item("pack", pack.name, standing, why, pack, found)
-    for other in sorted(left, key=lambda one: one.name.casefold()):
+    for other in sorted(found_there.left, key=lambda one: one.name.casefold()):
         if other.name not in COMFYUIS_OWN:
             yield Item("pack", other.registry_id or other.name, Standing.ONLY_THERE, found=other)
 
 
 def pack_like(needed: LockedPack, packs: Sequence[InstalledPack]) -> InstalledPack | None:
     """The pack there that is meant, whatever its version: by id, by repository, by folder."""
-    url, names = _repository(needed.url), {_folded(needed.folder), _folded(needed.id)}
-    if url:
-        names.add(url.rpartition("/")[2])
-    names.discard("")
-    same_id = (one for one in packs if needed.id and _folded(one.registry_id) == _folded(needed.id))
-    same_url = (one for one in packs if url and _repository(one.url) == url)
-    same_name = (
-        one
-        for one in packs
-        if _folded(one.name) in names
+    return _PacksThere(packs).take(needed)
+
+
+class _PacksThere:
+    """The packs of a target, found by each of their names: a lock may have thousands."""
+
+    def __init__(self, packs: Sequence[InstalledPack]) -> None:
+        self._packs = dict(enumerate(packs))
+        self._urls = [_repository(one.url) for one in packs]
+        self._by_id: dict[str, list[int]] = {}
+        self._by_url: dict[str, list[int]] = {}
+        self._by_name: dict[str, list[int]] = {}
+        for number, one in enumerate(packs):
+            self._by_id.setdefault(_folded(one.registry_id), []).append(number)
+            self._by_url.setdefault(self._urls[number], []).append(number)
+            self._by_name.setdefault(_folded(one.name), []).append(number)
+
+    @property
+    def left(self) -> list[InstalledPack]:
+        """Those that were not taken."""
+        return list(self._packs.values())
+
+    def take(self, needed: LockedPack) -> InstalledPack | None:
+        """As `pack_like`; it is not found again."""
+        for number in self._candidates(needed):
+            if number in self._packs:
+                return self._packs.pop(number)
+        return None
+
+    def _candidates(self, needed: LockedPack) -> Iterator[int]:
+        url, names = _repository(needed.url), {_folded(needed.folder), _folded(needed.id)}
+        if needed.id:
+            yield from self._by_id.get(_folded(needed.id), ())
+        if url:
+            yield from self._by_url.get(url, ())
+            names.add(url.rpartition("/")[2])
+        same = sorted(n for name in names - {""} for n in self._by_name.get(name, ()))
         # Of two packs with one name, a repository that is known decides.
-        and not (url and one.url and _repository(one.url) != url)
-    )
-    return next(same_id, None) or next(same_url, None) or next(same_name, None)
+        yield from (n for n in same if not url or self._urls[n] in ("", url))
 
 
 def _pack_standing(

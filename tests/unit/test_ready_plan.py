@@ -216,3 +216,11 @@ def test_a_plan_counts_and_lists() -> None:
     said: Any = plan.to_json()
     assert said["items"][1]["needed"] == {"id": "needed", "version": "1", "classes": []}
     assert said["items"][4]["same_as"] == "loras/c.safetensors"
+
+
+def test_thousands_of_packs_are_compared() -> None:
+    url = "https://github.com/o/p{}"
+    lock = Lock(packs=tuple(LockedPack(url=url.format(n), version="1") for n in range(4000)))
+    packs = [InstalledPack(name=f"P{n}", url=url.format(n), version="1") for n in range(5000)]
+    plan = compare(lock, There("gpu", packs=packs))  # each with each would take a minute
+    assert (plan.counts()["there"], plan.counts()["only_there"]) == (4000, 1000)
