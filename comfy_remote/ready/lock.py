@@ -245,9 +245,16 @@ class Lock(_Entry):
 
     @property
     def named(self) -> list[str]:
-        """The addresses in it, a line each, as an owner is asked to trust them."""
-        models = [f"model {one.path}: {each.url}" for one in self.models for each in one.addresses]
-        return [*models, *(f"pack {one.url}" for one in self.packs if one.url)]
+        """The addresses and the code in it, a line each, as an owner is asked to trust them."""
+        from .pins import Unpinned, named_pin, pin_of  # above: it reads what is defined here
+
+        names = [f"model {one.path}: {each.url}" for one in self.models for each in one.addresses]
+        for pack in self.packs:
+            try:
+                names.append(named_pin(pin_of(pack)))
+            except Unpinned:
+                names += [f"pack {pack.url}"] if pack.url else []
+        return names
 
     @property
     def unknown(self) -> list[str]:
