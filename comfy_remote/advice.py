@@ -189,6 +189,10 @@ class Hint(Enum):
         "Review what it names, and trust it in a terminal. Without one, give what it names "
         "yourself, and have its files written again."
     )
+    TRUST_PACKS = (
+        "Review them, and agree in a terminal. Without one, name each pack yourself, with its "
+        "version."
+    )
     UNUSED = (
         "Not trusted, so not used: {names}, {how} {path}. Review that, and trust it in a terminal."
     )

@@ -192,6 +192,10 @@ WORDS: dict[Hint, str] = {
         "a terminal, give what it names with options (--secret, --custom-node, --pip, --apt), and "
         "have its files written again (--clean)."
     ),
+    Hint.TRUST_PACKS: (
+        "Review them, and agree in a terminal: the same command without --yes. Without a terminal, "
+        "name each pack yourself: --pack NAME@VERSION, --pack URL@COMMIT."
+    ),
     Hint.UNUSED: (
         "Not trusted, so not used: {names}, {how} {path}. To review that, and trust it: "
         "comfy-remote trust {path!q}"

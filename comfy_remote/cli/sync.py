@@ -1,16 +1,16 @@
-"""``comfy-remote sync``: brings the models that workflows need to a target."""
+"""``comfy-remote sync``: brings the node packs and models that workflows need to a target."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..units import about_text, ago_text, counted, size_text
 from .asking import may_go_on
-from .console import print_json, printable_line, say
+from .console import print_json, printable_line, say, say_lines
 from .options import (
     WORKFLOW,
     json_schema_option,
@@ -20,36 +20,60 @@ from .options import (
     typed_name,
 )
 from .progress_line import Throttle, progress_shown
-from .sync_leftovers import give_up_leftovers, leftover_words
+from .sync_leftovers import give_up_leftovers
+from .sync_shown import ended_words, moved_words, print_brought, print_plan
 
 if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..ready.lock import Lock
-    from ..ready.plan import Item
     from ..ready.sync.carrying import Ended, Moved
     from ..ready.sync.planning import Sources
-    from ..ready.sync.steps import Step, SyncPlan
+    from ..ready.sync.steps import SyncPlan
+    from ..wire.nodes import PackWanted
 
 __all__ = ["sync"]
 
 _FAILED = 5
-_WAYS = {
-    "none": "",
-    "link": "link there",
-    "fetch": "fetch there",
-    "send": "send",
-    "volume": "send",
-    "bucket": "send",
-    "impossible": "cannot",
-}
-_WORDS = {"only_there": "only there"}
+_KINDS = frozenset({"pack", "model"})
+
+
+def _pins(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> tuple[PackWanted, ...]:
+    if not given:
+        return ()
+    from ..ready.pins import parse_pin
+
+    try:
+        return tuple(parse_pin(one) for one in given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
 
 
 @click.command()
 @click.argument("workflows", metavar="[WORKFLOW]...", type=WORKFLOW, nargs=-1)
 @target_option("The target to bring them to. Default: the configured one; see `targets`.")
 @lock_option("--lock", "Bring what this lock names, instead of what workflows need.")
-@click.option("--models", "models_only", is_flag=True, help="Show and bring models only.")
+@click.option("--nodes", is_flag=True, help="Show and bring node packs only.")
+@click.option("--models", is_flag=True, help="Show and bring models only.")
+@click.option(
+    "--pack",
+    "packs",
+    multiple=True,
+    metavar="PACK",
+    callback=_pins,
+    help="A node pack that is needed besides, or in another version than the lock's: NAME@VERSION "
+    "of the Comfy Registry, or https://HOST/OWNER/NAME@COMMIT. May be repeated.",
+)
+@click.option(
+    "--dockerfile",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="-",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Ask no target: write the Dockerfile of an image that has the ComfyUI and the node packs. "
+    "Without FILE, print it.",
+)
 @click.option("--plan", "plan_only", is_flag=True, help="Only show what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 @click.option(
@@ -92,7 +116,10 @@ def sync(
     workflows: tuple[Path, ...],
     on: str | None,
     lock_file: Path | None,
-    models_only: bool,
+    nodes: bool,
+    models: bool,
+    packs: tuple[PackWanted, ...],
+    dockerfile: Path | None,
     plan_only: bool,
     yes: bool,
     everything: bool,
@@ -103,20 +130,28 @@ def sync(
     gives_up: bool,
     json_lines: bool,
 ) -> None:
-    """Bring the models that workflows need to a target: shown first, done after a yes.
+    """Bring the node packs and models that workflows need to a target: shown first, done after a
+    yes.
 
     Each model takes the best way that there is: linked, if the same bytes are there under another
     name; fetched by the target, if an address is known; else sent from this machine. Node packs are
-    compared, not installed. Nothing on the target is replaced or removed, and the same command
-    again goes on where this one stopped.
+    installed by a worker whose owner allows it, at exactly the version or commit that the lock
+    names, and tried before they count; for other targets, what to do is shown. Nothing that
+    somebody else has put on the target is replaced or removed, and the same command again goes on
+    where this one stopped.
 
-    Exit status: 5 if a model could not be brought, else 0; with --plan always 0.
+    A node pack is code: with --yes, only those are installed that you have trusted before
+    (`comfy-remote trust LOCK`, or a yes at the terminal).
+
+    Exit status: 5 if something could not be brought, else 0; with --plan always 0.
 
     \b
     Examples:
       comfy-remote sync workflow.json --on gpu --plan
       comfy-remote sync --lock comfy-remote.lock --on gpu
       comfy-remote sync workflow.json --on http://192.168.1.20:8188 --plan
+      comfy-remote sync --on gpu --pack comfyui-kjnodes@1.5.0
+      comfy-remote sync --lock comfy-remote.lock --dockerfile Dockerfile
       comfy-remote sync --on gpu --brought
       comfy-remote sync --give-up --plan
     """
@@ -124,12 +159,12 @@ def sync(
 
     configuration = Configuration.load()
     if list_brought:
-        _print_brought(on, json_lines=json_lines)
+        print_brought(on, json_lines=json_lines)
         return
     if plan_only and yes:
         raise click.UsageError("--plan changes nothing, so there is nothing to say --yes to.")
     if gives_up:
-        if workflows or lock_file is not None:
+        if workflows or packs or lock_file is not None:
             raise click.UsageError("--give-up takes no workflows and no lock.")
         given_up = give_up_leftovers(
             configuration, on, volume, plan_only=plan_only, yes=yes, json_lines=json_lines
@@ -137,21 +172,34 @@ def sync(
         if not given_up:
             context.exit(_FAILED)
         return
-    if bool(workflows) == (lock_file is not None):
+    if workflows and lock_file is not None:
         raise click.UsageError("Name workflows, or a lock with --lock.")
-    sources = _sources(configuration, on, comfyui, volume)
+    if not (workflows or packs or lock_file is not None):
+        raise click.UsageError("Name workflows, a lock with --lock, or node packs with --pack.")
     lock = _lock(workflows, lock_file, comfyui, offline=offline, json_lines=json_lines)
-    plan = _planned(lock, configuration, on, sources)
+    files = (lock_file,) if lock_file is not None else tuple(map(Path, map(typed_name, workflows)))
+    needed = _Needed.of(lock, files, packs)
+    if dockerfile is not None:
+        if on is not None:
+            raise click.UsageError("--dockerfile asks no target, so --on goes with neither.")
+        context.exit(_write_dockerfile(needed, dockerfile))
+    kinds = _KINDS if nodes == models else frozenset({"pack" if nodes else "model"})
+    sources = _sources(configuration, on, comfyui, volume)
+    plan = _planned(needed.only(kinds), configuration, on, sources)
     if json_lines:
         print_json({"version": 1, "event": "sync_plan", **plan.to_json()})
     else:
-        _print(plan, models_only=models_only, everything=everything)
+        command = "comfy-remote sync" if lock_file is None else "comfy-remote sync --lock"
+        print_plan(plan, kinds=kinds, everything=everything, command=[command, *files])
     if plan_only:
         return
+    if yes:
+        needed.check_trust(plan)
     ended: list[Ended] = []
     if not plan.to_do:
         say("There is nothing to do." if not plan.impossible else "Nothing can be brought.")
     elif may_go_on(yes):
+        needed.trust(plan)
         ended = _carried_out(plan, configuration, on, sources, json_lines=json_lines)
     else:
         return
@@ -165,6 +213,79 @@ def sync(
         print_json({"version": 1, "event": "sync_ended", **counts})
     if failed or plan.impossible:
         context.exit(_FAILED)
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """What is needed, and who says so.
+
+    Attributes:
+        files: The workflows, or the lock, that name it: they may have come from somebody.
+        given: The node packs that were named on the command line, as the owner is asked for them.
+    """
+
+    lock: Lock
+    files: tuple[Path, ...]
+    given: frozenset[str]
+
+    @classmethod
+    def of(cls, lock: Lock, files: tuple[Path, ...], packs: Sequence[PackWanted]) -> _Needed:
+        from ..ready.pins import named_pin, with_packs
+
+        given = frozenset(map(named_pin, packs))
+        return cls(with_packs(lock, packs) if packs else lock, files, given)
+
+    def only(self, kinds: frozenset[str]) -> Lock:
+        """The lock without what is not to be brought."""
+        fields = {"pack": "packs", "model": "models"}
+        left_out = {field: () for kind, field in fields.items() if kind not in kinds}
+        return self.lock.model_copy(update=left_out) if left_out else self.lock
+
+    def check_trust(self, plan: SyncPlan) -> None:
+        """Check that the owner has agreed to each pack that would be installed: ``--yes`` was typed
+        before anything was shown.
+
+        Raises:
+            NotTrusted: They have not.
+        """
+        from ..advice import Hint
+        from ..config.folders import home
+        from ..config.trust import TrustStore, not_trusted
+
+        store, missing = TrustStore(home()), [one for one in plan.code if one not in self.given]
+        for path in self.files:
+            missing = store.missing(path, missing)
+        if missing:
+            what = f"What would be installed on {plan.plan.target}"
+            raise not_trusted(self.files[0], missing, what, store, Hint.TRUST_PACKS())
+
+    def trust(self, plan: SyncPlan) -> None:
+        """Note what a person has seen and agreed to."""
+        from ..config.folders import home
+        from ..config.trust import TrustStore
+
+        code = [one for one in plan.code if one not in self.given]
+        store = TrustStore(home())
+        if code and store.missing(self.files[0], code):
+            store.trust(self.files[0], code)
+
+
+def _write_dockerfile(needed: _Needed, path: Path) -> int:
+    """Write the Dockerfile of an image with all of it but the models; ``-`` prints it. The exit
+    status.
+    """
+    from ..deploy.dockerfile import dockerfile_for, write_dockerfile
+
+    made = dockerfile_for(needed.lock, [str(one) for one in needed.files])
+    for note in made.notes:
+        say(f"warning: {note}")
+    if str(path) == "-":
+        print(made.text, end="")
+    else:
+        write_dockerfile(path, made)
+        say(f"{path} is written. In a folder of its own, it makes the image of an endpoint:")
+        say_lines(f"  docker build -t YOU/comfy-remote-worker:1 -f {path.name} .")
+    return _FAILED if made.notes else 0
 
 
 def _sources(
@@ -202,12 +323,14 @@ def _lock(
     offline: bool,
     json_lines: bool,
 ) -> Lock:
-    from ..ready.lock import read_lock
+    from ..ready.lock import Lock, read_lock
     from ..ready.locking import LockPlan
     from .lock import lock_of
 
     if lock_file is not None:
         return read_lock(lock_file)
+    if not workflows:
+        return Lock()
     loaded = [load_typed(one) for one in workflows]
     names = [typed_name(one) for one in workflows]
     made = lock_of(loaded, names, LockPlan(comfyui=comfyui, offline=offline), json_lines=json_lines)
@@ -255,20 +378,19 @@ def _carried_out(
 
     def ended(one: Ended) -> None:
         if json_lines:
-            print_json({"version": 1, "event": "sync_model", **one.to_json()})
+            event = "sync_pack" if one.step.way.value == "install" else "sync_model"
+            print_json({"version": 1, "event": event, **one.to_json()})
         else:
             show("")
-            print(printable_line(_ended_words(one)))
+            print(printable_line(ended_words(one)))
 
     def moved(one: Moved) -> None:
         if not throttle.due():
             return
         if json_lines:
-            name = one.step.item.name
-            said = {"model": name, "message": one.message, "done": one.done, "total": one.total}
-            print_json({"version": 1, "event": "sync_moved", **said})
+            print_json({"version": 1, "event": "sync_moved", **one.to_json()})
         else:
-            show(_moved_words(one))
+            show(moved_words(one))
 
     async def work() -> list[Ended]:
         async with target as opened:
@@ -280,127 +402,3 @@ def _carried_out(
         except asyncio.CancelledError:
             say("Stopped. What has come stays, and the same command goes on from there.")
             raise click.exceptions.Exit(130) from None
-
-
-def _moved_words(one: Moved) -> str:
-    name = one.step.item.name
-    if one.done is None or one.total is None:
-        return f"{name}: {one.message}"
-    return f"{name}: {size_text(one.done)} of {size_text(one.total)} sent"
-
-
-def _ended_words(one: Ended) -> str:
-    name = one.step.item.name
-    if one.error is not None:
-        return f"{name}  failed: {one.error}"
-    words = {"there": "was there already", "linked": f"linked to {one.step.item.same_as}"}
-    how = words.get(one.how, one.how)
-    size = one.step.size
-    facts = f", {size_text(size)} in {about_text(one.seconds)}" if size else ""
-    return f"{name}  {how}{facts}"
-
-
-def _print(plan: SyncPlan, *, models_only: bool, everything: bool) -> None:
-    from rich.table import Column
-
-    from ..ready.lock import LockedModel
-    from ..ready.plan import Standing
-    from .console import print_table
-
-    rows: list[tuple[str, ...]] = []
-    for item in plan.plan.items:
-        is_model = item.kind == "model"
-        if isinstance(item.needed, LockedModel) or (models_only and not is_model):
-            continue
-        if item.standing is Standing.ONLY_THERE and not everything:
-            continue
-        rows.append(_other_row(item))
-    needed = [_row(step) for step in plan.steps]
-    first = [row for row in rows if row[0] != "model"]
-    only = [row for row in rows if row[0] == "model"]
-    print_table(
-        ("", "Name", Column("Size", justify="right"), "Is", "Way", "Why"),
-        [*first, *needed, *only],
-        may_be_cut=("Why",),
-    )
-    for line in _summary(plan):
-        say(line)
-
-
-def _row(step: Step) -> tuple[str, ...]:
-    from ..ready.holding import what_to_do
-    from ..ready.plan import Standing
-
-    size = step.model.size if step.model.size is not None else step.size
-    why = step.why or step.item.why
-    can_be_had = bool(step.model.addresses) or step.here is not None
-    if step.way.value == "impossible" and step.item.standing is Standing.MISSING and can_be_had:
-        why = f"{why}. {what_to_do(step.item)}"
-    return (
-        "model",
-        step.item.name,
-        "" if size is None else size_text(size),
-        step.item.standing.value,
-        _WAYS[step.way.value],
-        why,
-    )
-
-
-def _other_row(item: Item) -> tuple[str, ...]:
-    from ..ready.holding import what_to_do
-
-    size = "" if item.size is None else size_text(item.size)
-    standing = _WORDS.get(item.standing.value, item.standing.value)
-    advice = what_to_do(item) if item.keeps_from_running else ""
-    why = "; ".join(filter(None, [item.why, advice.rstrip(".")]))
-    way = "by hand" if item.keeps_from_running else ""
-    return (item.kind, item.name, size, standing, way, why)
-
-
-def _summary(plan: SyncPlan) -> list[str]:
-    lines = []
-    count = len(plan.to_do)
-    if count:
-        parts = []
-        if plan.sent:
-            parts.append(f"{size_text(plan.sent)} are sent from here")
-        if plan.fetched:
-            parts.append(f"the target fetches {size_text(plan.fetched)}")
-        what = f": {', '.join(parts)}" if parts else ""
-        lines.append(f"{counted(count, 'model')} can be brought to {plan.plan.target}{what}.")
-        if words := plan.time_words():
-            lines.append(f"Time: {words}.")
-    if plan.impossible:
-        lines.append(
-            f"{counted(len(plan.impossible), 'model')} cannot be brought; the table says why."
-        )
-    return [*lines, *plan.notes]
-
-
-def _print_brought(on: str | None, *, json_lines: bool) -> None:
-    from rich.table import Column
-
-    from ..config.folders import home
-    from ..ready.sync.brought import BroughtRecord
-    from .console import print_table
-
-    record = BroughtRecord(home())
-    found = record.all(on)
-    if json_lines:
-        for one in found:
-            print_json(one.to_json())
-        return
-    for left in record.unfinished():
-        say(f"Left in storage (--give-up removes it): {leftover_words(left, time.time())}")
-    if not found:
-        say("Nothing was brought from here.")
-        return
-    now = time.time()
-    rows = [
-        (
-            *(ago_text(now - one.at), one.target, one.model),
-            *("" if one.size is None else size_text(one.size), one.way),
-        )
-        for one in found
-    ]
-    print_table(("When", "Target", "Model", Column("Size", justify="right"), "How"), rows)

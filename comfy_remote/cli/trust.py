@@ -42,7 +42,7 @@ def trust(file: Path | None, list_it: bool, remove: str | None, json_lines: bool
     targets as the default. A changed address or variable asks again.
 
     FILE is a comfy-remote.toml, a .env, the modal_config.json of a project, or a folder with them,
-    or a packed workflow (`comfy-remote pack`), which names addresses of models and packs; by
+    or a lock (NAME.lock) or packed workflow, which name addresses of models, and node packs; by
     default, those that are found from the current folder. Trusting takes a person at a
     terminal. Without one, name a comfy-remote.toml with --config, or put the file into your own
     configuration folder: neither has to be trusted first.
@@ -131,7 +131,7 @@ def _files(file: Path | None) -> list[Path]:
         names = (CONFIG_NAME, ENV_NAME, MODAL_CONFIG)
         places = [given / name for name in names] if given.is_dir() else [given]
         found = [path for path in places if path.is_file()]
-        found = [path for path in found if path.name in names or is_packed(path)]
+        found = [one for one in found if one.name in names or is_packed(one) or _is_lock(one)]
         where = f"at {file}"
     if not found:
         raise ConfigurationError(
@@ -179,7 +179,7 @@ def _nobody_to_ask(paths: list[Path]) -> ConfigurationError:
     own = owner_folders()[0]
     instead = {
         CONFIG_NAME: f"name it with --config (or COMFY_REMOTE_CONFIG), or put it into {own}",
-        "": "unpack it, and name the models yourself",
+        "": "name what you need of it yourself (for node packs, --pack)",
         ENV_NAME: f"set the variables in the environment, or put it into {own}",
         MODAL_CONFIG: "with comfy-remote deploy modal, give what it names with options (--secret, "
         "--custom-node, --pip, --apt), and have its files written again (--clean)",
@@ -205,6 +205,10 @@ def _named(path: Path) -> list[str]:
 
     if is_packed(path):
         return _named_in_packed(path)
+    if _is_lock(path):
+        from ..ready.lock import read_lock
+
+        return read_lock(path).named
     if path.name == MODAL_CONFIG:
         from ..deploy.modal.project import named_in_folder
 
@@ -213,6 +217,10 @@ def _named(path: Path) -> list[str]:
         return [named_variable(name, value) for name, value in read_env_file(path).items()]
     owners = Configuration.load(path.parent).owners
     return list(named_in(read_config(path), owners).values())
+
+
+def _is_lock(path: Path) -> bool:
+    return path.suffix == ".lock"
 
 
 def _named_in_packed(path: Path) -> list[str]:

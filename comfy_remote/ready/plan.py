@@ -64,6 +64,7 @@ class There:
         fetches_models: Whether it fetches models that a job needs; see `targets.base.Capabilities`.
         takes_models: How it may get models by a job of their own; likewise.
         takes_nodes: How it may get node packs; likewise.
+        no_nodes: Why it takes none, for people.
         ours: The folders of packs that such a job has installed there, and may replace.
     """
 
@@ -76,6 +77,7 @@ class There:
     fetches_models: bool | None = None
     takes_models: frozenset[str] | None = None
     takes_nodes: frozenset[str] | None = None
+    no_nodes: str = ""
     ours: frozenset[str] = frozenset()
 
 

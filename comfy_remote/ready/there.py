@@ -123,6 +123,8 @@ def _there(
         classes=None if said.nodes is None else _modules(said.nodes, classes),
         fetches_models=said.fetches_models,
         takes_models=said.takes_models,
+        takes_nodes=said.takes_nodes,
+        no_nodes=said.no_nodes,
     )
 
 

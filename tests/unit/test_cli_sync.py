@@ -100,11 +100,12 @@ def test_a_plain_comfyui_gets_a_plan_that_says_what_cannot_be_brought(
     assert status == 0
     lines = [line.split() for line in out.splitlines() if "safetensors" in line or "pack" in line]
     assert [line[:6] for line in lines] == [
-        ["pack", "other-pack", "missing", "by", "hand", "Install"],
+        ["pack", "other-pack", "missing", "by", "hand", "only"],
         ["model", "loras/a.safetensors", "1.0", "kB", "missing", "cannot"],
         ["model", "loras/b.safetensors", "2.0", "kB", "missing", "cannot"],
     ]
     assert "only a worker of Comfy Remote can do that, and this is none" in out
+    assert "Install version 2.0.0 of it there, from the Comfy Registry." in out
     assert "Put it into models/loras/a.safetensors there (1.0 kB): hf:org/repo/a.safeten" in out
     assert "Copy it to models/loras/b.safetensors there (2.0 kB)" in out
     assert "2 models cannot be brought" in err

@@ -1,4 +1,5 @@
-"""A plan carried out, model by model: each is checked, and noted when it is there.
+"""A plan carried out, node packs first, then model by model: each is checked, and noted when it is
+there.
 
 What fails is said and leaves the others be; nothing lies half under its final name, so the same
 sync again goes on where this one stopped.
@@ -23,6 +24,7 @@ from ...errors import (
     ConfigurationError,
     InputFileMissing,
     ModelUnavailable,
+    NodesUnavailable,
     OutputError,
     RateLimited,
     TargetUnreachable,
@@ -33,6 +35,7 @@ from ...media.files import OWN_DATA, storage_errors
 from ...media.temporary import ProcessLock
 from ...targets.base import DescribesByJob, InputFile, StoresFiles, Target
 from ...targets.models import ensure_models, place_model
+from ...targets.nodes import install_packs
 from ...types import JsonValue
 from ...wire.models import FilePart, PlaceRequest
 from ...wire.repo_list import parse_repo_list
@@ -40,6 +43,7 @@ from ...worker.models.folders import folder_of
 from ..lock import LockedModel
 from .brought import Brought, BroughtRecord
 from .here import with_hash
+from .packs import PackStep
 from .parts import read_parts
 from .planning import Sources
 from .steps import Step, SyncPlan, Way
@@ -52,17 +56,23 @@ _HOPELESS = (AuthenticationError, TargetUnreachable, RateLimited, ConfigurationE
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """How far a model is.
+    """How far a model, or a node pack, is.
 
     Attributes:
+        step: Of packs, the first: they are installed together.
         message: For people, where the target says more than bytes.
         done: Bytes of this model that are there; ``None`` where only the message says it.
     """
 
-    step: Step
+    step: Step | PackStep
     message: str = ""
     done: int | None = None
     total: int | None = None
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """A description for programs; ``model`` is empty for packs."""
+        model = "" if isinstance(self.step, PackStep) else self.step.item.name
+        return {"model": model, "message": self.message, "done": self.done, "total": self.total}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,12 @@ class Ended:
     """How one step has ended.
 
     Attributes:
-        how: ``there`` (another was quicker), ``linked``, ``fetched`` or ``sent``; empty if it
-            failed.
+        how: ``there`` (another was quicker), ``linked``, ``fetched``, ``sent`` or ``installed``;
+            empty if it failed.
         error: Why it failed.
     """
 
-    step: Step
+    step: Step | PackStep
     how: str = ""
     seconds: float = 0.0
     error: ComfyRemoteError | None = None
@@ -83,7 +93,7 @@ class Ended:
     def to_json(self) -> dict[str, JsonValue]:
         """A description for programs."""
         return {
-            "model": self.step.item.name,
+            "pack" if isinstance(self.step, PackStep) else "model": self.step.item.name,
             "way": self.step.way.value,
             "how": self.how,
             "size": self.step.size,
@@ -125,7 +135,9 @@ async def carry_out(
 ) -> list[Ended]:
     """Do what a plan says; what became of each step that changes something.
 
-    If the target cannot be reached any more, the steps that are left fail with the same error.
+    A node pack is code: call it for a plan with packs (`SyncPlan.code`) only if the owner of this
+    machine has agreed to these. If the target cannot be reached any more, the steps that are left
+    fail with the same error.
 
     Args:
         target: Open.
@@ -136,8 +148,13 @@ async def carry_out(
     carrying = _Carrying(plan.plan.target, target, sources, BroughtRecord(sources.home), on_moved)
     ended: list[Ended] = []
     hopeless: ComfyRemoteError | None = None
+    models = [one for one in plan.steps if one.way in _ORDER]
     async with alone(sources.home, plan.plan.target):
-        for step in sorted(plan.to_do, key=lambda one: _ORDER.index(one.way)):
+        for one in await carrying.packs([p for p in plan.packs if p.way is Way.INSTALL]):
+            hopeless = one.error if isinstance(one.error, _HOPELESS) else None
+            ended.append(one)
+            on_ended(one)
+        for step in sorted(models, key=lambda one: _ORDER.index(one.way)):
             if hopeless is not None:
                 one = Ended(step, error=hopeless)
             else:
@@ -171,6 +188,30 @@ class _Carrying:
     sources: Sources
     record: BroughtRecord
     on_moved: OnMoved
+
+    async def packs(self, steps: Sequence[PackStep]) -> list[Ended]:
+        """Install some packs: all of them, or none. Noted if it went well."""
+        if not steps:
+            return []
+        began = time.monotonic()
+        wanted = [one.wanted for one in steps if one.wanted is not None]
+        try:
+            answer = await install_packs(self.target, wanted, self._say(steps[0]))
+        except ComfyRemoteError as error:
+            return _none_installed(steps, error, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        there = {name.casefold() for name in answer.there}
+        ended = []
+        for one, pack in zip(steps, wanted, strict=True):
+            how = "there" if pack.name.casefold() in there else "installed"
+            ended.append(Ended(one, how, seconds))
+            if how == "installed":
+                brought = Brought(
+                    *(time.time(), self.name, one.named, None, None),
+                    *(one.way.value, seconds, self.name),
+                )
+                await asyncio.to_thread(self.record.add, brought)
+        return ended
 
     async def step(self, step: Step) -> Ended:
         """Do one step; noted if it went well."""
@@ -275,8 +316,24 @@ class _Carrying:
     def _sent(self, step: Step) -> OnBytes:
         return lambda done, total: self.on_moved(Moved(step, "", done, total))
 
-    def _say(self, step: Step) -> Callable[[str], None]:
+    def _say(self, step: Step | PackStep) -> Callable[[str], None]:
         return lambda words: self.on_moved(Moved(step, words))
+
+
+def _none_installed(
+    steps: Sequence[PackStep], error: ComfyRemoteError, seconds: float
+) -> list[Ended]:
+    """All of them failed; the one that is to blame, if that is known, has the error's own words."""
+    to_blame = error.details.get("pack")
+    known = [one for one in steps if one.wanted is not None and one.wanted.name == to_blame]
+    if not known or len(steps) == 1:
+        return [Ended(one, "", seconds, error) for one in steps]
+    because = NodesUnavailable(
+        f"It was not installed, since {known[0].item.name} could not be: packs are installed "
+        "together, or none of them."
+    )
+    ended = [Ended(one, "", seconds, error if one in known else because) for one in steps]
+    return sorted(ended, key=lambda one: one.step not in known)
 
 
 def _placed(model: LockedModel, parts: Sequence[InputFile] = ()) -> PlaceRequest:

@@ -17,9 +17,10 @@ from ..plan import Plan, Standing, There, compare
 from ..there import all_there
 from .brought import BroughtRecord
 from .here import files_here
+from .packs import pack_steps_of
 from .steps import SyncPlan, Way, steps_of
 from .stores import BucketStore, VolumeStore
-from .ways import ways_to
+from .ways import by_hand_at, ways_to
 
 __all__ = ["Sources", "plan_sync"]
 
@@ -44,7 +45,7 @@ class Sources:
 
 
 async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
-    """Compare a target with a lock, and choose the way of each model.
+    """Compare a target with a lock, and choose the way of each node pack and model.
 
     Args:
         target: Open.
@@ -66,10 +67,16 @@ async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
         volume=sources.volume.volume.title if sources.volume is not None else "",
         bucket=sources.bucket.title if sources.bucket is not None else "",
     )
-    steps = steps_of(plan, ways, here)
-    speeds = await asyncio.to_thread(record.speeds, target.name)
-    made = SyncPlan(plan, tuple(steps), speeds)
-    return SyncPlan(plan, tuple(steps), speeds, tuple(_notes(made, plan, sources)))
+    by_hand = by_hand_at(target)
+    packs = pack_steps_of(plan, ways, by_hand=by_hand, ours=there.ours)
+    made = SyncPlan(
+        plan,
+        tuple(steps_of(plan, ways, here)),
+        await asyncio.to_thread(record.speeds, target.name),
+        packs=tuple(packs),
+        by_hand=by_hand if any(one.way is Way.IMPOSSIBLE for one in packs) else None,
+    )
+    return replace(made, notes=tuple(_notes(made, plan, sources)))
 
 
 def _lacking(plan: Plan) -> list[LockedModel]:
@@ -119,8 +126,8 @@ async def _with_volume(
 
 def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
     notes = []
-    ways = {one.way for one in made.steps}
-    by_worker = ways & {Way.FETCH, Way.LINK, Way.BUCKET, Way.SEND}
+    ways = {one.way for one in made.all_steps}
+    by_worker = ways & {Way.FETCH, Way.LINK, Way.BUCKET, Way.SEND, Way.INSTALL}
     if by_worker and sources.billing == "by run":
         notes.append(
             f"A worker of {plan.target} does that, and costs what it costs in a run for as long as "
@@ -135,6 +142,12 @@ def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
             "A network volume costs the same however full it is. Nothing says how much of it is "
             "free, so it may turn out to be too small."
         )
-    if any(one.here is not None and one.model.sha256 is None for one in made.to_do):
+    if Way.INSTALL in ways:
+        notes.append(
+            "Node packs and what they need are installed beside what is there, and tried: ComfyUI "
+            "has to start with them and know their nodes. Else all stays as it is."
+        )
+    sent = [one for one in made.steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
+    if any(one.here is not None and one.model.sha256 is None for one in sent):
         notes.append("The lock has no SHA-256 for some models: the files of this machine count.")
     return notes

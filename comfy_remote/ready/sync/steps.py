@@ -1,10 +1,14 @@
-"""What is to be done for each model of a plan, by which way, and why. Pure."""
+"""What is to be done for each model of a plan, by which way, and why. Pure.
+
+Node packs are in `packs`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from ...types import JsonValue
 from ...units import about_text, size_text
@@ -12,13 +16,16 @@ from ..hashing import LocalModel
 from ..lock import Address, LockedModel
 from ..plan import Item, Plan, Standing
 
+if TYPE_CHECKING:
+    from .packs import ByHand, PackStep
+
 __all__ = ["Here", "Speeds", "Step", "SyncPlan", "Way", "Ways", "steps_of"]
 
 _AT = 100_000_000 / 8  # bytes a second of a line of 100 Mbit/s
 
 
 class Way(str, Enum):
-    """How a model comes to the target."""
+    """How a model, or a node pack, comes to the target."""
 
     NONE = "none"
     """Nothing is to be done: it is there, or nobody can tell that it is not."""
@@ -32,6 +39,8 @@ class Way(str, Enum):
     """Sent from here to the network volume of the target. No worker is needed."""
     BUCKET = "bucket"
     """Sent from here to the user's bucket, and fetched from there by the worker."""
+    INSTALL = "install"
+    """Its worker installs a node pack, and tries it."""
     IMPOSSIBLE = "impossible"
 
 
@@ -43,6 +52,8 @@ class Ways:
         fetch: Why it cannot fetch, for people; empty if it can.
         link: Why it cannot link.
         send: Why nothing can be sent to it directly.
+        install: Why it cannot install node packs.
+        installs: How it can: ``registry``, ``git``.
         volume: The volume, for people; empty where none is set.
         bucket: The bucket, for people; empty where none is set.
     """
@@ -50,6 +61,8 @@ class Ways:
     fetch: str = ""
     link: str = ""
     send: str = ""
+    install: str = ""
+    installs: frozenset[str] = frozenset({"registry", "git"})
     volume: str = ""
     bucket: str = ""
 
@@ -127,6 +140,9 @@ class SyncPlan:
     Attributes:
         plan: What is needed, and what is there; packs and ComfyUI as well.
         steps: One for each model that is needed, in the lock's order.
+        packs: One for each node pack that is needed, likewise.
+        by_hand: What somebody has before them who is to install packs there; ``None`` where none
+            has to be.
         notes: What else to know before a yes: what costs, what is slow. Sentences.
     """
 
@@ -134,16 +150,28 @@ class SyncPlan:
     steps: tuple[Step, ...]
     speeds: Speeds = Speeds()
     notes: tuple[str, ...] = field(default=())
+    packs: tuple[PackStep, ...] = ()
+    by_hand: ByHand | None = None
 
     @property
-    def to_do(self) -> list[Step]:
+    def all_steps(self) -> list[Step | PackStep]:
+        """The packs, then the models: what runs there may be what needs a model."""
+        return [*self.packs, *self.steps]
+
+    @property
+    def to_do(self) -> list[Step | PackStep]:
         """Those by which something is changed."""
-        return [one for one in self.steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
+        return [one for one in self.all_steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
 
     @property
-    def impossible(self) -> list[Step]:
+    def impossible(self) -> list[Step | PackStep]:
         """Those for which there is no way."""
-        return [one for one in self.steps if one.way is Way.IMPOSSIBLE]
+        return [one for one in self.all_steps if one.way is Way.IMPOSSIBLE]
+
+    @property
+    def code(self) -> list[str]:
+        """The node packs that would be installed, as an owner is asked to trust them."""
+        return [one.named for one in self.packs if one.way is Way.INSTALL]
 
     @property
     def sent(self) -> int:
@@ -184,6 +212,7 @@ class SyncPlan:
         """A description for programs; the comparison is that of `check --lock`."""
         return {
             **self.plan.to_json(),
+            "packs": [one.to_json() for one in self.packs],
             "models": [one.to_json() for one in self.steps],
             "bytes_to_send": self.sent,
             "bytes_to_fetch": self.fetched,

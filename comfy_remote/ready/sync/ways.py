@@ -1,13 +1,15 @@
-"""Which ways there are to bring models to a target, as it and the settings say."""
+"""Which ways there are to bring models and node packs to a target, as it and the settings say."""
 
 from __future__ import annotations
 
 from ...errors import ComfyRemoteError
-from ...targets.base import Acts, ChoosesAmong, DescribesByJob, StoresFiles, Target
+from ...targets.base import Acts, ChoosesAmong, DescribesByJob, OneEngine, StoresFiles, Target
+from ...targets.runpod.target import RunPodTarget
 from ..plan import There
+from .packs import ByHand
 from .steps import Ways
 
-__all__ = ["ways_to"]
+__all__ = ["by_hand_at", "ways_to"]
 
 _NO_WORKER = "only a worker of Comfy Remote can do that, and this is none"
 _OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
@@ -23,17 +25,26 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         bucket: The user's bucket, for people.
     """
     if isinstance(target, ChoosesAmong) or not isinstance(target, Acts):
-        return Ways(_NO_WORKER, _NO_WORKER, _NO_WORKER, volume, bucket)
+        no = _NO_WORKER
+        return Ways(no, no, no, no, volume=volume, bucket=bucket)
     takes = there.takes_models
+    install = _why_not_installed(there)
     if takes is None:
         # Older workers fetch, too. One that was never asked may be any.
         fetch = "" if isinstance(target, DescribesByJob) else _NO_WORKER
-        return Ways(fetch, _OLD, _OLD, volume, bucket)
+        return Ways(
+            *(fetch, _OLD, _OLD, install),
+            installs=there.takes_nodes or frozenset(),
+            volume=volume,
+            bucket=bucket,
+        )
     denied = "its owner has set DOWNLOAD_MODELS=false"
     return Ways(
         fetch="" if "fetch" in takes else denied,
         link="" if "link" in takes else denied,
         send=await _why_not_sent(target, takes),
+        install=install,
+        installs=there.takes_nodes or frozenset(),
         volume=volume,
         bucket=bucket,
     )
@@ -54,3 +65,23 @@ async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:
     if "receive" not in takes:
         return "its owner has not allowed that models are sent to it (ACCEPT_MODELS=true there)"
     return ""
+
+
+def _why_not_installed(there: There) -> str:
+    if there.takes_nodes is None:
+        return _OLD
+    if there.takes_nodes:
+        return ""
+    said = there.no_nodes.strip().rstrip(".")
+    return said or "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
+
+
+def by_hand_at(target: Target) -> ByHand:
+    """What somebody who is to install packs at a target has before them."""
+    if isinstance(target, OneEngine):
+        return ByHand.COMFYUI
+    if not isinstance(target, RunPodTarget):
+        return ByHand.OTHER
+    if target.kind.name == "modal":
+        return ByHand.MODAL
+    return ByHand.RUNPOD if target.is_the_providers else ByHand.WORKER

@@ -220,6 +220,11 @@ class RunPodTarget:
         return server
 
     @property
+    def is_the_providers(self) -> bool:
+        """Whether it is at the provider, and no gateway of somebody's own."""
+        return not self.kind.may_be_own_gateway(self._base_url)
+
+    @property
     def no_worker(self) -> str:
         """Why no worker may come, and what to do."""
         return self.kind.no_worker_at(self._base_url)

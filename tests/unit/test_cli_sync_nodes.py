@@ -1,0 +1,260 @@
+"""``comfy-remote sync`` and node packs, in this process: the plan, whose yes counts, the lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_target import FakeTarget
+from json_lines import check_lines
+from test_cli_lock import Run, opens, run
+from test_ready_making import Plain
+
+from comfy_remote.cli import asking, trust
+from comfy_remote.config.trust import TrustStore
+from comfy_remote.errors import NodesUnavailable
+from comfy_remote.ready.lock import Lock, LockedComfyUI, LockedPack
+from comfy_remote.ready.sync.brought import BroughtRecord
+from comfy_remote.targets.base import Capabilities
+from comfy_remote.types import JsonValue
+from comfy_remote.wire.installed import Installed, InstalledPack
+
+__all__ = ["run"]
+
+ON = ("--on", "http://127.0.0.1:1")
+COMMIT = "ab" * 20
+URL = "https://github.com/o/thing"
+LOCK = Lock(
+    comfyui=LockedComfyUI(version="0.33.0"),
+    packs=(
+        LockedPack(url=URL, commit=COMMIT, classes=("Thing",)),
+        LockedPack(id="other", version="1.0.0"),
+        LockedPack(id="there", version="1.0.0"),
+    ),
+)
+COMMAND = ("sync", "--lock", "l.lock", *ON)
+
+
+class Worker(FakeTarget):
+    """As a worker of ours answers whose owner allows it."""
+
+    name = "gpu"
+
+    def __init__(self, takes: frozenset[str] | None = frozenset({"registry", "git"})) -> None:
+        super().__init__()
+        self.takes = takes
+        self.acted: list[dict[str, Any]] = []
+        self.fails: NodesUnavailable | None = None
+
+    async def describe(self, classes: object = None) -> Capabilities:
+        there = InstalledPack(name="there", registry_id="there", version="1.0.0")
+        installed = Installed(packs=[there], models={})
+        return Capabilities(
+            {}, "gpu", "ComfyUI 0.33.0", takes_nodes=self.takes, installed=installed
+        )
+
+    async def described_before(self) -> Capabilities:
+        return await self.describe()
+
+    async def describe_again(self) -> Capabilities:
+        return await self.describe()
+
+    async def act(
+        self, payload: dict[str, Any], on_message: Callable[[str], None] | None = None
+    ) -> JsonValue:
+        self.acted.append(payload)
+        if on_message is not None:
+            on_message("trying them")
+        if self.fails is not None:
+            raise self.fails
+        return {"set": "s1", "installed": ["thing"], "there": ["other"]}
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch, run: Run) -> Worker:
+    target = Worker()
+    opens(monkeypatch, target)
+    Path("l.lock").write_text(LOCK.to_toml())
+    return target
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, yes: bool) -> list[str]:
+    """Have a person at the terminal who says that; the questions."""
+    asked: list[str] = []
+    for module in (asking, trust):
+        monkeypatch.setattr(module, "can_ask", lambda: True)
+
+    def confirm(words: str, **_: object) -> bool:
+        asked.append(words)
+        return yes
+
+    monkeypatch.setattr("click.confirm", confirm)
+    return asked
+
+
+def test_what_would_run_there_is_named_whole_before_a_yes(worker: Worker, run: Run) -> None:
+    status, out, err = run(*COMMAND, "--plan")
+    assert status == 0
+    rows = [line.split()[:5] for line in out.splitlines() if line.split()[:1] == ["pack"]]
+    assert rows == [
+        ["pack", "github.com/o/thing", "missing", "install", "there"],
+        ["pack", "other", "missing", "install", "there"],
+        ["pack", "there", "there"],
+    ]
+    assert "2 node packs can be brought to gpu." in err
+    assert "A node pack is code. This would run on gpu:" in err
+    assert f"  {URL}@{COMMIT}\n  other@1.0.0\n" in err
+    assert worker.acted == []
+
+
+def test_nothing_is_installed_by_yes_alone(worker: Worker, run: Run) -> None:
+    status, _, err = run(*COMMAND, "--yes")
+    assert status == 2
+    assert "What would be installed on gpu is named by l.lock" in err
+    assert "name each pack yourself: --pack NAME@VERSION" in err
+    assert worker.acted == []
+
+
+def test_one_yes_at_the_terminal_is_enough_and_holds(
+    worker: Worker, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answers(monkeypatch, True)
+    status, out, _ = run(*COMMAND)
+    assert (status, asked) == (0, ["Do that?"])
+    assert out.splitlines()[-2:] == ["github.com/o/thing  installed", "other  was there already"]
+    (payload,) = worker.acted
+    assert payload == {
+        "action": "install_nodes",
+        "packs": [
+            {"source": URL, "version": COMMIT, "classes": ["Thing"]},
+            {"source": "other", "version": "1.0.0", "classes": []},
+        ],
+    }
+    (noted,) = BroughtRecord(Path("home")).all("gpu")
+    assert (noted.model, noted.way, noted.size) == (f"pack {URL}@{COMMIT}", "install", None)
+    assert run(*COMMAND, "--yes")[0] == 0
+    # Another version is other code.
+    newer = LOCK.packs[1].model_copy(update={"version": "1.0.1"})
+    Path("l.lock").write_text(LOCK.model_copy(update={"packs": (newer,)}).to_toml())
+    answers(monkeypatch, False)
+    status, _, err = run(*COMMAND, "--yes")
+    assert status == 2
+    assert "  pack other@1.0.1" in err
+    assert len(worker.acted) == 2
+
+
+def test_a_lock_is_trusted_by_its_own_command(
+    worker: Worker, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "takes a person at a terminal" in run("trust", "l.lock")[2]
+    answers(monkeypatch, True)
+    status, _, err = run("trust", "l.lock")
+    assert status == 0
+    assert f"pack {URL}@{COMMIT}" in err
+    assert TrustStore(Path("home")).files()
+
+
+def test_packs_that_are_named_on_the_command_line_are_the_owners_word(
+    worker: Worker, run: Run
+) -> None:
+    packs = ("--pack", f"{URL}@{COMMIT}", "--pack", "other@1.0.0")
+    assert run(*COMMAND, *packs, "--yes")[0] == 0
+    assert len(worker.acted) == 1
+    status, out, _ = run("sync", *packs, *ON, "--plan", "--json")
+    assert status == 0
+    assert [one["install"] for one in json.loads(out)["packs"]] == [
+        f"{URL}@{COMMIT}",
+        "other@1.0.0",
+    ]
+    assert run("sync", "--pack", "other@main", *ON)[0] == 2
+    assert run("sync", *ON)[0] == 2
+
+
+def test_each_line_of_json_is_in_the_schema(worker: Worker, run: Run) -> None:
+    packs = ("--pack", f"{URL}@{COMMIT}", "--pack", "other@1.0.0")
+    status, out, _ = run(*COMMAND, *packs, "--yes", "--json")
+    assert status == 0
+    lines = check_lines(out.splitlines())
+    assert [(one["event"], one.get("how")) for one in lines] == [
+        ("sync_plan", None),
+        ("sync_moved", None),
+        ("sync_pack", "installed"),
+        ("sync_pack", "there"),
+        ("sync_ended", None),
+    ]
+
+
+def test_all_packs_stay_out_if_one_cannot_be_installed(worker: Worker, run: Run) -> None:
+    worker.fails = NodesUnavailable(
+        "other did not start.", details={"pack": "other", "step": "start"}
+    )
+    packs = ("--pack", f"{URL}@{COMMIT}", "--pack", "other@1.0.0")
+    status, out, _ = run(*COMMAND, *packs, "--yes")
+    assert status == 5
+    assert out.splitlines()[-2:] == [
+        "other  failed: other did not start.",
+        "github.com/o/thing  failed: It was not installed, since other could not be: packs are "
+        "installed together, or none of them.",
+    ]
+    assert BroughtRecord(Path("home")).all() == []
+
+
+@pytest.mark.parametrize(
+    ("takes", "words"),
+    [
+        (frozenset(), "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"),
+        (None, "its worker is older than this Comfy Remote, or has not been asked yet"),
+    ],
+)
+def test_an_owner_who_has_not_allowed_it_gets_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, takes: frozenset[str] | None, words: str
+) -> None:
+    target = Worker(takes)
+    opens(monkeypatch, target)
+    Path("l.lock").write_text(LOCK.to_toml())
+    status, out, err = run(*COMMAND, "--yes")
+    assert status == 5
+    assert words in out
+    assert "2 node packs cannot be brought; the table says why." in err
+    assert target.acted == []
+
+
+def test_a_plain_comfyui_gets_the_exact_commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plain, "socket_opens", lambda _: None, raising=False)
+    monkeypatch.setattr(Plain, "url", "http://127.0.0.1:1", raising=False)
+    opens(monkeypatch, Plain())
+    lock = LOCK.model_copy(update={"comfyui": LockedComfyUI(version="0.34.1")})
+    Path("l.lock").write_text(lock.to_toml())
+    _, _, err = run(*COMMAND, "--plan")
+    lines = [line.strip() for line in err.splitlines() if line.startswith("  ")]
+    assert lines == [
+        "git fetch --tags",
+        "git checkout v0.34.1",
+        "python -m pip install -r requirements.txt",
+        f"git clone {URL} custom_nodes/thing",
+        f"git -C custom_nodes/thing checkout {COMMIT}",
+        "python -m pip install -r custom_nodes/thing/requirements.txt",
+        "comfy node install other@1.0.0",
+        "comfy node install there@1.0.0",
+    ]
+
+
+def test_nodes_and_models_alone(worker: Worker, run: Run) -> None:
+    status, out, _ = run(*COMMAND, "--models", "--plan", "--json")
+    assert (status, json.loads(out)["packs"]) == (0, [])
+    status, out, _ = run(*COMMAND, "--nodes", "--models", "--plan", "--json")
+    assert len(json.loads(out)["packs"]) == 3
+    assert "ComfyUI 0.33.0" in run(*COMMAND, "--nodes", "--plan")[1]
+    assert "ComfyUI 0.33.0" not in run(*COMMAND, "--models", "--plan")[1]
+
+
+def test_a_class_with_control_characters_cannot_write_to_the_terminal(
+    worker: Worker, run: Run
+) -> None:
+    text = LOCK.to_toml().replace('"Thing"', '"\\u001b[2JThing"')
+    Path("l.lock").write_text(text)
+    _, out, err = run(*COMMAND, "--plan")
+    assert "\x1b" not in out + err
