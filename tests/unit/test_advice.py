@@ -35,10 +35,12 @@ _OWN_PROGRAMS = {
     "worker/runpod_entry.py",
 }
 # Lines of a Dockerfile.
-_SCRIPTS = {"deploy/modal/image.py"}
+_SCRIPTS = {"deploy/dockerfile.py", "deploy/modal/image.py"}
 # A project's files are its owner's to read and edit; they name the command that wrote them.
 _FOR_PEOPLE = {"deploy/modal/template/workflow.py"}
-_OTHER_PROGRAMS = re.compile(r"^(uv|git|pip|modal|ssh|curl)\b|^Send PCM: `ffmpeg")
+_OTHER_PROGRAMS = re.compile(
+    r"^(uv|git|pip|python -m pip|comfy node|modal|ssh|curl)\b|^Send PCM: `ffmpeg"
+)
 _COMMAND = re.compile(r"`comfy-(?:run-)?remote\b|comfy-remote +(?:[a-z-]+ [A-Z…-]|jobs|models)")
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*\b")
 
