@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from enum import Enum
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 from .clean import cleaned_error, cleaned_json, cleaned_text
+from .data_class import dataclass
 from .errors import ComfyRemoteError
 from .outputs import OutputProblem, RemoteOutput
 from .types import JsonValue

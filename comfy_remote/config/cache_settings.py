@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ..data_class import dataclass
 
 __all__ = ["CACHE_MODES", "CacheMode", "CacheSettings"]
 

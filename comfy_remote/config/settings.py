@@ -36,12 +36,13 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..advice import Hint
 from ..clean import one_line
+from ..data_class import dataclass
 from ..errors import ConfigurationError, NotTrusted
 from ..net.address import base_address, is_loopback, shown
 from ..secrets import SECRETS
@@ -145,7 +146,7 @@ class Configuration:
     caps: tuple[Cap, ...] = ()
     on_cap: Mapping[str | None, OnCap] = field(default_factory=dict)
     own_targets: Mapping[str, TargetSettings] = field(default_factory=dict)
-    cache: CacheSettings = CacheSettings()  # noqa: RUF009 - frozen
+    cache: CacheSettings = CacheSettings()
 
     @classmethod
     def load(

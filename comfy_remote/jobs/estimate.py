@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..data_class import dataclass
 from ..targets.base import ChoosesAmong, server_of
 from ..types import JsonValue
 from ..units import about_text, counted

@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ..advice import Hint
 from ..aio import Deadline, concurrent_map, off_the_loop, within
+from ..data_class import dataclass
 from ..errors import (
     ComfyRemoteError,
     InputFileMissing,

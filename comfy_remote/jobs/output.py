@@ -6,10 +6,11 @@ import asyncio
 import base64
 import io
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data_class import dataclass
 from ..errors import ConfigurationError, OutputCorrupt
 from ..media.files import place_below, safe_relative_path
 from ..media.temporary import TemporaryFolder

@@ -12,12 +12,12 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..advice import Hint
 from ..aio import Deadline, within
+from ..data_class import dataclass
 from ..errors import (
     ComfyRemoteError,
     JobCancelled,

@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..advice import Hint
+from ..data_class import dataclass
 from ..errors import ConfigurationError, LocalStorageError, OutputTooLarge
 from ..units import size_text
 from .file_changes import discard

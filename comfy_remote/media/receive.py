@@ -8,12 +8,12 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
 from ..aio import in_thread
+from ..data_class import dataclass
 from ..errors import RequestTooLarge, ValueInvalid
 from .file_changes import discard
 from .files import CHUNK_SIZE, storage_errors, sync_file, sync_folder, take_name

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from ..data_class import dataclass
 from ..errors import ValueCannotTravel, WorkflowInvalid
 from ..types import JsonValue
 

@@ -7,13 +7,13 @@ import errno
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 from yarl import URL
 
 from ..clean import cleaned_error, one_line
+from ..data_class import dataclass
 from ..errors import (
     AuthenticationError,
     ComfyRemoteError,

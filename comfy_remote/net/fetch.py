@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 
 import aiohttp
 from yarl import URL
 
 from ..aio import timeout
+from ..data_class import dataclass
 from ..errors import TargetError
 from .guard import Guard, GuardedResolver, PrivateAddress, proxy_for
 from .request_log import logged_requests

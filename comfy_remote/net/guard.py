@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import socket
 import urllib.request
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
+from ..data_class import dataclass
 from ..errors import ConfigurationError, TargetError
 from .address import base_address, ip_in, is_loopback
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
 from yarl import URL
 
 from ..aio import Timeout, postpone, timeout
+from ..data_class import dataclass
 from ..errors import (
     ComfyRemoteError,
     ConfigurationError,
@@ -64,9 +64,9 @@ class HttpLimits:
 
     patience: float = 60.0
     answer: int = 256 * 1024 * 1024
-    throughput: Throughput = Throughput()  # noqa: RUF009 - frozen
+    throughput: Throughput = Throughput()
     slowest_upload: int = 16 * 1024
-    backoff: Backoff = Backoff()  # noqa: RUF009 - frozen
+    backoff: Backoff = Backoff()
 
 
 class HttpClient:
@@ -96,7 +96,7 @@ class HttpClient:
         name: str,
         headers: Mapping[str, SecretStr] | None = None,
         elsewhere: Collection[str] = (),
-        limits: HttpLimits = HttpLimits(),
+        limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
         tls: ssl.SSLContext | None = None,
     ) -> None:
         address = base_address(base_url)

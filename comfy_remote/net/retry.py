@@ -14,9 +14,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TypeVar
 
+from ..data_class import dataclass
 from ..errors import ComfyRemoteError
 from ..types import JsonValue
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
-from dataclasses import dataclass
+
+from ..data_class import dataclass
 
 __all__ = ["TOO_SLOW", "Throughput", "TooSlow"]
 

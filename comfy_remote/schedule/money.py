@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..data_class import dataclass
 from ..units import dollars
 
 __all__ = ["Allowance", "Charge", "Price"]

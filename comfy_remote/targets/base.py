@@ -12,10 +12,11 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ..data_class import dataclass
 from ..errors import ComfyRemoteError, InputFileMissing, SubmissionUnknown
 from ..events import DidItRun, Event, Log
 from ..outputs import RemoteOutput

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..data_class import dataclass
 from ..errors import WorkflowInvalid
 from ..types import JsonValue
 from .change.values import did_you_mean, input_schema_of

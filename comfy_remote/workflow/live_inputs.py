@@ -9,9 +9,10 @@ Source of facts: ``comfy_api/latest/_io.py`` of ComfyUI 0.33.0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from ..data_class import dataclass
 from ..types import JsonValue, mapping, mappings
 from .schema import AUTOGROW, DYNAMIC_COMBO, DYNAMIC_SLOT
 

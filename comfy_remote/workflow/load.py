@@ -10,11 +10,12 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..advice import Hint
+from ..data_class import dataclass
 from ..errors import LocalStorageError, WorkflowInvalid
 from ..json_text import has_more_values
 from ..types import JsonValue

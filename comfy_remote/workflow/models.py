@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
+from ..data_class import dataclass
 from ..types import JsonValue, mapping, mappings
 from .json_document import graphs_in
 from .prompt import Place, Prompt, is_link

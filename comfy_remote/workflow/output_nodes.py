@@ -7,8 +7,9 @@ for placeholders ComfyUI's frontend 1.49.6 (`saveImageExtraOutput`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ..data_class import dataclass
 
 if TYPE_CHECKING:
     from ..outputs import OutputKind

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
 from ..advice import Hint
+from ..data_class import dataclass
 from ..errors import WorkflowInvalid
 from ..types import JsonValue, as_list, mapping, mappings
 

@@ -7,8 +7,8 @@ other. Both mean the same file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from ..data_class import dataclass
 from ..types import JsonValue
 from .live_inputs import live_inputs
 from .prompt import Node, Prompt, is_link, own_values, with_inputs

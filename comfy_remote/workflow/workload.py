@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
+from ..data_class import dataclass
 from ..errors import WorkflowInvalid
 from ..types import JsonValue
 from .change.sources import Sources

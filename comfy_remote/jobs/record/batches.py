@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...advice import Hint
+from ...data_class import dataclass
 from ...database import transaction
 from ...errors import ConfigurationError, JobNotFound
 from ...schedule.money import Allowance

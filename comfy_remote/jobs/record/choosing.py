@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from ...data_class import dataclass
 from ...events import JobState
 from .entries import SAVED_BEFORE
 

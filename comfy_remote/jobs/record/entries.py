@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from ...data_class import dataclass
 from ...errors import ComfyRemoteError, error_from_json
 from ...events import DidItRun, JobState
 from ...targets.base import RemoteRef

@@ -16,9 +16,9 @@ claims to hold, and neither says whether a file is whole. Pillow decodes EXIF fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
+from ...data_class import dataclass
 from . import avif, flac, glb, jpeg, matroska, mp3, mp4, ogg, png, riff, safetensors, svg
 from .reading import Malformed, ends_with
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
 from ...advice import Hint
+from ...data_class import dataclass
 from ...errors import (
     EngineCrashed,
     JobCancelled,
@@ -66,9 +67,9 @@ class FollowTimes:
         last_words: For messages on their way when a prompt has ended.
     """
 
-    requests: HttpLimits = HttpLimits()  # noqa: RUF009 - frozen
-    polling: Polling = Polling()  # noqa: RUF009 - frozen
-    reconnect: Backoff = Backoff(first=0.5, longest=10.0)  # noqa: RUF009 - frozen
+    requests: HttpLimits = HttpLimits()
+    polling: Polling = Polling()
+    reconnect: Backoff = Backoff(first=0.5, longest=10.0)
     search: float = 10.0
     stall: float = 300.0
     idle: float = 30.0  # ComfyUI begins with a prompt at once if nothing else runs

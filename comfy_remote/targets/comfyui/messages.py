@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ...data_class import dataclass
 from ...errors import RequestTooLarge
 from ...json_text import check_json_values, parse_json
 from ...types import JsonValue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 
+from ...data_class import dataclass
 from ...errors import WorkflowInvalid
 from ...json_text import parse_json
 from ...outputs import OutputProblem

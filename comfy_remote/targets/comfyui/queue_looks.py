@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...aio import Background
+from ...data_class import dataclass
 from .queue import QueueItem
 
 __all__ = ["Queue", "QueueLooks"]

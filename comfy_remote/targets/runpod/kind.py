@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from ...config.folders import home
 from ...config.target_settings import TargetSettings
+from ...data_class import dataclass
 from ...errors import ConfigurationError, TargetNotFound
 from ...net.address import base_address, host_list, is_loopback
 from ...secrets import secret

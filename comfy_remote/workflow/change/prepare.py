@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from ...data_class import dataclass
 from ...errors import WorkflowInvalid
 from ...types import JsonValue
 from ..graph import linked_node

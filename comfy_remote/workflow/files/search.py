@@ -7,11 +7,11 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
 from ...advice import Hint
+from ...data_class import dataclass
 from ...errors import InputFileMissing
 from ...media.content_names import split_content_name
 from ...media.files import sha256_of

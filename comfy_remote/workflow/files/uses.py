@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ...data_class import dataclass
 from ...types import JsonValue
 from ..interface import REMOTE_INPUT
 from ..live_inputs import live_inputs
