@@ -7,17 +7,17 @@ import time
 import uuid
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ..aio import Deadline
+from ..data_class import dataclass
 from ..errors import LocalStorageError, WorkflowInvalid
 from ..events import Log
 from ..jobs.client import Client, not_in_time
-from ..jobs.estimate import estimate_on
 from ..jobs.interruption import call_off, started
 from ..media.files import private_folder
 from ..targets.base import OneEngine, if_unfollowed, not_returned
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ..config.settings import Configuration
     from ..jobs.record import Record
     from ..jobs.submission import Submission
+    from ..workflow.prompt import Prompt
 
 __all__ = ["RunPlan", "run_workflow"]
 
@@ -133,12 +134,7 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
                 reporter.event(Log(sentence, "warning"))
             if lock is not None:
                 await warn_of_others(lock, ready.prompt, ready.workflow, reporter)
-            estimate = await estimate_on(
-                target, record, ready.prompt, configuration, background=client.background
-            )
-            paid = estimate.hour is not None or configuration.billing_of(target.name) == "by run"
-            if paid and estimate.seconds is not None:
-                reporter.note(estimate.sentence())
+            paid = await _say_estimate(client, ready.prompt, configuration, reporter)
             if sentence := not_returned(client.target, ready.prompt):
                 reporter.event(Log(sentence, "warning"))
             if not plan.wait and (lost := if_unfollowed(client.target, ready.prompt)):
@@ -185,6 +181,25 @@ def run_workflow(plan: RunPlan, reporter: Reporter) -> None:
             exit_if_incomplete(job)
 
     supervise(whole, reporter, plan.job_id)
+
+
+async def _say_estimate(
+    client: Client, prompt: Prompt, configuration: Configuration, reporter: Reporter
+) -> bool:
+    """Say about what a run costs, where runs cost money, and whether they do."""
+    target = client.target
+    if (billing := configuration.billing_of(target.name)) is None:
+        return False
+    from ..jobs.estimate import estimate_on  # here: most targets cost nothing
+
+    estimate = await estimate_on(
+        target, client.record, prompt, configuration, background=client.background
+    )
+    if billing == "by hour" and estimate.hour is None:
+        return False
+    if estimate.seconds is not None:
+        reporter.note(estimate.sentence())
+    return True
 
 
 async def _say_cost(job_id: str, record: Record, reporter: Reporter) -> None:

@@ -17,7 +17,6 @@ from ..errors import LocalStorageError
 from ..events import Event, Progress, Queued, Started
 from ..workflow.prompt import Prompt
 from ..workflow.workload import Workload, workload_of
-from .estimate import guess_by
 from .record import Record
 
 __all__ = ["ProgressEstimate", "estimate_progress", "with_estimates"]
@@ -82,6 +81,8 @@ def estimate_progress(
     record: Record, target: str, prompt: Prompt, server: Mapping[str, str] | None = None
 ) -> ProgressEstimate:
     """An estimate by past runs: of the same workflow there, else of any there, else a guess."""
+    from .estimate import guess_by  # here: few jobs are silent that long
+
     workload = workload_of(prompt)
     try:
         alike = record.past_runs(target, workload.shape, server=server)
