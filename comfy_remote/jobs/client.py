@@ -163,6 +163,7 @@ class Client:
         self._record = record
         self.on_interrupt = on_interrupt
         self._jobs: list[Job] = []
+        self._tidying: asyncio.Future[list[Path]] | None = None
         self._journal: RouteJournal | None = None
         self._answers: Answers | None = None
         self.background = Background()
@@ -185,11 +186,11 @@ class Client:
 
             self._journal = RouteJournal(self.record, self.configured, self.background)
             self.target.use_journal(self._journal)
+        self._tidying = asyncio.ensure_future(asyncio.to_thread(remove_leftovers))
         try:
-            await asyncio.to_thread(remove_leftovers)
             self.target = await self.target.__aenter__()
         except BaseException:
-            await self._close_record()
+            await self._close()
             raise
         return self
 
@@ -207,7 +208,7 @@ class Client:
                 await self.background.stop()
                 await self.target.__aexit__(kind, error, traceback)
             finally:
-                await self._close_record()
+                await self._close()
 
     def leaving_jobs(self) -> Self:
         """This client, open as long as it is, whose jobs go on when it is left by an error."""
@@ -863,7 +864,9 @@ class Client:
         _renamed("adopt", "attach")
         return await self.attach(remote_id, folder=folder, timeout=timeout)
 
-    async def _close_record(self) -> None:
+    async def _close(self) -> None:
+        if self._tidying is not None:
+            await asyncio.wait([self._tidying])
         await self.record.written()
         if self._own_record:
             await asyncio.to_thread(self.record.close)

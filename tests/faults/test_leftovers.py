@@ -53,8 +53,9 @@ import asyncio, time
 from comfy_remote import Client
 async def main():
     async with Client("http://127.0.0.1:1"):
-        print("there", flush=True)
-        time.sleep(100)
+        pass  # they go meanwhile, and are gone once it is closed
+    print("there", flush=True)
+    time.sleep(100)
 asyncio.run(main())
 """,
     "worker": """
