@@ -1,15 +1,24 @@
-"""The node packs and the ComfyUI of a lock, for an image that is built with them. Pure."""
+"""The node packs, the ComfyUI and the models of a lock, for an image or a project. Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from ..errors import ModelUnavailable
 from ..ready.lock import Lock, LockedPack
 from ..ready.pins import Unpinned, pin_of
+from ..ready.sync.lines import repo_line
 from ..wire.nodes import PackWanted
 
-__all__ = ["COMFYUI_COMMIT", "COMFYUI_VERSION", "ImagePacks", "comfyui_release", "packs_for_image"]
+__all__ = [
+    "COMFYUI_COMMIT",
+    "COMFYUI_VERSION",
+    "ImagePacks",
+    "comfyui_release",
+    "model_lines",
+    "packs_for_image",
+]
 
 COMFYUI_VERSION = "0.33.0"
 """Of our images; see the Dockerfile."""
@@ -53,6 +62,22 @@ def comfyui_release(lock: Lock) -> str | None:
     """The lock's ComfyUI, if it is a release: ``0.33.0``."""
     release = _RELEASE.fullmatch(lock.comfyui.version or "")
     return release[1] if release is not None else None
+
+
+def model_lines(lock: Lock) -> dict[tuple[str, str], str]:
+    """Lines of a repo_list, by folder and name: for the models that have an address which everybody
+    can fetch from.
+    """
+    lines = {}
+    for one in lock.models:
+        public = [each.url for each in one.addresses if not each.url.startswith("r2:")]
+        if one.folder is None or not public:
+            continue
+        try:
+            lines[one.folder, one.name] = repo_line(one, public[0])
+        except ModelUnavailable:  # its name cannot be said in a line
+            continue
+    return lines
 
 
 def _is_ours(pack: LockedPack) -> bool:

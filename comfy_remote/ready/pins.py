@@ -84,8 +84,10 @@ def _folders(pack: LockedPack) -> set[str]:
     return {name.casefold() for name in (pack.id, pack.folder, last) if name}
 
 
-def named_pin(wanted: PackWanted) -> str:
-    """A pack as an owner is asked to trust it: another version of it is other code."""
+def named_pin(wanted: PackWanted | str) -> str:
+    """A pack (``NAME@VERSION``, ``URL@COMMIT``) as an owner is asked to trust it: another version
+    of it is other code.
+    """
     return f"pack {wanted}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..console import print_json, say, say_lines
-from ..options import is_example, target_option, workflow_argument
+from ..options import is_example, lock_option, target_option, workflow_argument
 from ..schemas import schemas_option
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ __all__ = ["modal"]
     type=click.Choice(["none", "memory", "gpu"]),
     help="Start containers from a snapshot. [default: none]",
 )
+@lock_option(
+    "--lock",
+    "Take node packs, ComfyUI's version and models from this lock, or from a packed workflow's.",
+)
 @schemas_option
 @target_option("Take the node schemas of this target instead.")
 @click.option(
@@ -87,6 +91,7 @@ def modal(
     secrets: tuple[str, ...],
     max_containers: int | None,
     snapshot: str | None,
+    lock_file: Path | None,
     schemas_source: Path | str | None,
     on: str | None,
     deploys: bool,
@@ -106,6 +111,7 @@ def modal(
     \b
     Examples:
       comfy-remote deploy modal workflow.json --app portraits --gpu L40S
+      comfy-remote deploy modal workflow.json --app portraits --lock comfy-remote.lock
       comfy-remote deploy modal workflow.json --app portraits --no-deploy
       comfy-remote run workflow.json --on modal:portraits
     """
@@ -148,6 +154,7 @@ def modal(
         clean=clean,
         deploys=deploys,
         choose_gpu=True,
+        lock_file=lock_file,
     )
     say(f"The project is in {project.folder}.")
     for note in project.notes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ...errors import WorkflowInvalid
+from ...ready.lock import Lock, LockedComfyUI
 from ...types import JsonValue
 from ...wire.repo_list import parse_repo_list
 from ...worker.nodes.install_custom_nodes import ListError, parse_list
@@ -14,6 +15,7 @@ from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
 from ...workflow.repo_list import find_repo_list, without_repo_list
 from ...workflow.schema import Schemas
+from ..locked import comfyui_release, model_lines, packs_for_image
 
 __all__ = ["Packing", "pack"]
 
@@ -29,41 +31,67 @@ class Packing:
         custom_nodes: ``NAME@VERSION`` of the Comfy Registry, ``NAME@COMMIT``,
             ``https://github.com/OWNER/NAME@COMMIT``.
         notes: What it needs without saying where to get it, a sentence each.
+        locked: Those of the lock, which go before all but what a person has asked for.
+        comfyui: The lock's release of ComfyUI, if it names one.
     """
 
     models: tuple[str, ...]
     custom_nodes: tuple[str, ...]
     notes: tuple[str, ...]
+    locked: tuple[str, ...] = ()
+    comfyui: str | None = None
 
 
 def pack(
-    prompt: Prompt, workflow: Mapping[str, JsonValue] | None, schemas: Schemas, *, volume: str
+    prompt: Prompt,
+    workflow: Mapping[str, JsonValue] | None,
+    schemas: Schemas,
+    *,
+    volume: str,
+    lock: Lock | None = None,
 ) -> Packing:
-    """What a workflow names.
+    """What a workflow names, and its lock.
 
     Args:
         workflow: UI format, if there is one: only that says where models and packs come from.
         schemas: Of the ComfyUI that it was read by.
         volume: The volume that the models go to, for advice.
+        lock: What it takes to run it, exactly: it knows more than the workflow says.
     """
+    lock = lock or Lock()
+    image, locked = packs_for_image(lock), model_lines(lock)
     listed = _listed(prompt, workflow)
     prompt = without_repo_list(prompt)
-    lines, notes = list(listed), []
+    lines, notes = [*listed, *locked.values()], list(image.notes)
     known = " ".join(listed)
     for model in find_models(prompt, workflow):
+        if (model.folder, model.name.replace("\\", "/")) in locked:
+            continue
         if (line := _line(model)) is not None:
             lines.append(line)
         elif _file_of(model) not in known:
             notes.append(_no_address(model, volume))
     nodes = []
+    known_classes = {name for one in lock.packs for name in one.classes}
     for one in find_packs(prompt, schemas=schemas, workflow=workflow):
         if one.name == CORE or one.name in _OURS or _all_ours(one):
+            continue
+        if {*one.classes} <= known_classes:
             continue
         if (line := _pinned(one)) is not None:
             nodes.append(line)
         else:
             notes.append(_no_commit(one))
-    return Packing(tuple(dict.fromkeys(lines)), tuple(dict.fromkeys(nodes)), tuple(notes))
+    release = comfyui_release(lock)
+    if release is None and lock.comfyui != LockedComfyUI():
+        notes.append("The lock names no release of ComfyUI, which is what the project takes.")
+    return Packing(
+        tuple(dict.fromkeys(lines)),
+        tuple(dict.fromkeys(nodes)),
+        tuple(notes),
+        locked=tuple(map(str, image.packs)),
+        comfyui=release,
+    )
 
 
 def _listed(prompt: Prompt, workflow: Mapping[str, JsonValue] | None) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -54,7 +54,7 @@ class Project:
         notes: What was done and what is missing, a sentence (or a few lines) each, for people.
         named: What it names that has to be trusted: see `ModalConfig.named`.
         brought: Those that the owner has not given now: the folder had them before; or they run
-            beside the owner's Secrets, and come from the workflow.
+            beside the owner's Secrets, and come from the workflow; or come from its lock.
     """
 
     folder: Path
@@ -113,6 +113,7 @@ def write_project(
     force: bool = False,
     clean: bool = False,
     by_owner: bool = True,
+    agreed: Collection[str] = (),
 ) -> Project:
     """Write a project, or bring one up to date.
 
@@ -124,6 +125,7 @@ def write_project(
         force: Whether edited files are replaced.
         clean: Whether the folder's three files are ignored.
         by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
+        agreed: The lines of the lock that the owner has agreed to.
 
     Raises:
         ConfigurationError: modal_config.json cannot be read, a value cannot be used, or one of
@@ -139,10 +141,11 @@ def write_project(
     # Checked as they were given, so that an error names the one that is wrong.
     asking = ModalConfig.checked(dict(given))
     asked = asking.custom_nodes
-    nodes = _pins(asked, before.custom_nodes, packing.custom_nodes)
+    nodes = _pins(asked, packing.locked, before.custom_nodes, packing.custom_nodes)
     config = ModalConfig.checked(
         {
             **before.model_dump(),
+            **({"comfyui_version": packing.comfyui} if packing.comfyui else {}),
             "models": list(dict.fromkeys([*before.models, *packing.models])),
             **given,
             "custom_nodes": nodes,
@@ -165,7 +168,8 @@ def write_project(
             notes.append(_edited(path, there, text))
     config = config.model_copy(update={"generated": generated})
     _write(config_path, config.text())
-    if new := [line for line in nodes if line not in {*asked, *before.custom_nodes}]:
+    locked = [line for line in packing.locked if line in nodes and line not in asked]
+    if new := [line for line in nodes if line not in {*asked, *before.custom_nodes, *locked}]:
         # A workflow may be a stranger's, and this is code that it brings along.
         notes.append(
             "The workflow names these node packs, which are installed with it: review them, or "
@@ -174,6 +178,8 @@ def write_project(
     script = read_text(folder / WORKFLOW_FILE) if WORKFLOW_FILE in edited else None
     given_now = asking.named()
     brought = [line for line in before.named(script) if line not in given_now]
+    strange = [line for line in locked if line not in agreed]
+    brought += ModalConfig.checked({"custom_nodes": strange}).named()
     if config.secrets:  # which all that runs there can read
         brought += ModalConfig.checked({"custom_nodes": new}).named()
         brought += [] if by_owner else given_now

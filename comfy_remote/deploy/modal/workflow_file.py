@@ -11,6 +11,8 @@ from ...advice import Hint
 from ...config.folders import home
 from ...config.trust import TrustStore, not_trusted
 from ...media.files import safe_relative_path, storage_errors
+from ...ready.lock import read_lock
+from ...ready.pins import named_pin
 from ...workflow.change.prepare import Changes, prepare
 from ...workflow.files import FileSearch, file_uses
 from ...workflow.interface import REMOTE_OUTPUT
@@ -19,7 +21,7 @@ from ...workflow.prompt import Prompt
 from ...workflow.repo_list import without_repo_list
 from ...workflow.schema import Schemas
 from .config import CONFIG_FILE, ModalConfig
-from .packing import pack
+from .packing import Packing, pack
 from .pinning import pinned
 from .project import INPUT_FOLDER, Project, input_files, project_folder, write_project
 from .usual import gpu_for
@@ -38,6 +40,7 @@ def make_project(
     deploys: bool = False,
     by_owner: bool = True,
     choose_gpu: bool = False,
+    lock_file: Path | None = None,
 ) -> Project:
     """Make the project of a workflow file, or bring it up to date. Blocking.
 
@@ -51,6 +54,7 @@ def make_project(
             brought along, and the workflow's node packs if there are Secrets.
         by_owner: Whether ``given`` is the owner's word, and not a node's in some workflow.
         choose_gpu: Whether a new project gets the GPU that the workflow needs, unless one is given.
+        lock_file: Its lock: node packs, ComfyUI and models come from there as far as it names them.
 
     Raises:
         WorkflowInvalid: The file has no workflow, or it cannot be converted.
@@ -65,7 +69,8 @@ def make_project(
     if isinstance(nodes, list):
         given = {**given, "custom_nodes": [pinned(str(line)) for line in nodes]}
     config = ModalConfig.checked(dict(given))
-    found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume)
+    lock = read_lock(lock_file) if lock_file is not None else None
+    found = pack(prepared.prompt, prepared.workflow, known, volume=config.models_volume, lock=lock)
     prompt = without_repo_list(prepared.prompt)
     folder = project_folder(workflow, config.app_name, parent)
     chosen: list[str] = []
@@ -74,13 +79,25 @@ def make_project(
         given = {**given, "gpu_type": gpu}
         chosen = [f"GPU: {gpu or 'none'}, since {why}. {CONFIG_FILE} has it as gpu_type."]
     project = write_project(
-        folder, prompt, found, given, force=force, clean=clean, by_owner=by_owner
+        *(folder, prompt, found, given),
+        force=force,
+        clean=clean,
+        by_owner=by_owner,
+        agreed=_agreed(lock_file, found),
     )
     _check_trust(project, deploys=deploys)
     input_files(folder)  # before anything is copied through a link
     notes = _copy_inputs(prompt, known, workflow.absolute().parent, folder / INPUT_FOLDER)
     doubts = [doubt.sentence for doubt in prepared.doubts]
     return replace(project, notes=(*chosen, *project.notes, *doubts, *notes))
+
+
+def _agreed(lock_file: Path | None, found: Packing) -> list[str]:
+    """The lock's node packs that the owner has agreed to, for this or for a sync."""
+    if lock_file is None:
+        return []
+    missing = TrustStore(home()).missing(lock_file, map(named_pin, found.locked))
+    return [line for line in found.locked if named_pin(line) not in missing]
 
 
 def _check_trust(project: Project, *, deploys: bool) -> None:

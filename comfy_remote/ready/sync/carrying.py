@@ -28,7 +28,6 @@ from ...errors import (
     OutputError,
     RateLimited,
     TargetUnreachable,
-    WorkflowInvalid,
 )
 from ...json_text import problems_in
 from ...media.files import OWN_DATA, storage_errors
@@ -38,11 +37,10 @@ from ...targets.models import ensure_models, place_model
 from ...targets.nodes import install_packs
 from ...types import JsonValue
 from ...wire.models import FilePart, PlaceRequest
-from ...wire.repo_list import parse_repo_list
-from ...worker.models.folders import folder_of
 from ..lock import LockedModel
 from .brought import Brought, BroughtRecord
 from .here import with_hash
+from .lines import repo_line
 from .packs import PackStep
 from .parts import read_parts
 from .planning import Sources
@@ -250,7 +248,7 @@ class _Carrying:
                 raise ConfigurationError(f"{step.item.name} cannot be brought by {step.way.value}.")
 
     async def _fetch(self, step: Step) -> str:
-        line = _repo_line(step.model, step.address.url if step.address is not None else "")
+        line = repo_line(step.model, step.address.url if step.address is not None else "")
         answer = await ensure_models(self.target, line, self._say(step), prune=False)
         return "fetched" if answer.fetched else "there"
 
@@ -280,7 +278,7 @@ class _Carrying:
         copy = await bucket.put(
             path, model, sha256, self._sent(step), self._say(step), target=self.name
         )
-        line = _repo_line(model, copy.url)
+        line = repo_line(model, copy.url)
         try:
             answer = await ensure_models(self.target, line, self._say(step), prune=False)
         except ComfyRemoteError as error:
@@ -363,27 +361,3 @@ def _checked(step: Step, sha256: str, size: int) -> LockedModel:
             advice="Make the lock again, or put the right file there.",
         )
     return model.model_copy(update={"sha256": sha256, "size": size})
-
-
-def _repo_line(model: LockedModel, url: str) -> str:
-    """The line of a repo_list for a model.
-
-    Raises:
-        ModelUnavailable: It would be read as another one, without the SHA-256 perhaps: a lock takes
-            names that a line has no words for.
-    """
-    sha256 = f" sha256={model.sha256}" if model.sha256 else ""
-    line = f'{model.folder} {url} name="{model.name}"{sha256}'
-    wanted = (folder_of(model.folder or ""), url, model.name, model.sha256)
-    try:
-        lines = parse_repo_list(line)
-        read = [(folder_of(one.kind), one.url, one.name, one.sha256) for one in lines]
-    except WorkflowInvalid:
-        read = []
-    if read != [wanted]:
-        raise ModelUnavailable(
-            f"{model.path} cannot be named to a worker that is to fetch it.",
-            advice="Its name may have no quotes and no '#', and its folder's only small letters. "
-            "Else put it there by hand.",
-        )
-    return line
