@@ -133,7 +133,7 @@ class _Asking:
             others = tuple(one for one in self.model.addresses if one != address)
             self.model = self.model.model_copy(update={"addresses": others})
             self.notes.append(
-                f"{self.model.path}: {address.url} has another file than the one that is needed "
+                f"{self.model.path}: {address.shown} has another file than the one that is needed "
                 "(its SHA-256 differs), so that address is left out."
             )
             return

@@ -113,7 +113,9 @@ def what_to_do(item: Item) -> str:
         case LockedModel() as model:
             size = f" ({size_text(model.size)})" if model.size is not None else ""
             if model.addresses:
-                return f"Put it into models/{model.path} there{size}: {model.addresses[0].url}"
+                first = model.addresses[0]
+                rest = "" if first.shown == first.url else " (the rest of the address: in the lock)"
+                return f"Put it into models/{model.path} there{size}: {first.shown}{rest}"
             return f"Copy it to models/{model.path} there{size}; no address of it is known."
         case _:
             return ""

@@ -31,6 +31,7 @@ from ..json_text import problems_in
 from ..media.files import storage_errors, write_whole
 from ..types import JsonValue, as_list, mappings
 from ..wire.installed import LARGEST_SIZE
+from ..worker.models.folders import is_model_folder
 from ..workflow.load import is_packed
 from ..workflow.packed import packed_files
 
@@ -116,6 +117,11 @@ class Address(_Entry):
         if _MODEL_LINK.fullmatch(url) is None:
             raise ValueError("it is no address of a model")
         return url
+
+    @property
+    def shown(self) -> str:
+        """For people: without its query, which may have a token in it."""
+        return self.url.partition("?")[0].partition("#")[0]
 
 
 class LockedComfyUI(_Entry):
@@ -206,6 +212,13 @@ class LockedModel(_Entry):
     @classmethod
     def _stays_below(cls, name: str | None) -> str | None:
         return None if name is None else safe_name(name)
+
+    @field_validator("folder")
+    @classmethod
+    def _is_of_models(cls, folder: str | None) -> str | None:
+        if folder is not None and not is_model_folder(folder):
+            raise ValueError("it is no folder of models")
+        return folder
 
     @property
     def path(self) -> str:

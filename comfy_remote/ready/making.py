@@ -12,6 +12,7 @@ from yarl import URL
 
 from ..schemas.registry import RegisteredPack
 from ..wire.installed import InstalledPack, ModelFile
+from ..worker.models.folders import is_model_folder
 from ..workflow.models import ModelSource
 from .lock import Address, Lock, LockedComfyUI, LockedModel, LockedPack
 from .needs import Needs
@@ -178,7 +179,7 @@ def _models(needs: Needs, there: There | None, notes: list[str]) -> list[LockedM
     found: dict[tuple[str | None, str], LockedModel] = {}
     for (name, folder), sources in needs.models.items():
         try:
-            needed = LockedModel(folder=folder, name=name)
+            needed = LockedModel(folder=_model_folder(folder), name=name)
         except ValidationError:
             notes.append(f"{name!r} is left out: it is no name of a file below a models folder.")
             continue
@@ -204,7 +205,7 @@ def _model(
         there_folder, file = found
         # An embedding gets the ending that the prompt leaves out: the file is what is brought.
         name, size, sha256 = file.name, file.size, file.sha256
-        folder = folder or there_folder
+        folder = folder or _model_folder(there_folder)
         if (address := _fetched_from(file)) is not None:
             addresses.append(address)
     for source in sources:
@@ -229,6 +230,11 @@ def _model(
         addresses=_each(addresses),
         unknown=unknown,
     )
+
+
+def _model_folder(name: str | None) -> str | None:
+    """A folder that a lock may have: a workflow may say any, and a disk may have any."""
+    return name if name is not None and is_model_folder(name) else None
 
 
 def _why_unknown(

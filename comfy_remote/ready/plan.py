@@ -413,5 +413,8 @@ def _model_standing(
 def _described(value: Needed | InstalledPack | ModelFile | None) -> JsonValue:
     if value is None:
         return None
+    if isinstance(value, LockedModel):
+        shown = [one.model_copy(update={"url": one.shown}) for one in value.addresses]
+        value = value.model_copy(update={"addresses": tuple(shown)})
     document: JsonValue = value.model_dump(mode="json", exclude_none=True)
     return document

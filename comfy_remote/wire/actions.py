@@ -86,7 +86,8 @@ class DescribeAnswer(BaseModel):
         worker: The worker's id.
         fetches_models: Whether the worker may fetch models for a job that runs a workflow.
         takes_models: How it may get models by a job of their own: ``fetch`` from an address,
-            ``link`` to one that it has, ``receive`` from a client. ``None`` from an older worker.
+            ``link`` to one that it has, ``receive`` from a client; ``exact_folders`` if it leaves
+            capitals in the name of a folder that it fetches into. ``None`` from an older worker.
         takes_nodes: How it may get node packs by a job of their own: a version of the Comfy
             ``registry``, a commit by ``git``; see `nodes.TakesNodes`. Empty where it may not.
             ``None`` from an older worker.

@@ -35,8 +35,8 @@ class ModelLine:
 
     Attributes:
         number: Of the line, from 1; 0 for one that is in no list.
-        kind: In lower case: ``ckpt``, ``lora``, or the name of a models folder; ``""`` if the line
-            does not say it.
+        kind: As it is written: ``ckpt``, ``lora``, or the name of a models folder; ``""`` if the
+            line does not say it.
         url: An http(s) address, ``hf:ORG/REPO/PATH[@REVISION]`` or ``r2:PATH``. Its query may
             hold a token: use `shown` for people.
         name: Of the file to make, ``/`` between parts; ``None`` for its own.
@@ -130,7 +130,7 @@ def _parse_line(number: int, line: str) -> ModelLine:
             raise ValueError(f"{option}= is not followed by {wanted}")
         else:
             raise ValueError(f"{option}= is not known (name= and sha256= are)")
-    return ModelLine(number, kind.lower(), url, name, sha256)
+    return ModelLine(number, kind, url, name, sha256)
 
 
 def _options(text: str) -> Iterable[tuple[str, str]]:

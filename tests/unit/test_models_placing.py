@@ -126,8 +126,10 @@ async def test_nothing_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_the_owner_decides(tmp_path: Path) -> None:
-    assert library_for(tmp_path).takes == ["fetch", "link"]
-    assert library_for(tmp_path, accept=True).takes == ["fetch", "link", "receive"]
+    assert library_for(tmp_path).takes == ["fetch", "link", "exact_folders"]
+    assert library_for(tmp_path, accept=True).takes == [
+        *("fetch", "link", "exact_folders", "receive"),
+    ]
     assert library_for(tmp_path, download=False).takes == []
     store = Store(*PARTS)
     with pytest.raises(ModelUnavailable, match="takes no models from its clients") as raised:
@@ -150,6 +152,7 @@ async def test_the_owner_decides(tmp_path: Path) -> None:
         {"folder": ".."},
         {"folder": "a/b"},
         {"folder": ".comfy-remote"},
+        {"folder": "custom_nodes"},
         {"name": "../x.safetensors"},
         {"name": "/etc/x.safetensors"},
         {"name": "x.py"},

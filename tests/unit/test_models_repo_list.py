@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.wire.repo_list import ModelLine, parse_repo_list
-from comfy_remote.worker.models.folders import folder_of, safe_model_name
+from comfy_remote.worker.models.folders import folder_of, is_model_folder, safe_model_name
 
 SHA = "ab" * 32
 
@@ -26,7 +26,7 @@ def test_lines_comments_names_and_hashes_are_read() -> None:
     """
     assert [(m.kind, m.url, m.name, m.sha256) for m in parse_repo_list(text)] == [
         ("ckpt", "https://huggingface.co/o/r/blob/main/a.safetensors", None, None),
-        ("lora", "https://civitai.com/models/1?modelVersionId=2", None, None),
+        ("LoRA", "https://civitai.com/models/1?modelVersionId=2", None, None),
         ("vae", "hf:o/r/ae.safetensors@v1", "my vae.safetensors", SHA),
         ("upscale", "r2:4x.pth", "sub/4x.pth", SHA),
         ("", "https://civitai.com/models/3", None, None),
@@ -96,10 +96,24 @@ def test_no_text_breaks_it(text: str) -> None:
         ("embedding", "embeddings"),
         ("loras", "loras"),
         ("ultralytics", "ultralytics"),
+        ("LoRA", "loras"),
+        ("Photomaker", "photomaker"),
+        ("LLM", "LLM"),
+        ("RMBG", "RMBG"),
+        ("BiRefNet", "BiRefNet"),
     ],
 )
 def test_kinds_lead_to_comfyuis_folders(kind: str, folder: str) -> None:
     assert folder_of(kind) == folder
+    assert is_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".comfy-remote", "..", "a/b", "a\\b", "C:", "custom_nodes", "Custom_Nodes", "nodes"],
+)
+def test_what_is_no_folder_of_models(name: str) -> None:
+    assert not is_model_folder(name)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -384,6 +385,9 @@ async def test_a_target_that_cannot_be_asked_is_an_error() -> None:
         await hold(LOCK, Silent())
 
 
+BY_HAND = "https://models.example/a?token=planted-by-hand"
+
+
 @pytest.mark.parametrize(
     ("lock", "words"),
     [
@@ -401,11 +405,17 @@ async def test_a_target_that_cannot_be_asked_is_an_error() -> None:
             Lock(models=(LockedModel(name="a", addresses=(Address(by="x", url=URL),)),)),
             f"Put it into models/a there: {URL}",
         ),
+        (
+            Lock(models=(LockedModel(name="a", addresses=(Address(by="me", url=BY_HAND),)),)),
+            "Put it into models/a there: https://models.example/a (the rest of the address: in the "
+            "lock)",
+        ),
     ],
 )
 def test_what_to_do_about_what_is_missing(lock: Lock, words: str) -> None:
     plan = compare(lock, There("gpu", packs=[], models={}))
     assert [what_to_do(one) for one in plan.problems] == [words]
+    assert "planted" not in json.dumps(plan.to_json())
     assert [line.endswith(words) for line in Held((plan,)).lines()] == [True]
 
 

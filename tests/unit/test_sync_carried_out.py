@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_target import FakeTarget
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
 from sync_kit import Box, box, comfyui_with, lock_of, locked, sources
@@ -18,8 +20,11 @@ from comfy_remote.ready.plan import Standing, There, compare
 from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, Moved, alone, carry_out
+from comfy_remote.ready.sync.lines import repo_line
 from comfy_remote.ready.sync.planning import Sources, plan_sync
-from comfy_remote.ready.sync.steps import Here, Step, SyncPlan, Way
+from comfy_remote.ready.sync.steps import Here, Step, SyncPlan, Way, Ways, steps_of
+from comfy_remote.ready.sync.ways import ways_to
+from comfy_remote.types import JsonValue
 
 STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
@@ -155,8 +160,7 @@ async def test_one_that_fails_leaves_the_others_be(there: Box, tmp_path: Path) -
     "path",
     [
         "loras/x.safetensors #1.safetensors",
-        'loras/x.safetensors" name="b.safetensors',
-        "LLM/x.safetensors",
+        "loras/x.safetensors # of mine.safetensors",
     ],
 )
 async def test_a_name_that_a_line_has_no_words_for_is_not_fetched_unchecked(
@@ -167,9 +171,42 @@ async def test_a_name_that_a_line_has_no_words_for_is_not_fetched_unchecked(
         async with box(tmp_path / "box", hosts=frozenset({server.host})) as there:
             address = {"by": "workflow", "url": f"{server.url}/x.safetensors"}
             lock = lock_of(locked(path, STYLE, address))
+            plan = await planned(there, lock, sources(tmp_path))
+            assert [one.way for one in plan.steps] == [Way.IMPOSSIBLE]
+            assert "cannot be said to a worker that is to fetch it" in plan.steps[0].why
+            with pytest.raises(ModelUnavailable, match="cannot be named to a worker"):
+                repo_line(lock.models[0], address["url"])
+
+
+async def test_a_folder_with_capitals_is_the_one_that_its_pack_reads(tmp_path: Path) -> None:
+    async with ModelServer() as server:
+        server.files["/x.safetensors"] = File(STYLE)
+        async with box(tmp_path / "box", hosts=frozenset({server.host})) as there:
+            address = {"by": "workflow", "url": f"{server.url}/x.safetensors"}
+            lock = lock_of(locked("LLM/x.safetensors", STYLE, address))
             (ended,) = await synced(there, lock, sources(tmp_path))
-            assert "cannot be named to a worker" in str(ended.error)
-            assert files_in(there.models) == {}
+            assert (ended.how, ended.error) == ("fetched", None)
+            assert files_in(there.models) == {"LLM/x.safetensors": STYLE}
+
+
+async def test_an_older_worker_that_takes_another_folder_is_noticed(tmp_path: Path) -> None:
+    """One that was never asked may be any; one that says what it takes is not asked to."""
+
+    class Older(FakeTarget):
+        async def act(self, payload: Any, on_message: object = None) -> JsonValue:
+            return {"ensured": ["llm/x.safetensors"], "fetched": ["llm/x.safetensors"]}
+
+    lock = lock_of(locked("LLM/x.safetensors", STYLE, {"by": "workflow", "url": "https://h/x"}))
+    plan = compare(lock, There("fake", models={}))
+    assert plan.items[1].kind == "model"
+    (step,) = steps_of(plan, Ways(), {})
+    ended = await carry_out(
+        SyncPlan(plan, (step,)), Older(), sources(tmp_path), lambda _: None, lambda _: None
+    )
+    assert "LLM/x.safetensors, but as llm/x.safetensors" in str(ended[0].error)
+    there = There("fake", models={}, takes_models=frozenset({"fetch", "link"}))
+    (step,) = steps_of(plan, await ways_to(Older(), there), {})
+    assert (step.way, "without capitals" in step.why) == (Way.IMPOSSIBLE, True)
 
 
 async def test_a_folder_that_no_worker_has_is_said(there: Box, tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from test_cli_lock import Run, run
 from yarl import URL
 
 from comfy_remote.config.folders import home
-from comfy_remote.errors import ConfigurationError, OutputError
+from comfy_remote.errors import ConfigurationError, ModelUnavailable, OutputError
 from comfy_remote.net.bucket import Bucket
 from comfy_remote.net.parted_bucket import Upload
-from comfy_remote.ready.lock import Lock
+from comfy_remote.ready.lock import Lock, LockedModel
 from comfy_remote.ready.plan import Standing
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, carry_out
@@ -148,6 +148,23 @@ async def test_what_others_have_put_on_the_volume_stays(s3: S3Server, tmp_path: 
     same = lock_of(locked("loras/theirs.safetensors", OTHER))
     (step,) = (await plan_sync(same, Asleep(), given)).steps
     assert (step.way, step.item.standing) == (Way.NONE, Standing.UNKNOWN)  # as large; not read
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        (".comfy-remote", "files/x.json"),
+        ("custom_nodes", "pack/x.json"),
+        ("loras", "x.py"),
+        ("loras", "../../x.safetensors"),
+        ("loras", ".hidden/x.safetensors"),
+    ],
+)
+async def test_nothing_but_a_model_goes_to_a_volume(tmp_path: Path, folder: str, name: str) -> None:
+    store = volume_store(f"{VOLUME}@EU-RO-1/models", BroughtRecord(tmp_path), KEYS)
+    model = LockedModel.model_construct(folder=folder, name=name)
+    with pytest.raises(ModelUnavailable, match="model"):
+        await store.put(tmp_path / "x", model, "0" * 64, nothing, nothing)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ ways       which ways there are to a target, as it and the settings say
 here       the files of models on this machine
 planning   all of that together: the plan
 carrying   the plan, carried out
-progress   how far it is
+lines      how a model is named to a worker that fetches it
 brought    the record of what was brought, and of what is under way
+leftovers  what stopped syncs have left in storage, given up
 ```
 """

@@ -36,7 +36,8 @@ from ...targets.base import DescribesByJob, InputFile, StoresFiles, Target
 from ...targets.models import ensure_models, place_model
 from ...targets.nodes import install_packs
 from ...types import JsonValue
-from ...wire.models import FilePart, PlaceRequest
+from ...wire.models import EnsureAnswer, FilePart, PlaceRequest
+from ...worker.models.folders import folder_of
 from ..lock import LockedModel
 from .brought import Brought, BroughtRecord
 from .here import with_hash
@@ -250,6 +251,7 @@ class _Carrying:
     async def _fetch(self, step: Step) -> str:
         line = repo_line(step.model, step.address.url if step.address is not None else "")
         answer = await ensure_models(self.target, line, self._say(step), prune=False)
+        self._check_folder(step.model, answer)
         return "fetched" if answer.fetched else "there"
 
     async def _send(self, step: Step) -> str:
@@ -288,6 +290,7 @@ class _Carrying:
             )
             error.advice = " ".join(filter(None, [error.advice, stays]))
             raise
+        self._check_folder(model, answer)
         try:
             await bucket.remove(copy)
         except OutputError as error:
@@ -297,6 +300,21 @@ class _Carrying:
             )
             raise
         return "sent" if answer.fetched else "there"
+
+    def _check_folder(self, model: LockedModel, answer: EnsureAnswer) -> None:
+        """See that an older worker did not take another folder.
+
+        Raises:
+            ModelUnavailable: It did.
+        """
+        path = f"{folder_of(model.folder or '')}/{model.name}"
+        for ensured in answer.ensured:
+            if ensured != path and ensured.lower() == path.lower():
+                raise ModelUnavailable(
+                    f"{self.name} has fetched {path}, but as {ensured}: its worker is older than "
+                    "this Comfy Remote, and writes folders without capitals.",
+                    advice="Update the worker, or move that file there.",
+                )
 
     async def _known(self, step: Step) -> tuple[Path, LockedModel, str]:
         """A model's file here, which is the one that the lock names; with its SHA-256."""

@@ -1,4 +1,4 @@
-"""What a worker that is to fetch a model is asked: a line of a repo_list. Pure."""
+"""How a model is named to a worker that is to fetch it: a line of a repo_list."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def repo_line(model: LockedModel, url: str) -> str:
     if read != [wanted]:
         raise ModelUnavailable(
             f"{model.path} cannot be named to a worker that is to fetch it.",
-            advice="Its name may have no quotes and no '#', and its folder's only small letters. "
-            "Else put it there by hand.",
+            advice="Its name may have no quotes and no '#'. Put it there by hand, or rename it.",
         )
     return line

@@ -10,17 +10,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ...errors import ModelUnavailable
 from ...types import JsonValue
 from ...units import about_text, size_text
+from ...worker.models.folders import folder_of, is_model_name
 from ..hashing import LocalModel
 from ..lock import Address, LockedModel
 from ..plan import Item, Plan, Standing
+from .lines import repo_line
 
 if TYPE_CHECKING:
     from .packs import ByHand, PackStep
 
 __all__ = ["Here", "Speeds", "Step", "SyncPlan", "Way", "Ways", "steps_of"]
 
+_ANY = "https://bucket/model"  # what stands for an address that is not known yet
 _AT = 100_000_000 / 8  # bytes a second of a line of 100 Mbit/s
 
 
@@ -54,6 +58,7 @@ class Ways:
         send: Why nothing can be sent to it directly.
         install: Why it cannot install node packs.
         installs: How it can: ``registry``, ``git``.
+        exact: Why nothing can be fetched into a folder whose name has capitals.
         volume: The volume, for people; empty where none is set.
         bucket: The bucket, for people; empty where none is set.
     """
@@ -65,6 +70,7 @@ class Ways:
     installs: frozenset[str] = frozenset({"registry", "git"})
     volume: str = ""
     bucket: str = ""
+    exact: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class Step:
             "why": self.why or self.item.why,
             "size": self.model.size if self.size is None else self.size,
             "sha256": self.model.sha256,
-            "address": None if self.address is None else _shown(self.address),
+            "address": None if self.address is None else self.address.shown,
         }
 
 
@@ -247,19 +253,23 @@ def _step(item: Item, ways: Ways, here: Here | None) -> Step:
         return Step(item, Way.IMPOSSIBLE, why)
     if model.folder is None:
         return Step(item, Way.IMPOSSIBLE, "only its node's pack knows the folder it belongs in")
+    if not is_model_name(model.name):
+        return Step(item, Way.IMPOSSIBLE, "its name is not one that a model's file has")
     refused: list[str] = []
     if item.same_as is not None and model.sha256 is not None:
         if not ways.link:
             return Step(item, Way.LINK, f"{item.same_as} there is the same file", size=0)
         refused.append(ways.link)
     address = _best(model.addresses)
-    if address is not None and not ways.fetch:
+    # The bucket's way ends with a fetch, too.
+    fetch = ways.fetch or _why_no_line(model, address) or _why_not_exact(model, ways)
+    if address is not None and not fetch:
         checked = "" if model.sha256 else ", whose content cannot be checked"
         return Step(
-            item, Way.FETCH, f"from {_shown(address)}{checked}", address=address, size=model.size
+            item, Way.FETCH, f"from {address.shown}{checked}", address=address, size=model.size
         )
     if address is not None:
-        refused.append(ways.fetch)
+        refused.append(fetch)
     if here is None:
         refused.append(
             "it is not on this machine"
@@ -275,17 +285,25 @@ def _step(item: Item, ways: Ways, here: Here | None) -> Step:
         return Step(item, Way.VOLUME, f"to {ways.volume}", here=here, size=size)
     if not ways.send:
         return Step(item, Way.SEND, "from this machine", here=here, size=size)
-    if ways.bucket and not ways.fetch:
+    if ways.bucket and not fetch:
         return Step(item, Way.BUCKET, f"by {ways.bucket}", here=here, size=size)
-    refused.append(ways.send)
+    refused += [ways.send, fetch if ways.bucket else ""]
     return Step(item, Way.IMPOSSIBLE, "; ".join(dict.fromkeys(filter(None, refused))), here=here)
+
+
+def _why_no_line(model: LockedModel, address: Address | None) -> str:
+    try:
+        repo_line(model, _ANY if address is None else address.url)
+    except ModelUnavailable:
+        return "its name has characters that cannot be said to a worker that is to fetch it"
+    return ""
+
+
+def _why_not_exact(model: LockedModel, ways: Ways) -> str:
+    folder = folder_of(model.folder or "")
+    return ways.exact if folder != folder.lower() else ""
 
 
 def _best(addresses: Sequence[Address]) -> Address | None:
     """The first: what is surest comes first in a lock."""
     return next(iter(addresses), None)
-
-
-def _shown(address: Address) -> str:
-    """An address without its query, which may have a token in it."""
-    return address.url.partition("?")[0]

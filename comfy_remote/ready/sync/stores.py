@@ -13,7 +13,7 @@ from ...errors import ConfigurationError, ModelUnavailable
 from ...net.bucket import BucketSettings
 from ...net.parted_bucket import PartedBucket
 from ...targets.runpod.volume import KEYS_ADVICE, Volume
-from ...worker.models.folders import folder_of
+from ...worker.models.folders import folder_of, is_model_folder, is_model_name
 from ..lock import LockedModel
 from .brought import BroughtRecord
 
@@ -75,8 +75,10 @@ class VolumeStore:
         return await self.bucket.give_up(self.bucket.name(destination), remove=False)
 
     async def _key(self, model: LockedModel) -> str:
-        if model.folder is None:
-            raise ModelUnavailable(f"The folder of {model.name} is not known.")
+        if model.folder is None or not is_model_folder(folder_of(model.folder)):
+            raise ModelUnavailable(f"The folder of {model.name} is not known, or not of models.")
+        if not is_model_name(model.name):
+            raise ModelUnavailable(f"{model.path} does not have the name of a model.")
         if self._folder is None:
             self._folder = self.volume.folder or await self._models_folder()
         return f"{self._folder}/{folder_of(model.folder)}/{model.name}"

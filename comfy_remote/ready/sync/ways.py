@@ -13,6 +13,9 @@ __all__ = ["by_hand_at", "ways_to"]
 
 _NO_WORKER = "only a worker of Comfy Remote can do that, and this is none"
 _OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
+_OTHER_FOLDER = (
+    "its worker is older than this Comfy Remote, and would fetch it into a folder without capitals"
+)
 
 
 async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str = "") -> Ways:
@@ -32,6 +35,7 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
     if takes is None:
         # Older workers fetch, too. One that was never asked may be any.
         fetch = "" if isinstance(target, DescribesByJob) else _NO_WORKER
+        # Which folder it took is looked at then.
         return Ways(
             *(fetch, _OLD, _OLD, install),
             installs=there.takes_nodes or frozenset(),
@@ -47,6 +51,7 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         installs=there.takes_nodes or frozenset(),
         volume=volume,
         bucket=bucket,
+        exact="" if "exact_folders" in takes else _OTHER_FOLDER,
     )
 
 

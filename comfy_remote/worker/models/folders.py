@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from ...errors import ConfigurationError, WorkflowInvalid
 from ...media.file_changes import discard
 from ...media.files import safe_relative_path
 from ...units import size_text
+from ...workflow.models import FOLDERS
 
 __all__ = [
     "KNOWN_FOLDERS",
@@ -20,6 +22,8 @@ __all__ = [
     "PartFile",
     "ever_fetched",
     "folder_of",
+    "is_model_folder",
+    "is_model_name",
     "safe_model_name",
     "volume_report",
 ]
@@ -52,6 +56,9 @@ _FOLDERS = {kind: folder for folder, kinds in _SPELLINGS.items() for kind in kin
 # ComfyUI reads these folders as one (its folder_paths.py).
 _ALSO = {"controlnet": "t2i_adapter", "diffusion_models": "unet", "text_encoders": "clip"}
 
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # as `wire.models.PlaceRequest` has it
+_OF_CODE = frozenset({"custom_nodes", "nodes"})
+
 _TEXTS = {".yaml", ".yml", ".json", ".txt"}
 _WEIGHTS = {
     *(".safetensors", ".sft", ".gguf", ".onnx"),
@@ -67,10 +74,21 @@ _MOST_FILES = 20
 def folder_of(kind: str) -> str:
     """The folder below ComfyUI's ``models`` for a kind as a line of a repo_list names it.
 
-    >>> folder_of("ckpt"), folder_of("lora"), folder_of("ultralytics")
-    ('checkpoints', 'loras', 'ultralytics')
+    A folder that only a node pack knows is spelled as the pack spells it.
+
+    >>> folder_of("ckpt"), folder_of("Lora"), folder_of("ultralytics"), folder_of("LLM")
+    ('checkpoints', 'loras', 'ultralytics', 'LLM')
     """
-    return _FOLDERS.get(kind, kind)
+    plain = kind.lower()
+    folder = _FOLDERS.get(plain, plain)
+    return folder if folder in KNOWN_FOLDERS or folder in FOLDERS else kind
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether a folder of that name, below ComfyUI's ``models``, may be for models: one of
+    ComfyUI's own, or of a node pack; nothing hidden, no path, and none from which code is loaded.
+    """
+    return _FOLDER.fullmatch(name) is not None and name.lower() not in _OF_CODE
 
 
 def safe_model_name(name: str) -> str:
@@ -90,6 +108,14 @@ def safe_model_name(name: str) -> str:
             details={"name": str(safe)},
         )
     return str(safe)
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a name is what `safe_model_name` makes of it."""
+    try:
+        return safe_model_name(name) == name
+    except WorkflowInvalid:
+        return False
 
 
 class ModelFolders:

@@ -200,11 +200,11 @@ class ModelLibrary:
 
     @property
     def takes(self) -> list[str]:
-        """How models may come here by a job of their own: ``fetch``, ``link``, ``receive``."""
+        """How models may come here by a job of their own: see `wire.actions.DescribeAnswer`."""
         if not self.has_folder or self._settings.download is False:
             fetches: list[str] = []
         else:
-            fetches = ["fetch", "link"]
+            fetches = ["fetch", "link", "exact_folders"]
         receives = self.has_folder and self._settings.accept
         return [*fetches, *(["receive"] if receives else [])]
 

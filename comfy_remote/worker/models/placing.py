@@ -25,7 +25,7 @@ from ...media.partial import PartialFile
 from ...units import size_text
 from ...wire.models import PlaceAnswer, PlaceRequest
 from .download import what_is_wrong
-from .folders import ModelFolders, PartFile, folder_of, safe_model_name
+from .folders import ModelFolders, PartFile, folder_of, is_model_folder, safe_model_name
 from .hashes import ModelHashes
 from .link import unavailable
 from .plan import RESERVE, free_bytes
@@ -69,6 +69,8 @@ class Placing:
         folder, name = folder_of(request.folder), safe_model_name(request.name)
         if name != request.name:
             raise WorkflowInvalid(f"{request.name!r} is not a safe name of a model.")
+        if not is_model_folder(folder):
+            raise WorkflowInvalid(f"{folder!r} is no folder of models.")
         path = self._folders.root / folder / name
         async with (
             self._presence.using(lambda owner: self._say(f"Waiting for {owner}, which prunes")),

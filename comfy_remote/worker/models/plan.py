@@ -17,7 +17,7 @@ from ...errors import ComfyRemoteError, LocalStorageError, ModelUnavailable, Wor
 from ...net.retry import Backoff, TryAgain, retried
 from ...units import size_text
 from ...wire.repo_list import ModelLine
-from .folders import ModelFolders, PartFile, folder_of, safe_model_name
+from .folders import ModelFolders, PartFile, folder_of, is_model_folder, safe_model_name
 from .hashes import ModelHashes
 from .http import Answer, ModelHttp
 from .kinds import folder_of_file
@@ -145,6 +145,8 @@ class Planner:
             line = replace(line, kind=await self._folder(line, understand(line, self.settings)))
         link = understand(line, self.settings)
         folder = folder_of(line.kind)
+        if not is_model_folder(folder):
+            raise WorkflowInvalid(f"{line.shown}: {folder!r} is no folder of models.")
         own_name = line.name or link.name
         name = safe_model_name(own_name) if own_name else None
         ours = await asyncio.to_thread(self.manifest.intact, link.identity, folder, name)
