@@ -28,6 +28,7 @@ __all__ = ["CapTable", "ConfigFile", "TargetTable", "checked_config", "read_conf
 
 _LARGEST = 256_000  # bytes
 _OF_A_ROUTE = {"route", "prefer", "patience", "at_most"}
+_NO_COMFYUI = ("comfy:", "modal:", "runpod:", "sandbox")
 
 
 def _printable(word: str) -> str:
@@ -115,6 +116,7 @@ class TargetTable(CapTable):
     keep_stored: bool = False
     bucket: str | None = None
     volume: str | None = None
+    sync_token_env: str | None = None
     policy: PolicyTable | None = None
     prefer: Prefer | None = None
     patience: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -136,6 +138,8 @@ class TargetTable(CapTable):
             raise ValueError("partner_key_env is for a comfy: target")
         if self.volume is not None and not self.target.startswith("runpod:"):
             raise ValueError("volume is for a runpod: target")
+        if self.sync_token_env is not None and self.target.startswith(_NO_COMFYUI):
+            raise ValueError("sync_token_env is for a ComfyUI")
         fields = type(self).model_fields
         said = {name for name, one in fields.items() if getattr(self, name) != one.default}
         if not self.target.startswith("route:"):

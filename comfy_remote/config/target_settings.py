@@ -43,6 +43,9 @@ class TargetSettings:
         volume: For ``runpod:``, the endpoint's network volume, ``VOLUME_ID@DATACENTER``: models are
             sent there by its S3 API. Its keys are ``RUNPOD_S3_ACCESS_KEY_ID`` and
             ``RUNPOD_S3_SECRET_ACCESS_KEY`` in the environment.
+        sync_token_env: For a ComfyUI with our node pack: name of the variable with the token that
+            its owner has set there (``COMFY_REMOTE_SYNC_TOKEN``), for whoever may bring models and
+            node packs to it. It is never sent: requests are signed with it.
         policy: For ``runpod:``, the ``policy`` of every request. RunPod's: ``executionTimeout`` and
             ``ttl`` in milliseconds, ``lowPriority``. On a gateway of ours also ``priority``,
             ``front``, ``retryLost``, ``client``, ``batch``, ``labels`` and ``memory``.
@@ -63,6 +66,7 @@ class TargetSettings:
     keep_stored: bool = False
     bucket: str | None = None
     volume: str | None = None
+    sync_token_env: str | None = None
     policy: Mapping[str, JsonValue] | None = None
     prefer: Prefer | None = None
     patience: float | None = None

@@ -103,6 +103,16 @@ class ComfyUIHost:
 
         return Path(folder_paths.get_directory_by_type(kind))
 
+    def models_folder(self) -> Path:
+        import folder_paths
+
+        return Path(folder_paths.models_dir)
+
+    def pack_folders(self) -> list[Path]:
+        import folder_paths
+
+        return [Path(folder) for folder in folder_paths.get_folder_paths("custom_nodes")]
+
     def schemas(self, classes: Collection[str]) -> Schemas:
         from .nodes.comfyui import local_schemas
 

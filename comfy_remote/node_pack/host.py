@@ -137,6 +137,12 @@ class Host(Protocol):
     def folder(self, kind: FolderKind) -> Path:
         """One of ComfyUI's three folders."""
 
+    def models_folder(self) -> Path:
+        """ComfyUI's own ``models`` folder."""
+
+    def pack_folders(self) -> list[Path]:
+        """The folders that node packs are imported from."""
+
     def schemas(self, classes: Collection[str]) -> Schemas:
         """The schemas of some of its node classes. Blocking."""
 

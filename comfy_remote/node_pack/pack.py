@@ -22,6 +22,8 @@ from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
 from .offload import Offload
+from .receiving.routes import Receiving
+from .receiving.settings import ReceivingSettings
 from .routes import routes
 from .switch import Switch
 from .target_pool import TargetPool
@@ -63,7 +65,10 @@ def install(host: Host, record: Record | None = None) -> Pack:
     offload = Offload(host, switch, pool)
     host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
     batches = PageBatches(host, pool)
-    host.add_routes(routes(host, switch, pool, lane, offload, batches))
+    table = routes(host, switch, pool, lane, offload, batches)
+    receiving = Receiving(host, ReceivingSettings.from_environ(host.models_folder()))
+    receiving.add_routes(table)
+    host.add_routes(table)
     background = Background()
 
     async def start(_app: web.Application) -> None:
@@ -72,6 +77,7 @@ def install(host: Host, record: Record | None = None) -> Pack:
 
     async def stop(_app: web.Application) -> None:
         await background.stop()
+        await receiving.close()
         await lane.close()
         await pool.close()
         await asyncio.to_thread(record.close)

@@ -219,6 +219,7 @@ def _with_login(settings: TargetSettings, before: TargetSettings) -> TargetSetti
         "keep_stored",
         "bucket",
         "volume",
+        "sync_token_env",
         "policy",
         "patience",
         "at_most",

@@ -12,6 +12,7 @@ from ..targets.base import (
     ChoosesAmong,
     DescribesByJob,
     ListsModels,
+    MayTake,
     Target,
     TellsWhatRuns,
 )
@@ -92,6 +93,8 @@ async def target_there(target: Target, needed: Lock | Needs, *, everything: bool
         said = await target.what_runs(classes, folders)
     else:
         said = await target.describe(classes)
+    if isinstance(target, MayTake):
+        said = await target.with_installed(said)
     return _there(target.name, said, classes, names)
 
 

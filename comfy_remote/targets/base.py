@@ -48,6 +48,7 @@ __all__ = [
     "ListsModels",
     "LosesUnfollowed",
     "MayChange",
+    "MayTake",
     "OnThisMachine",
     "OneEngine",
     "Recalls",
@@ -56,6 +57,7 @@ __all__ = [
     "ReturnsSomeOutputs",
     "RunRequest",
     "StoresFiles",
+    "Takes",
     "TakesPartnerKey",
     "TakesValues",
     "Target",
@@ -408,6 +410,53 @@ class StoresFiles(Protocol):
             ConfigurationError: It takes none.
             ComfyRemoteError: One could not be sent, or read.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """What may be brought to a target directly.
+
+    Attributes:
+        models: ``fetch``, ``link``, ``receive``, as in `Capabilities.takes_models`.
+        nodes: Likewise, of node packs.
+        why: Why it is nothing, a clause for people.
+    """
+
+    models: frozenset[str] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    why: str = ""
+
+
+@runtime_checkable
+class MayTake(Protocol):
+    """A target that takes models and node packs itself, where its owner has allowed it. For one
+    that takes them, `Acts.act` works as for a worker.
+    """
+
+    async def takes(self) -> Takes:
+        """What it takes.
+
+        Raises:
+            ComfyRemoteError: It could not be asked.
+        """
+
+    async def send_model(
+        self,
+        payload: Mapping[str, JsonValue],
+        parts: Sequence[InputFile],
+        on_message: Callable[[str], None] | None = None,
+        on_sent: Callable[[int, int], None] | None = None,
+    ) -> JsonValue:
+        """Have a model there; what is there of it from before is not sent again.
+
+        Args:
+            payload: A ``place`` request (`wire.models.PlaceRequest`).
+            parts: Those that it names, in order.
+            on_sent: Called with the number of bytes that are there, and of all.
+        """
+
+    async def with_installed(self, said: Capabilities) -> Capabilities:
+        """What it says of itself, with all that it tells whoever may bring something."""
 
 
 @runtime_checkable

@@ -417,7 +417,10 @@ def secret_variables(settings: TargetSettings) -> tuple[str, ...]:
     kind = kind_of(settings.target)
     key = settings.key_env if kind is None else kind.key_variable(settings)
     headers = settings.headers_env or ({} if kind is None else kind.default_headers)
-    named = (key, settings.password_env, *headers.values(), settings.partner_key_env)
+    named = (
+        *(key, settings.password_env, *headers.values()),
+        *(settings.partner_key_env, settings.sync_token_env),
+    )
     return tuple(dict.fromkeys(name for name in named if name))
 
 

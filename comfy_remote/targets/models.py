@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..advice import Hint
 from ..errors import ConfigurationError, TargetError
+from ..types import JsonValue
 from ..wire.models import (
     CheckAnswer,
     EnsureAnswer,
@@ -18,9 +19,16 @@ from ..wire.models import (
     PlaceRequest,
     PruneAnswer,
 )
-from .base import Acts, ListsModels, Target
+from .base import Acts, InputFile, ListsModels, MayTake, StoresFiles, Target
 
-__all__ = ["check_models", "ensure_models", "list_models", "place_model", "prune_models"]
+__all__ = [
+    "check_models",
+    "ensure_models",
+    "list_models",
+    "place_model",
+    "prune_models",
+    "send_model",
+]
 
 Say = Callable[[str], None]
 
@@ -94,6 +102,31 @@ async def place_model(target: Target, request: PlaceRequest, say: Say) -> PlaceA
     return await _ask(target, request, PlaceAnswer, say)
 
 
+async def send_model(
+    target: Target,
+    request: PlaceRequest,
+    parts: Sequence[InputFile],
+    say: Say,
+    on_sent: Callable[[int, int], None],
+) -> PlaceAnswer:
+    """Have a model there that is on this machine: by a gateway's store, or directly.
+
+    Args:
+        request: Names the parts.
+        on_sent: Called with the number of bytes that are there, and of all.
+
+    Raises:
+        ConfigurationError: Nothing can be sent to it.
+    """
+    if isinstance(target, MayTake):
+        payload = request.model_dump(mode="json", exclude_none=True)
+        return _read(target, await target.send_model(payload, parts, say, on_sent), PlaceAnswer)
+    if not isinstance(target, StoresFiles):
+        raise ConfigurationError(f"Nothing can be sent to {target.name}.")
+    await target.store_files(parts, on_sent)
+    return await place_model(target, request, say)
+
+
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
@@ -112,6 +145,10 @@ async def _ask(
             advice=Hint.WORKER_TARGET() if listing else Hint.OTHER_TARGET(),
         )
     output = await target.act(request.model_dump(mode="json", exclude_none=True), say)
+    return _read(target, output, answer)
+
+
+def _read(target: Target, output: JsonValue, answer: type[_Answer]) -> _Answer:
     try:
         return answer.model_validate(output)
     except ValidationError as error:

@@ -112,10 +112,15 @@ class FilePart(BaseModel):
     """A part of a model's file, in the store of the gateway that the job comes by.
 
     The key is that of a job's other files, so the gateway knows that the job needs it.
+
+    Attributes:
+        size: Bytes; ``None`` from older clients. Of a part that has come before, nothing is
+            fetched again.
     """
 
     name: str = Field(max_length=300)
     sha256: Sha256
+    size: int | None = Field(default=None, gt=0, le=LARGEST_SIZE)
 
 
 class PlaceRequest(BaseModel):

@@ -302,6 +302,7 @@ def test_settings_know_no_other_keys() -> None:
         "headers_env",
         "ca_file",
         "partner_key_env",
+        "sync_token_env",
         "keep_stored",
         "bucket",
         "volume",

@@ -67,6 +67,7 @@ def test_a_yes_is_to_what_is_named(store: TrustStore, tmp_path: Path) -> None:
         ("bucket", "https://thief.example/bucket"),
         ("volume", "thiefs1234@EU-RO-1"),
         ("partner_key_env", "COMFY_API_KEY"),
+        ("sync_token_env", "BOX_SYNC_TOKEN"),
     ],
 )
 def test_another_address_or_variable_is_another_name(field: str, value: object) -> None:
@@ -94,7 +95,7 @@ def test_what_names_nothing_asks_for_nothing() -> None:
             "password_env",
             "headers_env",
         ),
-        *("ca_file", "partner_key_env"),
+        *("ca_file", "partner_key_env", "sync_token_env"),
     }
 
 

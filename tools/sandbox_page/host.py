@@ -80,6 +80,14 @@ class SandboxHost:
         """See `Host.folder`."""
         return self._engine.folders.root / kind
 
+    def models_folder(self) -> Path:
+        """See `Host.models_folder`."""
+        return self._engine.folders.root / "models"
+
+    def pack_folders(self) -> list[Path]:
+        """See `Host.pack_folders`."""
+        return []
+
     def schemas(self, classes: Collection[str]) -> Schemas:
         """See `Host.schemas`."""
         folders = self._engine.folders

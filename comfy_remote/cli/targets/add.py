@@ -32,6 +32,12 @@ __all__ = ["add"]
     help="comfy:, the variable with the key that partner nodes (API nodes) log in with; without "
     "it, none is sent.",
 )
+@click.option(
+    "--sync-token-env",
+    metavar="VARIABLE",
+    help="Of a ComfyUI with our node pack, the variable with the token by which sync may bring "
+    "models to it.",
+)
 @click.option("--user", metavar="NAME", help="For a ComfyUI behind a login.")
 @click.option("--password-env", metavar="VARIABLE", help="The variable with that password.")
 @click.option(
@@ -54,6 +60,7 @@ def add(
     key_env: str | None,
     key_stdin: bool,
     partner_key_env: str | None,
+    sync_token_env: str | None,
     user: str | None,
     password_env: str | None,
     ca_file: Path | None,
@@ -82,6 +89,7 @@ def add(
         base_url=base_url,
         key_env=key_env,
         partner_key_env=partner_key_env,
+        sync_token_env=sync_token_env,
         price_per_hour=price_per_hour,
         user=user,
         password_env=password_env,

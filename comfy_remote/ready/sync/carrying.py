@@ -32,8 +32,8 @@ from ...errors import (
 from ...json_text import problems_in
 from ...media.files import OWN_DATA, storage_errors
 from ...media.temporary import ProcessLock
-from ...targets.base import DescribesByJob, InputFile, StoresFiles, Target
-from ...targets.models import ensure_models, place_model
+from ...targets.base import DescribesByJob, InputFile, Target
+from ...targets.models import ensure_models, place_model, send_model
 from ...targets.nodes import install_packs
 from ...types import JsonValue
 from ...wire.models import EnsureAnswer, FilePart, PlaceRequest
@@ -255,16 +255,16 @@ class _Carrying:
         return "fetched" if answer.fetched else "there"
 
     async def _send(self, step: Step) -> str:
-        """In parts, by their hashes: what the gateway has of them from before is not sent."""
+        """In parts, by their hashes: what is there of them from before is not sent."""
         here, target = step.here, self.target
-        if here is None or not isinstance(target, StoresFiles):
-            raise ConfigurationError(f"Nothing can be sent to {self.name}.")
+        if here is None:
+            raise ConfigurationError(f"{step.item.name} is not on this machine.")
         say = self._say(step)
         say("reading it for its SHA-256")
         read = await read_parts(here.file.path, step.item.name)
         model = _checked(step, read.sha256, read.size)
-        await target.store_files(read.parts, self._sent(step))
-        answer = await place_model(target, _placed(model, read.parts), say)
+        wanted = _placed(model, read.parts)
+        answer = await send_model(target, wanted, read.parts, say, self._sent(step))
         return {"received": "sent"}.get(answer.how, answer.how)
 
     async def _to_volume(self, step: Step, volume: VolumeStore) -> str:
@@ -354,7 +354,7 @@ def _none_installed(
 
 def _placed(model: LockedModel, parts: Sequence[InputFile] = ()) -> PlaceRequest:
     """The request for a model; without parts, it can only be linked."""
-    files = [FilePart(name=one.name, sha256=one.sha256) for one in parts]
+    files = [FilePart(name=one.name, sha256=one.sha256, size=one.size) for one in parts]
     try:
         return PlaceRequest.model_validate(
             {**model.model_dump(include={"folder", "name", "size", "sha256"}), "files": files}

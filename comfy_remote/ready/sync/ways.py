@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ...errors import ComfyRemoteError
-from ...targets.base import Acts, ChoosesAmong, DescribesByJob, OneEngine, StoresFiles, Target
+from ...targets.base import (
+    Acts,
+    ChoosesAmong,
+    DescribesByJob,
+    MayTake,
+    OneEngine,
+    StoresFiles,
+    Takes,
+    Target,
+)
 from ...targets.runpod.target import RunPodTarget
 from ..plan import There
 from .packs import ByHand
@@ -12,6 +21,9 @@ from .steps import Ways
 __all__ = ["by_hand_at", "ways_to"]
 
 _NO_WORKER = "only a worker of Comfy Remote can do that, and this is none"
+_DENIED = "its owner has set DOWNLOAD_MODELS=false"
+_NOT_ACCEPTED = "its owner has not allowed that models are sent to it (ACCEPT_MODELS=true there)"
+_NOT_INSTALLED = "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
 _OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
 _OTHER_FOLDER = (
     "its worker is older than this Comfy Remote, and would fetch it into a folder without capitals"
@@ -27,6 +39,8 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         volume: The network volume that is set for it, for people.
         bucket: The user's bucket, for people.
     """
+    if isinstance(target, MayTake):
+        return _itself(await target.takes(), bucket)
     if isinstance(target, ChoosesAmong) or not isinstance(target, Acts):
         no = _NO_WORKER
         return Ways(no, no, no, no, volume=volume, bucket=bucket)
@@ -42,10 +56,9 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
             volume=volume,
             bucket=bucket,
         )
-    denied = "its owner has set DOWNLOAD_MODELS=false"
     return Ways(
-        fetch="" if "fetch" in takes else denied,
-        link="" if "link" in takes else denied,
+        fetch="" if "fetch" in takes else _DENIED,
+        link="" if "link" in takes else _DENIED,
         send=await _why_not_sent(target, takes),
         install=install,
         installs=there.takes_nodes or frozenset(),
@@ -53,6 +66,15 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         bucket=bucket,
         exact="" if "exact_folders" in takes else _OTHER_FOLDER,
     )
+
+
+def _itself(takes: Takes, bucket: str) -> Ways:
+    """Those to a ComfyUI that may take models itself."""
+    fetches = takes.why or ("" if "fetch" in takes.models else _DENIED)
+    links = takes.why or ("" if "link" in takes.models else _DENIED)
+    receives = takes.why or ("" if "receive" in takes.models else _NOT_ACCEPTED)
+    installs = takes.why or ("" if takes.nodes else _NOT_INSTALLED)
+    return Ways(fetches, links, receives, installs, installs=takes.nodes, bucket=bucket)
 
 
 async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:
@@ -68,7 +90,7 @@ async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:
             "a bucket"
         )
     if "receive" not in takes:
-        return "its owner has not allowed that models are sent to it (ACCEPT_MODELS=true there)"
+        return _NOT_ACCEPTED
     return ""
 
 
@@ -78,7 +100,7 @@ def _why_not_installed(there: There) -> str:
     if there.takes_nodes:
         return ""
     said = there.no_nodes.strip().rstrip(".")
-    return said or "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
+    return said or _NOT_INSTALLED
 
 
 def by_hand_at(target: Target) -> ByHand:

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from ...config.target_settings import TargetSettings
+from ...secrets import secret
 from ..kinds import Can, Choose, Kind
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from ..base import Target
 
-__all__ = ["ComfyUIKind"]
+__all__ = ["ComfyUIKind", "sync_token"]
 
 _HOST_AND_PORT = re.compile(r"^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}/?$", re.IGNORECASE)
 
@@ -71,9 +74,18 @@ class ComfyUIKind(Kind):
 
         headers = self.login(name, settings, environment)
         tls = trusting(settings.ca_file)
-        return ComfyUITarget(url, name=name, headers=headers, find=find, tls=tls)
+        token = sync_token(settings, environment)
+        return ComfyUITarget(url, name=name, headers=headers, find=find, tls=tls, sync_token=token)
 
     def sent_to(self, details: Mapping[str, str]) -> TargetSettings | None:
         """The ``url`` in the details."""
         url = details.get("url")
         return TargetSettings(url) if url and "kind" not in details else None
+
+
+def sync_token(settings: TargetSettings, environment: Mapping[str, str]) -> SecretStr | None:
+    """The token by which models may be brought to a ComfyUI; ``None`` where none is set: runs need
+    none.
+    """
+    variable = settings.sync_token_env
+    return secret(variable, environment) if variable else None

@@ -50,6 +50,7 @@ from ..base import (
     Health,
     RemoteRef,
     RunRequest,
+    Takes,
     answer_graded,
     before_sending,
 )
@@ -77,6 +78,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from ...media.values import EncodedValue
+    from ..base import InputFile
+    from .pack_there import PackThere
     from .sharing import Sharing
 
 __all__ = ["ComfyUITarget", "device_of", "engine_of"]
@@ -101,6 +104,8 @@ class ComfyUITarget:
             ``https``, or on this machine.
         times: How long it waits for what. A job that is given up may still be running.
         find: Looks for the ComfyUI when the target is opened: its name and its URL.
+        sync_token: By which its owner lets models and node packs be brought to it, where our node
+            pack is installed.
         connection: An open one to that URL, which stays open; one of its own when ``None``.
 
     Raises:
@@ -117,8 +122,10 @@ class ComfyUITarget:
         find: Callable[[], Awaitable[tuple[str, str]]] | None = None,
         connection: ComfyUIConnection | None = None,
         tls: ssl.SSLContext | None = None,
+        sync_token: SecretStr | None = None,
     ) -> None:
         self._tls = tls
+        self._sync_token = sync_token
         self._name = name or url.rstrip("/")
         self._headers = headers
         self._times = times
@@ -432,6 +439,36 @@ class ComfyUITarget:
 
         wanted = [folder for folder in folders if folder not in _NO_MODELS]
         return dict(zip(wanted, await concurrent_map(listed, wanted), strict=True))
+
+    async def act(
+        self, payload: Mapping[str, JsonValue], on_message: Callable[[str], None] | None = None
+    ) -> JsonValue:
+        """See `Acts`: by our node pack in that ComfyUI, where its owner allows it."""
+        return await self._pack.act(payload, on_message)
+
+    async def takes(self) -> Takes:
+        """See `MayTake`."""
+        return await self._pack.takes()
+
+    async def send_model(
+        self,
+        payload: Mapping[str, JsonValue],
+        parts: Sequence[InputFile],
+        on_message: Callable[[str], None] | None = None,
+        on_sent: Callable[[int, int], None] | None = None,
+    ) -> JsonValue:
+        """See `MayTake`."""
+        return await self._pack.send(payload, parts, on_message, on_sent)
+
+    async def with_installed(self, said: Capabilities) -> Capabilities:
+        """See `MayTake`. Nothing is asked where no token is set."""
+        return said if self._sync_token is None else await self._pack.with_installed(said)
+
+    @cached_property
+    def _pack(self) -> PackThere:
+        from .pack_there import PackThere  # here: runs need none of it
+
+        return PackThere(self._http, self._name, self._sync_token, self._times.requests.backoff)
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""

@@ -28,7 +28,7 @@ class TypedComfyUI(ComfyUITarget):
     """The ComfyUI at an address. If it has a Comfy API, opening this gives that one's target.
 
     Args:
-        url, name, headers, tls: As for `ComfyUITarget`.
+        url, name, headers, tls, sync_token: As for `ComfyUITarget`.
         memory: Of that address.
         known: Whether a ComfyUI was found there before: then nothing is asked.
         instead: Makes the target of the Comfy API.
@@ -44,8 +44,9 @@ class TypedComfyUI(ComfyUITarget):
         memory: AddressMemory,
         known: bool,
         instead: Callable[[], Target],
+        sync_token: SecretStr | None = None,
     ) -> None:
-        super().__init__(url, name=name, headers=headers, tls=tls)
+        super().__init__(url, name=name, headers=headers, tls=tls, sync_token=sync_token)
         self._memory = memory
         self._watch = AddressWatch(memory)
         self._known = known

@@ -10,7 +10,7 @@ from ...config.folders import home
 from ...config.target_settings import TargetSettings
 from ...net.address import host_list
 from ..comfy_api.kind import ComfyApiKind
-from ..comfyui.kind import ComfyUIKind
+from ..comfyui.kind import ComfyUIKind, sync_token
 from ..kinds import Choose
 
 if TYPE_CHECKING:
@@ -61,5 +61,6 @@ class TypedAddressKind(ComfyUIKind):
             tls=trusting(settings.ca_file),
             memory=memory,
             known=known == "comfyui",
+            sync_token=sync_token(settings, environment),
             instead=api,
         )

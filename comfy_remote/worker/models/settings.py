@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -97,6 +97,18 @@ class ModelSettings:
             civitai_token=SecretStr(text("CIVITAI_TOKEN")),
             bucket=_bucket({name: text(name) for name in _BUCKET}),
         )
+
+    @classmethod
+    def of_comfyui(
+        cls, models_folder: Path, environ: Mapping[str, str] = os.environ
+    ) -> ModelSettings:
+        """Those of a ComfyUI that is no worker's: its own folder, unless another one is named.
+
+        Raises:
+            ConfigurationError: As `from_environ`.
+        """
+        found = cls.from_environ(environ)
+        return found if found.folder is not None else replace(found, folder=models_folder)
 
 
 _BUCKET = ("R2_ENDPOINT", "R2_BUCKET", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
