@@ -70,6 +70,9 @@ class Worker(FakeTarget):
             on_message("trying them")
         if self.fails is not None:
             raise self.fails
+        if payload["action"] != "install_nodes":
+            there = {"name": "thing", "url": URL, "commit": COMMIT}
+            return {"set": "s1", "packs": [there], "made": 1.0, "made_by": "w", "can_go_back": True}
         return {"set": "s1", "installed": ["thing"], "there": ["other"]}
 
 
@@ -258,3 +261,16 @@ def test_a_class_with_control_characters_cannot_write_to_the_terminal(
     Path("l.lock").write_text(text)
     _, out, err = run(*COMMAND, "--plan")
     assert "\x1b" not in out + err
+
+
+def test_what_sync_has_installed_is_listed_and_taken_back(worker: Worker, run: Run) -> None:
+    status, out, err = run("nodes", "list", *ON)
+    assert status == 0
+    assert ["thing", COMMIT, URL] in [line.split() for line in out.splitlines()]
+    assert "To go back to those before: comfy-remote nodes rollback" in err
+    status, _, err = run("nodes", "rollback", *ON)
+    assert status == 2
+    assert "say --yes" in err
+    status, out, _ = run("nodes", "rollback", *ON, "--yes", "--json")
+    assert (status, json.loads(out.splitlines()[-1])["set"]) == (0, "s1")
+    assert [one["action"] for one in worker.acted] == ["nodes", "rollback_nodes"]
