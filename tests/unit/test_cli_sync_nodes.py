@@ -116,7 +116,7 @@ def test_what_would_run_there_is_named_whole_before_a_yes(worker: Worker, run: R
 def test_nothing_is_installed_by_yes_alone(worker: Worker, run: Run) -> None:
     status, _, err = run(*COMMAND, "--yes")
     assert status == 2
-    assert "What would be installed on gpu is named by l.lock" in err
+    assert "What would be brought to gpu is named by l.lock" in err
     assert "name each pack yourself: --pack NAME@VERSION" in err
     assert worker.acted == []
 
