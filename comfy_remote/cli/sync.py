@@ -296,28 +296,10 @@ def _write_dockerfile(needed: _Needed, path: Path) -> int:
 def _sources(
     configuration: Configuration, on: str | None, comfyui: Path | None, volume: str | None
 ) -> Sources:
-    import os
-
-    from ..config.folders import home
-    from ..config.target_settings import TargetSettings
     from ..ready.local import find_local
-    from ..ready.sync.brought import BroughtRecord
-    from ..ready.sync.planning import Sources
-    from ..ready.sync.stores import bucket_store, volume_store
-    from ..targets.kinds import billing_of
+    from ..ready.sync.planning import sources_of
 
-    name = configuration.choose(on)
-    settings = configuration.settings_of(name) or TargetSettings(name)
-    here, folder = find_local(comfyui), home()
-    record = BroughtRecord(folder)
-    volume = settings.volume if volume is None else volume
-    return Sources(
-        here,
-        folder,
-        billing_of(settings, os.environ),
-        None if volume is None else volume_store(volume, record),
-        bucket_store(settings.bucket, record),
-    )
+    return sources_of(configuration, on, find_local(comfyui), volume=volume)
 
 
 def _lock(
