@@ -96,4 +96,5 @@ def test_commands_have_the_same_words_wherever_the_page_shows_them(language: str
         "ComfyRemote_ShowCut": table["showCut"],
         "ComfyRemote_Vary": table["commandVary"],
         "ComfyRemote_OpenPacked": table["commandOpenPacked"],
+        "ComfyRemote_Bring": table["commandBring"],
     }

@@ -1,5 +1,5 @@
 // @ts-check
-/** Money and time as people read them. */
+/** Money, time and sizes as people read them. */
 
 import { t } from './words.js'
 
@@ -42,4 +42,20 @@ export function ageOf(seconds) {
   if (seconds < 5400) return t('minutes', { count: Math.round(seconds / 60) })
   if (seconds < 129600) return t('hours', { count: Math.round(seconds / 3600) })
   return t('days', { count: Math.round(seconds / 86400) })
+}
+
+/**
+ * @param {number | null} bytes
+ * @returns {string}  `210 MB`
+ */
+export function sizeOf(bytes) {
+  if (bytes === null) return t('unknown')
+  const units = ['B', 'kB', 'MB', 'GB']
+  let size = bytes
+  let unit = 0
+  while (size >= 999.5 && unit < units.length - 1) {
+    size /= 1000
+    unit += 1
+  }
+  return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`
 }

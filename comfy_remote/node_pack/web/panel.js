@@ -3,6 +3,7 @@
 
 import { app } from '../../scripts/app.js'
 import { makeBatchList } from './batch_list.js'
+import { makeBringList } from './bring_list.js'
 import { makeCondition } from './condition.js'
 import { costSentences } from './cost_words.js'
 import { button, element, icon } from './dom.js'
@@ -35,6 +36,7 @@ const REPO_LIST = 'repo_list'
  * @property {(name: string) => void} removed  A target was removed.
  * @property {(wanted: boolean) => void} askForModels
  * @property {() => void} showCut
+ * @property {import('./bring.js').Bring} bring
  *
  * @typedef {OwnActions & import('./job_actions.js').JobActions} Actions
  */
@@ -46,9 +48,10 @@ const REPO_LIST = 'repo_list'
  * @param {Cost} cost
  * @param {Actions} actions
  * @param {Varying} varying
+ * @param {import('./bring_state.js').BringState} brings
  * @returns {HTMLElement}
  */
-export function makePanel(state, cost, actions, varying) {
+export function makePanel(state, cost, actions, varying, brings) {
   const toggle = button({ role: 'switch', onclick: actions.toggle })
   const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
@@ -80,6 +83,14 @@ export function makePanel(state, cost, actions, varying) {
   const spending = makeSpending(state)
   const jobs = makeJobList(state, actions, spending.showToday)
   const batches = makeBatchList()
+  const bringing = makeBringList(brings, actions.bring)
+  const bring = button({
+    class: 'comfy-remote-button comfy-remote-wide',
+    onclick: () => {
+      const target = state.usual()
+      if (target) void actions.bring({ target })
+    }
+  })
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
     showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
     batches.ask()
@@ -104,6 +115,8 @@ export function makePanel(state, cost, actions, varying) {
     price,
     changes,
     facts,
+    bring,
+    bringing.root,
     models,
     jobs.root,
     spending.caps,
@@ -185,7 +198,8 @@ export function makePanel(state, cost, actions, varying) {
     if (!state.empty && doing === 'first') return close()
     setup.hidden = doing === ''
     usual.hidden = doing !== ''
-    const known = state.find(state.usual())
+    const target = state.usual()
+    const known = state.find(target)
     change.textContent = t(known?.key.needed && !known.key.set ? 'giveKey' : 'change')
     change.hidden = remove.hidden = !known?.form || Boolean(state.setup?.refused)
     const on = state.target !== null
@@ -209,6 +223,8 @@ export function makePanel(state, cost, actions, varying) {
     // Replaced only when it has changed, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
     unused.show()
+    bring.hidden = !target || known?.type === 'sandbox' || Boolean(state.setup?.refused)
+    bring.textContent = t('bringOpen', { target: target ?? '' })
     models.hidden = !hasRepoList()
     skip.checked = !state.repoList
     jobs.show()
@@ -280,6 +296,9 @@ export function makePanel(state, cost, actions, varying) {
 
   state.addEventListener('changed', changed)
   cost.addEventListener('changed', showCost)
+  brings.addEventListener('changed', bringing.show)
+  bringing.show()
+  void brings.refresh()
   changed()
   showCost()
   void askStatus()
@@ -289,6 +308,7 @@ export function makePanel(state, cost, actions, varying) {
       clearInterval(timer)
       state.removeEventListener('changed', changed)
       cost.removeEventListener('changed', showCost)
+      brings.removeEventListener('changed', bringing.show)
       return
     }
     if (document.hidden) return
