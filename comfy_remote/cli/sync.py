@@ -290,7 +290,7 @@ def _write_dockerfile(needed: _Needed, path: Path) -> int:
         write_dockerfile(path, made)
         say(f"{path} is written. In a folder of its own, it makes the image of an endpoint:")
         say_lines(f"  docker build -t YOU/comfy-remote-worker:1 -f {path.name} .")
-    return _FAILED if made.notes else 0
+    return 0 if made.whole else _FAILED
 
 
 def _sources(
