@@ -35,6 +35,7 @@ from ...wire.runpod_endpoints import (
     RestWorkers,
 )
 from ...wire.runpod_prices import RestGpu, RestGpuList
+from ...wire.runpod_registries import RestRegistry, RestRegistryList
 from ...wire.runpod_volumes import (
     RestDataCenter,
     RestDataCenterList,
@@ -168,6 +169,10 @@ class RunPodAccount:
     async def data_centers(self) -> list[RestDataCenter]:
         """All data centres."""
         return (await self._asked("v2/catalog/datacenters", RestDataCenterList)).centers
+
+    async def registries(self) -> list[RestRegistry]:
+        """All logins for image registries, without user and password."""
+        return (await self._asked("v2/registries", RestRegistryList)).registries
 
     async def make_endpoint(self, wanted: EndpointRequest) -> RestEndpoint:
         """Make an endpoint. Raises also `SubmissionUnknown`."""
