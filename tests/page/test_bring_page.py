@@ -7,10 +7,9 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ pytest.importorskip("playwright", reason="skipped: no playwright (pip install -e
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from comfy_page import ComfyPage, OpenPage
 from model_server import safetensors
-from page_server import start_server
+from page_server import PackServer, start_server
 from playwright.sync_api import Locator, expect
 from sync_kit import TOKEN, Box, box, comfyui_with
 
@@ -85,17 +84,13 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 @pytest.fixture
 def there_box(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
-    """The target ``box``; here is a ComfyUI that has what it lacks."""
+    """The target ``box``, which lacks everything."""
     running = InThread(tmp_path / "box")
     with (home / "comfy-remote.toml").open("a") as file:
         file.write(
             f'[targets.box]\ntarget = "runpod:ep"\nbase_url = "{running.made.gateway.url}"\n'
         )
         file.write('key_env = "BOX_TOKEN"\n')
-    here = comfyui_with(tmp_path, loras__mine=STYLE)
-    (here.base / "comfy").mkdir()
-    (here.base / "main.py").write_text("")
-    monkeypatch.setenv("COMFYUI_DIR", str(here.base))
     monkeypatch.setenv("BOX_TOKEN", TOKEN.get_secret_value())
     # Nobody out there is asked: neither Civitai nor the registry.
     monkeypatch.setenv("CIVITAI_ENDPOINT", "https://127.0.0.1:9")
@@ -125,6 +120,37 @@ def workflow(tmp_path: Path) -> Path:
     return path
 
 
+@contextmanager
+def serving(kind: str, folder: Path, port: int) -> Iterator[PackServer]:
+    """The page's server, with the model that the box lacks."""
+    if kind == "comfyui":
+        (folder / "models/loras").mkdir(parents=True)
+        (folder / "models/loras/mine.safetensors").write_bytes(STYLE)
+        with start_server(kind, folder) as server:
+            yield server
+        return
+    here = comfyui_with(folder, loras__mine=STYLE)
+    (here.base / "comfy").mkdir(exist_ok=True)
+    (here.base / "main.py").write_text("")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("COMFYUI_DIR", str(here.base))
+        with start_server(kind, folder, port) as server:
+            yield server
+
+
+@pytest.fixture
+def page_of(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    there_box: Box,
+    port: int,
+    open_page: OpenPage,
+) -> Iterator[Callable[[], ComfyPage]]:
+    """Opens the page of the sandbox, or of what the test names."""
+    with serving(getattr(request, "param", "sandbox"), tmp_path, port) as server:
+        yield lambda: open_page(server.url)
+
+
 def shown(page: ComfyPage) -> Locator:
     return page.window.locator("dialog.comfy-remote-modal")
 
@@ -143,8 +169,16 @@ def refused_on_box(page: ComfyPage, workflow: Path) -> Locator:
     return offer
 
 
+@pytest.mark.parametrize(
+    "page_of",
+    [
+        "sandbox",
+        pytest.param("comfyui", marks=[pytest.mark.comfyui, pytest.mark.timeout(240)]),
+    ],
+    indirect=True,
+)
 def test_a_model_that_is_missing_is_brought_after_a_yes(
-    page_of: Any, there_box: Box, workflow: Path
+    page_of: Callable[[], ComfyPage], there_box: Box, workflow: Path
 ) -> None:
     page = page_of()
     offer = refused_on_box(page, workflow)
@@ -177,7 +211,11 @@ def test_a_model_that_is_missing_is_brought_after_a_yes(
 
 
 def test_it_goes_on_without_its_window_and_is_stopped_and_gone_on_with(
-    page_of: Any, open_page: OpenPage, there_box: Box, workflow: Path, gate: Gate
+    page_of: Callable[[], ComfyPage],
+    open_page: OpenPage,
+    there_box: Box,
+    workflow: Path,
+    gate: Gate,
 ) -> None:
     page = page_of()
     refused_on_box(page, workflow).get_by_role("button", name="Bring it to box").click()
@@ -209,12 +247,12 @@ def test_after_a_restart_of_comfyui_the_panel_says_that_it_stopped(
     tmp_path: Path, there_box: Box, workflow: Path, gate: Gate, port: int, open_page: OpenPage
 ) -> None:
     with ExitStack() as first:
-        page = open_page(first.enter_context(start_server("sandbox", tmp_path, port)).url)
+        page = open_page(first.enter_context(serving("sandbox", tmp_path, port)).url)
         refused_on_box(page, workflow).get_by_role("button", name="Bring it to box").click()
         shown(page).get_by_role("button", name="Bring 1 to box").click()
         assert gate.reached.wait(60)
     gate.open.set()
-    with start_server("sandbox", tmp_path, port):
+    with serving("sandbox", tmp_path, port):
         page.reload()
         page.open_panel() if not page.panel.count() else None
         listed = page.panel.locator(".comfy-remote-brought")
@@ -224,9 +262,3 @@ def test_after_a_restart_of_comfyui_the_panel_says_that_it_stopped(
         shown(page).get_by_role("button", name="Bring 1 to box").click()
         expect(shown(page)).to_contain_text("Brought to box: 1")
     assert (there_box.models / "loras/mine.safetensors").read_bytes() == STYLE
-
-
-@pytest.fixture
-def page_of(tmp_path: Path, there_box: Box, port: int, open_page: OpenPage) -> Iterator[Any]:
-    with start_server("sandbox", tmp_path, port) as server:
-        yield lambda: open_page(server.url)
