@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from record_sql import sql
 from runpod_double import KEY, RunPodDouble
 from test_cli_lock import Run, run
 
@@ -18,6 +19,7 @@ from comfy_remote.deploy.runpod import image
 from comfy_remote.deploy.runpod.image import ImageFacts
 from comfy_remote.deploy.runpod.record import DeploymentRecord
 from comfy_remote.deploy.runpod.wanted import IMAGE
+from comfy_remote.jobs.record import Record
 from comfy_remote.ready.lock import Lock, LockedModel
 
 __all__ = ["run"]
@@ -186,6 +188,18 @@ def test_the_answer_as_json(run: Run, double: RunPodDouble) -> None:
         *("portraits", endpoint),
         volume,
     )
+
+
+def test_what_jobs_have_seen_of_its_starts_is_told(run: Run, double: RunPodDouble) -> None:
+    _, _, err = run(*DEPLOY, "--gpu", "L4", "--yes")
+    assert "is known once a job has waited for one" in " ".join(err.split())
+    with Record() as record:
+        record.add("job", target="portraits", source="x", folder=None, prompt={})
+        sql(record.path, "UPDATE jobs SET created = 100, started = 172, updated = 200")
+    _, _, err = run(*DEPLOY, "--plan")
+    assert "A worker of portraits took 72 s to start" in err
+    _, out, _ = run(*DEPLOY, "--plan", "--json")
+    assert json.loads(out)["starts"]["usual"] == 72.0
 
 
 def test_a_workflow_names_it_and_chooses_its_gpu(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...deploy.runpod.record import DeploymentRecord, Made
     from ...deploy.runpod.there import There
     from ...deploy.runpod.wanted import Wanted
+    from ...jobs.starts import LearnedStarts
     from ...ready.lock import Lock
 
 __all__ = ["runpod"]
@@ -240,9 +241,18 @@ def _plan_and_do(
     about_image = _about_image(plan)
     if about_image:
         say(about_image)
+    starts = None if removes else _starts(name)
+    if starts is not None:
+        say(for_terminal(starts.sentence(name)))
+    elif not removes:
+        say(
+            "How long a worker takes to start is known once a job has waited for one: it loads the "
+            "image, and starts ComfyUI."
+        )
+    learned = None if starts is None else starts.to_json()
     if plan_only:
         if json_lines:
-            print_json({"plan": plan.to_json(), "image": about_image})
+            print_json({"plan": plan.to_json(), "image": about_image, "starts": learned})
         return
     if not plan.changes:
         say("There is nothing to do.")
@@ -267,6 +277,7 @@ def _plan_and_do(
             {
                 "plan": plan.to_json(),
                 "image": about_image,
+                "starts": learned,
                 "target": target,
                 "endpoint": deployed.endpoint.id if deployed.endpoint is not None else None,
                 "volume": deployed.volume.id if deployed.volume is not None else None,
@@ -369,6 +380,15 @@ def _about_image(plan: Plan) -> str:
     if facts.size is None:
         return ""
     return f"The image has {size_text(facts.size)}, which a new worker's host loads first."
+
+
+def _starts(name: str) -> LearnedStarts | None:
+    """How long workers of an endpoint took to start, as jobs have seen it."""
+    from ...jobs.record.record import Record
+    from ...jobs.starts import learned_starts
+
+    with Record() as record:
+        return learned_starts(record, name)
 
 
 def _said(own: OwnTarget) -> str | None:

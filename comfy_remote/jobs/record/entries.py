@@ -182,6 +182,20 @@ class PastRun:
     prompt: Prompt
 
 
+@dataclass(frozen=True, slots=True)
+class PastStart:
+    """A worker that had to start for a job.
+
+    Attributes:
+        waited: Seconds until the job began.
+        longer: Seconds that the job then ran longer than others of its workflow; ``None`` where
+            that is not known.
+    """
+
+    waited: float
+    longer: float | None
+
+
 def entry_of(row: sqlite3.Row) -> JobEntry:
     """The job in a row of ``jobs`` joined with ``prompts``.
 

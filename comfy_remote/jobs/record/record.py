@@ -34,7 +34,16 @@ from ...workflow.prompt import Prompt
 from ...workflow.workload import workload_of
 from .batches import Batches
 from .choosing import JobFilter, Retention
-from .entries import LINE_COLUMNS, JobEntry, JobLine, PastRun, SavedOutput, entry_of, line_of
+from .entries import (
+    LINE_COLUMNS,
+    JobEntry,
+    JobLine,
+    PastRun,
+    PastStart,
+    SavedOutput,
+    entry_of,
+    line_of,
+)
 from .schema import MIGRATIONS, store_prompt, whole_prompt
 
 if TYPE_CHECKING:
@@ -670,16 +679,22 @@ class Record:
         Args:
             target: Its name, as jobs are recorded with it.
         """
-        rows = self._read(
-            "SELECT started - created AS waited FROM ("
-            "SELECT created, started, MAX(updated) OVER (ORDER BY created "
-            "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others FROM jobs "
-            "WHERE target = ? OR placed = ?) "
-            "WHERE started - created > ? AND COALESCE(others, 0) <= created "
-            "ORDER BY created DESC LIMIT 1",
-            *(target, target, longer_than),
-        )
+        rows = self._read(_STARTS, target, target, longer_than, 1)
         return float(rows[0]["waited"]) if rows else None
+
+    def starts(self, target: str, limit: int, longer_than: float = 5.0) -> list[PastStart]:
+        """The starts of a target's workers that jobs waited for, the newest first: see
+        `last_start`.
+        """
+        rows = self._read(
+            # Others of its shape, by their work: those that a worker was ready for.
+            "SELECT waited, run_seconds - work * (SELECT SUM(o.run_seconds) / SUM(o.work) "  # noqa: S608
+            "FROM jobs AS o WHERE (o.target = ? OR o.placed = ?) AND o.shape = cold.shape "
+            "AND o.state = 'succeeded' AND o.run_seconds IS NOT NULL AND o.work > 0 "
+            f"AND o.started - o.created <= ?) AS longer FROM ({_STARTS}) AS cold",
+            *(target, target, longer_than, target, target, longer_than, limit),
+        )
+        return [PastStart(row["waited"], row["longer"]) for row in rows]
 
     def ran_again(self, target: str, server: Mapping[str, str] | None = None) -> bool:
         """Whether a workflow has run twice on a target. See `past_runs`."""
@@ -828,6 +843,15 @@ def _size(connection: sqlite3.Connection) -> int:
         for what in ("page_count", "freelist_count", "page_size")
     )
     return (pages - free) * page
+
+
+_STARTS = (
+    "SELECT started - created AS waited, run_seconds, work, shape FROM ("
+    "SELECT created, started, run_seconds, work, shape, MAX(updated) OVER (ORDER BY created "
+    "ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS others FROM jobs "
+    "WHERE target = ? OR placed = ?) "
+    "WHERE started - created > ? AND COALESCE(others, 0) <= created ORDER BY created DESC LIMIT ?"
+)
 
 
 def _ran_at(target: str, server: Mapping[str, str] | None) -> tuple[str, list[str]]:
