@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cli.main import main
+from .cli.process import comfy_remote
 
 if __name__ == "__main__":
-    main()
+    comfy_remote()
