@@ -189,6 +189,11 @@ class Hint(Enum):
         "Review what it names, and trust it in a terminal. Without one, give what it names "
         "yourself, and have its files written again."
     )
+    PACK_LACKING = "Install it on the target, and start ComfyUI again; or choose another target."
+    MODELS_LACKING = (
+        "On the target, download {names} into ComfyUI's models folder, under that name, and run "
+        "the workflow again."
+    )
     TRUST_PACKS = (
         "Review them, and agree in a terminal. Without one, name each pack yourself, with its "
         "version."

@@ -192,6 +192,14 @@ WORDS: dict[Hint, str] = {
         "a terminal, give what it names with options (--secret, --custom-node, --pip, --apt), and "
         "have its files written again (--clean)."
     ),
+    Hint.PACK_LACKING: (
+        "comfy-remote sync WORKFLOW --on TARGET --plan shows how it can be brought there. Or take "
+        "another target."
+    ),
+    Hint.MODELS_LACKING: (
+        "comfy-remote sync WORKFLOW --on TARGET --plan shows how they can be brought there. By "
+        "hand: download {names} into ComfyUI's models folder, under that name."
+    ),
     Hint.TRUST_PACKS: (
         "Review them, and agree in a terminal: the same command without --yes. Without a terminal, "
         "name each pack yourself: --pack NAME@VERSION, --pack URL@COMMIT."

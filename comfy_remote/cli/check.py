@@ -243,11 +243,12 @@ def _print_held(held: Held, lock: str) -> None:
     for line in held.doubts:
         print(printable_line(f"{lock}: warning: {line}"))
     for plan in held.plans:
-        if plan.fetches_models is not None and any(one.kind == "model" for one in plan.problems):
+        kinds = {one.kind for one in plan.problems}
+        if "pack" in kinds or ("model" in kinds and plan.fetches_models is not None):
             command = (
                 f"comfy-remote sync --lock {shlex.quote(lock)} --on {shlex.quote(plan.target)}"
             )
-            say(f"How its models can be brought there, if they can: {command} --plan")
+            say(f"How that can be brought there, if it can: {command} --plan")
     names = ", ".join(plan.target for plan in held.plans)
     count = len(held.problems)
     things = "1 thing is" if count == 1 else f"{count} things are"

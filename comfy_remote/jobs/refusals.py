@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ..advice import Hint
 from ..errors import WorkflowInvalid
 from ..net.address import shown
 from ..targets.base import RunRequest
@@ -38,8 +39,7 @@ def _with_models(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid
     where = "; ".join(f"{name} from {url}" for name, url in lacking.items())
     return WorkflowInvalid(
         f"{error.message} The workflow says where to get what is missing: {where}.",
-        advice=f"On the target, download {', '.join(lacking)} into ComfyUI's models folder, under "
-        "that name, and run the workflow again.",
+        advice=Hint.MODELS_LACKING(names=", ".join(lacking)),
         details={**error.details, "missing_models": [*lacking]},
     )
 
@@ -66,12 +66,15 @@ def _with_pack(error: WorkflowInvalid, request: RunRequest) -> WorkflowInvalid |
     [pack] = find_packs(nodes, schemas=Schemas.bundled(), workflow=request.workflow)
     if pack.name is None:
         return None
-    core = pack.name == CORE
-    there = "Update ComfyUI on the target" if core else "Install it on the target"
-    few = " (the sandbox has only a few nodes)" if core else ""
+    advice: str = Hint.PACK_LACKING()
+    if pack.name == CORE:
+        advice = (
+            "Update ComfyUI on the target, and start it again; or choose another target (the "
+            "sandbox has only a few nodes)."
+        )
     version = f" (saved with {pack.version})" if pack.version else ""
     return WorkflowInvalid(
         f"{error.message} It comes from {pack_for_people(pack.name)}{version}.",
-        advice=f"{there}, and start ComfyUI again; or choose another target{few}.",
+        advice=advice,
         details=error.details,
     )
