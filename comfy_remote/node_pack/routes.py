@@ -41,8 +41,6 @@ from ..workflow.schema import Schemas
 from .advice import error_json, for_page
 from .batch_routes import add_batch_routes
 from .batches import PageBatches
-from .bring_routes import add_bring_routes
-from .bringing import Bringing
 from .deploy_routes import add_deploy_routes
 from .deploying import Deployments
 from .host import Host
@@ -120,7 +118,6 @@ def routes(
     lane: RemoteLane,
     offload: Offload,
     batches: PageBatches,
-    bringing: Bringing,
 ) -> web.RouteTableDef:
     """The table."""
     table = web.RouteTableDef()
@@ -301,7 +298,6 @@ def routes(
     add_deploy_routes(table, host, Deployments(pool, own))
     add_batch_routes(table, host, batches)
     add_packed_route(table, host)
-    add_bring_routes(table, host, bringing)
     return table
 
 
