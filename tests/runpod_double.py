@@ -117,6 +117,7 @@ class RunPodDouble:
     Attributes:
         endpoints: What the account has, by id, as it is answered.
         volumes: Likewise.
+        registries: Its logins for image registries.
         asked: Methods and paths, in order.
         bodies: Of those with one.
         lost: Requests (``POST /v2/serverless``) that are carried out and not answered: the
@@ -133,6 +134,7 @@ class RunPodDouble:
     def __init__(self) -> None:
         self.endpoints: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
+        self.registries: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.bodies: list[tuple[str, Any]] = []
         self.lost: list[str] = []
@@ -246,6 +248,8 @@ class RunPodDouble:
                 return 200, {"gpus": self._gpus(query)}
             case "GET", ["catalog", "datacenters"]:
                 return 200, {"dataCenters": CENTERS}
+            case "GET", ["registries"]:
+                return 200, {"registries": self.registries}
             case "POST", ["serverless"]:
                 return 201, self._new_endpoint(body)
             case "POST", ["network-volumes"]:
@@ -417,6 +421,9 @@ class RunPodDouble:
             raise _Refused(422, "env has strings")
         if not re.fullmatch("OFF|FLASHBOOT|PRIORITY_FLASHBOOT", body.get("flashboot", "OFF")):
             raise _Refused(422, "flashboot")
+        known = [each["id"] for each in self.registries]
+        if body.get("registry") is not None and body["registry"] not in known:
+            raise _Refused(400, "no such registry credential")
         for one in body.get("networkVolumes", []):
             if one not in self.volumes:
                 raise _Refused(400, f"there is no volume {one}")

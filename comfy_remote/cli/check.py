@@ -14,6 +14,7 @@ from .options import (
     change_options,
     inputs_option,
     load_typed,
+    lock_named,
     lock_option,
     target_option,
     typed_name,
@@ -51,7 +52,9 @@ __all__ = ["check"]
     is_flag=True,
     help="Also say whether the cache would give its result; if it cannot, why, node by node.",
 )
-@lock_option("--lock", "Also compare the target with this lock, made by `comfy-remote lock`.")
+@lock_option(
+    "--lock", "Also compare the target with this lock, made by `comfy-remote lock`.", own=True
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def check(
@@ -78,9 +81,11 @@ def check(
       comfy-remote check ComfyUI_00042_.png --json | jq .node_errors
       comfy-remote check workflow.json --on lan --cache
       comfy-remote check workflow.json --on lan --lock comfy-remote.lock
+      comfy-remote check portrait.zip --on lan --lock
     """
     from ..errors import WorkflowInvalid
 
+    lock_file = lock_named(lock_file, workflow)
     held = None if lock_file is None else _held(lock_file, on)
     source = "standard input" if str(workflow) == "-" else typed_name(workflow)
     try:

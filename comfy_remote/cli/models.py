@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from ..units import size_text
 from .console import print_json, printable_line, say
+from .on_target import on_target
 from .options import json_option, target_option
 from .progress_line import progress_shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from ..targets.base import Target
     from ..wire.models import ModelFile
 
 __all__ = ["models"]
-
-_T = TypeVar("_T")
 
 _on_option = target_option("The target. Default: the configured one; see `targets`.")
 _list_argument = click.argument("wanted", metavar="[FILE|LINE]...", nargs=-1)
@@ -55,7 +52,7 @@ def list_models(on: str | None, json_lines: bool) -> None:
     """
     from ..targets.models import list_models as ask
 
-    answer = _run(on, ask)
+    answer = on_target(on, ask)
     if json_lines:
         _print_json(answer)
         return
@@ -96,7 +93,7 @@ def ensure(on: str | None, wanted: tuple[str, ...], prunes: bool, json_lines: bo
 
     repo_list = _repo_list(wanted, needed=True)
     with progress_shown(json_lines) as show:
-        answer = _run(
+        answer = on_target(
             on,
             lambda target: ensure_models(
                 target, repo_list, show, prune=True if prunes else None, list_name=_name_of(wanted)
@@ -122,7 +119,9 @@ def check(on: str | None, wanted: tuple[str, ...], json_lines: bool) -> None:
     from ..targets.models import check_models
 
     repo_list = _repo_list(wanted, needed=True)
-    answer = _run(on, lambda target: check_models(target, repo_list, list_name=_name_of(wanted)))
+    answer = on_target(
+        on, lambda target: check_models(target, repo_list, list_name=_name_of(wanted))
+    )
     if json_lines:
         _print_json(answer)
     else:
@@ -162,7 +161,7 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
         raise click.UsageError("Name the models to keep, or give --all to keep none.")
     repo_list = _repo_list(wanted, needed=not everything)
     with progress_shown(json_lines) as show:
-        answer = _run(
+        answer = on_target(
             on,
             lambda target: prune_models(
                 target, repo_list, show, everything=everything, list_name=_name_of(wanted)
@@ -174,31 +173,6 @@ def prune(on: str | None, wanted: tuple[str, ...], everything: bool, json_lines:
     if not answer.pruned:
         say("Nothing was removed.")
     _print_pruned(answer.pruned, answer.notes)
-
-
-def _run(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]) -> _T:
-    import asyncio
-
-    from ..config.settings import Configuration
-    from ..targets.opening import open_target
-    from .interrupt import run_interruptible
-
-    configuration = Configuration.load()
-    target = open_target(configuration.choose(on), configuration)
-    if configuration.untrusted is not None:
-        say(configuration.untrusted.sentence())
-    if on is None:
-        say(configuration.usual_sentence())
-
-    async def whole() -> _T:
-        async with target as opened:
-            return await work(opened)
-
-    try:
-        return run_interruptible(whole())
-    except asyncio.CancelledError:
-        say("Stopped.")
-        raise click.exceptions.Exit(130) from None
 
 
 def _repo_list(wanted: tuple[str, ...], *, needed: bool) -> str:

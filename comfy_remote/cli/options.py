@@ -16,6 +16,7 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from ..ready.lock import Lock
     from ..workflow.load import LoadedWorkflow
     from .reporter import Reporter
 
@@ -43,6 +44,7 @@ __all__ = [
     "json_option",
     "json_schema_option",
     "load_typed",
+    "lock_named",
     "lock_option",
     "make_reporter",
     "no_wait_option",
@@ -51,6 +53,7 @@ __all__ = [
     "output_option",
     "own_folder",
     "own_folder_by_default",
+    "packed_lock",
     "preview_option",
     "quiet_option",
     "refuse_both_caps",
@@ -335,11 +338,7 @@ def typed_name(workflow: Path) -> str:
     """What was typed for a workflow: a path, or ``example:NAME``."""
     if is_example(workflow):
         return f"{EXAMPLE}{workflow.stem}"
-    if workflow.parent.parent.name == "packed":
-        from ..jobs.unpacked import packed_source
-
-        return packed_source(workflow) or str(workflow)
-    return str(workflow)
+    return _packed_as(workflow) or str(workflow)
 
 
 def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> LoadedWorkflow:
@@ -353,15 +352,75 @@ def load_typed(workflow: Path, variables: Mapping[str, str] | None = None) -> Lo
     return loaded if typed == str(workflow) else replace(loaded, source=typed)
 
 
-def lock_option(name: str, help: str) -> Callable[[_Command], _Command]:  # noqa: A002
-    """An option that names a lock, as `lock_file`."""
+_OWN_LOCK = Path(":own:")  # no file's name
+
+
+def lock_option(
+    name: str,
+    help: str,  # noqa: A002
+    *,
+    own: bool = False,
+) -> Callable[[_Command], _Command]:
+    """An option that names a lock, as `lock_file`.
+
+    Args:
+        own: Whether it may be without a file, for the lock that comes with the workflow; see
+            `lock_named`.
+    """
+    kind = click.Path(path_type=Path, dir_okay=False)
+    if not own:
+        return click.option(name, "lock_file", metavar="FILE", type=kind, help=help)
+    help = f"{help} Without FILE: the workflow's own, in its packed file or beside it."  # noqa: A001
     return click.option(
         name,
         "lock_file",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="[FILE]",
+        type=kind,
+        is_flag=False,
+        flag_value=str(_OWN_LOCK),
         help=help,
     )
+
+
+def lock_named(lock_file: Path | None, workflow: Path) -> Path | None:
+    """The lock that an option with ``own`` means for a workflow.
+
+    Raises:
+        click.UsageError: The workflow has none of its own.
+    """
+    if lock_file != _OWN_LOCK:
+        return lock_file
+    from ..ready.lock import LOCK_NAME
+
+    packed = _packed_as(workflow)
+    if packed is not None:
+        return Path(packed)
+    beside = workflow.parent / LOCK_NAME
+    if str(workflow) == "-" or not beside.is_file():
+        raise click.UsageError(
+            f"{typed_name(workflow)} has no lock of its own: it is not packed, and there is no "
+            f"{LOCK_NAME} beside it. Name one, or make one with `comfy-remote lock`."
+        )
+    return beside
+
+
+def packed_lock(workflow: Path) -> Lock | None:
+    """The lock in the packed file that a workflow was opened from, if there is one."""
+    packed = _packed_as(workflow)
+    if packed is None:
+        return None
+    from ..ready.lock import LOCK_NAME, read_lock
+
+    inside = workflow.parent / LOCK_NAME  # as it was packed
+    return read_lock(inside) if inside.is_file() else None
+
+
+def _packed_as(workflow: Path) -> str | None:
+    if workflow.parent.parent.name != "packed":
+        return None
+    from ..jobs.unpacked import packed_source
+
+    return packed_source(workflow)
 
 
 WORKFLOW = _Workflow()

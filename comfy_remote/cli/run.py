@@ -16,6 +16,7 @@ from .options import (
     dry_run_option,
     inputs_option,
     json_schema_option,
+    lock_named,
     lock_option,
     no_wait_option,
     notify_option,
@@ -56,6 +57,7 @@ __all__ = ["run"]
     "--locked",
     "Refuse, before anything is sent, if the target is not what this lock says; see "
     "`comfy-remote lock`.",
+    own=True,
 )
 @no_wait_option
 @click.option(
@@ -158,7 +160,7 @@ def run(
         with_repo_list=with_repo_list,
         wait=wait,
         dry=dry,
-        lock_file=lock_file,
+        lock_file=lock_named(lock_file, workflow),
         cap=cap,
         over_cap=over_cap,
         cache=cache,

@@ -16,6 +16,7 @@ from .options import (
     json_schema_option,
     load_typed,
     lock_option,
+    packed_lock,
     target_option,
     typed_name,
 )
@@ -242,8 +243,8 @@ class _Needed:
         return self.lock.model_copy(update=left_out) if left_out else self.lock
 
     def check_trust(self, plan: SyncPlan) -> None:
-        """Check that the owner has agreed to each pack that would be installed: ``--yes`` was typed
-        before anything was shown.
+        """Check that the owner has agreed to each pack that would be installed, and to each address
+        that a packed workflow names: ``--yes`` was typed before anything was shown.
 
         Raises:
             NotTrusted: They have not.
@@ -251,12 +252,15 @@ class _Needed:
         from ..advice import Hint
         from ..config.folders import home
         from ..config.trust import TrustStore, not_trusted
+        from ..workflow.load import is_packed
 
         store, missing = TrustStore(home()), [one for one in plan.code if one not in self.given]
+        if any(one.is_file() and is_packed(one) for one in self.files):
+            missing += plan.addresses()
         for path in self.files:
             missing = store.missing(path, missing)
         if missing:
-            what = f"What would be installed on {plan.plan.target}"
+            what = f"What would be brought to {plan.plan.target}"
             raise not_trusted(self.files[0], missing, what, store, Hint.TRUST_PACKS())
 
     def trust(self, plan: SyncPlan) -> None:
@@ -265,6 +269,7 @@ class _Needed:
         from ..config.trust import TrustStore
 
         code = [one for one in plan.code if one not in self.given]
+        code += plan.addresses(shown=True)
         store = TrustStore(home())
         if code and store.missing(self.files[0], code):
             store.trust(self.files[0], code)
@@ -285,34 +290,16 @@ def _write_dockerfile(needed: _Needed, path: Path) -> int:
         write_dockerfile(path, made)
         say(f"{path} is written. In a folder of its own, it makes the image of an endpoint:")
         say_lines(f"  docker build -t YOU/comfy-remote-worker:1 -f {path.name} .")
-    return _FAILED if made.notes else 0
+    return 0 if made.whole else _FAILED
 
 
 def _sources(
     configuration: Configuration, on: str | None, comfyui: Path | None, volume: str | None
 ) -> Sources:
-    import os
-
-    from ..config.folders import home
-    from ..config.target_settings import TargetSettings
     from ..ready.local import find_local
-    from ..ready.sync.brought import BroughtRecord
-    from ..ready.sync.planning import Sources
-    from ..ready.sync.stores import bucket_store, volume_store
-    from ..targets.kinds import billing_of
+    from ..ready.sync.planning import sources_of
 
-    name = configuration.choose(on)
-    settings = configuration.settings_of(name) or TargetSettings(name)
-    here, folder = find_local(comfyui), home()
-    record = BroughtRecord(folder)
-    volume = settings.volume if volume is None else volume
-    return Sources(
-        here,
-        folder,
-        billing_of(settings, os.environ),
-        None if volume is None else volume_store(volume, record),
-        bucket_store(settings.bucket, record),
-    )
+    return sources_of(configuration, on, find_local(comfyui), volume=volume)
 
 
 def _lock(
@@ -331,12 +318,18 @@ def _lock(
         return read_lock(lock_file)
     if not workflows:
         return Lock()
-    loaded = [load_typed(one) for one in workflows]
-    names = [typed_name(one) for one in workflows]
-    made = lock_of(loaded, names, LockPlan(comfyui=comfyui, offline=offline), json_lines=json_lines)
-    for words in made.notes:
-        say(f"warning: {words}")
-    return made.lock
+    # A packed workflow says exactly what it needs; this machine's ComfyUI may have other files.
+    locks = {one: packed_lock(one) for one in workflows}
+    without = [one for one, lock in locks.items() if lock is None]
+    known = [lock for lock in locks.values() if lock is not None]
+    if without:
+        plan = LockPlan(comfyui=comfyui, offline=offline)
+        loaded = [load_typed(one) for one in without]
+        made = lock_of(loaded, [typed_name(one) for one in without], plan, json_lines=json_lines)
+        for words in made.notes:
+            say(f"warning: {words}")
+        known.append(made.lock)
+    return Lock.of_all(known)
 
 
 def _planned(

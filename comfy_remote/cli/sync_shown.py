@@ -41,6 +41,7 @@ _BY_HAND = {
     "environment allows it. Else they belong into its image: {command} --dockerfile writes how.",
     "modal": "On Modal they belong into the app's image: comfy-remote deploy modal WORKFLOW "
     "--app NAME --lock LOCK",
+    "sandbox": "The sandbox has nodes of its own, and takes no node packs.",
     "other": "Which node packs are there is for its provider to say.",
 }
 

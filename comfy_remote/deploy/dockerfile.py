@@ -10,7 +10,7 @@ from pathlib import Path
 from ..clean import one_line
 from ..errors import ConfigurationError
 from ..media.files import storage_errors, write_whole
-from ..ready.lock import Lock
+from ..ready.lock import Lock, LockedComfyUI
 from .locked import COMFYUI_VERSION, comfyui_release, packs_for_image
 from .runpod.wanted import IMAGE
 
@@ -28,10 +28,12 @@ class Dockerfile:
 
     Attributes:
         notes: What of the lock is not in the image, and why, a sentence each.
+        whole: Whether all of its node packs are.
     """
 
     text: str
     notes: tuple[str, ...] = ()
+    whole: bool = True
 
 
 def dockerfile_for(lock: Lock, needed_by: Sequence[str] = ()) -> Dockerfile:
@@ -68,13 +70,13 @@ def dockerfile_for(lock: Lock, needed_by: Sequence[str] = ()) -> Dockerfile:
         ]
     if notes:
         lines += ["", *(line for one in notes for line in _comment(one))]
-    return Dockerfile("\n".join(lines) + "\n", notes)
+    return Dockerfile("\n".join(lines) + "\n", notes, whole=not made.notes)
 
 
 def _comfyui(lock: Lock) -> tuple[list[str], str]:
     """The steps that bring its ComfyUI, and what to say of it."""
     release, commit = comfyui_release(lock), lock.comfyui.commit or ""
-    if release == COMFYUI_VERSION:
+    if release == COMFYUI_VERSION or lock.comfyui == LockedComfyUI():
         return [], ""
     if _COMMIT.fullmatch(commit):
         what = commit

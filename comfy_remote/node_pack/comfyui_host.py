@@ -20,6 +20,7 @@ from aiohttp import web
 
 from ..aio import Background
 from ..errors import ConfigurationError
+from ..ready.local import LocalComfyUI
 from ..types import JsonValue
 from ..workflow.schema import Schemas
 from .host import FolderKind, JobResult, LocalPrompt, QueueEntry, queue_entry
@@ -117,6 +118,19 @@ class ComfyUIHost:
         from .nodes.comfyui import local_schemas
 
         return local_schemas(classes)
+
+    def comfyui(self) -> LocalComfyUI:
+        """See `Host.comfyui`. Its packs may have added folders of models while they were loaded."""
+        import folder_paths
+
+        folders = {
+            name: tuple(Path(folder) for folder in entry[0])
+            for name, entry in folder_paths.folder_names_and_paths.items()
+        }
+        source = Path(folder_paths.__file__).parent
+        return LocalComfyUI(
+            Path(folder_paths.base_path), source, "the one that is running", folders=folders
+        )
 
     def asset(self, reference: str) -> Path | None:
         try:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, cast
 
 from aiohttp import web
 
+from ..ready.local import LocalComfyUI
 from ..types import JsonValue
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
@@ -145,6 +146,9 @@ class Host(Protocol):
 
     def schemas(self, classes: Collection[str]) -> Schemas:
         """The schemas of some of its node classes. Blocking."""
+
+    def comfyui(self) -> LocalComfyUI | None:
+        """The folders in which its models and packs are, if it has any. Blocking."""
 
     def asset(self, reference: str) -> Path | None:
         """The file behind ``blake3:…``, if the server has it. Blocking."""

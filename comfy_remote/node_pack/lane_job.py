@@ -36,12 +36,14 @@ from ..jobs.job import Job
 from ..jobs.record import Record
 from ..jobs.submission import not_recorded
 from ..outputs import RemoteOutput
-from ..targets.base import WaitsForWorkers, not_returned
+from ..targets.base import WaitsForWorkers, located, not_returned
+from ..targets.kinds import MEMBER_KEY
 from ..types import JsonValue, mapping
 from ..units import size_text
 from .advice import shown_error
 from .host import Host, JobResult, QueueEntry
 from .page_messages import PageMessages
+from .refusals import lacks_something
 from .saved_outputs import Deliveries, OutputSaver
 
 __all__ = ["UNNAMED", "LaneJob", "Submitted"]
@@ -99,8 +101,17 @@ class LaneJob:
         self._saver: OutputSaver | None = None
         self._submission: asyncio.Future[Submitted] | None = None
         self._cancelled = False
+        self._error: ComfyRemoteError | None = None
         self._sent_shown = time.monotonic()
         self._cancelling = Background()
+
+    @property
+    def member(self) -> str | None:
+        """Of a route, the one that has the job."""
+        sent = self._submitted
+        if sent is None:
+            return None
+        return located(sent.client.target, sent.job.ref)[0].details.get(MEMBER_KEY)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Its state, as in ``GET /remote/jobs``: see docs/routes.md."""
@@ -155,7 +166,7 @@ class LaneJob:
         succeeded = self.state is JobState.SUCCEEDED
         self._host.end(key, JobResult(succeeded, shown, self._messages.history))
         self._messages.ended()
-        self._messages.job(self.state)
+        self._messages.job(self.state, **self._lacking())
         self._recorded()
 
     async def keep(self) -> None:
@@ -327,10 +338,16 @@ class LaneJob:
             self.state = JobState.CANCELLED
             self._messages.interrupted()
         else:
-            self.state = JobState.FAILED
+            self.state, self._error = JobState.FAILED, error
             shown_error(error)
             self._note(str(error))
             self._messages.failed(error)
+
+    def _lacking(self) -> dict[str, JsonValue]:
+        """Of a job that was refused for want of a model or a node: the target that lacks it."""
+        if not lacks_something(self._error):
+            return {}
+        return {"lacks": self.member or self.target}
 
     async def _stop(self) -> None:
         await self._cancelling.stop()

@@ -18,6 +18,7 @@ from ..jobs.record import Record
 from ..secrets import SECRETS
 from .advice import for_page
 from .batches import PageBatches
+from .bringing import Bringing
 from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
@@ -65,14 +66,15 @@ def install(host: Host, record: Record | None = None) -> Pack:
     offload = Offload(host, switch, pool)
     host.app.middlewares.append(LaneRouter(host, switch, lane, offload).middleware)
     batches = PageBatches(host, pool)
-    table = routes(host, switch, pool, lane, offload, batches)
+    bringing = Bringing(host, pool)
+    table = routes(host, switch, pool, lane, offload, batches, bringing)
     receiving = Receiving(host, ReceivingSettings.from_environ(host.models_folder()))
     receiving.add_routes(table)
     host.add_routes(table)
     background = Background()
 
     async def start(_app: web.Application) -> None:
-        background.start(_take_up(lane, batches))
+        background.start(_take_up(lane, batches, bringing))
         background.start(_put_back())
 
     async def stop(_app: web.Application) -> None:
@@ -106,8 +108,9 @@ async def _put_back() -> None:
             _log.warning("%s", sentence)
 
 
-async def _take_up(lane: RemoteLane, batches: PageBatches) -> None:
+async def _take_up(lane: RemoteLane, batches: PageBatches, bringing: Bringing) -> None:
     await asyncio.sleep(_SETTLED_AFTER)
+    await bringing.take_up()
     try:
         await lane.take_up()
         await batches.take_up()

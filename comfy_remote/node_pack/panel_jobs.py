@@ -23,13 +23,12 @@ from ..jobs.record import JobEntry, JobLine, SavedOutput
 from ..jobs.record.ledger import Booked, Booking
 from ..jobs.submission import not_recorded
 from ..schedule.money import Price
-from ..targets.base import located
-from ..targets.kinds import MEMBER_KEY
 from ..types import JsonValue
 from .advice import error_json
 from .host import FolderKind, Host
 from .lane import RemoteLane
 from .lane_job import UNNAMED, LaneJob
+from .refusals import lacks_something
 from .spending import day_of_all
 from .target_pool import TargetPool
 
@@ -111,6 +110,8 @@ class PanelJobs:
             ],
             "folder": None if entry.folder is None else str(entry.folder),
             "error": None if entry.error is None else error_json(entry.error),
+            "lacks": lacks_something(entry.error),
+            "target": entry.member or entry.target,
             "said": [{"at": one.at, "message": cleaned_text(one.message)} for one in entry.said],
         }
 
@@ -246,7 +247,7 @@ class PanelJobs:
         cost = None if estimate is None else estimate.price
         return {
             **own,
-            "member": _member(job),
+            "member": job.member,
             "cached": None,
             "followed": True,
             "kind": "job",
@@ -383,14 +384,6 @@ def remaining(
 def _cached(cached: Mapping[str, JsonValue] | None) -> JsonValue:
     """Of a job that did not run: when its result was made, and what that saved in US dollars."""
     return None if cached is None else {"at": cached.get("at"), "saved": cached.get("saved")}
-
-
-def _member(job: LaneJob) -> str | None:
-    """Of a route, the one that has the job."""
-    if job.sent is None:
-        return None
-    ref = job.sent.job.ref
-    return located(job.sent.client.target, ref)[0].details.get(MEMBER_KEY)
 
 
 def _cost(dollars: float | None, *, estimated: bool = False, at_most: bool = False) -> JsonValue:

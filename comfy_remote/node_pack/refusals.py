@@ -18,12 +18,21 @@ from ..clean import cleaned_json
 from ..errors import ComfyRemoteError, SpendingCap
 from ..types import JsonValue, as_list, mapping
 from ..workflow.check.values import input_problem
+from ..workflow.models import ends_like_a_model
 from ..workflow.packs import CORE, NodePack, find_packs, pack_for_people
 from ..workflow.prompt import Prompt
 from ..workflow.schema import Schemas
 from .advice import for_page
 
-__all__ = ["REFUSED_EVENT", "at_target", "marked_nodes", "named", "refusal_body", "refusal_event"]
+__all__ = [
+    "REFUSED_EVENT",
+    "at_target",
+    "lacks_something",
+    "marked_nodes",
+    "named",
+    "refusal_body",
+    "refusal_event",
+]
 
 REFUSED_EVENT = "comfy_remote.refused"
 """Our message to the page: newer pages count what is wrong first, and say whose it is later."""
@@ -37,6 +46,7 @@ _OF_INPUT = "custom_validation_failed"
 # Of the workflow, wherever it runs: here, the page's own words and marks are the better ones.
 _OF_WORKFLOW = frozenset({"required_input_missing", "dependency_cycle", "bad_linked_input"})
 _MISSING_NODE = "missing_node_type"
+_LACKS = "comfy_remote_lacks"  # in what the page knows of a node's error
 
 
 def refusal_body(error: ComfyRemoteError, target: str | None = None) -> dict[str, JsonValue]:
@@ -65,15 +75,41 @@ def refusal_event(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
     """What `REFUSED_EVENT` carries: why a target does not run the prompt.
 
     Returns:
-        ``{"target", "message"}``, and of a cap on spending ``"cap"``, as `SpendingCap` has it.
+        ``{"target", "message", "lacks"}``, and of a cap on spending ``"cap"``, as `SpendingCap` has
+        it.
     """
     sentences = dict.fromkeys(_sentences(mapping(error.details.get("node_errors"))))
     message = " ".join([*filter(None, sentences)][:_MOST_SENTENCES])
     message = message or f"{error.message} {for_page(error.advice)}".rstrip()
-    said: dict[str, JsonValue] = {"target": target, "message": message}
+    said: dict[str, JsonValue] = {
+        "target": target,
+        "message": message,
+        "lacks": lacks_something(error),
+    }
     if isinstance(error, SpendingCap):
         said["cap"] = dict(error.details)
     return cleaned_json(said)
+
+
+def lacks_something(error: ComfyRemoteError | None) -> bool:
+    """Whether a target refused a prompt for want of a model or a node."""
+    if error is None:
+        return False
+    if error.details.get("missing_models"):
+        return True
+    if mapping(error.details.get("error")).get("type") == _MISSING_NODE:
+        return True
+    return any(
+        mapping(mapping(one).get("extra_info")).get(_LACKS) is True
+        or (mapping(one).get("type") == "value_not_in_list" and _names_a_model(mapping(one)))
+        for node in mapping(error.details.get("node_errors")).values()
+        for one in as_list(mapping(node).get("errors"))
+    )
+
+
+def _names_a_model(error: Mapping[str, JsonValue]) -> bool:
+    value = mapping(error.get("extra_info")).get("received_value")
+    return isinstance(value, str) and ends_like_a_model(value)
 
 
 def named(target: str | None, text: str) -> str:
@@ -144,6 +180,8 @@ def _of_target(
     if str(error.get("type")) in _OF_WORKFLOW:
         return dict(error)
     facts = mapping(error.get("extra_info"))
+    if error.get("type") == "value_not_in_list" and _names_a_model(error):
+        facts = {**facts, _LACKS: True}
     if error.get("type") == "value_not_in_list" and schemas is not None and node_id in prompt:
         problem = input_problem(prompt, node_id, dict(error), schemas)
         words = f"{problem.message} {for_page(problem.advice)}"
@@ -171,7 +209,8 @@ def _missing_nodes(
         if node_id in prompt:
             class_type = prompt[node_id]["class_type"]
             how = _how_to_get(by_class.get(class_type), target)
-            problem = _error(f"{target} does not have the node {class_type}. {how}")
+            words = f"{target} does not have the node {class_type}. {how}"
+            problem = _error(words, facts={_LACKS: True})
             found[node_id] = _node(class_type, [problem])
     return found
 

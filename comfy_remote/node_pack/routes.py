@@ -41,6 +41,8 @@ from ..workflow.schema import Schemas
 from .advice import error_json, for_page
 from .batch_routes import add_batch_routes
 from .batches import PageBatches
+from .bring_routes import add_bring_routes
+from .bringing import Bringing
 from .deploy_routes import add_deploy_routes
 from .deploying import Deployments
 from .host import Host
@@ -118,6 +120,7 @@ def routes(
     lane: RemoteLane,
     offload: Offload,
     batches: PageBatches,
+    bringing: Bringing,
 ) -> web.RouteTableDef:
     """The table."""
     table = web.RouteTableDef()
@@ -298,6 +301,7 @@ def routes(
     add_deploy_routes(table, host, Deployments(pool, own))
     add_batch_routes(table, host, batches)
     add_packed_route(table, host)
+    add_bring_routes(table, host, bringing)
     return table
 
 

@@ -32,7 +32,7 @@ from .switch import Switch
 from .target_form import ACCOUNT_KEY, TargetForm
 from .target_pool import TargetPool
 
-__all__ = ["add_setup_routes", "check_keys", "check_owner", "setup_state"]
+__all__ = ["add_setup_routes", "check_keys", "check_owner", "is_owners", "setup_state"]
 
 
 class _AccountRequest(BaseModel):
@@ -139,8 +139,17 @@ _SHARED = (
 )
 
 
-def check_owner(request: web.Request, host: Host) -> None:
+def check_owner(
+    request: web.Request,
+    host: Host,
+    does: str = "set up targets",
+    command: str = "targets add",
+) -> None:
     """See that a page asks, and, where several people share the server, that of its owner.
+
+    Args:
+        does: What it asks for, for people.
+        command: Of ours that does the same in a terminal.
 
     Raises:
         NotTrusted: It is a program, or somebody else.
@@ -148,12 +157,23 @@ def check_owner(request: web.Request, host: Host) -> None:
     origin = request.headers.get("Origin")
     if origin is None:
         raise NotTrusted(
-            "Only ComfyUI's page can set up targets here.",
-            advice="Without the page: comfy-remote targets add, in a terminal.",
+            f"Only ComfyUI's page can {does} here.",
+            advice=f"Without the page: comfy-remote {command}, in a terminal.",
         )
-    forwarded = any(name in request.headers for name in _FORWARDED)
-    if host.several_users and (forwarded or not (_is_here(origin) and is_loopback(request.remote))):
+    if not (_may_be_owner(request, host) and (_is_here(origin) or not host.several_users)):
         raise NotTrusted(_SHARED)
+
+
+def is_owners(request: web.Request, host: Host) -> bool:
+    """Whether a page that only looks is its owner's, or everybody's."""
+    return _may_be_owner(request, host) and (
+        not host.several_users or _is_here(request.headers.get("Host", ""))
+    )
+
+
+def _may_be_owner(request: web.Request, host: Host) -> bool:
+    forwarded = any(name in request.headers for name in _FORWARDED)
+    return not host.several_users or (is_loopback(request.remote) and not forwarded)
 
 
 def check_keys(request: web.Request, keys: Sequence[SecretStr | None]) -> None:

@@ -149,7 +149,8 @@ def could_be_fetched(
     named = ", ".join(f"{model.folder}/{model.name}" for model in lacking)
     advice = (
         f"The workflow says where to get {named}. With DOWNLOAD_MODELS=true the "
-        "worker fetches what it lacks; so does `comfy-remote models ensure`, before the run."
+        "worker fetches what it lacks during the run. Or bring it there first: the button is in "
+        "the Remote panel."
     )
 
     def longer(one: JsonValue) -> dict[str, JsonValue]:

@@ -65,6 +65,12 @@ class TargetPool:
         await self._known(entry, renew=False)
         return entry.schemas
 
+    def ask_again(self, target: str) -> None:
+        """What is known of a target is out of date: who asks next has it asked."""
+        entry = self._entries.get(typed_target(target))
+        if entry is not None:
+            entry.capabilities = entry.schemas = None
+
     def renew(self) -> None:
         """Open all targets again for who asks next: addresses or keys have changed.
 

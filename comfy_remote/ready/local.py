@@ -45,6 +45,8 @@ class LocalComfyUI:
         found_by: For people: "COMFYUI_DIR", "Comfy Desktop", …; empty if the user named it.
         settings: Files in the form of ``extra_model_paths.yaml`` that name further folders.
         more_models: Further folders that are laid out like ``models``.
+        folders: Its folders by ComfyUI's names for them, where a ComfyUI that runs has said them;
+            then no other is looked for.
         problems: What could not be read of it, a sentence each.
     """
 
@@ -53,6 +55,7 @@ class LocalComfyUI:
     found_by: str
     settings: tuple[Path, ...] = ()
     more_models: tuple[Path, ...] = ()
+    folders: Mapping[str, tuple[Path, ...]] = field(default_factory=dict, compare=False)
     problems: list[str] = field(default_factory=list, compare=False)
 
     def comfyui(self) -> LockedComfyUI:
@@ -66,7 +69,9 @@ class LocalComfyUI:
 
     def custom_nodes(self) -> list[Path]:
         """The folders that it imports packs from."""
-        folders = [self.base / "custom_nodes", *self._extra().get("custom_nodes", ())]
+        folders = [*self.folders.get("custom_nodes", ())]
+        if not self.folders:
+            folders = [self.base / "custom_nodes", *self._extra().get("custom_nodes", ())]
         return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
     def packs(self) -> list[InstalledPack]:
@@ -90,10 +95,10 @@ class LocalComfyUI:
     def models(self) -> dict[str, list[Path]]:
         """The folders of its models, by ComfyUI's names for them, in the order of its search."""
         found: dict[str, list[Path]] = {}
-        for root in (self.base / "models", *self.more_models):
+        for root in (*(() if self.folders else (self.base / "models",)), *self.more_models):
             for folder in _folders_in(root):
                 found.setdefault(folder_of(folder.name), []).append(folder)
-        for name, folders in self._extra().items():
+        for name, folders in (self.folders or self._extra()).items():
             if name != "custom_nodes":
                 found.setdefault(folder_of(name), []).extend(one for one in folders if one.is_dir())
         return {name: list(dict.fromkeys(folders)) for name, folders in found.items()}

@@ -225,6 +225,10 @@ class LockedModel(_Entry):
         """For people: ``loras/style.safetensors``; the name alone where the folder is unknown."""
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
+    def named(self, address: Address) -> str:
+        """One of its addresses, as an owner is asked to trust it."""
+        return f"model {self.path}: {address.url}"
+
 
 class Lock(_Entry):
     """What it takes to run some workflows.
@@ -239,6 +243,22 @@ class Lock(_Entry):
     comfyui: LockedComfyUI = LockedComfyUI()
     packs: tuple[LockedPack, ...] = Field(default=(), max_length=_MOST)
     models: tuple[LockedModel, ...] = Field(default=(), max_length=_MOST)
+
+    @classmethod
+    def of_all(cls, locks: Sequence[Lock]) -> Self:
+        """What all of some locks need together; of ComfyUI, what the first that knows it says."""
+        comfyuis = [one.comfyui for one in locks if one.comfyui.version is not None]
+        models: dict[tuple[str, str | None], LockedModel] = {}
+        for model in (each for one in locks for each in one.models):
+            # Two of one name with other contents are both needed, and cannot both be there.
+            known = models.get((model.path, model.sha256))
+            models[model.path, model.sha256] = model if known is None else _with(known, model)
+        return cls(
+            workflows=tuple(name for one in locks for name in one.workflows),
+            comfyui=next(iter(comfyuis), LockedComfyUI()),
+            packs=tuple(dict.fromkeys(each for one in locks for each in one.packs)),
+            models=tuple(models.values()),
+        ).sorted()
 
     def sorted(self) -> Self:
         """The same in the file's order: by name, whatever the case."""
@@ -261,7 +281,7 @@ class Lock(_Entry):
         """The addresses and the code in it, a line each, as an owner is asked to trust them."""
         from .pins import Unpinned, named_pin, pin_of  # above: it reads what is defined here
 
-        names = [f"model {one.path}: {each.url}" for one in self.models for each in one.addresses]
+        names = [one.named(each) for one in self.models for each in one.addresses]
         for pack in self.packs:
             try:
                 names.append(named_pin(pin_of(pack)))
@@ -376,6 +396,13 @@ def read_lock(path: Path) -> Lock:
     except OSError as error:
         raise _unusable(str(path), error.strerror or str(error)) from error
     return Lock.parse(text, str(path))
+
+
+def _with(model: LockedModel, other: LockedModel) -> LockedModel:
+    """A model with the addresses of another entry for it."""
+    known = {one.url for one in model.addresses}
+    more = [one for one in other.addresses if one.url not in known]
+    return model.model_copy(update={"addresses": (*model.addresses, *more)})
 
 
 def _keeping(model: LockedModel, older: LockedModel | None) -> LockedModel:

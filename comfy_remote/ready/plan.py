@@ -331,10 +331,10 @@ def _version(text: str) -> str:
 def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
     known = _with_folders(there.models or {})
     by_name = models_by_name(there.models or {})
-    by_hash: dict[str, str] = {}
+    by_hash: dict[str, tuple[str, int | None]] = {}
     for folder, one in known:
         if one.sha256:
-            by_hash.setdefault(one.sha256, f"{folder}/{one.name}")
+            by_hash.setdefault(one.sha256, (f"{folder}/{one.name}", one.size))
     used: set[tuple[str, str]] = set()
     for model in needed:
         found = model_like(model, by_name)
@@ -342,7 +342,9 @@ def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
             used.add((found[0], found[1].name))
         file = found[1] if found else None
         standing, why = _model_standing(model, file, there)
-        same_as = by_hash.get(model.sha256 or "") if standing is not Standing.THERE else None
+        same_as, size = None, None
+        if standing is not Standing.THERE:
+            same_as, size = by_hash.get(model.sha256 or "", (None, None))
         yield Item(
             "model",
             model.path,
@@ -352,7 +354,7 @@ def _models(needed: Sequence[LockedModel], there: There) -> Iterator[Item]:
             else "; ".join(filter(None, [why, f"{same_as} there is the same file"])),
             model,
             file,
-            model.size,
+            model.size if model.size is not None else size,
             same_as,
         )
     for folder, one in sorted(known, key=lambda each: (each[0], each[1].name)):

@@ -128,6 +128,9 @@ def _there(
         takes_models=said.takes_models,
         takes_nodes=said.takes_nodes,
         no_nodes=said.no_nodes,
+        ours=frozenset(one.name for one in installed.packs if one.brought)
+        if installed
+        else frozenset(),
     )
 
 

@@ -27,6 +27,7 @@ class InstalledPack(BaseModel):
         url: The repository that it was cloned from, without a login.
         content: SHA-256 of its Python files, by their paths: two packs of one version that differ
             have been changed by somebody.
+        brought: Whether a job has brought it (`wire.nodes`), and another may replace it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class InstalledPack(BaseModel):
     commit: str | None = None
     url: str | None = None
     content: str | None = None
+    brought: bool = False
 
 
 class ModelFile(BaseModel):

@@ -99,6 +99,7 @@ class RestEndpoint(BaseModel):
     Attributes:
         type: ``QUEUE``, or ``LOAD_BALANCER``, which has no queue.
         image: What its workers run.
+        registry: The id of the account's login for that image's registry, if it has one.
         env: Of its workers' containers, with plain values as they are.
         disk: GB of a worker's container.
         gpu: ``None`` for one without GPUs.
@@ -115,6 +116,7 @@ class RestEndpoint(BaseModel):
     name: str = ""
     type: str = ""
     image: str = ""
+    registry: str | None = None
     env: dict[str, str] | None = None
     disk: int | None = None
     gpu: RestGpuChoice | None = None
@@ -194,6 +196,7 @@ class EndpointRequest(_Request):
     ``image`` and ``gpu``; or what is to be changed of one.
 
     Attributes:
+        registry: The id of one of the account's logins for image registries.
         env: Replaces what is there.
         volumes: Ids; replaces what is there.
         timeout: Milliseconds.
@@ -202,6 +205,7 @@ class EndpointRequest(_Request):
     name: str | None = Field(default=None, min_length=1)
     type: Literal["QUEUE"] | None = None
     image: str | None = None
+    registry: str | None = None
     disk: int | None = Field(default=None, ge=1)
     env: dict[str, str] | None = None
     gpu: GpuRequest | None = None

@@ -160,7 +160,7 @@ def model_uses(prompt: Prompt) -> Iterator[ModelUse]:
                 continue
             for name in _texts(value):
                 folder = _folder(node["class_type"], key, name)
-                if folder is not None or _ends_like_a_model(name):
+                if folder is not None or ends_like_a_model(name):
                     yield ModelUse(node_id, key, name, folder)
                 elif "embedding:" in name:
                     for embedding in dict.fromkeys(_EMBEDDING.findall(name)):
@@ -230,7 +230,7 @@ def _folder(class_type: str, key: str, value: str) -> str | None:
         return None
     if folder == "vae" and PurePosixPath(value).stem in _VIDEO_TINY_AUTOENCODERS:
         return "vae_approx"
-    if folder == "vae" and not _ends_like_a_model(value):
+    if folder == "vae" and not ends_like_a_model(value):
         return None  # a tiny autoencoder of two files: "taesd"
     return folder
 
@@ -246,7 +246,8 @@ def _texts(value: JsonValue) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _ends_like_a_model(value: str) -> bool:
+def ends_like_a_model(value: str) -> bool:
+    """Whether a value has the ending of a model's file."""
     return (
         len(value) <= 1024
         and "." in value

@@ -37,7 +37,7 @@ _SNAPSHOT = "object_info.json.gz"
 _OWN_NODES = "own_nodes.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputSchema:
     """One input of a node class.
 
@@ -51,7 +51,7 @@ class InputSchema:
     optional: bool = False
     choices: Sequence[JsonValue] = ()
 
-    @cached_property
+    @property
     def selectable(self) -> Sequence[JsonValue]:
         """The values to choose from: `choices`, or the keys of a dynamic combo's options."""
         if self.type != DYNAMIC_COMBO:
@@ -59,19 +59,19 @@ class InputSchema:
         options = mappings(self.options.get("options"))
         return [option["key"] for option in options if "key" in option]
 
-    @cached_property
+    @property
     def socket_only(self) -> bool:
         """Whether the node asks for a link where the type would allow a widget."""
         if self.options.get("forceInput"):
             return True
         return self.optional and bool(self.options.get("defaultInput"))
 
-    @cached_property
+    @property
     def lists_uploads(self) -> bool:
         """Whether its choices are the files in an input folder."""
         return any(key.endswith("_upload") and value for key, value in self.options.items())
 
-    @cached_property
+    @property
     def widget_type(self) -> str:
         """The type of its widget; differs from ``type`` if it takes several types."""
         named = self.options.get("widgetType")
@@ -203,14 +203,16 @@ class Schemas:
                 found = inputs.get(str(listed))
                 if found is not None and found.optional == (group == "optional"):
                     first[found.name] = found
+        declared = tuple(inputs.values())
+        ordered = tuple({**first, **inputs}.values())
         title = raw.get("display_name")
         module = raw.get("python_module")
         said = raw.get("output_node")
         return NodeSchema(
             name=class_type,
             title=title if isinstance(title, str) and title else class_type,
-            inputs=tuple({**first, **inputs}.values()),
-            declared=tuple(inputs.values()),
+            inputs=ordered if ordered != declared else declared,
+            declared=declared,
             outputs=tuple(
                 kind if isinstance(kind, str) else "COMBO" for kind in as_list(raw.get("output"))
             ),

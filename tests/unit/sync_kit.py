@@ -31,8 +31,8 @@ LIMITS = GatewayLimits(poll_wait=5.0, free_bytes=0)
 class FolderEngine(EngineTarget):
     """Lists the models below a folder, as ComfyUI does."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(nodes={})
+    def __init__(self, root: Path, nodes: Mapping[str, JsonValue] | None = None) -> None:
+        super().__init__(nodes=nodes or {})
         self.root = root
 
     async def models(self) -> dict[str, list[str]]:
@@ -57,8 +57,14 @@ class Box:
 
 
 @asynccontextmanager
-async def box(folder: Path, **settings: object) -> AsyncIterator[Box]:
-    """A gateway with a worker that takes models, unless the settings say otherwise."""
+async def box(
+    folder: Path, nodes: Mapping[str, JsonValue] | None = None, **settings: object
+) -> AsyncIterator[Box]:
+    """A gateway with a worker that takes models, unless the settings say otherwise.
+
+    Args:
+        nodes: What its engine says that it has.
+    """
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     changes: Mapping[str, object] = {"accept": True, "hash_models": False, **settings}
@@ -70,7 +76,7 @@ async def box(folder: Path, **settings: object) -> AsyncIterator[Box]:
             FakeEngine(),
             WorkerSettings(folder=folder / "worker", models=made),
             models=ModelLibrary(made, worker="box"),
-            connect=connect_to(FolderEngine(models)),
+            connect=connect_to(FolderEngine(models, nodes)),
             store=files,
             inputs=files,
         )

@@ -274,3 +274,11 @@ def test_an_image_that_runpod_cannot_load_is_a_warning(run: Run, double: RunPodD
     _, _, err = run(*DEPLOY, "--gpu", "L40S", "--image", "ghcr.io/nobody/none:1", "--plan")
     words = " ".join(err.split())
     assert "warning: ghcr.io/nobody/none:1 does not exist, or is not public." in words
+    double.registries = [{"id": "reg1", "name": "mine"}]
+    private = (*DEPLOY, "--gpu", "L4", "--image", "ghcr.io/nobody/none:1")
+    status, out, err = run(*private, "--registry-login", "mine", "--yes")
+    assert status == 0
+    assert "loaded with the login mine" in out
+    assert "ghcr.io/nobody/none:1 is not public: RunPod loads it with that login." in err
+    (made,) = double.endpoints.values()
+    assert made["registry"] == "reg1"

@@ -20,12 +20,15 @@ from comfy_remote.cli.main import main
 from comfy_remote.ready import locking
 from comfy_remote.ready.lock import Lock, LockedModel, LockedPack, read_lock
 from comfy_remote.targets import opening
+from comfy_remote.workflow.packed import write_packed
 
 PROMPT: Any = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a/sd.safetensors"}},
     "2": {"class_type": "Theirs", "inputs": {"model": ["1", 0]}},
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
 }
+EMPTY: Any = {"1": {"class_type": "EmptyImage", "inputs": {}}}
+VAE = Lock(models=(LockedModel(folder="vae", name="v.safetensors", size=9),))
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -177,6 +180,31 @@ def test_check_says_item_by_item_what_is_missing(run: Run, monkeypatch: pytest.M
     assert status == 4
     assert document["fits"] is False
     assert document["plans"][0]["counts"]["missing"] == 1
+
+
+def test_a_packed_workflow_is_held_to_its_own_lock(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens(monkeypatch, Older())
+    Path("wf.json").write_text(json.dumps(EMPTY))
+    for name, text in (("with.zip", VAE.to_toml()), ("without.zip", None)):
+        write_packed(Path(name), json.dumps(EMPTY).encode(), text, {})
+    for command in (
+        ("check", "with.zip", "--on", "old", "--lock"),
+        ("check", "with.zip", "--lock", "--on", "old"),
+        ("run", "with.zip", "--on", "old", "--locked"),
+    ):
+        status, out, err = run(*command)
+        assert status == 4
+        assert "with.zip" in out + err
+        assert "is missing" in out + err
+    status, _, err = run("check", "without.zip", "--on", "old", "--lock")
+    assert (status, "it is a packed workflow without one" in err) == (2, True)
+    status, _, err = run("check", "wf.json", "--on", "old", "--lock")
+    assert (status, "wf.json has no lock of its own" in err) == (2, True)
+    Path("comfy-remote.lock").write_text(VAE.to_toml())
+    status, out, _ = run("check", "wf.json", "--on", "old", "--lock")
+    assert (status, "is missing" in out) == (4, True)
 
 
 def test_check_needs_a_target_and_a_lock(run: Run) -> None:

@@ -12,15 +12,18 @@ from fake_target import FakeTarget
 from json_lines import check_lines
 from model_server import sha256
 from sync_kit import lock_of, locked
-from test_cli_lock import Run, opens, run
+from test_cli_lock import PROMPT, Run, opens, run
 from test_ready_local import make_comfyui
 from test_ready_making import Plain
 
+from comfy_remote.config.folders import home
+from comfy_remote.config.trust import TrustStore
 from comfy_remote.ready.lock import Lock, LockedPack
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.targets.base import Capabilities, InputFile
 from comfy_remote.types import JsonValue
 from comfy_remote.wire.installed import Installed, InstalledPack, ModelFile
+from comfy_remote.workflow.packed import write_packed
 
 __all__ = ["run"]
 
@@ -127,6 +130,40 @@ def test_nothing_is_done_without_a_yes(
     assert "missing fetch there from hf:org/repo/a.safetensors@main" in " ".join(out.split())
     assert "2 models can be brought to gpu: 2.0 kB are sent from here, the target fetches" in err
     assert target.acted == target.stored == []
+
+
+def test_a_packed_workflow_says_what_it_needs(
+    run: Run, comfyui: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock counts, not what this machine's ComfyUI has; what it names is a stranger's."""
+    target = Worker()
+    opens(monkeypatch, target)
+    signed = {"by": "me", "url": "https://models.example/a.safetensors?token=planted"}
+    mine = locked("loras/b.safetensors", B)
+    for name, address in (("p.zip", HF), ("signed.zip", signed)):
+        lock = lock_of(locked("loras/theirs.safetensors", A, address), mine)
+        write_packed(Path(name), json.dumps(PROMPT).encode(), lock.to_toml(), {})
+    command = ("sync", "p.zip", "--comfyui", comfyui, *ON)
+    status, out, err = run(*command, "--plan")
+    assert status == 0
+    rows = [line.split()[1] for line in out.splitlines() if line.split()[:1] == ["model"]]
+    assert rows == ["loras/b.safetensors", "loras/theirs.safetensors"], out + err
+    status, _, err = run(*command, "--yes")
+    assert status == 2
+    assert "What would be brought to gpu is named by p.zip" in err
+    assert target.acted == target.stored == []
+    TrustStore(home()).trust(Path("p.zip"), lock_named(HF))
+    status, _, _ = run(*command, "--yes")
+    assert status == 0
+    assert [one["action"] for one in target.acted] == ["ensure", "place"]
+    # Seen in a plan, but not whole.
+    monkeypatch.setattr("comfy_remote.cli.sync.may_go_on", lambda _yes: True)
+    assert run("sync", "signed.zip", "--comfyui", comfyui, *ON)[0] == 0
+    assert TrustStore(home()).missing(Path("signed.zip"), lock_named(signed)) != []
+
+
+def lock_named(address: dict[str, str]) -> list[str]:
+    return [f"model loras/theirs.safetensors: {address['url']}"]
 
 
 def test_each_line_of_json_is_in_the_schema(

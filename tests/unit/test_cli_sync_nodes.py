@@ -19,6 +19,7 @@ from comfy_remote.errors import NodesUnavailable
 from comfy_remote.ready.lock import Lock, LockedComfyUI, LockedPack
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.targets.base import Capabilities
+from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.types import JsonValue
 from comfy_remote.wire.installed import Installed, InstalledPack
 
@@ -70,6 +71,9 @@ class Worker(FakeTarget):
             on_message("trying them")
         if self.fails is not None:
             raise self.fails
+        if payload["action"] != "install_nodes":
+            there = {"name": "thing", "url": URL, "commit": COMMIT}
+            return {"set": "s1", "packs": [there], "made": 1.0, "made_by": "w", "can_go_back": True}
         return {"set": "s1", "installed": ["thing"], "there": ["other"]}
 
 
@@ -78,6 +82,10 @@ def worker(monkeypatch: pytest.MonkeyPatch, run: Run) -> Worker:
     target = Worker()
     opens(monkeypatch, target)
     Path("l.lock").write_text(LOCK.to_toml())
+    return target
+
+
+async def entered(target: RunPodTarget) -> RunPodTarget:
     return target
 
 
@@ -113,7 +121,7 @@ def test_what_would_run_there_is_named_whole_before_a_yes(worker: Worker, run: R
 def test_nothing_is_installed_by_yes_alone(worker: Worker, run: Run) -> None:
     status, _, err = run(*COMMAND, "--yes")
     assert status == 2
-    assert "What would be installed on gpu is named by l.lock" in err
+    assert "What would be brought to gpu is named by l.lock" in err
     assert "name each pack yourself: --pack NAME@VERSION" in err
     assert worker.acted == []
 
@@ -242,6 +250,32 @@ def test_a_plain_comfyui_gets_the_exact_commands(run: Run, monkeypatch: pytest.M
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("sandbox", "The sandbox has nodes of its own"),
+        ("runpod:abc123", "comfy-remote sync --lock l.lock --dockerfile writes how"),
+        ("modal:app", "comfy-remote deploy modal WORKFLOW --app NAME --lock LOCK"),
+    ],
+)
+def test_each_kind_of_target_has_its_own_advice(
+    run: Run, monkeypatch: pytest.MonkeyPatch, target: str, words: str
+) -> None:
+    for name in ("RUNPOD_API_KEY", "MODAL_PROXY_TOKEN_ID", "MODAL_PROXY_TOKEN_SECRET"):
+        monkeypatch.setenv(name, "a-key-for-this-test")
+    monkeypatch.setattr(RunPodTarget, "__aenter__", entered)
+    monkeypatch.setattr(RunPodTarget, "describe", Worker(frozenset()).describe)
+    Path("l.lock").write_text(LOCK.to_toml())
+    Path("comfy-remote.toml").write_text(
+        '[targets.app]\ntarget = "modal:app"\nbase_url = "https://a--app-front.modal.run"\n'
+    )
+    on = "app" if target == "modal:app" else target
+    config = ("--config", "comfy-remote.toml")
+    status, _, err = run("sync", *config, "--lock", "l.lock", "--on", on, "--plan")
+    assert status == 0, err
+    assert words in err
+
+
 def test_nodes_and_models_alone(worker: Worker, run: Run) -> None:
     status, out, _ = run(*COMMAND, "--models", "--plan", "--json")
     assert (status, json.loads(out)["packs"]) == (0, [])
@@ -258,3 +292,36 @@ def test_a_class_with_control_characters_cannot_write_to_the_terminal(
     Path("l.lock").write_text(text)
     _, out, err = run(*COMMAND, "--plan")
     assert "\x1b" not in out + err
+
+
+def test_what_sync_has_installed_is_listed_and_taken_back(worker: Worker, run: Run) -> None:
+    status, out, err = run("nodes", "list", *ON)
+    assert status == 0
+    assert ["thing", COMMIT, URL] in [line.split() for line in out.splitlines()]
+    assert "To go back to those before: comfy-remote nodes rollback" in err
+    status, _, err = run("nodes", "rollback", *ON)
+    assert status == 2
+    assert "say --yes" in err
+    status, out, _ = run("nodes", "rollback", *ON, "--yes", "--json")
+    assert (status, json.loads(out.splitlines()[-1])["set"]) == (0, "s1")
+    assert [one["action"] for one in worker.acted] == ["nodes", "rollback_nodes"]
+
+
+def test_a_dockerfile_asks_no_target(run: Run) -> None:
+    Path("l.lock").write_text(LOCK.to_toml())
+    status, out, err = run("sync", "--lock", "l.lock", "--dockerfile")
+    assert (status, err) == (0, "")
+    assert f"'{URL}@{COMMIT}'" in out
+    status, _, err = run("sync", "--lock", "l.lock", "--dockerfile", "worker/Dockerfile")
+    assert (status, "docker build" in err) == (0, True)
+    assert Path("worker/Dockerfile").read_text() == out
+    Path("Dockerfile").write_text("FROM scratch")
+    assert run("sync", "--lock", "l.lock", "--dockerfile", "Dockerfile")[0] == 2
+    assert run("sync", "--pack", "thing@1.0.0", "--dockerfile")[0] == 0
+    assert run("sync", "--lock", "l.lock", "--dockerfile", "d", *ON)[0] == 2
+    unpinned = LOCK.model_copy(update={"packs": (LockedPack(id="thing"),)})
+    Path("l.lock").write_text(unpinned.to_toml())
+    status, out, err = run("sync", "--lock", "l.lock", "--dockerfile")
+    assert status == 5
+    assert "warning: thing is not in it: the lock does not say its version" in err
+    assert "# thing is not in it" in out

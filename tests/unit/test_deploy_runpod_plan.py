@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from comfy_remote.errors import ConfigurationError
 from comfy_remote.secrets import SECRETS
 from comfy_remote.wire.runpod_endpoints import EndpointRequest, RestEndpoint
 from comfy_remote.wire.runpod_prices import RestGpu
+from comfy_remote.wire.runpod_registries import RestRegistry
 from comfy_remote.wire.runpod_volumes import RestDataCenter, RestVolume
 
 CATALOG = [RestGpu.model_validate(one) for one in GPUS]
@@ -454,3 +457,35 @@ def test_a_mark_is_read_again_and_no_other_text_is_one() -> None:
 
 def test_a_request_has_nothing_that_is_not_set() -> None:
     assert EndpointRequest(flashboot="OFF").body() == {"flashboot": "OFF"}
+
+
+def test_a_private_image_is_loaded_with_a_login_of_the_account() -> None:
+    logins = [RestRegistry(id="reg1", name="mine"), RestRegistry(id="reg2", name="work")]
+    found = replace(there(), registries=logins)
+    for called in ("work", "reg2"):
+        wanted = Wanted("portraits", gpus=("L4",), image="ghcr.io/me/x:1", registry=called)
+        plan = planned(wanted, found)
+        assert sent(plan)["registry"] == "reg2"
+        assert "loaded with the login work" in plan.steps[0].facts
+    assert "registry" not in sent(planned(Wanted("portraits", gpus=("L4",)), found))
+    now = replace(there([endpoint(registry="reg1")]), registries=logins)
+    assert sent(planned(Wanted("portraits", registry="work"), now)) == {"registry": "reg2"}
+    assert planned(Wanted("portraits", registry="mine"), now).changes == []
+
+
+@pytest.mark.parametrize(
+    ("logins", "words"),
+    [
+        (None, "does not show this account's logins"),
+        ([], "has no login 'mine' for image registries. Make one in RunPod's console"),
+        ([RestRegistry(id="r", name="other")], "has no login 'mine'.*It has other .r."),
+        ([RestRegistry(id=one, name="mine") for one in ("a", "b")], "several logins 'mine'"),
+    ],
+)
+def test_a_login_that_the_account_does_not_have(
+    logins: list[RestRegistry] | None, words: str
+) -> None:
+    found = replace(there(), registries=logins)
+    with pytest.raises(ConfigurationError) as raised:
+        planned(Wanted("portraits", gpus=("L4",), registry="mine"), found)
+    assert re.search(words, str(raised.value))

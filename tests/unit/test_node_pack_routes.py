@@ -29,6 +29,7 @@ from comfy_remote.errors import error_from_json
 from comfy_remote.events import JobState
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.batches import PageBatches
+from comfy_remote.node_pack.bringing import Bringing
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.json_route import json_route
 from comfy_remote.node_pack.lane import RemoteLane
@@ -126,7 +127,9 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         app.router.add_get("/object_info", object_info)
         host: Any = FoldersOnly(tmp_path)
         offload = Offload(host, switch, pool)
-        app.add_routes(routes(host, switch, pool, lane, offload, PageBatches(host, pool)))
+        app.add_routes(
+            routes(host, switch, pool, lane, offload, PageBatches(host, pool), Bringing(host, pool))
+        )
         async with TestClient(TestServer(app)) as http:
             yield Page(http, switch, lane, pool, tmp_path / "output")
         await pool.close()
@@ -734,7 +737,15 @@ def test_every_route_is_in_the_documentation(tmp_path: Path) -> None:
     with Record(tmp_path) as record:
         switch, pool = Switch(), TargetPool(record)
         batches = PageBatches(host, pool)
-        table = routes(host, switch, pool, FakeLane(), Offload(host, switch, pool), batches)
+        table = routes(
+            host,
+            switch,
+            pool,
+            FakeLane(),
+            Offload(host, switch, pool),
+            batches,
+            Bringing(host, pool),
+        )
     served = {
         f"{route.method} {route.path.replace(':.+', '')}"
         for route in table

@@ -21,6 +21,7 @@ from comfy_remote.config.settings import Configuration
 from comfy_remote.config.stored_secrets import variable_of_server
 from comfy_remote.jobs.record import Record
 from comfy_remote.node_pack.batches import PageBatches
+from comfy_remote.node_pack.bringing import Bringing
 from comfy_remote.node_pack.host import FolderKind
 from comfy_remote.node_pack.offload import Offload
 from comfy_remote.node_pack.routes import routes
@@ -136,7 +137,8 @@ async def page(tmp_path: Path) -> AsyncIterator[Page]:
         as_host: Any = host
         lane: Any = type("Lane", (), {"jobs": lambda _self: []})()
         offload, batches = Offload(as_host, switch, pool), PageBatches(as_host, pool)
-        app.add_routes(routes(as_host, switch, pool, lane, offload, batches))
+        bringing = Bringing(as_host, pool)
+        app.add_routes(routes(as_host, switch, pool, lane, offload, batches, bringing))
         async with TestClient(TestServer(app)) as http:
             origin = str(http.make_url("")).rstrip("/")
             yield Page(http, host, tmp_path / "home", origin)

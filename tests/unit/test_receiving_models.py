@@ -201,7 +201,8 @@ async def test_a_comfyui_that_is_restarted_meanwhile_goes_on(tmp_path: Path) -> 
         if ended.error is not None:  # it was away for too long: then the same again goes on
             assert isinstance(ended.error, JobNotFound | TargetUnreachable)
             (ended,) = await synced(second.target(), LOCK, given)
-        assert (ended.how, ended.error) == ("sent", None)
+        assert ended.error is None
+        assert ended.how in ("sent", "there")  # the first may have had all of it
         assert files_in(box / "models") == {"loras/a/style.safetensors": STYLE}
 
 

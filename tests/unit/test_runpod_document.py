@@ -12,7 +12,12 @@ from runpod_document import RunPodDocument
 from runpod_double import KEY, RunPodDouble
 
 from comfy_remote.targets.runpod.account import RunPodAccount
-from comfy_remote.wire import runpod_endpoints, runpod_prices, runpod_volumes
+from comfy_remote.wire import (
+    runpod_endpoints,
+    runpod_prices,
+    runpod_registries,
+    runpod_volumes,
+)
 from comfy_remote.wire.runpod_endpoints import (
     EndpointRequest,
     GpuRequest,
@@ -39,6 +44,8 @@ READ: dict[str, type[BaseModel]] = {
     "EndpointGpuConfig": runpod_endpoints.RestGpuChoice,
     "EndpointWorkers": runpod_endpoints.RestWorkers,
     "NetworkVolume": runpod_volumes.RestVolume,
+    "Registry": runpod_registries.RestRegistry,
+    "ListRegistriesResponse": runpod_registries.RestRegistryList,
     "DataCenter": runpod_volumes.RestDataCenter,
     "GpuType": runpod_prices.RestGpu,
     "DataCenterAvailability": runpod_prices.GpuCenter,

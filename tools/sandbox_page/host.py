@@ -21,6 +21,7 @@ from comfy_remote.node_pack.host import (
 )
 from comfy_remote.node_pack.nodes.part_run import PartRun
 from comfy_remote.node_pack.part_document import PartDocument
+from comfy_remote.ready.local import LocalComfyUI, find_local
 from comfy_remote.sandbox.engine import ENGINE, Engine, PartContext, PartRunner, ShownByNode
 from comfy_remote.sandbox.nodes import NODES
 from comfy_remote.sandbox.prompt_queue import QueuedPrompt
@@ -93,6 +94,10 @@ class SandboxHost:
         folders = self._engine.folders
         found = {n: NODES[n].schema.to_json(folders) for n in classes if n in NODES}
         return Schemas(found, "this sandbox")
+
+    def comfyui(self) -> LocalComfyUI | None:
+        """The sandbox has no models: those of a ComfyUI on this machine."""
+        return find_local()
 
     def asset(self, reference: str) -> Path | None:
         """The sandbox keeps no assets."""

@@ -14,6 +14,7 @@ from ..options import (
     batch_cap_options,
     change_options,
     inputs_option,
+    lock_named,
     lock_option,
     own_folder,
     refuse_both_caps,
@@ -164,6 +165,7 @@ def _name(_context: click.Context, _option: click.Parameter, value: str | None) 
     "--locked",
     "Refuse, before anything is sent, if the target is not what this lock says (see `comfy-remote "
     "lock`) when the batch starts.",
+    own=True,
 )
 @hand_over_option("`batch watch` shows it.")
 @click.option("-y", "--yes", is_flag=True, help="Start it without asking, however large it is.")
@@ -260,6 +262,6 @@ def run(
         dry=dry,
         wait=wait,
         agreed=yes,
-        lock_file=lock_file,
+        lock_file=lock_named(lock_file, workflow),
     )
     start_batch(wanted, json_lines=json_lines, quiet=quiet, notify=notify)

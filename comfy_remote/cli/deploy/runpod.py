@@ -67,6 +67,13 @@ def _cuda_version(
 )
 @click.option("--image", metavar="IMAGE", help="What workers run. [default: our published image]")
 @click.option(
+    "--registry-login",
+    "registry",
+    metavar="NAME|ID",
+    help="For a private image: the login for its registry, as RunPod's console has it (Settings > "
+    "Container Registry Auth).",
+)
+@click.option(
     "--use",
     type=click.Choice(_USES),
     help="How it will be used: sets idle time, most workers and when one is added. [default: a few "
@@ -134,6 +141,7 @@ def runpod(
     gpu: str | None,
     volume: str | None,
     image: str | None,
+    registry: str | None,
     use: str | None,
     max_workers: int | None,
     min_workers: int | None,
@@ -187,6 +195,7 @@ def runpod(
             gpus=tuple(filter(None, (one.strip() for one in (gpu or "").split(",")))),
             memory=None if gpu else _memory(workflow, lock),
             image=image,
+            registry=registry,
             volume=None if volume is None else volume_wanted(volume),
             min_workers=min_workers,
             max_workers=max_workers,
@@ -358,11 +367,13 @@ def _about_image(plan: Plan) -> str:
     if named is None:
         return ""
     facts = run_interruptible(image.image_facts(named))
+    if facts.state == "not public" and any(one.registry for one in requests):
+        return f"{named} is not public: RunPod loads it with that login."
     if facts.state == "not public":
         return (
             f"warning: {named} does not exist, or is not public. RunPod cannot load it then, and "
-            "jobs would wait for ever. Name another with --image; docs/containers.md says how to "
-            "build one."
+            "jobs would wait for ever. Name the account's login for it with --registry-login, or "
+            "another image with --image; docs/containers.md says how to build one."
         )
     if facts.state == "unknown":
         return f"Whether RunPod can load {named} is not known: its registry did not answer."

@@ -55,6 +55,11 @@ def changed_endpoint(
 
     if wanted.image is not None and wanted.image != endpoint.image:
         differs("image", wanted.image, f"image {endpoint.image} → {wanted.image}")
+    login = None if wanted.registry is None else there.registry(wanted.registry)
+    if login is not None and login.id != endpoint.registry:
+        differs(
+            "registry", login.id, f"its image is loaded with the login {login.name or login.id}"
+        )
     if wanted.disk is not None and wanted.disk != endpoint.disk:
         differs("disk", wanted.disk, f"disk {endpoint.disk} GB → {wanted.disk} GB")
     if (gpu := _changed_gpu(wanted, there, endpoint)) is not None:

@@ -52,10 +52,12 @@ def new_endpoint(
     image = wanted.image or IMAGE
     without_volume = center is None
     disk = wanted.disk or DISK + (-(-wanted.models // _GB) if without_volume else 0)
+    login = None if wanted.registry is None else there.registry(wanted.registry)
     request = EndpointRequest(
         name=wanted.name,
         type="QUEUE",
         image=image,
+        registry=None if login is None else login.id,
         disk=disk,
         env={"DOWNLOAD_MODELS": "true", **wanted.env, MARK_VARIABLE: str(mark)},
         gpu=GpuRequest(
@@ -78,6 +80,7 @@ def new_endpoint(
     facts = (
         choice.title,
         f"image {image}",
+        *([] if login is None else [f"loaded with the login {login.name or login.id}"]),
         f"at most {counted(most, 'worker')}",
         *([f"{counted(wanted.min_workers, 'active worker')}"] if wanted.min_workers else []),
         _idle_words(idle, scaling),

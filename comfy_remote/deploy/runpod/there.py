@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...aio import Background
+from ...errors import AuthenticationError, ConfigurationError, TargetError
 from ...targets.runpod.account import RunPodAccount
 from ...wire.runpod_endpoints import RestEndpoint
 from ...wire.runpod_prices import RestGpu
+from ...wire.runpod_registries import RestRegistry
 from ...wire.runpod_volumes import RestDataCenter, RestVolume
 from .mark import MARK_VARIABLE, Mark
 from .record import Made
@@ -19,12 +21,41 @@ __all__ = ["Ours", "There", "endpoints_named", "look", "mark_of", "volumes_named
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """What an account has, and what RunPod has for it."""
+    """What an account has, and what RunPod has for it.
+
+    Attributes:
+        registries: Logins for image registries; ``None`` where they are not shown.
+    """
 
     endpoints: Sequence[RestEndpoint] = ()
     volumes: Sequence[RestVolume] = ()
     gpus: Sequence[RestGpu] = ()
     centers: Sequence[RestDataCenter] = ()
+    registries: Sequence[RestRegistry] | None = None
+
+    def registry(self, called: str) -> RestRegistry:
+        """The login for image registries of that name, or with that id.
+
+        Raises:
+            ConfigurationError: The account has none, or several.
+        """
+        if self.registries is None:
+            raise ConfigurationError(
+                "RunPod does not show this account's logins for image registries.",
+                advice="The key has to be one that may read them.",
+            )
+        found = [one for one in self.registries if called in (one.id, one.name)]
+        if len(found) == 1:
+            return found[0]
+        there = ", ".join(f"{one.name} ({one.id})" for one in found or self.registries)
+        raise ConfigurationError(
+            f"This RunPod account has {'several logins' if found else 'no login'} {called!r} for "
+            "image registries.",
+            advice=f"It has {there}."
+            if there
+            else "Make one in RunPod's console (Settings > Container Registry Auth), with the "
+            "registry's user name and a token that may pull.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +108,12 @@ async def look(account: RunPodAccount, made: Made | None = None) -> There:
     """
     asking = Background()
     try:
-        endpoints, volumes, gpus, centers = await asyncio.gather(
+        endpoints, volumes, gpus, centers, registries = await asyncio.gather(
             asking.start(account.endpoints()),
             asking.start(account.volumes()),
             asking.start(account.gpus()),
             asking.start(account.data_centers()),
+            asking.start(_registries(account)),
         )
     finally:
         await asking.stop()  # one has failed: the others must not outlive the account's session
@@ -92,7 +124,15 @@ async def look(account: RunPodAccount, made: Made | None = None) -> There:
     if recorded.volume and all(one.id != recorded.volume for one in volumes):
         volume = await account.volume(recorded.volume)
         volumes += [volume] if volume is not None else []
-    return There(endpoints, volumes, gpus, centers)
+    return There(endpoints, volumes, gpus, centers, registries)
+
+
+async def _registries(account: RunPodAccount) -> list[RestRegistry] | None:
+    """Few have any, and a key need not be allowed to see them."""
+    try:
+        return await account.registries()
+    except (AuthenticationError, TargetError):
+        return None
 
 
 def mark_of(endpoint: RestEndpoint) -> Mark | None:

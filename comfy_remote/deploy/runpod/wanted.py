@@ -111,6 +111,7 @@ class Wanted:
         gpus: As people name them.
         memory: What a new endpoint's GPU needs, if none is named.
         idle: Seconds that an idle worker waits for a job.
+        registry: Name or id of the account's login for the image's registry.
         timeout: Seconds that a job may run.
         cuda: The lowest CUDA version of a host.
         disk: GB of a worker's container.
@@ -122,6 +123,7 @@ class Wanted:
     gpus: tuple[str, ...] = ()
     memory: GpuMemory | None = None
     image: str | None = None
+    registry: str | None = None
     volume: VolumeWanted | None = None
     min_workers: int | None = None
     max_workers: int | None = None

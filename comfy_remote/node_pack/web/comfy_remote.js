@@ -10,6 +10,9 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { askForNodes, mayUse } from './confirm_dialog.js'
+import { makeBring } from './bring.js'
+import { graphLacks, isLacking, makeOffer } from './bring_offer.js'
+import { BringState } from './bring_state.js'
 import { Cost } from './cost.js'
 import { listenToSheets } from './batch_list.js'
 import { showCut } from './cut_dialog.js'
@@ -17,7 +20,7 @@ import { addStyles, openDialog } from './dom.js'
 import { jobActions, nameJob } from './job_actions.js'
 import { markMenus } from './mark_menus.js'
 import { addBadge } from './marks.js'
-import { showError, showProblem, showWarning } from './notices.js'
+import { showError, showNote, showProblem, showWarning } from './notices.js'
 import { OpenGraph } from './open_graph.js'
 import { OPEN_PACKED, packedMenus } from './open_packed.js'
 import { askToRunOver } from './over_cap.js'
@@ -34,6 +37,7 @@ import { t } from './words.js'
 /** @import { Definitions } from './target_additions.js' */
 
 const PANEL = 'comfy-remote'
+const BRING = 'ComfyRemote.Bring'
 const WAKING_SECONDS = 10
 const SIDEBAR_MS = 1500
 const PANEL_MS = 100
@@ -44,12 +48,16 @@ const CONFIGURED = 'configured'
 const state = new RemoteState(preset, cacheMode)
 const graph = new OpenGraph()
 const cost = new Cost(state, graph)
+const brings = new BringState()
+const bring = makeBring(brings, isUsable)
+const offer = makeOffer(bring)
 const actions = {
   toggle,
   choose,
   added,
   removed,
-  ...jobActions(state, isUsable, changeCaps),
+  ...jobActions(state, isUsable, changeCaps, bring),
+  bring,
   askForModels,
   showCut: () => void showCut(state)
 }
@@ -75,7 +83,7 @@ function openPanel() {
   app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${PANEL}`)
   if (wasOpen) return
   // App mode has no sidebar in a small window.
-  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, cost, actions, varying)), SIDEBAR_MS)
+  setTimeout(() => panelIsOpen() || openDialog(t('remote'), makePanel(state, cost, actions, varying, brings)), SIDEBAR_MS)
 }
 
 function panelIsOpen() {
@@ -185,7 +193,21 @@ async function switchTo(target) {
     if (isSetUpHere(target)) showPanel()
     return
   }
+  offer.keepFor(target)
   await lists.update()
+  offerIfLacking()
+}
+
+/** What the page itself finds missing while Remote is on, neither this ComfyUI nor the target has. */
+function offerIfLacking() {
+  if (state.target !== null && lists.known && graphLacks()) offer.show({ target: state.target })
+}
+
+/** Bring what the open workflow lacks to the switch's target. */
+function bringOpen() {
+  const target = state.usual()
+  if (target === null) showPanel()
+  else void bring({ target })
 }
 
 /**
@@ -204,6 +226,13 @@ async function askForModels(wanted) {
   } catch (error) {
     showError(t('remote'), error)
   }
+}
+
+/** @param {any} node */
+function bringItems(node) {
+  const { target } = state
+  if (target === null || !isLacking(node)) return []
+  return [{ content: t('bringIt', { target }), callback: () => void bring({ target }) }]
 }
 
 async function agree() {
@@ -226,7 +255,8 @@ app.registerExtension({
     },
     ...marks.commands,
     ...vary.commands,
-    ...packedMenus().commands
+    ...packedMenus().commands,
+    { id: BRING, label: t('commandBring'), icon: 'pi pi-upload', function: bringOpen }
   ],
   // On a Mac, Alt+R types ®.
   keybindings: ['r', '®'].map((key) => ({
@@ -236,14 +266,15 @@ app.registerExtension({
   menuCommands: [
     {
       path: ['Extensions', t('remote')],
-      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu, vary.commands[0].id, OPEN_PACKED]
+      commands: ['ComfyRemote.Toggle', `Workspace.ToggleSidebarTab.${PANEL}`, ...marks.menu, vary.commands[0].id, BRING, OPEN_PACKED]
     }
   ],
   getSelectionToolboxCommands: (item) => [
     ...marks.getSelectionToolboxCommands(item),
-    ...vary.getSelectionToolboxCommands(item)
+    ...vary.getSelectionToolboxCommands(item),
+    ...(state.target !== null && isLacking(item) ? [BRING] : [])
   ],
-  getNodeMenuItems: (node) => [...marks.getNodeMenuItems(node), ...vary.getNodeMenuItems(node)],
+  getNodeMenuItems: (node) => [...bringItems(node), ...marks.getNodeMenuItems(node), ...vary.getNodeMenuItems(node)],
   getCanvasMenuItems: marks.getCanvasMenuItems,
   settings: [
     {
@@ -274,7 +305,7 @@ app.registerExtension({
       id: /** @type {any} */ ('ComfyRemote.Panel'),
       category: [t('remote'), t('settingStatus'), 'Panel'],
       name: t('settingPanel'),
-      type: () => makePanel(state, cost, actions, varying),
+      type: () => makePanel(state, cost, actions, varying, brings),
       defaultValue: null
     }
   ],
@@ -282,7 +313,11 @@ app.registerExtension({
     { label: 'Comfy Remote', url: 'https://pypi.org/project/comfy-remote/', icon: 'pi pi-cloud' }
   ],
   addCustomNodeDefs: (definitions) => lists.addOnLoad(definitions),
-  afterConfigureGraph: () => graph.changed(),
+  afterConfigureGraph() {
+    graph.changed()
+    offer.hide()
+    if (!state.updating) offerIfLacking()
+  },
   nodeCreated(node) {
     addBadge(node, () => state.usual())
     addVaryBadge(node, varying)
@@ -300,7 +335,7 @@ app.registerExtension({
       tooltip: t('sidebarTooltip'),
       type: 'custom',
       render: (container) => {
-        container.replaceChildren(makePanel(state, cost, actions, varying))
+        container.replaceChildren(makePanel(state, cost, actions, varying, brings))
       }
     })
     // The declared types know the page's own events only.
@@ -314,24 +349,35 @@ app.registerExtension({
       for (const warning of detail.warnings ?? []) showWarning(t('jobWarning', { target }), warning)
       // The page's own words do not say where, and go when it follows another job.
       if (detail.state === 'failed') showError(t('jobFailed', { target }), detail.message)
+      if (detail.lacks) offer.show({ target: detail.lacks, job: detail.prompt_id })
     })
     events.addEventListener('comfy_remote.refused', (event) => {
-      const { target, message, cap } = /** @type {CustomEvent} */ (event).detail
+      const { target, message, cap, lacks } = /** @type {CustomEvent} */ (event).detail
       if (cap) void askToRunOver(cap, changeCaps)
       else showError(t('refused', { target }), message)
+      if (lacks) offer.show({ target })
     })
     events.addEventListener('comfy_remote.confirm', (event) => {
       void askForNodes(/** @type {CustomEvent} */ (event).detail)
     })
+    events.addEventListener('comfy_remote.bring', () => void brings.refresh())
+    brings.addEventListener('ended', (event) => {
+      const { target, state: how, steps } = /** @type {CustomEvent} */ (event).detail
+      if (how === 'ended') showNote(t('remote'), t('bringEnded', { target, count: steps.length }))
+      else if (how === 'failed') showPanel()
+      if (target === state.target) void lists.update()
+    })
     // It skips the list of one run, a batch as well.
     events.addEventListener('promptQueued', () => void askForModels(true))
     api.addEventListener('reconnected', agree)
+    api.addEventListener('reconnected', () => void brings.refresh())
     setInterval(() => {
       const waits = state.condition === 'asleep' || state.condition === 'waking'
       if (waits && !document.hidden) void state.askTarget()
     }, WAKING_SECONDS * 1000)
     listenToSheets()
     void agree()
-    void lists.updateIfMissing()
+    void lists.updateIfMissing().then(offerIfLacking)
+    void brings.refresh()
   }
 })

@@ -3,6 +3,7 @@
 
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
+import { sizeOf } from './amounts.js'
 import { askIfUnconfirmed } from './confirm_dialog.js'
 import { element, openDialog } from './dom.js'
 import { setImages } from './marks.js'
@@ -178,7 +179,7 @@ function crossings(caption, all, named) {
       {},
       ...all.map((one) => {
         const users = [...new Set(one.to.map((place) => named(place.node_id)))].join(', ')
-        return row('td', [one.type, named(one.node_id), users, humanSize(one.size)])
+        return row('td', [one.type, named(one.node_id), users, sizeOf(one.size)])
       })
     )
   )
@@ -206,7 +207,7 @@ function totalWords(cut) {
   const count = all.length - known.length
   if (all.length === 0) return t('nothing')
   if (known.length === 0) return t('unknownSizes', { count })
-  return t(count > 0 ? 'aboutSizeAndUnknown' : 'aboutSize', { size: humanSize(bytes), count })
+  return t(count > 0 ? 'aboutSizeAndUnknown' : 'aboutSize', { size: sizeOf(bytes), count })
 }
 
 /**
@@ -220,20 +221,4 @@ function hereContent(cut, named) {
     element('summary', {}, t('hereCount', { count: cut.here.length })),
     element('p', { class: 'comfy-remote-quiet' }, cut.here.map(named).join(', '))
   )
-}
-
-/**
- * @param {number | null} bytes
- * @returns {string}
- */
-function humanSize(bytes) {
-  if (bytes === null) return t('unknown')
-  const units = ['B', 'kB', 'MB', 'GB']
-  let size = bytes
-  let unit = 0
-  while (size >= 999.5 && unit < units.length - 1) {
-    size /= 1000
-    unit += 1
-  }
-  return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`
 }

@@ -26,9 +26,25 @@ import { t } from './words.js'
  * @param {RemoteState} state
  * @param {(target: string) => Promise<boolean>} isUsable  Asks the user about a new address.
  * @param {() => void} changeCaps  Opens the form for caps on spending.
+ * @param {import('./bring.js').Bring} bring
  * @returns {JobActions}
  */
-export function jobActions(state, isUsable, changeCaps) {
+export function jobActions(state, isUsable, changeCaps, bring) {
+  /** @type {(target: string, job: string, close: () => void) => HTMLElement} */
+  const bringButton = (target, job, close) =>
+    element(
+      'div',
+      { class: 'comfy-remote-answers' },
+      button(
+        {
+          onclick: () => {
+            close()
+            void bring({ target, job })
+          }
+        },
+        t('bringIt', { target })
+      )
+    )
   /** @param {string} promptId */
   const runOnceMore = async (promptId) => {
     try {
@@ -83,12 +99,13 @@ export function jobActions(state, isUsable, changeCaps) {
 
     async why(promptId, name) {
       try {
-        const { error, said, steps } = await getJob(promptId)
-        openDialog(
+        const { error, said, steps, lacks, target } = await getJob(promptId)
+        const dialog = openDialog(
           name,
           element('p', { class: 'comfy-remote-problem' }, error ? wordsOf(error) : t('jobFailedShort')),
           ...stepsShown(steps),
           ...said.map(({ message }) => element('p', { class: 'comfy-remote-advice' }, message)),
+          ...(lacks ? [bringButton(target, promptId, () => dialog.close())] : []),
           element('p', { class: 'comfy-remote-foot' }, promptId)
         )
       } catch (error) {

@@ -49,6 +49,8 @@ import { ask } from './remote_api.js'
  * @typedef {object} JobDetails
  * @property {Output[]} outputs
  * @property {import('./remote_api.js').Failure | null} error
+ * @property {boolean} lacks  Whether its target refused it for want of a model or a node.
+ * @property {string} target  That had it.
  * @property {{at: number, message: string}[]} said
  * @property {{member: string, at: number, state: string, why: string}[]} steps  Of a route.
  */

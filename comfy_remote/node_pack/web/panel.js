@@ -3,9 +3,9 @@
 
 import { app } from '../../scripts/app.js'
 import { makeBatchList } from './batch_list.js'
+import { makeBringList } from './bring_list.js'
 import { makeCondition } from './condition.js'
 import { costSentences } from './cost_words.js'
-import { askOptions, makeDeployment, offerRemoval } from './deploy_runpod.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { showNote } from './notices.js'
@@ -36,6 +36,7 @@ const REPO_LIST = 'repo_list'
  * @property {(name: string) => void} removed  A target was removed.
  * @property {(wanted: boolean) => void} askForModels
  * @property {() => void} showCut
+ * @property {import('./bring.js').Bring} bring
  *
  * @typedef {OwnActions & import('./job_actions.js').JobActions} Actions
  */
@@ -47,9 +48,10 @@ const REPO_LIST = 'repo_list'
  * @param {Cost} cost
  * @param {Actions} actions
  * @param {Varying} varying
+ * @param {import('./bring_state.js').BringState} brings
  * @returns {HTMLElement}
  */
-export function makePanel(state, cost, actions, varying) {
+export function makePanel(state, cost, actions, varying, brings) {
   const toggle = button({ role: 'switch', onclick: actions.toggle })
   const choice = element('select', { 'aria-label': t('target') })
   const address = element('input', {
@@ -76,18 +78,19 @@ export function makePanel(state, cost, actions, varying) {
     remove
   )
   const setup = element('div', { hidden: true })
-  const begun = element('p', {})
-  const underWay = element(
-    'div',
-    { class: 'comfy-remote-condition', hidden: true },
-    begun,
-    button({ onclick: () => deploy() }, t('show'))
-  )
   const condition = element('div', {})
   const price = element('p', { class: 'comfy-remote-run-cost', hidden: true })
   const spending = makeSpending(state)
   const jobs = makeJobList(state, actions, spending.showToday)
   const batches = makeBatchList()
+  const bringing = makeBringList(brings, actions.bring)
+  const bring = button({
+    class: 'comfy-remote-button comfy-remote-wide',
+    onclick: () => {
+      const target = state.usual()
+      if (target) void actions.bring({ target })
+    }
+  })
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
     showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
     batches.ask()
@@ -112,6 +115,8 @@ export function makePanel(state, cost, actions, varying) {
     price,
     changes,
     facts,
+    bring,
+    bringing.root,
     models,
     jobs.root,
     spending.caps,
@@ -127,7 +132,6 @@ export function makePanel(state, cost, actions, varying) {
     spending.head,
     problem,
     unused.root,
-    underWay,
     setup,
     usual,
     vary.root,
@@ -165,21 +169,8 @@ export function makePanel(state, cost, actions, varying) {
       close()
       shownTarget = '' // what it said before is out of date
       actions.added(name, changed?.name ?? null)
-    },
-    /** @param {string | null} key */
-    makeOne: async (key) => deploy({ options: await askOptions(varying.graph, key) })
-  })
-  /** @param {Parameters<typeof makeDeployment>[3]} begin */
-  const deploy = (begin = {}) => {
-    /** @param {string} name */
-    const removed = (name) => {
-      close()
-      actions.removed(name)
     }
-    const { added } = ways(null)
-    const file = state.setup?.file ?? ''
-    setUp('form', makeDeployment(varying.graph, file, { close, added, removed }, begin))
-  }
+  })
   const chooseKind = () =>
     setUp('kind', makeKinds(state.setup, fillIn), button({ onclick: close }, t('back')))
   // A route chooses among targets, and not among routes.
@@ -196,24 +187,19 @@ export function makePanel(state, cost, actions, varying) {
   }
   const removeTarget = () => {
     const target = state.find(state.usual())
-    if (!target?.form) return
-    const removed = () => {
+    if (target?.form) setUp('removal', makeRemoval(target, () => {
       close()
       actions.removed(target.name)
-    }
-    const more = offerRemoval(target.address, (remove) => deploy({ remove }))
-    setUp('removal', makeRemoval(target, removed, close, more))
+    }, close))
   }
 
   const show = () => {
     if (state.empty && doing === '') setUp('first', makeWelcome(state.setup, fillIn, ways(null)))
     if (!state.empty && doing === 'first') return close()
-    const deploying = state.setup?.refused ? [] : (state.setup?.deploying ?? [])
-    underWay.hidden = doing === 'form' || deploying.length === 0
-    begun.textContent = t('deployUnderWay', { name: deploying.join(', ') })
     setup.hidden = doing === ''
     usual.hidden = doing !== ''
-    const known = state.find(state.usual())
+    const target = state.usual()
+    const known = state.find(target)
     change.textContent = t(known?.key.needed && !known.key.set ? 'giveKey' : 'change')
     change.hidden = remove.hidden = !known?.form || Boolean(state.setup?.refused)
     const on = state.target !== null
@@ -237,6 +223,8 @@ export function makePanel(state, cost, actions, varying) {
     // Replaced only when it has changed, so that text can be selected.
     if (!facts.firstChild?.isEqualNode(fresh)) facts.replaceChildren(fresh)
     unused.show()
+    bring.hidden = !target || known?.type === 'sandbox' || Boolean(state.setup?.refused)
+    bring.textContent = t('bringOpen', { target: target ?? '' })
     models.hidden = !hasRepoList()
     skip.checked = !state.repoList
     jobs.show()
@@ -308,6 +296,9 @@ export function makePanel(state, cost, actions, varying) {
 
   state.addEventListener('changed', changed)
   cost.addEventListener('changed', showCost)
+  brings.addEventListener('changed', bringing.show)
+  bringing.show()
+  void brings.refresh()
   changed()
   showCost()
   void askStatus()
@@ -317,6 +308,7 @@ export function makePanel(state, cost, actions, varying) {
       clearInterval(timer)
       state.removeEventListener('changed', changed)
       cost.removeEventListener('changed', showCost)
+      brings.removeEventListener('changed', bringing.show)
       return
     }
     if (document.hidden) return

@@ -43,7 +43,6 @@ import { adviceFor, t } from './words.js'
  * @property {boolean} default  Whether a target is configured to be the usual one.
  * @property {boolean} account  Whether the key of a RunPod account is known.
  * @property {string | null} refused  Why nothing can be set up from this browser.
- * @property {string[]} deploying  Endpoints that are being made at RunPod, or were and are not whole.
  * @property {{path: string, named: string[]}[]} untrusted
  */
 
@@ -346,18 +345,33 @@ export function postAccount(key) {
  * @param {Form & {replaces: string | null, test: boolean}} form
  * @returns {AsyncGenerator<{finding?: Finding, added?: string, refused?: string, error?: Failure}>}
  */
-export async function* putTarget(form) {
-  const response = await send('/remote/targets', form)
-  if (!response.ok || response.body === null) throw await refusal('/remote/targets', response)
+export function putTarget(form) {
+  return lines('/remote/targets', form)
+}
+
+/**
+ * What a route answers line by line. Whoever reads no further ends the request.
+ *
+ * @param {string} route
+ * @param {object} body
+ * @returns {AsyncGenerator<any>}
+ */
+export async function* lines(route, body) {
+  const response = await send(route, body)
+  if (!response.ok || response.body === null) throw await refusal(route, response)
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
   let text = ''
-  for (;;) {
-    const { value, done } = await reader.read()
-    if (done) return
-    text += value
-    const lines = text.split('\n')
-    text = lines.pop() ?? ''
-    for (const line of lines) yield JSON.parse(line)
+  try {
+    for (;;) {
+      const { value, done } = await reader.read()
+      if (done) return
+      text += value
+      const whole = text.split('\n')
+      text = whole.pop() ?? ''
+      for (const line of whole) yield JSON.parse(line)
+    }
+  } finally {
+    await reader.cancel()
   }
 }
 

@@ -29,6 +29,11 @@ export class TargetLists {
     this.#state = state
   }
 
+  /** Whether the page's lists are known to show all that the target has. */
+  get known() {
+    return this.#shown?.known === true
+  }
+
   /** Ask what the target has, and refresh the page's lists where that makes a difference. */
   async update() {
     const state = this.#state
@@ -274,7 +279,7 @@ function hide(name, hidden) {
  * @param {Graph | undefined} graph
  * @returns {Generator<Graph['nodes'][number]>} With those in subgraphs.
  */
-function* nodesOf(graph) {
+export function* nodesOf(graph) {
   for (const node of graph?.nodes ?? []) {
     yield node
     if (node.isSubgraphNode?.()) yield* nodesOf(node.subgraph)

@@ -235,7 +235,9 @@ class _Carrying:
     async def _done(self, step: Step) -> str:
         match step.way:
             case Way.LINK:
-                answer = await place_model(self.target, _placed(step.model), self._say(step))
+                # A workflow may name its SHA-256 without its size; the file there has both.
+                model = step.model.model_copy(update={"size": step.item.size})
+                answer = await place_model(self.target, _placed(model), self._say(step))
                 return "linked" if answer.how == "linked" else "there"
             case Way.FETCH:
                 return await self._fetch(step)

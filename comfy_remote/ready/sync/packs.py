@@ -37,6 +37,8 @@ class ByHand(str, Enum):
     """An endpoint of RunPod whose image is not ours, or that does not allow it."""
     MODAL = "modal"
     """An app on Modal: an image that is built from a project."""
+    SANDBOX = "sandbox"
+    """The sandbox: it has nodes of its own, and takes no packs."""
     OTHER = "other"
     """A service: what is installed there is for its provider to say."""
 

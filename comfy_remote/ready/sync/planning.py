@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...config.folders import home
+from ...config.settings import Configuration
+from ...config.target_settings import TargetSettings
 from ...errors import ConfigurationError
 from ...targets.base import DescribesByJob, Target
-from ...targets.kinds import Billing
+from ...targets.kinds import Billing, billing_of
 from ...wire.installed import ModelFile
 from ..local import LocalComfyUI
 from ..lock import Lock, LockedModel
@@ -19,10 +23,10 @@ from .brought import BroughtRecord
 from .here import files_here
 from .packs import pack_steps_of
 from .steps import SyncPlan, Way, steps_of
-from .stores import BucketStore, VolumeStore
+from .stores import BucketStore, VolumeStore, bucket_store, volume_store
 from .ways import by_hand_at, ways_to
 
-__all__ = ["Sources", "plan_sync"]
+__all__ = ["Sources", "plan_sync", "sources_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,36 @@ class Sources:
     billing: Billing | None = None
     volume: VolumeStore | None = None
     bucket: BucketStore | None = None
+
+
+def sources_of(
+    configuration: Configuration,
+    target: str | None,
+    comfyui: LocalComfyUI | None,
+    *,
+    volume: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Sources:
+    """What a sync to a target has, as its settings say. Blocking.
+
+    Args:
+        target: Its name or address; ``None`` for the usual one.
+        volume: Its network volume, instead of the one that is set.
+
+    Raises:
+        ConfigurationError: A volume or a bucket is set wrongly.
+    """
+    name, folder = configuration.choose(target), home()
+    settings = configuration.settings_of(name) or TargetSettings(name)
+    record = BroughtRecord(folder)
+    volume = settings.volume if volume is None else volume
+    return Sources(
+        comfyui,
+        folder,
+        billing_of(settings, environ),
+        None if volume is None else volume_store(volume, record, environ),
+        bucket_store(settings.bucket, record, environ),
+    )
 
 
 async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:

@@ -179,6 +179,18 @@ class SyncPlan:
         """The node packs that would be installed, as an owner is asked to trust them."""
         return [one.named for one in self.packs if one.way is Way.INSTALL]
 
+    def addresses(self, *, shown: bool = False) -> list[str]:
+        """Those that the target would fetch from, as an owner is asked to trust them.
+
+        Args:
+            shown: Only those that the plan shows whole.
+        """
+        return [
+            step.model.named(step.address)
+            for step in self.steps
+            if step.address is not None and (not shown or step.address.shown == step.address.url)
+        ]
+
     @property
     def sent(self) -> int:
         """Bytes that are sent from here."""

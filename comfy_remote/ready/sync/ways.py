@@ -14,6 +14,7 @@ from ...targets.base import (
     Target,
 )
 from ...targets.runpod.target import RunPodTarget
+from ...targets.sandbox.target import SandboxTarget
 from ..plan import There
 from .packs import ByHand
 from .steps import Ways
@@ -105,6 +106,8 @@ def _why_not_installed(there: There) -> str:
 
 def by_hand_at(target: Target) -> ByHand:
     """What somebody who is to install packs at a target has before them."""
+    if isinstance(target, SandboxTarget):
+        return ByHand.SANDBOX
     if isinstance(target, OneEngine):
         return ByHand.COMFYUI
     if not isinstance(target, RunPodTarget):

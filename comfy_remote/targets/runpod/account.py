@@ -35,6 +35,7 @@ from ...wire.runpod_endpoints import (
     RestWorkers,
 )
 from ...wire.runpod_prices import RestGpu, RestGpuList
+from ...wire.runpod_registries import RestRegistry, RestRegistryList
 from ...wire.runpod_volumes import (
     RestDataCenter,
     RestDataCenterList,
@@ -169,6 +170,10 @@ class RunPodAccount:
         """All data centres."""
         return (await self._asked("v2/catalog/datacenters", RestDataCenterList)).centers
 
+    async def registries(self) -> list[RestRegistry]:
+        """All logins for image registries, without user and password."""
+        return (await self._asked("v2/registries", RestRegistryList)).registries
+
     async def make_endpoint(self, wanted: EndpointRequest) -> RestEndpoint:
         """Make an endpoint. Raises also `SubmissionUnknown`."""
         return await self._made("v2/serverless", wanted.body(), RestEndpoint)
@@ -227,9 +232,8 @@ def _refused(answer: Response) -> ConfigurationError:
     except ValidationError:
         said = _Refusal()
     words = "; ".join(filter(None, [said.detail or said.title, *said.errors]))
-    words = clean((words or f"HTTP {answer.status}")[:_LONGEST_REFUSAL]).strip().rstrip(".")
     return ConfigurationError(
-        f"RunPod refused that: {words}.",
+        clean(f"RunPod refused that: {words or f'HTTP {answer.status}'}"[:_LONGEST_REFUSAL]),
         details={"http_status": answer.status},
     )
 

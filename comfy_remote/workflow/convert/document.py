@@ -161,10 +161,7 @@ def _definitions(raw: Mapping[str, JsonValue]) -> Iterator[dict[str, JsonValue]]
 
 
 def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
-    nodes = [
-        read_node(node, f"nodes[{index}] of {where}")
-        for index, node in enumerate(as_list(raw.get("nodes")))
-    ]
+    nodes = [read_node(node, index, where) for index, node in enumerate(as_list(raw.get("nodes")))]
     seen: set[str] = set()
     for node in nodes:
         if node.id in seen:
@@ -174,39 +171,35 @@ def _graph(raw: Mapping[str, JsonValue], where: str) -> SavedGraph:
                 details={"node_id": node.id},
             )
         seen.add(node.id)
-    links: dict[LinkId, Link] = {}
-    for link in as_list(raw.get("links")):
-        read = _link(link)
-        if read is not None:
-            links[read[0]] = read[1]
+    links = dict(filter(None, map(_link, as_list(raw.get("links")))))
     noted = mapping(raw.get("extra")).get("ue_links")
     everywhere = list(mappings(noted)) if isinstance(noted, list) else None
     return SavedGraph(nodes, links, everywhere=everywhere)
 
 
-def read_node(raw: JsonValue, where: str) -> SavedNode:
-    """Read one node; ``where`` says for messages which it is.
+def read_node(raw: JsonValue, index: int, where: str) -> SavedNode:
+    """Read one node; ``index`` and ``where`` say for messages which it is.
 
     Raises:
         WorkflowInvalid: It has no id or no type.
     """
     if not isinstance(raw, dict):
-        raise WorkflowInvalid(f"{where} is not an object: it is not a node.")
-    identity, kind = raw.get("id"), raw.get("type")
-    if isinstance(identity, bool) or not isinstance(identity, (int, str)) or kind is None:
-        raise WorkflowInvalid(f"{where} has no id or no type: {str(raw)[:80]}")
-    title = raw.get("title")
-    named = raw.get("widgets_values_named")
+        raise WorkflowInvalid(f"nodes[{index}] of {where} is not an object: it is not a node.")
+    get = raw.get
+    identity, kind = get("id"), get("type")
+    if not (type(identity) is int or type(identity) is str) or kind is None:
+        raise WorkflowInvalid(f"nodes[{index}] of {where} has no id or no type: {str(raw)[:80]}")
+    title, named = get("title"), get("widgets_values_named")
     return SavedNode(
-        id=str(identity),
-        type=str(kind),
-        title=title if isinstance(title, str) and title else None,
-        mode=_integer(raw.get("mode"), 0),
-        inputs=[_slot(slot) for slot in mappings(raw.get("inputs"))],
-        outputs=[_port(output, "links") for output in mappings(raw.get("outputs"))],
-        values=_values(raw.get("widgets_values")),
-        named_values=named if isinstance(named, dict) else None,
-        properties=mapping(raw.get("properties")),
+        str(identity),
+        str(kind),
+        title if isinstance(title, str) and title else None,
+        _integer(get("mode"), 0),
+        [_slot(slot) for slot in mappings(get("inputs"))],
+        [_port(output, "links") for output in mappings(get("outputs"))],
+        _values(get("widgets_values")),
+        named if isinstance(named, dict) else None,
+        mapping(get("properties")),
     )
 
 
@@ -218,34 +211,41 @@ def _values(raw: JsonValue) -> list[JsonValue] | dict[str, JsonValue] | None:
 
 
 def _slot(raw: dict[str, JsonValue]) -> Slot:
-    widget = raw.get("widget")
+    get = raw.get
+    kind, link, widget = get("type"), get("link"), get("widget")
     named = widget.get("name") if isinstance(widget, dict) else None
     return Slot(
-        str(raw.get("name", "")),
-        _type(raw.get("type")),
-        _link_id(raw.get("link")),
+        str(get("name", "")),
+        kind if type(kind) is str and kind else _type(kind),
+        link if type(link) is int or type(link) is str else None,
         named if isinstance(named, str) else None,
     )
 
 
 def _port(raw: dict[str, JsonValue], links: str = "linkIds") -> Port:
-    ids = [one for link in as_list(raw.get(links)) if (one := _link_id(link)) is not None]
-    return Port(str(raw.get("name", "")), _type(raw.get("type")), ids)
+    kind = raw.get("type")
+    return Port(
+        str(raw.get("name", "")),
+        kind if type(kind) is str and kind else _type(kind),
+        [one for one in as_list(raw.get(links)) if type(one) is int or type(one) is str],
+    )
 
 
 def _link(raw: JsonValue) -> tuple[LinkId, Link] | None:
     if isinstance(raw, list) and len(raw) >= 5:
-        identity, origin, origin_slot, target, target_slot = raw[:5]
+        identity, origin, origin_slot, target, target_slot, *_ = raw
     elif isinstance(raw, dict):
         identity, origin, target = raw.get("id"), raw.get("origin_id"), raw.get("target_id")
         origin_slot, target_slot = raw.get("origin_slot"), raw.get("target_slot")
     else:
         return None
-    link_id = _link_id(identity)
-    if link_id is None or origin is None or target is None:
+    if not (type(identity) is int or type(identity) is str) or origin is None or target is None:
         return None
-    return link_id, Link(
-        str(origin), _integer(origin_slot, -1), str(target), _integer(target_slot, -1)
+    return identity, Link(
+        str(origin),
+        origin_slot if type(origin_slot) is int else _integer(origin_slot, -1),
+        str(target),
+        target_slot if type(target_slot) is int else _integer(target_slot, -1),
     )
 
 
@@ -310,15 +310,10 @@ def _renumber_promoted(node: SavedNode, names: dict[str, str]) -> None:
 
 
 def _type(value: JsonValue) -> str:
-    if type(value) is str and value:
-        return value
+    """The type of an input or output where it is not a text, or an empty one."""
     if isinstance(value, list):
         return "COMBO"
     return "*" if value in (None, "", 0) else str(value)
-
-
-def _link_id(value: JsonValue) -> LinkId | None:
-    return value if type(value) is int or type(value) is str else None
 
 
 def _integer(value: JsonValue, default: int) -> int:

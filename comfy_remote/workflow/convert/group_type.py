@@ -73,9 +73,7 @@ def read_group(name: str, raw: JsonValue, schemas: Schemas) -> GroupType:
     if not isinstance(raw_nodes, list):
         raise WorkflowInvalid(f"The file does not say what is in {where}.")
     nodes = [
-        read_node(
-            {**node, "id": place} if isinstance(node, dict) else node, f"nodes[{place}] of {where}"
-        )
+        read_node({**node, "id": place} if isinstance(node, dict) else node, place, where)
         for place, node in enumerate(raw_nodes)
     ]
     layout = _Layout(nodes, raw, schemas)

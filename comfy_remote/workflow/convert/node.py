@@ -61,13 +61,13 @@ class _NewNode:
     """What the editor gives a new node of a class; the same objects for all, not to be changed.
 
     Attributes:
-        names: Of its inputs.
+        inputs: Their names, types and widgets.
         saved: The widgets that have a place in the saved list of values.
         grows: Whether inputs or widgets come and go; if not, its nodes share the lists of them.
         has_forced: Whether an input asks for a link where its type has a widget.
     """
 
-    inputs: list[Slot]
+    inputs: tuple[tuple[str, str, str | None], ...]
     names: frozenset[str]
     widgets: list[Widget]
     saved: list[Widget]
@@ -177,7 +177,7 @@ class Node:
         self._add_extra_widgets(schema)
         growth = self._growth
         return _NewNode(
-            self.inputs,
+            tuple((slot.name, slot.type, slot.widget) for slot in self.inputs),
             frozenset(slot.name for slot in self.inputs),
             self.widgets,
             [widget for widget in self.widgets if widget.saved],
@@ -374,7 +374,7 @@ class Node:
     def _restore_inputs(self, new: _NewNode) -> None:
         links = {slot.name: slot.link for slot in self.saved.inputs}
         self.inputs = [
-            Slot(slot.name, slot.type, links.get(slot.name), slot.widget) for slot in new.inputs
+            Slot(name, kind, links.get(name), widget) for name, kind, widget in new.inputs
         ]
         if not new.names.issuperset(links):
             self.inputs += [slot for slot in self.saved.inputs if slot.name not in new.names]

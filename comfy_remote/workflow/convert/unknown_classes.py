@@ -118,4 +118,4 @@ def _nodes(document: Document) -> Iterator[SavedNode]:
     for definition in document.group_nodes.values():
         for number, raw in enumerate(as_list(mapping(definition).get("nodes"))):
             if isinstance(raw, dict) and raw.get("type") is not None:
-                yield read_node({"id": number, **raw}, "a group node")
+                yield read_node({"id": number, **raw}, number, "a group node")

@@ -1,0 +1,382 @@
+"""What the page brings to a target: planned, shown, brought after a yes, stopped, gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from model_server import File, ModelServer, safetensors, sha256
+from models_kit import files_in
+from owner import configure
+from sync_kit import TOKEN, Box, box, comfyui_with
+
+from comfy_remote.jobs.record import Record
+from comfy_remote.node_pack.bring_routes import add_bring_routes
+from comfy_remote.node_pack.bringing import BRING_EVENT, Bringing
+from comfy_remote.node_pack.target_pool import TargetPool
+from comfy_remote.ready.local import LocalComfyUI
+from comfy_remote.ready.sync import parts
+from comfy_remote.workflow.schema import Schemas
+
+STYLE = safetensors(300_000, fill=b"style")
+OTHER = safetensors(200_000, fill=b"other")
+THIRD = safetensors(100_000, fill=b"third")
+
+
+class Server:
+    """As much of a `Host` as it takes."""
+
+    identity = "the test's"
+
+    def __init__(self, comfyui: LocalComfyUI | None) -> None:
+        self.folders, self.several_users = comfyui, False
+        self.said: list[tuple[str, str]] = []
+
+    def comfyui(self) -> LocalComfyUI | None:
+        return self.folders
+
+    def schemas(self, classes: Collection[str]) -> Schemas:
+        return Schemas.bundled()
+
+    def send(self, event: str, data: dict[str, Any], client_id: str | None) -> None:
+        assert (event, client_id) == (BRING_EVENT, None)
+        self.said.append((data["target"], data["state"]))
+
+
+def loras(*names: str) -> dict[str, Any]:
+    """A prompt that loads them."""
+    prompt: dict[str, Any] = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "there.safetensors"}}
+    }
+    for number, name in enumerate(names, 2):
+        inputs = {"lora_name": name, "strength_model": 1.0, "model": [str(number - 1), 0]}
+        prompt[str(number)] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}
+    return prompt
+
+
+def naming(url: str, name: str, content: bytes) -> dict[str, Any]:
+    """A workflow that says where a model can be had, as anybody can write it."""
+    model = {"name": name, "url": url, "directory": "loras", "hash": sha256(content)}
+    model["hash_type"] = "SHA256"
+    node = {"id": 2, "type": "LoraLoaderModelOnly", "properties": {"models": [model]}}
+    return {"nodes": [{**node, "widgets_values": [name, 1.0]}], "links": []}
+
+
+@dataclass
+class Window:
+    """A page of the server."""
+
+    http: TestClient[Any, Any]
+    bringing: Bringing
+    host: Server
+    pool: TargetPool
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def send(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """With the answer's JSON."""
+        async with self.http.request(method, path, json=body, headers=self.headers) as answer:
+            return answer.status, await answer.json()
+
+    async def lines(self, **want: object) -> list[dict[str, Any]]:
+        body = {"target": "gpu", **want}
+        async with self.http.post("/remote/bring/plan", json=body, headers=self.headers) as answer:
+            text = await answer.text()
+        assert TOKEN.get_secret_value() not in text
+        return [json.loads(line) for line in text.splitlines()]
+
+    async def plan(self, **want: object) -> dict[str, Any]:
+        return dict((await self.lines(**want))[-1]["plan"])
+
+    async def yes(self, plan: dict[str, Any], *numbers: int) -> tuple[int, Any]:
+        steps = list(numbers) or [one["number"] for one in plan["steps"] if one["chosen"]]
+        return await self.send("POST", "/remote/bring", {"plan": plan["id"], "steps": steps})
+
+    async def shown(self) -> list[dict[str, Any]]:
+        return list((await self.send("GET", "/remote/bring"))[1]["bringing"])
+
+    async def until(self, state: str) -> dict[str, Any]:
+        while (one := (await self.shown())[-1])["state"] != state:
+            assert one["state"] == "running", one["steps"]
+            await asyncio.sleep(0.01)
+        return one
+
+
+@asynccontextmanager
+async def window(home: Path, comfyui: LocalComfyUI | None) -> AsyncIterator[Window]:
+    with Record(home) as record:
+        pool, host = TargetPool(record), Server(comfyui)
+        as_host: Any = host
+        bringing, app = Bringing(as_host, pool), web.Application()
+        table = web.RouteTableDef()
+        add_bring_routes(table, as_host, bringing)
+        app.add_routes(table)
+        async with TestClient(TestServer(app)) as http:
+            made = Window(http, bringing, host, pool)
+            made.headers["Origin"] = str(http.make_url("")).rstrip("/")
+            try:
+                yield made
+            finally:
+                await pool.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COMFY_REMOTE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BOX_TOKEN", TOKEN.get_secret_value())
+    # Nobody out there is asked: neither Civitai nor the registry.
+    monkeypatch.setenv("CIVITAI_ENDPOINT", "https://127.0.0.1:9")
+    monkeypatch.setenv("COMFY_REMOTE_REGISTRY", "off")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+async def there(tmp_path: Path, home: Path) -> AsyncIterator[Box]:
+    async with box(tmp_path / "box") as made:
+        name_it(home, made)
+        yield made
+
+
+def name_it(home: Path, made: Box, more: str = "") -> None:
+    url = made.gateway.url
+    named = f'[targets.gpu]\ntarget = "runpod:ep"\nbase_url = "{url}"\nkey_env = "BOX_TOKEN"\n'
+    configure(home, named + more)
+
+
+@pytest.fixture
+async def page(home: Path, there: Box, tmp_path: Path) -> AsyncIterator[Window]:
+    comfyui = comfyui_with(tmp_path, loras__a=STYLE, loras__b=OTHER, checkpoints__there=OTHER)
+    (there.models / "checkpoints").mkdir()
+    (there.models / "checkpoints/there.safetensors").write_bytes(OTHER)
+    async with window(home, comfyui) as made:
+        yield made
+
+
+class Gate:
+    """Holds up what is sent until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+        self._read = parts.read_parts
+
+    async def read(self, path: Path, name: str) -> parts.PartedModel:
+        self.reached.set()
+        await self.open.wait()
+        return await self._read(path, name)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    made = Gate()
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", made.read)
+    yield made
+    made.open.set()
+
+
+async def test_what_is_missing_is_shown_and_brought_after_a_yes(page: Window, there: Box) -> None:
+    plan = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
+    assert [(one["name"], one["way"], one["size"], one["chosen"]) for one in plan["steps"]] == [
+        ("loras/a.safetensors", "send", len(STYLE), True),
+        # The checkpoint has the same bytes.
+        ("loras/b.safetensors", "send", len(OTHER), True),
+    ]
+    assert set(files_in(there.models)) == {"checkpoints/there.safetensors"}
+    assert await page.shown() == []
+    status, begun = await page.yes(plan, plan["steps"][0]["number"])
+    assert (status, begun["target"], [one["name"] for one in begun["steps"]]) == (
+        *(200, "gpu", ["loras/a.safetensors"]),
+    )
+    one = await page.until("ended")
+    assert [(step["state"], step["error"]) for step in one["steps"]] == [("sent", None)]
+    assert files_in(there.models)["loras/a.safetensors"] == STYLE
+    assert "loras/b.safetensors" not in files_in(there.models)
+    assert page.host.said == [("gpu", "running"), ("gpu", "ended")]
+    # The same yes, from a window that has not heard of it.
+    assert (await page.yes(plan))[1]["id"] == one["id"]
+    left = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
+    assert [step["name"] for step in left["steps"]] == ["loras/b.safetensors"]
+    await page.send("DELETE", f"/remote/bring/{one['id']}", {})
+    assert await page.shown() == []
+
+
+async def test_two_windows_start_it_once(page: Window, gate: Gate) -> None:
+    first, second, third = [
+        await page.plan(prompt=loras(*names))
+        for names in (["a.safetensors"], ["a.safetensors"], ["b.safetensors"])
+    ]
+    _, begun = await page.yes(first)
+    await asyncio.wait_for(gate.reached.wait(), 60)
+    status, again = await page.yes(second)
+    assert (status, again["id"]) == (200, begun["id"])
+    status, other = await page.yes(third)
+    assert status == 400
+    assert "Something else is on its way to gpu" in other["error"]["message"]
+    gate.open.set()
+    await page.until("ended")
+    assert len(await page.shown()) == 1
+
+
+async def test_what_was_stopped_goes_on_from_there(
+    page: Window, there: Box, gate: Gate, home: Path
+) -> None:
+    plan = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
+    _, begun = await page.yes(plan)
+    await asyncio.wait_for(gate.reached.wait(), 60)
+    assert len([*(home / "bringing").iterdir()]) == 1
+    for _ in range(2):  # once more changes nothing
+        status, stopped = await page.send("POST", f"/remote/bring/{begun['id']}/stop", {})
+        assert (status, stopped["state"]) == (200, "stopped")
+        assert {one["state"] for one in stopped["steps"]} == {"stopped"}
+    gate.open.set()
+    again = await page.plan(again=begun["id"])
+    assert [one["name"] for one in again["steps"]] == [one["name"] for one in plan["steps"]]
+    await page.yes(again)
+    await page.until("ended")
+    assert {"loras/a.safetensors", "loras/b.safetensors"} < set(files_in(there.models))
+
+
+async def test_after_a_restart_it_says_that_it_stopped_and_goes_on(
+    page: Window, there: Box, gate: Gate, home: Path, tmp_path: Path
+) -> None:
+    await page.yes(await page.plan(prompt=loras("a.safetensors")))
+    await asyncio.wait_for(gate.reached.wait(), 60)
+    await page.bringing.close()
+    gate.open.set()
+    async with window(home, page.host.folders) as later:
+        later.host.identity = "another server of this user"
+        await later.bringing.take_up()
+        assert await later.shown() == []
+        later.host.identity = page.host.identity
+        await later.bringing.take_up()
+        (one,) = await later.shown()
+        assert (one["state"], [step["name"] for step in one["steps"]]) == (
+            *("interrupted", ["loras/a.safetensors"]),
+        )
+        assert "loras/a.safetensors" not in files_in(there.models)
+        plan = await later.plan(again=one["id"])
+        assert len([*(home / "bringing").iterdir()]) == 1
+        await later.yes(plan)
+        await later.until("ended")
+        assert files_in(there.models)["loras/a.safetensors"] == STYLE
+    assert [*(home / "bringing").iterdir()] == []
+
+
+async def test_a_workflows_address_is_asked_nothing_before_its_owner_says_yes_to_it(
+    home: Path, tmp_path: Path
+) -> None:
+    async with ModelServer() as server:
+        server.files["/style.safetensors"] = File(THIRD)
+        async with box(tmp_path / "box", hosts=frozenset({server.host})) as there:
+            name_it(home, there)
+            url = f"{server.url}/style.safetensors?k=private"
+            workflow = naming(url, "mine.safetensors", THIRD)
+            async with window(home, comfyui_with(tmp_path, loras__a=STYLE)) as page:
+                prompt = loras("mine.safetensors", "a.safetensors")
+                plan = await page.plan(prompt=prompt, workflow=workflow)
+                steps = {one["name"]: one for one in plan["steps"] if one["way"] != "impossible"}
+                named = steps["loras/mine.safetensors"]
+                assert (named["way"], named["by"], named["chosen"]) == ("fetch", "workflow", False)
+                assert named["address"] == f"{server.url}/style.safetensors"
+                assert server.asked == []
+                await page.yes(plan)  # to what is chosen by itself
+                await page.until("ended")
+                assert server.asked == []
+                assert set(files_in(there.models)) == {"loras/a.safetensors"}
+                plan = await page.plan(prompt=prompt, workflow=workflow)
+                named = next(
+                    one for one in plan["steps"] if one["name"].endswith("mine.safetensors")
+                )
+                await page.yes(plan, named["number"])
+                await page.until("ended")
+                assert files_in(there.models)["loras/mine.safetensors"] == THIRD
+
+
+async def test_hostile_names_are_cleaned_and_what_cannot_be_brought_is_not(
+    page: Window, there: Box
+) -> None:
+    hostile = "\u202egnp.exe\u200b.safetensors"
+    plan = await page.plan(prompt=loras(hostile, "nowhere.safetensors", "../../a.safetensors"))
+    text = json.dumps(plan, ensure_ascii=False)
+    assert "\u202e" not in text
+    assert "../.." not in text
+    assert [one["way"] for one in plan["steps"]] == ["impossible", "impossible"]
+    assert not any(one["chosen"] for one in plan["steps"])
+    status, refused = await page.yes(plan, *(one["number"] for one in plan["steps"]))
+    assert status == 400
+    assert "Nothing was chosen" in refused["error"]["message"]
+    assert set(files_in(there.models)) == {"checkpoints/there.safetensors"}
+
+
+async def test_only_the_owners_page_may(page: Window) -> None:
+    plan = await page.plan(prompt=loras("a.safetensors"))
+    origin = page.headers.pop("Origin")
+    for method, path, body in (
+        ("POST", "/remote/bring/plan", {"target": "gpu", "prompt": {}}),
+        ("POST", "/remote/bring", {"plan": plan["id"], "steps": [0]}),
+        ("POST", "/remote/bring/x/stop", {}),
+        ("DELETE", "/remote/bring/x", {}),
+    ):
+        status, answer = await page.send(method, path, body)
+        assert (status, answer["error"]["code"]) == (403, "not_trusted")
+        assert "comfy-remote sync" in answer["error"]["advice"]
+    page.headers |= {"Origin": origin, "X-Forwarded-For": "10.0.0.9"}
+    page.host.several_users = True
+    assert (await page.yes(plan))[0] == 403
+    assert await page.shown() == []
+
+
+async def test_a_yes_is_to_the_address_that_was_shown(
+    page: Window, there: Box, home: Path, tmp_path: Path
+) -> None:
+    plan = await page.plan(prompt=loras("a.safetensors"))
+    configure(home, '[targets.gpu]\ntarget = "http://127.0.0.1:9"\n')
+    page.pool.renew()
+    status, refused = await page.yes(plan)
+    assert status == 400
+    assert "another address than when this was planned" in refused["error"]["message"]
+    assert (await page.yes({"id": "unheard of", "steps": []}))[0] == 400
+    assert set(files_in(there.models)) == {"checkpoints/there.safetensors"}
+
+
+async def test_of_a_route_its_targets_are_named(page: Window, there: Box, home: Path) -> None:
+    name_it(
+        home,
+        there,
+        '[targets.any]\nroute = ["gpu", "lan"]\n[targets.lan]\ntarget = "http://127.0.0.1:9"\n',
+    )
+    assert await page.lines(target="any", prompt=loras("a.safetensors")) == [
+        {"members": ["gpu", "lan"]}
+    ]
+
+
+async def test_what_fails_is_said_and_can_be_tried_again(
+    page: Window, there: Box, tmp_path: Path
+) -> None:
+    plan = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
+    (tmp_path / "ComfyUI/models/loras/a.safetensors").write_bytes(OTHER)
+    await page.yes(plan)
+    one = await page.until("failed")
+    assert [step["state"] for step in one["steps"]] == ["failed", "linked"]
+    assert "its SHA-256 is another" in one["steps"][0]["error"]["message"]
+    assert "loras/a.safetensors" not in files_in(there.models)
+
+
+async def test_a_job_of_the_record_says_what_it_needed(page: Window, home: Path) -> None:
+    record = page.pool.record
+    record.add(
+        "11111111-1111-4111-8111-111111111111",
+        target="gpu",
+        source="x",
+        folder=None,
+        prompt=loras("a.safetensors"),
+    )
+    plan = await page.plan(job="11111111-1111-4111-8111-111111111111")
+    assert [one["name"] for one in plan["steps"]] == ["loras/a.safetensors"]
