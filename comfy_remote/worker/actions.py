@@ -8,13 +8,14 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
-from ..errors import ComfyRemoteError
+from ..errors import ComfyRemoteError, ConfigurationError
 from ..events import Progress
 from ..targets.comfyui.target import ComfyUITarget, device_of, engine_of
 from ..targets.engine_facts import imports_packs, installed_of, python_of
@@ -29,11 +30,14 @@ from ..wire.actions import (
     parse_input,
 )
 from ..wire.models import ModelsAnswer, ModelsRequest, PlaceAnswer, PlaceRequest
+from ..wire.nodes import NodesAnswer, NodesRequest
 from ..wire.repo_list import parse_repo_list
 from .engine import Engine
 from .models.downloads import Say
 from .models.library import ModelLibrary
 from .models.plan import free_bytes
+from .nodes.fetching import ways_to_nodes
+from .nodes.sets import NodeSets
 from .packs import custom_node_folders, installed_packs, packs_in
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
@@ -42,13 +46,16 @@ from .storage import InputStore, KeptFiles
 __all__ = [
     "EngineFacts",
     "act_on_models",
+    "act_on_nodes",
     "describe",
     "fetch_part",
     "health",
     "models_listed",
     "models_of",
+    "nodes_of",
     "place_model",
     "say_to",
+    "why_no_nodes",
 ]
 
 
@@ -58,14 +65,12 @@ async def describe(
     settings: WorkerSettings,
     library: ModelLibrary,
     *,
-    ours: bool,
-    started: float | None = None,
+    engine: Engine,
 ) -> DescribeAnswer:
     """What the engine has installed, and whether the worker may fetch models for a workflow.
 
     Args:
-        ours: Whether the engine was started here: then its folders can be looked into.
-        started: When it was, in seconds since the epoch.
+        engine: If it was started here, its folders can be looked into.
 
     Raises:
         TargetError: The engine cannot be asked.
@@ -78,10 +83,16 @@ async def describe(
     new = request.known != nodes_hash
     device = _first_device(stats)
     listed, names = await models_listed(target), _packs(nodes)
-    folders = custom_node_folders(stats, settings.models.volume) if ours else []
+    volume, folders = settings.models.volume, list[Path]()
+    if engine.pid is not None:
+        folders = await asyncio.to_thread(custom_node_folders, stats, volume)
     imported = {*names, *await asyncio.to_thread(packs_in, folders)}
     imported = imported if imports_packs(stats) else set()
-    packs = await asyncio.to_thread(installed_packs, imported, folders, unchanged_since=started)
+    packs = await asyncio.to_thread(
+        installed_packs, imported, folders, unchanged_since=engine.started
+    )
+    installed, choice, no_nodes = installed_of(stats), engine.choice, why_no_nodes(engine)
+    installed.libraries |= choice.node_packages if choice is not None else {}
     versions = _versions(stats)
     return DescribeAnswer(
         nodes_hash=nodes_hash,
@@ -96,7 +107,10 @@ async def describe(
         worker=settings.worker,
         fetches_models=settings.models.download is True,
         takes_models=library.takes,
-        installed=installed_of(stats).model_copy(
+        takes_nodes=frozenset() if no_nodes else await asyncio.to_thread(ways_to_nodes),
+        no_nodes=no_nodes,
+        node_set=choice.node_set if choice is not None else None,
+        installed=installed.model_copy(
             update={
                 "packs": packs,
                 "models": await library.details(listed),
@@ -175,6 +189,71 @@ def models_of(engine: Engine, settings: WorkerSettings) -> ModelLibrary:
     """The models of a worker and its engine."""
     name = settings.worker or platform.node() or "another worker"
     return ModelLibrary(settings.models, lambda: engine.models_folder, worker=name)
+
+
+def nodes_of(
+    settings: WorkerSettings, environ: Mapping[str, str] = os.environ, name: str = ""
+) -> NodeSets | None:
+    """The node packs that jobs bring to a worker.
+
+    Args:
+        name: The worker's, where its settings have none.
+    """
+    if settings.nodes is None:
+        return None
+    name = settings.worker or name or platform.node() or "another worker"
+    return NodeSets(settings.nodes, worker=name, environ=environ)
+
+
+def why_no_nodes(engine: Engine) -> str:
+    """Why jobs can bring no node packs to an engine that was started; empty if they can."""
+    choice = engine.choice
+    if choice is None or choice.program is None:
+        if choice is not None and choice.command:
+            return "its engine is the sandbox, which has nodes of its own and imports no packs"
+        return "its ComfyUI was started by somebody else, so the worker cannot start it again"
+    if engine.nodes is None or not engine.nodes.settings.allow:
+        return "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
+    return ""
+
+
+async def act_on_nodes(engine: Engine, payload: JsonValue, report: Report) -> NodesAnswer:
+    """Do what a job about node packs asks for. After a change, the engine is started again.
+
+    Raises:
+        WorkflowInvalid: The request is not valid. Nothing was done.
+        ConfigurationError: No packs can be installed here, or may not.
+        NodesUnavailable: A pack cannot be had, or ComfyUI does not work with it.
+        LocalStorageError: The disk is full, or cannot be written to.
+    """
+    request = NodesRequest.parse(payload)
+    await engine.ready()
+    why, choice, sets = why_no_nodes(engine), engine.choice, engine.nodes
+    if request.action == "nodes":
+        if sets is None or choice is None or choice.program is None:
+            return NodesAnswer(notes=[f"No node packs can be brought here: {why}."])
+        return await asyncio.to_thread(sets.answer)
+    if why or sets is None or choice is None or choice.program is None:
+        raise ConfigurationError(
+            f"This worker installs no node packs: {why}.",
+            advice="The worker's owner can change that, or installs the packs.",
+        )
+
+    async def start() -> None:
+        await asyncio.to_thread(engine.stop)
+        try:
+            await engine.ready(as_it_is=True)
+        except BaseException:
+            await asyncio.to_thread(engine.stop)
+            raise
+
+    async with ProgressReporter(report) as reporter:
+        say = say_to(reporter)
+        if request.action == "rollback_nodes":
+            built = await sets.roll_back(say, start)
+        else:
+            built = await sets.build(request.packs, choice.program, say, start)
+    return await asyncio.to_thread(sets.answer, built)
 
 
 async def act_on_models(

@@ -10,12 +10,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..advice import Hint
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
+from .nodes.program import ComfyUIProgram
 
 __all__ = [
     "EngineChoice",
@@ -26,6 +27,7 @@ __all__ = [
     "guarded",
     "has_gpu",
     "is_url",
+    "trial_command",
 ]
 
 _GUARD = Path(__file__).with_name("guard.py")
@@ -39,6 +41,7 @@ _DEVICE_FLAGS = _WITHOUT_TORCHS_GPU | {
     *("--cuda-device", "--default-device", "--gpu-only", "--oneapi-device-selector"),
     *("--highvram", "--lowvram", "--normalvram", "--novram"),
 }
+_ADDRESS = {"--listen", "--port", "--auto-launch", "--tls-keyfile", "--tls-certfile"}
 # In torch/version.py: `hip: Optional[str] = '6.4…'`.
 _FOR_OTHERS = re.compile(r"^(?:hip|rocm|xpu)\b[^=\n]*=\s*['\"]", re.MULTILINE)
 # What each of several engines is given for itself, or would share by accident.
@@ -62,6 +65,10 @@ class EngineChoice:
         models: ComfyUI's ``models`` folder, where there is one.
         notes: What was decided on the way, for the log.
         gpu_python: The Python whose torch is to find a GPU; ``None`` where none is expected.
+        program: The ComfyUI that is started here, without what we add to its arguments.
+        environ: Variables that its process has besides ours.
+        node_set: The set of node packs that it is started with; see `nodes.sets`.
+        node_packages: Versions of the Python packages in that, by name.
     """
 
     name: str
@@ -71,6 +78,10 @@ class EngineChoice:
     models: Path | None = None
     notes: tuple[str, ...] = ()
     gpu_python: str | None = None
+    program: ComfyUIProgram | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    node_set: str | None = None
+    node_packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_comfyui(self) -> bool:
@@ -149,6 +160,7 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         )
     arguments = engine_arguments(environ.get("COMFYUI_ARGS", ""))
     python = _python_of(folder, environ)
+    program = ComfyUIProgram(folder, python, tuple(arguments))
     flags = {argument.partition("=")[0] for argument in arguments}
     on_gpu = _WITHOUT_TORCHS_GPU.isdisjoint(flags)
     notes = []
@@ -188,7 +200,40 @@ def _comfyui(folder: Path, environ: Mapping[str, str], own: OneOfSeveral | None)
         models=_models_folder(folder, arguments),
         notes=tuple(notes),
         gpu_python=python if on_gpu else None,
+        program=program,
     )
+
+
+def trial_command(
+    program: ComfyUIProgram, own: OneOfSeveral, search_paths: Path
+) -> tuple[tuple[str, ...], str]:
+    """How to start a ComfyUI beside the one that runs, on the CPU; with the URL of it.
+
+    Args:
+        own: What it has for itself.
+        search_paths: A further file for ``--extra-model-paths-config``.
+    """
+    port = str(own.free_port())
+    command = guarded(
+        program.python,
+        str(program.folder / "main.py"),
+        *("--listen", "127.0.0.1", "--port", port, "--disable-auto-launch", "--cpu"),
+        *_own_folders(program.folder, own, ()),
+        *_without(program.arguments, _DEVICE_FLAGS | _ONE_ENGINES | _ADDRESS),
+        *("--extra-model-paths-config", str(search_paths)),
+    )
+    return command, f"http://127.0.0.1:{port}"
+
+
+def _without(arguments: Sequence[str], flags: Collection[str]) -> list[str]:
+    """The arguments without some options and their values."""
+    left, skips = list[str](), False
+    for word in arguments:
+        if word.startswith("--"):
+            skips = word.partition("=")[0] in flags
+        if not skips:
+            left.append(word)
+    return left
 
 
 def _metadata_is_off(environ: Mapping[str, str]) -> bool:

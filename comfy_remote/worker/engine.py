@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +22,8 @@ from ..config.engine_environment import engine_environment
 from ..errors import ComfyRemoteError, EngineCrashed, TargetUnreachable
 from .choice import EngineChoice, choose_engine
 from .gpu import check_gpu
+from .nodes.sets import NodeSets
+from .nodes.using import with_current_set
 from .process import ChildProcess
 
 __all__ = ["NOT_STARTED", "Engine", "needs_fresh_engine"]
@@ -67,6 +70,7 @@ class Engine:
         after: Another of the same ComfyUI. This one starts once that one has, or could not.
         after_patience: Seconds after which it starts in any case: a GPU that hangs must not hold up
             those that don't.
+        nodes: The node packs that jobs bring: a ComfyUI that is started here gets those.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Engine:
         label: str = "engine",
         after: Engine | None = None,
         after_patience: float = 120.0,
+        nodes: NodeSets | None = None,
     ) -> None:
         self._choose = choose
         self._label = label
@@ -84,6 +89,8 @@ class Engine:
         self._after_patience = after_patience
         self._tried = asyncio.Event()
         self._environ = environ
+        self._nodes = nodes
+        self._started_with: str | None = None
         self._choice: EngineChoice | None = None
         self._process: ChildProcess | None = None
         self._started: float | None = None
@@ -94,10 +101,16 @@ class Engine:
 
     @classmethod
     def named(
-        cls, choice: str, environ: Mapping[str, str] = os.environ, *, label: str = "engine"
+        cls,
+        choice: str,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        label: str = "engine",
+        nodes: NodeSets | None = None,
     ) -> Engine:
         """The engine for ``auto``, ``sandbox``, a ComfyUI folder or a URL."""
-        return cls(lambda: choose_engine(choice, environ), environ=environ, label=label)
+        choose = partial(choose_engine, choice, environ)
+        return cls(choose, environ=environ, label=label, nodes=nodes)
 
     @property
     def name(self) -> str:
@@ -118,6 +131,25 @@ class Engine:
     def models_folder(self) -> Path | None:
         """Its own ``models`` folder; ``None`` before it was started, and where there is none."""
         return self._choice.models if self._choice else None
+
+    @property
+    def choice(self) -> EngineChoice | None:
+        """What was chosen when it was started; ``None`` while it does not run."""
+        return self._choice
+
+    @property
+    def nodes(self) -> NodeSets | None:
+        """The node packs that jobs bring."""
+        return self._nodes
+
+    def has_old_nodes(self) -> bool:
+        """Whether it runs with another set of node packs than the current one. Blocking."""
+        choice = self._choice
+        if self._nodes is None or choice is None or choice.program is None:
+            return False
+        self._nodes.folder.still_used()
+        current = self._nodes.for_engine()
+        return (current.id if current is not None else None) != choice.node_set
 
     async def check_gpu(self) -> None:
         """See `gpu.check_gpu`; nothing for an engine that is to run without a GPU."""
@@ -142,6 +174,9 @@ class Engine:
             if self._process is not None:
                 self._process.stop()  # it has ended; what it started may not have
             choice = self._choose()
+            if self._nodes is not None:
+                choice = with_current_set(choice, self._nodes)
+            self._started_with = choice.node_set
             _log.info("%s: %s", self._label, "; ".join((choice.name, *choice.notes)))
             self._choice = choice
             self._was_ready = False
@@ -158,8 +193,14 @@ class Engine:
                     cwd=choice.cwd,
                 )
 
-    async def ready(self) -> str:
+    async def ready(self, *, as_it_is: bool = False) -> str:
         """Wait until the engine answers, starting it if it doesn't run; its base URL.
+
+        Where it cannot be started with the current set of node packs, it is started with the one
+        before.
+
+        Args:
+            as_it_is: Whether that is an error instead.
 
         Raises:
             ConfigurationError: See `start`.
@@ -171,7 +212,16 @@ class Engine:
             with contextlib.suppress(asyncio.TimeoutError):
                 await within(self._after._tried.wait(), self._after_patience)
         try:
-            return await self._ready()
+            while True:
+                try:
+                    return await self._ready()
+                except (EngineCrashed, TargetUnreachable) as error:
+                    tried, self._started_with = self._started_with, None
+                    if as_it_is or self._nodes is None or tried is None:
+                        raise
+                    _log.error("it cannot be started with the node set %s: %s", tried, error)
+                    self._nodes.could_not_start(tried)
+                    await asyncio.to_thread(self.stop)
         finally:
             self._tried.set()
 
@@ -235,6 +285,8 @@ class Engine:
             if self._process is not None:
                 self._process.stop()
                 self._process = None
+            if self._nodes is not None:
+                self._nodes.folder.use(None)
             self._choice = None
 
     def _url(self) -> str | None:
@@ -244,6 +296,7 @@ class Engine:
         environ = engine_environment(self._environ)
         # Lines reach the log when they are written, and no Windows code page garbles them.
         environ.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8")
+        environ.update(self._choice.environ if self._choice is not None else {})
         return environ
 
     def _on_line(self, line: str) -> None:

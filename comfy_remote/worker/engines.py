@@ -23,7 +23,7 @@ from ..media.temporary import ProcessLock
 from ..net.address import is_loopback
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import folders_in
-from .actions import models_of
+from .actions import models_of, nodes_of
 from .choice import EngineChoice, OneOfSeveral, choose_engine, free_port, is_url
 from .engine import NOT_STARTED, Engine
 from .gpus import Gpu, choose_gpus, find_gpus, parse_gpus
@@ -126,11 +126,13 @@ class Engines(Iterable[WorkerEngine]):
             ConfigurationError: These do not go together, or there is no such GPU or engine.
             LocalStorageError: The folder cannot be made.
         """
+        settings = WorkerSettings.from_environ(environ)
         if gpus is not None:
-            return await cls._by_gpu(choices, parse_gpus(gpus), folder, environ)
+            return await cls._by_gpu(choices, parse_gpus(gpus), folder, environ, settings)
         choices = choices or ["auto"]
         if len(choices) == 1:
-            return cls([WorkerEngine(_ONE, Engine.named(choices[0], environ), choices[0])])
+            engine = Engine.named(choices[0], environ, nodes=nodes_of(settings, environ))
+            return cls([WorkerEngine(_ONE, engine, choices[0])])
         _check_several(choices)
         await _check_output_folders(filter(is_url, choices))
         named = {f"engine{number}": choice for number, choice in enumerate(choices, start=1)}
@@ -148,6 +150,7 @@ class Engines(Iterable[WorkerEngine]):
         wanted: Sequence[int] | None,
         folder: Path,
         environ: Mapping[str, str],
+        settings: WorkerSettings,
     ) -> Engines:
         comfyui = _comfyui_for_gpus(choices, environ)
         gpus = choose_gpus(wanted, await find_gpus(comfyui.gpu_python, environ))
@@ -169,6 +172,7 @@ class Engines(Iterable[WorkerEngine]):
                 label=gpu.id,
                 # The first one by itself: custom nodes may install or download something then.
                 after=engines[0].engine if engines else None,
+                nodes=nodes_of(settings, environ, gpu.id),
             )
             engines.append(WorkerEngine(gpu.id, engine, str(comfyui.cwd), gpu))
         lock = await asyncio.to_thread(_own_folders, folder, [gpu.id for gpu in gpus], output)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import site
 import sys
 import threading
 import time
 from pathlib import Path
 
 _LOOK_EVERY = 0.5
+_NODE_SITE = "COMFY_REMOTE_NODE_SITE"  # `nodes.folder` has it for the package
 
 
 def wait_for_end_of(parent: int) -> None:
@@ -52,6 +54,9 @@ def main(arguments: list[str]) -> None:
     """Run the program as if Python had been started with it."""
     threading.Thread(target=_follow_into_death, args=(int(arguments[0]),), daemon=True).start()
     program = arguments[1:]
+    # Behind the Python's own packages, which stay the ones that are used.
+    for folder in filter(None, os.environ.get(_NODE_SITE, "").split(os.pathsep)):
+        site.addsitedir(folder)  # type: ignore[attr-defined]  # mypy finds tools/site.py
     here = str(Path(__file__).resolve().parent)
     # Python put this script's folder first, and a program must not import our modules by
     # accident. Portable (embedded) Pythons don't put it there.

@@ -17,8 +17,9 @@ from ..json_text import has_more_values
 from ..secrets import SECRETS
 from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS, PLACE
+from ..wire.nodes import NODE_ACTIONS
 from ..wire.request import JobRequest
-from .actions import act_on_models, describe, fetch_part, health, place_model
+from .actions import act_on_models, act_on_nodes, describe, fetch_part, health, place_model
 from .connection import Connect, EngineConnection
 from .dialects import Failure, dialect_named, dialect_of
 from .engine import Engine, needs_fresh_engine
@@ -31,7 +32,9 @@ from .storage import InputStore, Store
 
 __all__ = ["JobHandler"]
 
-_KNOWN_ACTIONS = f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | WORKER_ACTIONS))}."
+_KNOWN_ACTIONS = (
+    f"Use one of: run, {', '.join(sorted(MODEL_ACTIONS | NODE_ACTIONS | WORKER_ACTIONS))}."
+)
 _MOST_VALUES = 500_000
 _FAREWELL = 8.0  # seconds: who stops a worker waits no longer
 _UNREASONABLE = 1e9  # seconds: no deadline, but a mistake
@@ -93,6 +96,8 @@ class JobHandler:
         """
         await self._settled()
         try:
+            if not self._one_at_a_time.locked():
+                await self._with_current_nodes()
             await self._engine.ready()
         except ComfyRemoteError as error:
             self.broken = error
@@ -140,6 +145,7 @@ class JobHandler:
         try:
             async with self._one_at_a_time:
                 await self._settled()  # before this job's own time begins
+                await self._with_current_nodes()
                 self._job_now = None
                 try:
                     with SECRETS.holding(_secrets_of(payload)):
@@ -208,6 +214,14 @@ class JobHandler:
         except asyncio.TimeoutError:
             return True
 
+    async def _with_current_nodes(self) -> None:
+        """End an engine whose node packs another worker, or another job, has replaced since."""
+        if self._engine.nodes is None:
+            return
+        if await asyncio.to_thread(self._engine.has_old_nodes):
+            _log.info("there are other node packs now: the engine is started again")
+            await asyncio.to_thread(self._engine.stop)
+
     async def _settled(self) -> None:
         """Wait for `_settle`, which goes on if this is cancelled."""
         if self._settling is not None:
@@ -245,6 +259,9 @@ class JobHandler:
         if action in MODEL_ACTIONS:
             models = self._parts.models
             return JobResult(await act_on_models(models, payload, report, self._listed))
+        if action in NODE_ACTIONS:
+            changed = await act_on_nodes(self._engine, payload, report)
+            return JobResult(changed.model_dump(mode="json", exclude_none=True))
         if action in WORKER_ACTIONS:
             about = await self._about_worker(action, payload)
             return JobResult(about.model_dump(mode="json", exclude_none=True))
@@ -272,11 +289,8 @@ class JobHandler:
         async with self._parts.connect(await self._engine.ready()) as target:
             if action == "health":
                 return await health(target, self._settings.folder, self._settings.worker)
-            ours = self._engine.pid is not None
-            started = self._engine.started
-            return await describe(
-                *(target, payload, self._settings, self._parts.models), ours=ours, started=started
-            )
+            models = self._parts.models
+            return await describe(target, payload, self._settings, models, engine=self._engine)
 
 
 def _lenient(payload: JsonValue) -> JsonValue:

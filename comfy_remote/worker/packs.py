@@ -11,10 +11,11 @@ from pathlib import Path
 
 from yarl import URL
 
-from ..targets.engine_arguments import arguments_of, path_after
+from ..targets.engine_arguments import arguments_of
 from ..targets.engine_facts import RUN_AT_START, imported_packs
 from ..types import JsonValue
 from ..wire.installed import InstalledPack
+from .nodes.program import node_folders
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,11 +46,9 @@ def custom_node_folders(stats: Mapping[str, JsonValue], volume: Path) -> list[Pa
         stats: Its ``/system_stats``, whose ``argv`` says how it was started.
         volume: Where a network volume is mounted, which may hold a whole ComfyUI.
     """
-    argv, folders = arguments_of(stats), [volume / "ComfyUI"]
-    if argv:
-        base = path_after(argv, "--base-directory") or Path()
-        folders.insert(0, Path(argv[0]).parent / base)
-    return [found for one in folders if (found := one / "custom_nodes").is_dir()]
+    argv, of_volume = arguments_of(stats), volume / "ComfyUI" / "custom_nodes"
+    found = node_folders(Path(argv[0]).parent, argv[1:]) if argv else []
+    return [*found, of_volume] if of_volume.is_dir() and of_volume not in found else found
 
 
 def packs_in(folders: Sequence[Path]) -> set[str]:

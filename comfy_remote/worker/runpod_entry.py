@@ -22,7 +22,7 @@ from ..config.log import log_to_stderr
 from ..errors import ComfyRemoteError
 from ..media.temporary import remove_leftovers
 from ..secrets import SECRETS
-from .actions import models_of
+from .actions import models_of, nodes_of
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
@@ -74,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if ours.parent_pid is not None:
         threading.Thread(target=_end_with, args=(ours.parent_pid,), daemon=True).start()
     remove_leftovers()
-    engine = Engine.named(ours.engine)
+    engine: Engine | None = None
     status = 0
     try:
         settings = WorkerSettings.from_environ()
+        engine = Engine.named(ours.engine, nodes=nodes_of(settings))
         handler = JobHandler(engine, settings, models=models_of(engine, settings))
         if is_true(os.environ, "NETWORK_VOLUME_DEBUG"):
             for line in volume_report(settings.models.volume):
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ComfyRemoteError as error:
         parser.exit(error.exit_status, f"{parser.prog}: {error}\n")
     finally:
-        engine.stop()
+        if engine is not None:
+            engine.stop()
     if status:
         sys.exit(status)
 

@@ -17,6 +17,7 @@ from ..net.bucket import BucketSettings
 from ..wire.request import FORMATS
 from ..wire.runpod import RUN_RESULT_LIMIT
 from .models.settings import ModelSettings
+from .nodes.settings import NodeSettings
 
 __all__ = ["KEEP_OUTPUTS", "WorkerSettings", "default_result_limit", "is_true"]
 
@@ -65,6 +66,7 @@ class WorkerSettings:
         worker: The worker's id, for the answer.
         refresh: Whether the worker is to be replaced after each job.
         answer_format: The shape of answers to jobs that do not show which they expect.
+        nodes: The node packs that jobs may bring; ``None`` for none.
     """
 
     result_limit: int | None = None
@@ -85,6 +87,7 @@ class WorkerSettings:
     refresh: bool = False
     answer_format: str = "worker-comfyui"
     models: ModelSettings = field(default_factory=ModelSettings)
+    nodes: NodeSettings | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> WorkerSettings:
@@ -94,7 +97,8 @@ class WorkerSettings:
         ``COMFY_REMOTE_INPUT_CACHE_LIMIT`` and ``COMFY_REMOTE_INPUT_SIZE_LIMIT`` (bytes),
         ``COMFY_REMOTE_INPUT_HOSTS``, ``COMFY_REMOTE_BUCKET_HOSTS``, ``RUNPOD_AI_API_KEY``,
         ``RUNPOD_POD_ID``, ``REFRESH_WORKER`` and ``COMFY_REMOTE_KEEP_OUTPUTS`` (``true``),
-        ``COMFY_REMOTE_FORMAT``, and what `BucketSettings` and `ModelSettings` read.
+        ``COMFY_REMOTE_FORMAT``, and what `BucketSettings`, `ModelSettings` and `NodeSettings`
+        read.
 
         Raises:
             ConfigurationError: One of them is not what it should be.
@@ -110,6 +114,7 @@ class WorkerSettings:
                     advice="Only a store on this machine may be plain http.",
                 )
         models = ModelSettings.from_environ(environ)
+        folder = _folder(environ, models.volume)
         bucket = BucketSettings.from_environ(environ)
         own = {bucket.host_and_port} if bucket is not None else set[str]()
         return cls(
@@ -121,7 +126,7 @@ class WorkerSettings:
             input_size=int(_positive(environ, "COMFY_REMOTE_INPUT_SIZE_LIMIT") or 4e9),
             input_hosts=host_list(environ, "COMFY_REMOTE_INPUT_HOSTS") | own,
             bucket_hosts=host_list(environ, "COMFY_REMOTE_BUCKET_HOSTS") | own,
-            folder=_folder(environ, models.volume),
+            folder=folder,
             kept_limit=int(_positive(environ, "COMFY_REMOTE_KEPT_LIMIT") or 8e9),
             input_limit=int(_positive(environ, "COMFY_REMOTE_INPUT_CACHE_LIMIT") or 2e9),
             worker=environ.get("RUNPOD_POD_ID") or None,
@@ -130,6 +135,7 @@ class WorkerSettings:
             refresh=is_true(environ, "REFRESH_WORKER"),
             answer_format=_format(environ),
             models=models,
+            nodes=NodeSettings.from_environ(folder, environ),
         )
 
 

@@ -67,6 +67,8 @@ class WhatRan:
         names = packs_in(folders) if imports_packs(stats) else set()
         packs = installed_packs(names, folders, unchanged_since=started)
         installed = installed_of(stats).model_copy(update={"packs": packs})
+        choice = self._engine.choice
+        installed.libraries |= choice.node_packages if choice is not None else {}
         return installed.digest(engine_of(stats), device_of(stats))
 
     async def _unchanged(self, prompt: Prompt, started: float) -> dict[str, list[ModelFile]]:

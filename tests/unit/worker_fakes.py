@@ -29,6 +29,8 @@ class FakeEngine:
     """Up and well, until `crash` is called."""
 
     name = "the fake engine"
+    nodes = None
+    choice = None
 
     def __init__(self) -> None:
         self.alive = True

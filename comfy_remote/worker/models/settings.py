@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ...net.address import base_address, check_key_is_safe, host_list
 from ...net.bucket import BucketSettings
 
-__all__ = ["ModelSettings"]
+__all__ = ["ModelSettings", "yes_or_no"]
 
 _HUGGING_FACE = "https://huggingface.co"
 _CIVITAI = "https://civitai.com"
@@ -84,11 +84,11 @@ class ModelSettings:
         return cls(
             folder=Path(folder).expanduser().absolute() if folder else None,
             volume=Path(text("COMFY_REMOTE_VOLUME") or "/runpod-volume"),
-            download=_yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
-            accept=_yes_or_no("ACCEPT_MODELS", text("ACCEPT_MODELS")) or False,
-            prune=_yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
+            download=yes_or_no("DOWNLOAD_MODELS", text("DOWNLOAD_MODELS")),
+            accept=yes_or_no("ACCEPT_MODELS", text("ACCEPT_MODELS")) or False,
+            prune=yes_or_no("PRUNE_MODELS", text("PRUNE_MODELS")) or False,
             size_limit=_size(text("COMFY_REMOTE_MODEL_SIZE_LIMIT")),
-            hash_models=_yes_or_no("COMFY_REMOTE_HASH_MODELS", text("COMFY_REMOTE_HASH_MODELS"))
+            hash_models=yes_or_no("COMFY_REMOTE_HASH_MODELS", text("COMFY_REMOTE_HASH_MODELS"))
             is not False,
             hosts=host_list(environ, "COMFY_REMOTE_MODEL_HOSTS"),
             hugging_face=_endpoint("HF_ENDPOINT", text("HF_ENDPOINT") or _HUGGING_FACE),
@@ -148,7 +148,12 @@ def _endpoint(name: str, address: str) -> URL:
     return url
 
 
-def _yes_or_no(name: str, text: str) -> bool | None:
+def yes_or_no(name: str, text: str) -> bool | None:
+    """What a variable says; ``None`` where it is not set.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
     match text.lower():
         case "":
             return None

@@ -29,12 +29,25 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
-__all__ = ["CustomNode", "ListError", "RegistryError", "parse_list"]
+__all__ = [
+    "LARGEST_ARCHIVE",
+    "REGISTRY",
+    "CustomNode",
+    "ListError",
+    "RegistryError",
+    "address_of_archive",
+    "newest_version",
+    "parse_list",
+    "repository_of",
+    "unpack",
+    "version_question",
+]
 
 REGISTRY = "https://api.comfy.org"
 
@@ -42,7 +55,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"\d+(\.\d+){1,3}([-+.][0-9A-Za-z.+-]{1,60})?")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _URL = re.compile(r"(https://[A-Za-z0-9]|file:///)[A-Za-z0-9._~/:%-]*")
-_LARGEST_ARCHIVE = 512 * 1024**2  # bytes
+LARGEST_ARCHIVE = 512 * 1024**2
+"""Bytes of a version that is fetched from the registry."""
+
 _LARGEST_PACK = 4 * 1024**3  # bytes, unpacked
 _PATIENCE = 60.0  # seconds without an answer
 _REFUSED = ("Banned", "Deleted", "Flagged")
@@ -140,7 +155,7 @@ def install(node: CustomNode, folder: Path, registry: str = REGISTRY) -> None:
     else:
         archive = _download(node, registry)
         target.mkdir(parents=True)
-        _unpack(archive, target)
+        unpack(io.BytesIO(archive), target)
     if (target / "requirements.txt").is_file():
         _run(*_installer(), "-r", "requirements.txt", cwd=target)
     if (target / "install.py").is_file():
@@ -185,8 +200,22 @@ def newest_version(name: str, registry: str = REGISTRY) -> str:
 
 def _download(node: CustomNode, registry: str) -> bytes:
     """The archive of a version."""
-    url = f"{registry}/nodes/{quote(node.source)}/install?version={quote(node.version)}"
-    answer = _answer(url, node.source)
+    answer = _answer(version_question(node.source, node.version, registry), node.source)
+    there = address_of_archive(answer, node, registry)
+    return _get(there, node.source, LARGEST_ARCHIVE)
+
+
+def version_question(name: str, version: str, registry: str = REGISTRY) -> str:
+    """The address that says where a version of a pack is."""
+    return f"{registry}/nodes/{quote(name)}/install?version={quote(version)}"
+
+
+def address_of_archive(answer: Mapping[str, object], node: CustomNode, registry: str) -> str:
+    """Where the archive of a version is, from what `version_question` is answered with.
+
+    Raises:
+        RegistryError: The registry does not have that version, or has withdrawn it.
+    """
     if answer.get("version") != node.version:
         raise RegistryError(
             f"the registry has no {node.source} {node.version}; it offers {answer.get('version')}"
@@ -198,7 +227,7 @@ def _download(node: CustomNode, registry: str) -> bytes:
     there = answer.get("downloadUrl")
     if not isinstance(there, str) or not there.startswith(("https:", f"{registry}/")):
         raise RegistryError(f"the registry does not say where {node.source} {node.version} is")
-    return _get(there, node.source, _LARGEST_ARCHIVE)
+    return there
 
 
 def _is_public(registry: str) -> bool:
@@ -233,9 +262,14 @@ def _get(url: str, name: str, limit: int) -> bytes:
     return content
 
 
-def _unpack(content: bytes, target: Path) -> None:
+def unpack(content: BinaryIO, target: Path) -> None:
+    """Unpack an archive into a folder.
+
+    Raises:
+        RegistryError: It cannot be unpacked, or is too large.
+    """
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(content) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size <= _LARGEST_PACK:
                 archive.extractall(target)  # names that lead out are made harmless

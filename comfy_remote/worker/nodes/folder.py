@@ -1,0 +1,262 @@
+"""The folder of node sets: what is in it, which set is current, and which ones go.
+
+::
+
+    current.json            which set the engine starts with, and which one was before it
+    sets/ID/custom_nodes/   each pack, by its name
+    sets/ID/site/           the Python packages that the packs require
+    sets/ID/scripts/        what their ``install.py`` have installed
+    sets/ID/paths.yaml      what ComfyUI is given to find them
+    sets/ID/set.json        what the set is made of; written last: a set without it is unfinished
+    in_use/TOKEN.json       a worker whose engine runs with a set
+
+Everything is relative to the set, since a volume has other addresses in a pod and on an endpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, StringConstraints, ValidationError
+
+from ...media.file_changes import discard
+from ...media.files import storage_errors, write_whole
+from ...wire.installed import InstalledPack
+from ..models.presence import ProcessMark
+
+__all__ = ["NODE_SITE", "NodeSet", "SetPack", "SetsFolder"]
+
+NODE_SITE = "COMFY_REMOTE_NODE_SITE"
+"""Names, in an engine's environment, the folders that `guard` adds to Python's path."""
+
+# A job takes 24 h at the most, and its worker leaves a sign before it.
+_IN_USE = 26 * 3600.0  # seconds
+_RENEWED_EVERY = 600.0
+_log = logging.getLogger(__name__)
+
+
+class SetPack(BaseModel):
+    """A pack of a set, and what it was asked for by.
+
+    Attributes:
+        source: See `wire.nodes.PackWanted`, like ``version`` and ``classes``.
+        installed: What it says of itself.
+    """
+
+    source: str
+    version: str
+    classes: tuple[str, ...] = ()
+    installed: InstalledPack
+
+    @property
+    def name(self) -> str:
+        """Its folder in ``custom_nodes``."""
+        return self.installed.name
+
+
+class NodeSet(BaseModel):
+    """One set of packs.
+
+    Attributes:
+        packs: In the order of their names.
+        requirements: Versions of the Python packages in it, by name.
+        python: What its Python packages are for: ``cpython-312-x86_64-linux-gnu``.
+        engine: The ComfyUI that it was tried with, for people.
+        made: In s since 1970.
+        made_by: The worker that made it.
+        before: The set that was current before; empty for none of ours.
+    """
+
+    id: str
+    packs: list[SetPack]
+    requirements: dict[str, str] = {}
+    python: str = ""
+    engine: str | None = None
+    made: float
+    made_by: str
+    before: str
+
+
+class _Current(BaseModel):
+    """The set to use, and the one to use where that was removed by hand; empty for none."""
+
+    set: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]*$")] = ""
+    before: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]*$")] = ""
+
+
+class SetsFolder:
+    """Reads and changes the folder. Blocking; a change is made by one worker at a time.
+
+    Args:
+        root: Made when it is first written to.
+        worker: What other workers on the same volume call this one.
+    """
+
+    def __init__(self, root: Path, worker: str) -> None:
+        self.root = root
+        self._worker = worker
+        self._pointer = root / "current.json"
+        self._sets = root / "sets"
+        self._mark = root / "in_use" / f"{uuid.uuid4().hex}.json"
+        self._marked: str | None = None
+        self._renewed = 0.0
+
+    def path(self, set_id: str) -> Path:
+        """A set's folder."""
+        return self._sets / set_id
+
+    def custom_nodes(self, set_id: str) -> Path:
+        """The folder of its packs."""
+        return self.path(set_id) / "custom_nodes"
+
+    def site(self, set_id: str) -> Path:
+        """The folder of the Python packages that its packs require."""
+        return self.path(set_id) / "site"
+
+    def scripts(self, set_id: str) -> Path:
+        """Where ``install.py`` of its packs install Python packages, as a prefix."""
+        return self.path(set_id) / "scripts"
+
+    def search_paths(self, set_id: str) -> Path:
+        """The file for ComfyUI's ``--extra-model-paths-config``."""
+        return self.path(set_id) / "paths.yaml"
+
+    def sites(self, set_id: str) -> list[Path]:
+        """The folders that a Python needs on its path for the set."""
+        patterns = ("lib*/python*/*-packages", "local/lib/python*/*-packages", "Lib/site-packages")
+        by_scripts = [found for each in patterns for found in self.scripts(set_id).glob(each)]
+        return [self.site(set_id), *dict.fromkeys(by_scripts)]
+
+    def read(self, set_id: str) -> NodeSet | None:
+        """A set that is whole and there."""
+        try:
+            found = NodeSet.model_validate_json((self.path(set_id) / "set.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return found if self.custom_nodes(set_id).is_dir() else None
+
+    def current(self) -> NodeSet | None:
+        """The set to use: the current one or, where that was removed by hand, the one before."""
+        pointer = self._read_pointer()
+        for set_id in (pointer.set, pointer.before):
+            if set_id and (found := self.read(set_id)) is not None:
+                return found
+            if set_id:
+                _log.warning("the node set %s is not there any more: %s", set_id, self.path(set_id))
+        return None
+
+    def earlier(self) -> tuple[NodeSet | None, bool]:
+        """The set before the current one, and whether there is such a state at all.
+
+        ``(None, True)`` is the ComfyUI without a set of ours.
+        """
+        current = self.current()
+        if current is None:
+            return None, False
+        found = self.read(current.before) if current.before else None
+        return found, found is not None or not current.before
+
+    def new(self) -> str:
+        """A new set's id, and its folder with the file for ComfyUI."""
+        set_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        self.custom_nodes(set_id).mkdir(parents=True)
+        self.site(set_id).mkdir()
+        paths = {"comfy_remote_nodes": {"custom_nodes": "custom_nodes"}}
+        self.search_paths(set_id).write_text(json.dumps(paths), encoding="utf-8")  # which is YAML
+        return set_id
+
+    def finish(self, made: NodeSet) -> None:
+        """Write down what a new set is made of: it is whole now."""
+        content = made.model_dump_json(indent=1).encode()
+        write_whole(self.path(made.id) / "set.json", content, durable=True, mode=0o644)
+
+    def switch(self, made: NodeSet) -> None:
+        """Make a set current, in one step."""
+        self._write_pointer(_Current(set=made.id, before=made.before))
+
+    def go_back(self) -> None:
+        """Make the state before the current set current; `earlier` has said that there is one."""
+        found, _ = self.earlier()
+        pointer = _Current(set=found.id, before=found.before) if found is not None else _Current()
+        self._write_pointer(pointer)
+
+    def remove_old(self) -> list[str]:
+        """Remove the sets that are neither current, nor before it, nor used by any engine, and what
+        killed builders have left; returns the ids of those that were whole."""
+        pointer = self._read_pointer()
+        stay = {pointer.set, pointer.before, *self._used()}
+        removed = []
+        with contextlib.suppress(OSError):
+            for path in sorted(self._sets.iterdir()):
+                if path.name not in stay:
+                    whole = (path / "set.json").is_file()
+                    discard(path / "set.json")  # first: half of a set must not look like one
+                    discard(path)
+                    removed += [path.name] if whole else []
+        return removed
+
+    def use(self, set_id: str | None) -> None:
+        """Leave a sign for other workers that this one's engine runs with a set, or with none."""
+        if set_id is None:
+            if self._marked is not None:
+                discard(self._mark)
+        else:
+            try:
+                self._mark.parent.mkdir(parents=True, exist_ok=True)
+                own = ProcessMark.own(self._worker).model_dump()
+                self._mark.write_text(json.dumps({"set": set_id, **own}), encoding="utf-8")
+            except OSError as error:  # a volume that is full, or that this worker may only read
+                _log.warning("no sign could be left in %s: %s", self._mark.parent, error)
+        self._marked, self._renewed = set_id, time.monotonic()
+
+    def still_used(self) -> None:
+        """Renew the sign of `use`, if it is old enough."""
+        if self._marked is not None and time.monotonic() - self._renewed > _RENEWED_EVERY:
+            self.use(self._marked)
+
+    def _used(self) -> set[str]:
+        """The sets that engines run with. Signs of workers that are gone are removed."""
+        used = set()
+        probe = self.root / "in_use" / f".{uuid.uuid4().hex}"
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            now = probe.stat().st_mtime  # by the volume's own clock
+            for mark in probe.parent.glob("*.json"):
+                set_id = _set_in(mark)
+                if ProcessMark.read(mark).is_gone() or now - mark.stat().st_mtime > _IN_USE:
+                    discard(mark)
+                elif set_id:
+                    used.add(set_id)
+        except OSError as error:
+            _log.warning("which node sets are in use cannot be read: %s", error)
+        finally:
+            discard(probe)
+        return used
+
+    def _read_pointer(self) -> _Current:
+        try:
+            return _Current.model_validate_json(self._pointer.read_bytes())
+        except (OSError, ValidationError):
+            return _Current()
+
+    def _write_pointer(self, pointer: _Current) -> None:
+        with storage_errors(self._pointer):
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_whole(self._pointer, pointer.model_dump_json().encode(), durable=True, mode=0o644)
+
+
+def _set_in(mark: Path) -> str | None:
+    try:
+        said = json.loads(mark.read_bytes())
+    except (OSError, ValueError):
+        return None
+    found = said.get("set") if isinstance(said, Mapping) else None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,471 @@
+"""The sets of node packs of one worker: built, tried, made current, and left again.
+
+A set is made beside the current one, out of its packs and those that are asked for, and becomes
+current only after ComfyUI has started with it. So whatever fails, and whenever this process is
+killed, the last good set stays, and the next builder removes what was left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...aio import in_thread
+from ...config.engine_environment import engine_environment
+from ...errors import ComfyRemoteError, ConfigurationError, LocalStorageError, NodesUnavailable
+from ...media.file_changes import discard
+from ...media.files import storage_errors
+from ...units import size_text
+from ...wire.installed import InstalledPack
+from ...wire.nodes import NodesAnswer, PackWanted
+from ..models.plan import RESERVE, free_bytes
+from ..models.presence import Presence
+from ..packs import installed_packs, packs_in, public_repository
+from .fetching import PackFetcher
+from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
+from .program import ComfyUIProgram
+from .requirements import CONSTRAINTS, Requirements
+from .settings import NodeSettings
+from .steps import failed, run
+from .trying import Trial
+
+__all__ = ["Built", "NodeSets", "Say", "Start"]
+
+Say = Callable[[str], None]
+Start = Callable[[], Awaitable[object]]
+"""Starts the engine again; raises `ComfyRemoteError` if it does not start."""
+
+_ROOM = 4 * RESERVE  # bytes: for one pack; what more is needed is not known before
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What has come of a request.
+
+    Attributes:
+        current: The set that is current now; ``None`` for none of ours.
+        installed: Names of packs that are new in it.
+        there: Names of packs that were there already.
+        removed: Older sets that were removed.
+    """
+
+    current: NodeSet | None
+    installed: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+class NodeSets:
+    """The node packs that jobs have brought to one ComfyUI of this machine.
+
+    Args:
+        settings: Whether they may, where the sets are, and where packs may come from.
+        worker: What other workers on the same volume call this one.
+        environ: The worker's environment; nothing that runs here gets its secrets.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        worker: str = "another worker",
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.settings = settings
+        self.folder = SetsFolder(settings.folder, worker)
+        self._worker = worker
+        self._environ = environ
+        self._presence = Presence(settings.folder, worker)
+        self._unusable: set[str] = set()
+
+    def for_engine(self) -> NodeSet | None:
+        """The set that an engine is to start with. Blocking.
+
+        It is the current one; the one before, if an engine of this worker could not be started with
+        it.
+        """
+        current = self.folder.current()
+        if current is None or current.id not in self._unusable:
+            return current
+        earlier = self.folder.read(current.before) if current.before else None
+        return earlier if earlier is not None and earlier.id not in self._unusable else None
+
+    def engine_environ(self, used: NodeSet) -> dict[str, str]:
+        """What an engine's environment needs for a set. Blocking."""
+        return {NODE_SITE: os.pathsep.join(map(str, self.folder.sites(used.id)))}
+
+    def could_not_start(self, set_id: str) -> None:
+        """An engine of this worker could not be started with a set: the one before is used."""
+        self._unusable.add(set_id)
+
+    async def build(
+        self, packs: Sequence[PackWanted], program: ComfyUIProgram, say: Say, start: Start
+    ) -> Built:
+        """Bring packs there.
+
+        Args:
+            program: The ComfyUI that they are for.
+            say: Called with a line for people, again and again.
+            start: Called when the new set has become current. If it fails, that is undone.
+
+        Raises:
+            ConfigurationError: The worker's owner does not allow it.
+            NodesUnavailable: A pack cannot be had, or ComfyUI does not work with it: says which,
+                and at which step.
+            LocalStorageError: The disk is full, or cannot be written to.
+        """
+        self._check_allowed()
+        async with (
+            self._presence.using(),
+            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
+        ):
+            removed = await in_thread(self.folder.remove_old)
+            current = await in_thread(self.folder.current)
+            environ, patience = self.programs_environ(), self.settings.patience.requirements
+            requirements = Requirements(program.python, environ, patience)
+            abi = await requirements.abi(program.folder)
+            same = current if current is not None and current.python == abi else None
+            there = await in_thread(self._there, packs, program, same)
+            new = [one for one in packs if one.name not in there]
+            if not new:
+                return Built(current, there=there, removed=removed)
+            free = await in_thread(free_bytes, self.settings.folder)
+            if free is not None and free < _ROOM:
+                raise LocalStorageError(
+                    f"The worker's disk is full: node packs need at least {size_text(_ROOM)} in "
+                    f"{self.settings.folder}, which has {size_text(free)}.",
+                    advice="Make room on the volume. The packs that are there still run.",
+                    details={"step": "request"},
+                )
+            with storage_errors(self.settings.folder):
+                set_id = await in_thread(self.folder.new)
+            try:
+                building = _Building(self, set_id, current, new, program, say)
+                made = await building.run(requirements, abi)
+                await in_thread(self._switch, made, current)
+            except BaseException:
+                await in_thread(discard, self.folder.path(set_id))
+                raise
+            try:
+                say("Starting ComfyUI with the new packs")
+                await start()
+            except BaseException as error:
+                await in_thread(self.folder.go_back)
+                await in_thread(self.folder.remove_old)
+                if isinstance(error, ComfyRemoteError):
+                    raise _did_not_start(error) from error
+                raise
+            removed += await in_thread(self.folder.remove_old)
+        return Built(made, [one.name for one in new], there, removed)
+
+    async def roll_back(self, say: Say, start: Start) -> Built:
+        """Go back to the state before the current set.
+
+        Raises:
+            ConfigurationError: The worker's owner does not allow it.
+            NodesUnavailable: There is no such state.
+        """
+        self._check_allowed()
+        async with (
+            self._presence.using(),
+            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
+        ):
+            current = await in_thread(self.folder.current)
+            earlier, is_there = await in_thread(self.folder.earlier)
+            if current is None or not is_there:
+                raise NodesUnavailable(
+                    "There is no earlier set of node packs to go back to.",
+                    advice="The current one stays. Install other versions of its packs instead.",
+                    details={"step": "request"},
+                )
+            await in_thread(self.folder.go_back)
+            self._unusable.clear()
+            await start()
+            removed = await in_thread(self.folder.remove_old)
+        return Built(earlier, removed=removed)
+
+    def answer(self, built: Built | None = None) -> NodesAnswer:
+        """What a client is answered. Blocking."""
+        current = built.current if built is not None else self.folder.current()
+        _, can_go_back = self.folder.earlier()
+        answer = NodesAnswer(can_go_back=current is not None and can_go_back)
+        if current is not None:
+            answer.set, answer.made, answer.made_by = current.id, current.made, current.made_by
+            answer.packs = [one.installed for one in current.packs]
+            answer.requirements = current.requirements
+        if built is not None:
+            answer.installed, answer.there = built.installed, built.there
+            answer.removed = built.removed
+        return answer
+
+    def programs_environ(self) -> dict[str, str]:
+        """The environment of what is run here for a set."""
+        return engine_environment(self._environ)
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self._worker
+
+    def _check_allowed(self) -> None:
+        if not self.settings.allow:
+            raise ConfigurationError(
+                "This worker's owner has not allowed node packs to be installed: a pack is code.",
+                advice="Its owner sets ALLOW_NODE_INSTALL=true on the worker.",
+            )
+
+    def _there(
+        self, packs: Sequence[PackWanted], program: ComfyUIProgram, current: NodeSet | None
+    ) -> list[str]:
+        """The names of the packs that are there already.
+
+        Raises:
+            NodesUnavailable: One is there in another version, and is not ours to replace.
+        """
+        folders = program.node_folders()
+        theirs = installed_packs(packs_in(folders), folders)
+        there = []
+        for pack in packs:
+            for other in theirs:
+                if _same_pack(pack, other):
+                    _check_same(pack, other)
+                    there.append(pack.name)
+            for ours in current.packs if current is not None else ():
+                exact = (ours.source, ours.version) == (pack.source, pack.version)
+                if exact and (self.folder.custom_nodes(_id(current)) / ours.name).is_dir():
+                    there.append(pack.name)
+        return list(dict.fromkeys(there))
+
+    def _switch(self, made: NodeSet, current: NodeSet | None) -> None:
+        """Make a finished set current, unless this worker has lost its lease meanwhile."""
+        now = self.folder.current()
+        if (now and now.id) != (current and current.id):
+            raise NodesUnavailable(
+                "Another worker of this volume has installed node packs meanwhile.",
+                advice="Ask for the packs again.",
+                details={"step": "request"},
+            )
+        self.folder.finish(made)
+        self.folder.switch(made)
+
+
+class _Building:
+    """One new set, step by step."""
+
+    def __init__(
+        self,
+        sets: NodeSets,
+        set_id: str,
+        base: NodeSet | None,
+        new: Sequence[PackWanted],
+        program: ComfyUIProgram,
+        say: Say,
+    ) -> None:
+        self._sets = sets
+        self._id = set_id
+        self._base = base
+        self._new = new
+        self._program = program
+        self._say = say
+        self._folder = sets.folder.path(set_id)
+        self._custom_nodes = sets.folder.custom_nodes(set_id)
+        self._patience = sets.settings.patience
+        self._environ = sets.programs_environ()
+
+    async def run(self, requirements: Requirements, abi: str) -> NodeSet:
+        """Build and try it.
+
+        Args:
+            abi: See `NodeSet.python`.
+        """
+        kept = await self._copied()
+        fetcher = PackFetcher(self._sets.settings, self._environ)
+        for pack in self._new:
+            self._say(f"Fetching {pack}")
+            await fetcher.fetch(pack, self._custom_nodes / pack.name)
+        names = sorted([*(one.name for one in kept), *(one.name for one in self._new)])
+        folders = [self._custom_nodes / name for name in names]
+        self._say(f"Installing what {_count(names)} require{'s' if len(names) == 1 else ''}")
+        installed = await requirements.install(
+            folders, [one.name for one in self._new], self._folder, self._sets.folder.site(self._id)
+        )
+        if scripts := [one for one in folders if (one / "install.py").is_file()]:
+            await self._run_scripts(scripts, requirements)
+        asked: list[SetPack | PackWanted] = [*kept, *self._new]
+        classes = {one: pack.name for pack in asked for one in pack.classes}
+        self._say("Trying it: ComfyUI starts with the new packs, on the CPU")
+        trial = Trial(self._program, await in_thread(self._with_site), self._patience.trial)
+        engine = await trial.run(self._sets.folder.search_paths(self._id), folders, classes)
+        packs = await in_thread(self._described, kept)
+        return NodeSet(
+            id=self._id,
+            packs=sorted(packs, key=lambda one: one.name),
+            requirements=installed,
+            python=abi,
+            engine=engine,
+            made=round(time.time(), 3),
+            made_by=self._sets.worker,
+            before=self._base.id if self._base is not None else "",
+        )
+
+    async def _copied(self) -> list[SetPack]:
+        """The packs of the set before that are not replaced."""
+        replaced = {one.name.casefold() for one in self._new}
+        base = self._base
+        if base is None:
+            return []
+        kept = [one for one in base.packs if one.name.casefold() not in replaced]
+
+        def copy() -> list[SetPack]:
+            there = []
+            for pack in kept:
+                source = self._sets.folder.custom_nodes(base.id) / pack.name
+                if not source.is_dir():
+                    _log.warning("the pack %s is not in its set any more: %s", pack.name, source)
+                    continue
+                # Its links, and what it has written into its own folder, too.
+                shutil.copytree(
+                    source,
+                    self._custom_nodes / pack.name,
+                    symlinks=True,
+                    ignore=shutil.ignore_patterns("__pycache__"),
+                )
+                there.append(pack)
+            return there
+
+        with storage_errors(self._folder):
+            return await in_thread(copy)
+
+    async def _run_scripts(self, packs: Sequence[Path], requirements: Requirements) -> None:
+        """Run the ``install.py`` of packs. What they install goes into the set.
+
+        Raises:
+            NodesUnavailable: One failed, or has changed the engine's own packages.
+        """
+        before = await requirements.installed(self._folder)
+        for pack in packs:
+            self._say(f"Running install.py of {pack.name}")
+            await run(
+                *(self._program.python, "install.py"),
+                step="install.py",
+                what=f"{pack.name}: its install.py",
+                cwd=pack,
+                environ=await in_thread(self._for_scripts),
+                patience=self._patience.script,
+                pack=pack.name,
+            )
+            after = await requirements.installed(self._folder)
+            changed = {*before.items()} ^ {*after.items()}
+            if changed:
+                name = min(changed)[0]
+                raise failed(
+                    "install.py",
+                    f"{pack.name}: its install.py has changed {name} of ComfyUI's own Python from "
+                    f"{before.get(name, 'none')} to {after.get(name, 'none')}.",
+                    pack=pack.name,
+                    advice="That was not undone: start the worker in a new container, or install "
+                    "that version again. The packs that were there before still run.",
+                )
+
+    def _with_site(self) -> dict[str, str]:
+        sites = os.pathsep.join(map(str, self._sets.folder.sites(self._id)))
+        return {
+            **self._pip(),
+            NODE_SITE: sites,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONIOENCODING": "utf-8",
+        }
+
+    def _for_scripts(self) -> dict[str, str]:
+        sites = [*map(str, self._sets.folder.sites(self._id)), self._environ.get("PYTHONPATH", "")]
+        path = os.pathsep.join(filter(None, sites))
+        own = self._program.folder
+        return {**self._pip(), "PYTHONPATH": path, "COMFYUI_PATH": str(own)}
+
+    def _pip(self) -> dict[str, str]:
+        """Leads what packs install by themselves with pip into the set."""
+        return {
+            **self._environ,
+            "PIP_PREFIX": str(self._sets.folder.scripts(self._id)),
+            "PIP_CONSTRAINT": str(self._folder / CONSTRAINTS),
+            "UV_CONSTRAINT": str(self._folder / CONSTRAINTS),
+            "PIP_NO_INPUT": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+
+    def _described(self, kept: Sequence[SetPack]) -> list[SetPack]:
+        asked: list[SetPack | PackWanted] = [*kept, *self._new]
+        said = installed_packs({one.name for one in asked}, [self._custom_nodes])
+        by_name = {one.name: one for one in said}
+        return [
+            SetPack(
+                source=one.source,
+                version=one.version,
+                classes=one.classes,
+                installed=_known_as(one, by_name[one.name]),
+            )
+            for one in asked
+        ]
+
+
+def _known_as(asked: PackWanted | SetPack, said: InstalledPack) -> InstalledPack:
+    """What a pack says of itself, with what it was asked for by where it says nothing."""
+    by_id, by_commit = ":" not in asked.source, len(asked.version) == 40
+    known = {
+        "registry_id": asked.source if by_id else None,
+        "version": None if by_commit else asked.version,
+        "commit": asked.version if by_commit else None,
+        "url": None if by_id else public_repository(asked.source),
+    }
+    missing = {name: value for name, value in known.items() if value is not None}
+    return said.model_copy(update=missing)
+
+
+def _same_pack(pack: PackWanted, other: InstalledPack) -> bool:
+    """Whether a pack of the image, the volume or the machine is the one that is asked for."""
+    names = {other.name.casefold(), (other.registry_id or "").casefold()}
+    if pack.name.casefold() in names or (pack.in_registry and pack.source.casefold() in names):
+        return True
+    return other.url is not None and _repository(other.url) == _repository(pack.source)
+
+
+def _repository(address: str) -> str:
+    return address.casefold().rstrip("/").removesuffix(".git")
+
+
+def _check_same(pack: PackWanted, other: InstalledPack) -> None:
+    there = other.commit if pack.by_commit else other.version
+    if there == pack.version:
+        return
+    known = other.commit or other.version
+    raise NodesUnavailable(
+        f"ComfyUI has its own {other.name} there already, at {known or 'an unknown version'}. It "
+        f"is not replaced by {pack}.",
+        advice="Ask for that version, or have the worker's owner remove the pack.",
+        details={"pack": pack.name, "step": "request"},
+    )
+
+
+def _did_not_start(error: ComfyRemoteError) -> NodesUnavailable:
+    # Not what the handler reads there: the engine starts without these packs.
+    facts = {"exit_status": error.details.get("exit_status")}
+    return NodesUnavailable(
+        f"ComfyUI started with the new packs on the CPU, but not as this worker starts it: "
+        f"{error.message}",
+        advice="The packs that were there before run again.",
+        details={**facts, "step": "start", "log": error.details.get("engine_log", "")},
+    )
+
+
+def _count(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} packs"
+
+
+def _id(current: NodeSet | None) -> str:
+    return current.id if current is not None else ""

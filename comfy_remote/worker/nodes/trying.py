@@ -1,0 +1,161 @@
+"""A trial: ComfyUI is started with a set on the CPU, at another port, with folders of its own.
+
+It shows whether ComfyUI starts at all, whether it can import each pack of the set, and whether it
+knows the classes that were asked for. ComfyUI goes on when a pack cannot be imported, and says so
+in its log (``nodes.py`` and ``main.py`` of 0.3.64 and 0.33.0): ``0.0 s… (IMPORT FAILED): PATH``
+after all imports, ``(PRESTARTUP FAILED)`` after the scripts that packs run before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...aio import first_of, in_thread, within
+from ...errors import TargetUnreachable
+from ...media.temporary import TemporaryFolder
+from ...targets.comfyui.target import ComfyUITarget, engine_of
+from ..choice import OneOfSeveral, free_port, trial_command
+from ..process import ChildProcess
+from .program import ComfyUIProgram
+from .steps import failed
+
+__all__ = ["Trial"]
+
+_FAILED = re.compile(r"\((?:IMPORT|PRESTARTUP) FAILED\): (.+)$")
+_ASK_EVERY = 0.1  # seconds
+_LINES = 40  # in an error
+_MOST_LINES = 5000
+
+
+class Trial:
+    """One start of a ComfyUI, to look at what it says.
+
+    Args:
+        environ: Of its process, without secrets.
+        patience: Seconds that it may take.
+    """
+
+    def __init__(
+        self, program: ComfyUIProgram, environ: Mapping[str, str], patience: float
+    ) -> None:
+        self._program = program
+        self._environ = environ
+        self._patience = patience
+        self._lines = deque[str](maxlen=_MOST_LINES)
+
+    async def run(
+        self, search_paths: Path, packs: Sequence[Path], classes: Mapping[str, str]
+    ) -> str | None:
+        """Start it, look, and end it.
+
+        Args:
+            search_paths: The file that leads it to the set.
+            packs: The folders of the set's packs.
+            classes: The classes that it has to know, each with the name of its pack.
+
+        Returns:
+            Its name and version.
+
+        Raises:
+            NodesUnavailable: It ended or did not answer, could not import a pack, or lacks a class.
+        """
+        with TemporaryFolder("trial") as folder:
+            own = _folders_of_its_own(Path(folder))
+            command, url = trial_command(self._program, own, search_paths)
+            process = await in_thread(
+                lambda: ChildProcess(
+                    "trial",
+                    command,
+                    environ=self._environ,
+                    on_line=self._lines.append,
+                    cwd=self._program.folder,
+                )
+            )
+            try:
+                name, known = await self._asked(process, url)
+            finally:
+                await in_thread(process.stop)
+        self._check_imports(packs)
+        if missing := [one for one in classes if one not in known]:
+            pack = classes[missing[0]]
+            raise failed(
+                "classes",
+                f"ComfyUI imported {pack}, but does not know {', '.join(sorted(missing))}.",
+                pack=pack,
+                advice="Take the pack and version that have it. The packs that were there before "
+                "still run.",
+            )
+        return name
+
+    async def _asked(self, process: ChildProcess, url: str) -> tuple[str | None, frozenset[str]]:
+        """Its name, and the classes that it knows."""
+        try:
+            async with first_of(within(self._answers(url), self._patience), process.wait()) as (
+                asked,
+                _,
+            ):
+                if asked.done():
+                    name, known = asked.result()
+                    return name, known
+        except asyncio.TimeoutError:
+            message = f"ComfyUI did not answer within {self._patience:.0f} s with the new packs."
+            raise failed("start", message, pack=self._blamed(), lines=self._last()) from None
+        status = process.exit_status
+        message = f"ComfyUI ended with the new packs before it was ready (exit status {status})."
+        raise failed("start", message, pack=self._blamed(), lines=self._last())
+
+    async def _answers(self, url: str) -> tuple[str | None, frozenset[str]]:
+        async with ComfyUITarget(url) as target:
+            while True:
+                try:
+                    stats = await target.system()
+                    break
+                except TargetUnreachable:
+                    await asyncio.sleep(_ASK_EVERY)
+            described = await target.describe()
+        return engine_of(stats), frozenset(described.nodes or ())
+
+    def _check_imports(self, packs: Sequence[Path]) -> None:
+        """Raise for the first pack of the set that could not be imported."""
+        broken = [found[1].strip() for line in self._lines if (found := _FAILED.search(line))]
+        for pack in packs:
+            real = os.path.realpath(pack)
+            if any(os.path.realpath(one) == real for one in broken):
+                raise failed(
+                    "import",
+                    f"ComfyUI cannot import {pack.name}.",
+                    pack=pack.name,
+                    lines=self._about(pack),
+                )
+
+    def _about(self, pack: Path) -> list[str]:
+        """The lines before the one that says why a pack was not imported: the traceback."""
+        lines = [*self._lines]
+        for number, line in enumerate(lines):
+            said = "Cannot import" in line or "Failed to execute" in line or "Error while" in line
+            if said and str(pack) in line:
+                return lines[max(0, number - _LINES) : number + 1]
+        return [line for line in lines if str(pack) in line][-_LINES:]
+
+    def _blamed(self) -> str | None:
+        """The pack whose files are in the last lines: of the traceback, if there is one."""
+        for line in reversed(self._last()):
+            if found := re.search(
+                r"[/\\]sets[/\\][0-9a-f-]+[/\\]custom_nodes[/\\]([^/\\\"']+)", line
+            ):
+                return found[1]
+        return None
+
+    def _last(self) -> list[str]:
+        return [*self._lines][-_LINES:]
+
+
+def _folders_of_its_own(folder: Path) -> OneOfSeveral:
+    for name in ("input", "temp", "user", "output"):
+        (folder / name).mkdir()
+    return OneOfSeveral("trial", folder, folder / "output", free_port)
