@@ -41,7 +41,7 @@ def plan_json(
         "per_month": plan.to_json()["per_month"],
         "image": None
         if image is None
-        else {"name": image[0], "state": image[1].state, "size": image[1].size},
+        else {"name": image[0], "state": image[1].state.replace(" ", "_"), "size": image[1].size},
         "notes": notes,
     }
 

@@ -43,6 +43,7 @@ import { adviceFor, t } from './words.js'
  * @property {boolean} default  Whether a target is configured to be the usual one.
  * @property {boolean} account  Whether the key of a RunPod account is known.
  * @property {string | null} refused  Why nothing can be set up from this browser.
+ * @property {string[]} deploying  Endpoints that are being made at RunPod, or were and are not whole.
  * @property {{path: string, named: string[]}[]} untrusted
  */
 
