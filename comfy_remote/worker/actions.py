@@ -38,7 +38,7 @@ from .models.library import ModelLibrary
 from .models.plan import free_bytes
 from .nodes.fetching import ways_to_nodes
 from .nodes.sets import NodeSets
-from .packs import custom_node_folders, installed_packs, packs_in
+from .packs import custom_node_folders, installed_packs, packs_in, with_brought
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import InputStore, KeptFiles
@@ -93,6 +93,7 @@ async def describe(
     )
     installed, choice, no_nodes = installed_of(stats), engine.choice, why_no_nodes(engine)
     installed.libraries |= choice.node_packages if choice is not None else {}
+    packs = with_brought(packs, choice.node_packs if choice is not None else {})
     versions = _versions(stats)
     return DescribeAnswer(
         nodes_hash=nodes_hash,
