@@ -102,7 +102,7 @@ export function makePanel(state, cost, actions, varying, brings) {
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
     showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
     batches.ask()
-  })
+  }, actions.bring)
   const skip = element('input', {
     type: 'checkbox',
     onchange: () => actions.askForModels(!skip.checked)

@@ -438,6 +438,7 @@ export const en = {
   "bringReads": "Reading what is missing there, for its SHA-256: {done} of {total}",
   "bringSites": "Asking Civitai, Hugging Face and the Comfy Registry where it can be had …",
   "bringNothing": "{target} has everything that the workflow needs, as far as it says.",
+  "bringUpdate": "{target} does not have {nodes}: these come with ComfyUI itself. Update ComfyUI there.",
   "bringMembers": "{target} is a route, and each of its targets has models of its own. To which one?",
   "bringName": "What",
   "bringHow": "How",

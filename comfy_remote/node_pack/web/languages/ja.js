@@ -439,6 +439,7 @@ export const ja = {
   "bringReads": "足りないものを読み込み、SHA-256 を計算しています: {done} / {total}",
   "bringSites": "入手先を Civitai、Hugging Face、Comfy Registry に問い合わせています …",
   "bringNothing": "{target} の回答によれば、ワークフローに必要なものはすべて揃っています。",
+  "bringUpdate": "{target} に {nodes} がありません。これらは ComfyUI 本体のノードです。ターゲットの ComfyUI を更新してください。",
   "bringMembers": "{target} はルートで、モデルはターゲットごとに別々です。どのターゲットに届けますか？",
   "bringName": "対象",
   "bringHow": "方法",

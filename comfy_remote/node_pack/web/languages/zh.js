@@ -439,6 +439,7 @@ export const zh = {
   "bringReads": "正在读取缺少的内容以计算 SHA-256：{done} / {total}",
   "bringSites": "正在向 Civitai、Hugging Face 和 Comfy Registry 查询获取途径 …",
   "bringNothing": "据 {target} 所述，工作流所需的内容均已具备。",
+  "bringUpdate": "{target} 没有 {nodes}：它们是 ComfyUI 自带的节点。请在目标上更新 ComfyUI。",
   "bringMembers": "{target} 是路由，其中每个目标都有各自的模型。要传到哪一个？",
   "bringName": "内容",
   "bringHow": "方式",
