@@ -65,6 +65,8 @@ def _step(step: Step, plan: Plan, there: There) -> dict[str, JsonValue]:
     }
     if step.kind == "volume":
         return {**shown, **_volume(step, plan)}
+    if step.kind == "target":
+        return shown
     now = next((one for one in there.endpoints if one.id == step.id), RestEndpoint(id=""))
     request = step.request if isinstance(step.request, EndpointRequest) else EndpointRequest()
     price = price_by(changed(now, request), there.gpus)
@@ -101,6 +103,8 @@ def _endpoint(request: EndpointRequest, there: There) -> dict[str, JsonValue]:
         found["centers"] = [*request.centers]
     if request.image is not None:
         found["image"] = request.image
+    if request.registry is not None:
+        found["login"] = there.registry(request.registry).name
     if request.disk is not None:
         found["disk"] = request.disk
     if request.timeout is not None:

@@ -25,6 +25,10 @@ export function deployFields(options, before) {
     before?.use ?? options.uses[0].use
   )
   const image = field({ value: before?.image ?? '', placeholder: options.image })
+  const registry = choice(
+    [['', t('registryNone')], ...options.registries.map(({ id, name: called }) => /** @type {[string, string]} */ ([id, called]))],
+    before?.registry ?? ''
+  )
   const workers = number({ value: text(before?.max_workers), min: '1' })
   const idle = number({ value: text(before?.idle), min: '1', max: '3600' })
   const volume = volumeFields(options, gpus.chosen, before?.volume ?? '')
@@ -54,6 +58,7 @@ export function deployFields(options, before) {
         { open: more },
         element('summary', {}, t('moreDeploy')),
         labelled(t('imageLabel'), image),
+        options.registries.length > 0 ? labelled(t('registryLabel'), registry) : null,
         labelled(t('maxWorkersLabel'), workers),
         labelled(t('idleLabel'), idle)
       )
@@ -66,6 +71,7 @@ export function deployFields(options, before) {
       use: /** @type {Use} */ (use.value),
       volume: volume.value(),
       image: image.value.trim(),
+      registry: registry.value,
       max_workers: valueOf(workers),
       idle: valueOf(idle)
     })

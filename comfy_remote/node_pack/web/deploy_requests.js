@@ -27,6 +27,7 @@ import { ask } from './remote_api.js'
  * @property {Use | null} use
  * @property {string} volume  `GB@DATACENTER`, or an id.
  * @property {string} image
+ * @property {string} registry  Id of the account's login for the image's registry.
  * @property {number | null} max_workers
  * @property {number | null} idle  Seconds.
  */
@@ -46,6 +47,7 @@ import { ask } from './remote_api.js'
  * @property {Gpu[]} gpus  The smallest first.
  * @property {{id: string, s3: boolean}[]} centers  With volumes.
  * @property {{id: string, name: string, size: number, center: string}[]} volumes
+ * @property {{id: string, name: string}[]} registries  Logins for image registries.
  * @property {{use: Use, idle: number | null, workers: number}[]} uses
  * @property {string} image
  * @property {{name: string, gpus: string[], memory: number, by_workflow: boolean, models: number,
@@ -56,7 +58,7 @@ import { ask } from './remote_api.js'
 /**
  * @typedef {object} Step
  * @property {'make' | 'change' | 'leave' | 'remove'} does
- * @property {'volume' | 'endpoint'} kind
+ * @property {'volume' | 'endpoint' | 'target'} kind  A target: that of an endpoint that is gone.
  * @property {string | null} id
  * @property {string} name
  * @property {number | null} per_month  US dollars; null: no price is listed.
@@ -70,6 +72,7 @@ import { ask } from './remote_api.js'
  * @property {number | null} [idle]
  * @property {string[]} [centers]
  * @property {string} [image]
+ * @property {string} [login]  For the image's registry.
  * @property {number} [disk]
  * @property {number} [minutes]
  */

@@ -22,7 +22,7 @@ const POLL_MS = 700
  * @typedef {object} Ways
  * @property {() => void} close
  * @property {(target: string) => void} added  It is made, and a target.
- * @property {(target: string) => void} removed  It is removed, and its target.
+ * @property {(target: string) => void} removed  Its target is removed.
  */
 
 /**
@@ -210,6 +210,7 @@ export function makeDeployment(graph, file, ways, begin = {}) {
         if (now === null) return void (await start())
         draw(now)
         if (now.state === 'done') return done(now)
+        if (now.state === 'failed' && now.target) ways.removed(now.target) // the next step failed
         if (now.state === 'failed') return failed(now, made.find(({ name }) => name === now.name))
       } catch (error) {
         fail(error) // it may come back

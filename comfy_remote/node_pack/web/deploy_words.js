@@ -17,6 +17,7 @@ export function stepWords(step) {
     if (step.does === 'change') return t('stepGrowVolume', { ...values, before: step.before ?? '' })
     return t(step.does === 'remove' ? 'stepRemoveVolume' : 'stepVolumeStays', values)
   }
+  if (step.kind === 'target') return t('stepForgetTarget', values)
   if (step.does === 'make') return t('stepMakeEndpoint', values)
   if (step.does === 'change') return t('stepChangeEndpoint', values)
   return t(step.does === 'remove' ? 'stepRemoveEndpoint' : 'stepEndpointStays', values)
@@ -42,6 +43,7 @@ export function stepFacts(step, image) {
     const size = image?.size ? sizeOf(image.size) : null
     facts.push(t(size ? 'factImageSize' : 'factImage', { image: step.image, size: size ?? '' }))
   }
+  if (step.login) facts.push(t('factLogin', { login: step.login }))
   facts.push(hourly(step))
   if (step.active) facts.push(monthly(step.per_month))
   return facts
@@ -62,9 +64,10 @@ export function costWords({ removes, per_month: month, steps }) {
  * @param {Plan} plan
  * @returns {string[]} What its user should know before the yes.
  */
-export function warnings({ image, notes }) {
+export function warnings({ image, notes, steps }) {
   const found = notes.map(noteWords)
-  if (image?.state === 'not_public') found.unshift(t('imageNotPublic', { image: image.name }))
+  const login = steps.some((step) => step.login)
+  if (image?.state === 'not_public' && !login) found.unshift(t('imageNotPublic', { image: image.name }))
   if (image?.state === 'unknown') found.unshift(t('imageUnknown', { image: image.name }))
   return found
 }

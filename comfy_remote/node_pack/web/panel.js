@@ -184,14 +184,10 @@ export function makePanel(state, cost, actions, varying, brings) {
   })
   /** @param {Parameters<typeof makeDeployment>[3]} begin */
   const deploy = (begin = {}) => {
-    /** @param {string} name */
-    const removed = (name) => {
-      close()
-      actions.removed(name)
-    }
     const { added } = ways(null)
     const file = state.setup?.file ?? ''
-    setUp('form', makeDeployment(varying.graph, file, { close, added, removed }, begin))
+    const on = { close, added, removed: actions.removed }
+    setUp('form', makeDeployment(varying.graph, file, on, begin))
   }
   const chooseKind = () =>
     setUp('kind', makeKinds(state.setup, fillIn), button({ onclick: close }, t('back')))
