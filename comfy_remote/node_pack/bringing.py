@@ -104,6 +104,7 @@ class _Offer:
     sources: Sources
     made: Planned
     core: list[str]  # classes of ComfyUI's own that are not there
+    agreed: bool  # what it names has had its yes before
     at: float = field(default_factory=time.monotonic)
     brings: _Bring | None = None
 
@@ -334,7 +335,9 @@ class Bringing:
         else:
             needs, core = await self._needs(wanted)
             made = await plan_lacking(needs, client.target, sources, on_stage)
-        offer = _Offer(uuid.uuid4().hex, wanted.target, client, sources, made, core)
+        offer = _Offer(
+            uuid.uuid4().hex, wanted.target, client, sources, made, core, wanted.again is not None
+        )
         while len(self._offers) >= _PLANS:
             self._offers.pop(next(iter(self._offers)))
         self._offers[offer.id] = offer
@@ -492,7 +495,7 @@ def _plan_json(offer: _Offer) -> JsonValue:
             "id": offer.id,
             "target": offer.target,
             "steps": [
-                _step_json(number, one)
+                _step_json(number, one, offer)
                 for number, one in enumerate(plan.all_steps)
                 if one.way is not Way.NONE
             ],
@@ -503,11 +506,11 @@ def _plan_json(offer: _Offer) -> JsonValue:
     )
 
 
-def _step_json(number: int, step: Step | PackStep) -> JsonValue:
+def _step_json(number: int, step: Step | PackStep, offer: _Offer) -> JsonValue:
     """One that would change something, or cannot.
 
-    Chosen by itself is only what comes from the owner: a stranger's workflow may name any address,
-    and any code.
+    Chosen by itself is only what comes from the owner, or was agreed to before: a stranger's
+    workflow may name any address, the hash of any file, and any code.
     """
     item, by_hand = step.item, ""
     if step.way is Way.IMPOSSIBLE and item.standing is Standing.MISSING:
@@ -520,15 +523,14 @@ def _step_json(number: int, step: Step | PackStep) -> JsonValue:
         "way": step.way.value,
         "why": step.why or item.why,
         "what_to_do": by_hand,
-        "chosen": _changes_something(step),
+        "chosen": _changes_something(step) and (offer.agreed or _is_own(step, offer)),
     }
     if isinstance(step, PackStep):
         pin = None if step.wanted is None else str(step.wanted)
-        source: dict[str, JsonValue] = {"size": None, "address": pin, "by": None, "chosen": False}
+        source: dict[str, JsonValue] = {"size": None, "address": pin, "by": None}
         return {**described, **source, "commands": list(step.commands)}
     shown = step.to_json()
     by = None if step.address is None else step.address.by
-    described["chosen"] = _changes_something(step) and by != _FROM_WORKFLOW
     return {
         **described,
         "size": shown["size"],
@@ -536,3 +538,12 @@ def _step_json(number: int, step: Step | PackStep) -> JsonValue:
         "by": by,
         "commands": [],
     }
+
+
+def _is_own(step: Step | PackStep, offer: _Offer) -> bool:
+    """Whether what a step brings is the owner's, and nothing that only a workflow names."""
+    if isinstance(step, PackStep):
+        return False
+    if step.address is None:
+        return True
+    return step.address.by != _FROM_WORKFLOW and step.model.path in offer.made.own

@@ -299,7 +299,16 @@ async def test_a_workflows_address_is_asked_nothing_before_its_owner_says_yes_to
                 named = next(
                     one for one in plan["steps"] if one["name"].endswith("mine.safetensors")
                 )
-                await page.yes(plan, named["number"])
+                server.files["/style.safetensors"] = File(OTHER)
+                _, begun = await page.yes(plan, named["number"])
+                await page.until("failed")
+                server.files["/style.safetensors"] = File(THIRD)
+                # Going on with it asks for no second yes to the same address.
+                again = await page.plan(again=begun["id"])
+                assert [(one["address"], one["chosen"]) for one in again["steps"]] == [
+                    (named["address"], True)
+                ]
+                await page.yes(again)
                 await page.until("ended")
                 assert files_in(there.models)["loras/mine.safetensors"] == THIRD
 

@@ -45,7 +45,7 @@ export function planForm(plan, begin, close) {
     yes.textContent = t('bringYes', { count: some.length, target })
     yes.disabled = some.length === 0
   }
-  const strange = plan.steps.some(({ by, way }) => by === 'workflow' && way === 'fetch')
+  const strange = plan.steps.some(({ way, chosen }) => way === 'fetch' && !chosen)
   const possible = rows.some(({ box }) => box !== null)
   const form = element(
     'form',

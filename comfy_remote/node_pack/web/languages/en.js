@@ -455,7 +455,7 @@ export const en = {
   "bringVolume": "sent from here, to its volume",
   "bringBucket": "sent from here, by your bucket",
   "bringCannot": "cannot be brought",
-  "bringStranger": "What is not ticked has its address from the workflow. If the workflow came from somebody else, so did the address: tick it only if you trust it.",
+  "bringStranger": "What is not ticked is named by the workflow alone. If it came from somebody else, so did the address: tick it only if you trust it.",
   "bringSends": "{size} are sent from here: about {time}, at the speed of earlier times.",
   "bringSendsGuess": "{size} are sent from here: about {time} on a line of 100 Mbit/s up.",
   "bringFetches": "{target} fetches {size}: about {time}, at the speed of earlier times.",

@@ -456,7 +456,7 @@ export const zh = {
   "bringVolume": "从此处发送到其存储卷",
   "bringBucket": "从此处经由存储桶发送",
   "bringCannot": "无法传送",
-  "bringStranger": "未勾选的项目，其地址来自工作流。如果工作流来自他人，地址也来自他人：仅在信任时勾选。",
+  "bringStranger": "未勾选的项目仅由工作流指定。如果工作流来自他人，地址也来自他人：仅在信任时勾选。",
   "bringSends": "从此处发送 {size}：按以往速度约 {time}。",
   "bringSendsGuess": "从此处发送 {size}：按 100 Mbit/s 上行约 {time}。",
   "bringFetches": "{target} 下载 {size}：按以往速度约 {time}。",
