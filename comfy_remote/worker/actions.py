@@ -157,7 +157,7 @@ def _packs(nodes: Mapping[str, JsonValue]) -> list[str]:
     for node in nodes.values():
         module = node.get("python_module") if isinstance(node, dict) else None
         if isinstance(module, str) and module.startswith("custom_nodes."):
-            found.add(module.split(".")[1])
+            found.add(module.removeprefix("custom_nodes."))  # a folder may have a dot in its name
     return sorted(found)
 
 
@@ -213,7 +213,9 @@ def why_no_nodes(engine: Engine) -> str:
         if choice is not None and choice.command:
             return "its engine is the sandbox, which has nodes of its own and imports no packs"
         return "its ComfyUI was started by somebody else, so the worker cannot start it again"
-    if engine.nodes is None or not engine.nodes.settings.allow:
+    if engine.nodes is None:
+        return "its node packs belong to its image"
+    if not engine.nodes.settings.allow:
         return "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
     return ""
 

@@ -217,6 +217,26 @@ async def test_a_pack_that_wants_another_torch(server: PackServer, with_a_set: W
     assert built.current.requirements == {"tiny": "1.0"}, "torch is ComfyUI's own"
 
 
+async def test_packages_that_only_python_itself_finds_are_never_changed(
+    server: PackServer, worker: Worker, tmp_path: Path
+) -> None:
+    """As of a virtual environment with the packages of another one, or of the system."""
+    python = small_python(tmp_path / "other-python")
+    site = next((tmp_path / "other-python").glob("[lL]ib/**/site-packages"))
+    (tmp_path / "elsewhere").mkdir()
+    for torch in site.glob("torch*"):
+        torch.rename(tmp_path / "elsewhere" / torch.name)
+    (site / "more.pth").write_text(f"{tmp_path / 'elsewhere'}\n")
+    worker.program = dataclasses.replace(worker.program, python=str(python))
+    (good,) = server.repository("Fine", pack("Fine", "import torch", "torch[extra]>=2"))
+    (bad,) = server.repository("Things", pack(requirements="torch==2.1.0"))
+    error = await refused(worker, by_commit(server, "Things", bad))
+    assert "torch==2.1.0 and torch==2.9.1" in error.message
+    built = await worker.install(by_commit(server, "Fine", good, "Fine"))
+    assert built.current is not None
+    assert built.current.requirements == {}
+
+
 async def test_two_packs_whose_requirements_do_not_go_together(
     server: PackServer, with_a_set: Worker
 ) -> None:
