@@ -229,7 +229,7 @@ class Requirements:
             raise failed(
                 _STEP,
                 "uv, which installs the packs' requirements, is not here.",
-                advice="Install it on the worker: pip install 'comfy-remote[worker]', or uv alone.",
+                advice="Install it on the worker, beside Comfy Remote: pip install uv.",
             )
         return await run(
             *(uv, "pip", *arguments, "--python", self._python),
