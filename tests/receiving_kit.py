@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from aiohttp import web
 from models_kit import settings_for
@@ -22,7 +23,9 @@ from comfy_remote.sandbox.server import add_routes
 from comfy_remote.targets.comfyui.follow import FollowTimes
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.worker.models.settings import ModelSettings
+from comfy_remote.worker.nodes.settings import NodeSettings
 
+Program: TypeAlias = "tuple[Path, str, tuple[str, ...]]"
 TOKEN = SecretStr("a-token-for-the-tests-of-this")
 QUICK = FollowTimes(requests=HttpLimits(backoff=Backoff(first=0.01, longest=0.02, jitter=0.0)))
 
@@ -30,14 +33,18 @@ QUICK = FollowTimes(requests=HttpLimits(backoff=Backoff(first=0.01, longest=0.02
 class FolderHost:
     """As much of a `Host` as is needed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, program: Program | None = None) -> None:
         self.root = root
+        self._program = program
 
     def models_folder(self) -> Path:
         return self.root / "models"
 
     def pack_folders(self) -> list[Path]:
         return [self.root / "custom_nodes"]
+
+    def program(self) -> Program | None:
+        return self._program
 
 
 @dataclass
@@ -65,16 +72,18 @@ async def comfyui(
     accept: bool = True,
     times: Times = Times(),  # noqa: B008 - frozen
     port: int = 0,
+    nodes: NodeSettings | None = None,
+    program: Program | None = None,
     **settings: object,
 ) -> AsyncIterator[OneComfyUI]:
     """One whose owner takes models, unless it is said otherwise."""
-    host = FolderHost(root)
+    host = FolderHost(root, program)
     for folder in ("models/loras", "models/checkpoints", "custom_nodes"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     models: ModelSettings = replace(
         settings_for(root / "models"), accept=accept, hash_models=False, **settings
     )
-    owner = ReceivingSettings(token, models if accept else None)
+    owner = ReceivingSettings(token, models if accept else None, nodes)
     receiving = Receiving(host, owner, times)
     made = OneComfyUI(root, "", receiving)
 

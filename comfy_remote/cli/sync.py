@@ -205,7 +205,10 @@ def sync(
     else:
         return
     failed = [one for one in ended if one.error is not None]
-    if json_lines:
+    if not json_lines:
+        for note in dict.fromkeys(note for one in ended for note in one.notes):
+            say(note)
+    else:
         counts = {
             "brought": len(ended) - len(failed),
             "failed": len(failed),

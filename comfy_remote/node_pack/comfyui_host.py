@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import struct
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,19 @@ class ComfyUIHost:
         import folder_paths
 
         return [Path(folder) for folder in folder_paths.get_folder_paths("custom_nodes")]
+
+    def base_folder(self) -> Path:
+        import folder_paths
+
+        return Path(folder_paths.base_path)
+
+    def program(self) -> tuple[Path, str, tuple[str, ...]] | None:
+        import folder_paths
+
+        folder = Path(folder_paths.__file__).absolute().parent
+        if not (folder / "main.py").is_file() or not sys.executable:
+            return None
+        return folder, sys.executable, tuple(sys.argv[1:])
 
     def schemas(self, classes: Collection[str]) -> Schemas:
         from .nodes.comfyui import local_schemas

@@ -144,6 +144,14 @@ class Host(Protocol):
     def pack_folders(self) -> list[Path]:
         """The folders that node packs are imported from."""
 
+    def base_folder(self) -> Path:
+        """ComfyUI's own folder, or the one that it was started with in place of it."""
+
+    def program(self) -> tuple[Path, str, tuple[str, ...]] | None:
+        """How it was started: the folder with its ``main.py``, Python, arguments; ``None`` if it
+        cannot be started like that.
+        """
+
     def schemas(self, classes: Collection[str]) -> Schemas:
         """The schemas of some of its node classes. Blocking."""
 

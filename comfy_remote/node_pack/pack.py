@@ -23,6 +23,7 @@ from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
 from .offload import Offload
+from .receiving import at_start
 from .receiving.routes import Receiving
 from .receiving.settings import ReceivingSettings
 from .routes import routes
@@ -68,12 +69,14 @@ def install(host: Host, record: Record | None = None) -> Pack:
     batches = PageBatches(host, pool)
     bringing = Bringing(host, pool)
     table = routes(host, switch, pool, lane, offload, batches, bringing)
-    receiving = Receiving(host, ReceivingSettings.from_environ(host.models_folder()))
+    received = ReceivingSettings.from_environ(host.models_folder(), host.base_folder())
+    receiving = Receiving(host, received)
     receiving.add_routes(table)
     host.add_routes(table)
     background = Background()
 
     async def start(_app: web.Application) -> None:
+        await asyncio.to_thread(at_start.started)
         background.start(_take_up(lane, batches, bringing))
         background.start(_put_back())
 

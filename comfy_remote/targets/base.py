@@ -418,13 +418,15 @@ class Takes:
 
     Attributes:
         models: ``fetch``, ``link``, ``receive``, as in `Capabilities.takes_models`.
-        nodes: Likewise, of node packs.
-        why: Why it is nothing, a clause for people.
+        nodes: ``registry``, ``git``, as in `Capabilities.takes_nodes`.
+        why: Why it is nothing at all, a clause for people.
+        no_nodes: Why it takes no node packs, where there is more to say than that it may not.
     """
 
     models: frozenset[str] = frozenset()
     nodes: frozenset[str] = frozenset()
     why: str = ""
+    no_nodes: str = ""
 
 
 @runtime_checkable

@@ -45,7 +45,8 @@ class Hello(BaseModel):
         version: Of the node pack.
         takes_models: ``fetch``, ``link``, ``receive``, as a worker says it; empty where its owner
             has not allowed it.
-        takes_nodes: Likewise, of node packs.
+        takes_nodes: ``registry``, ``git``, likewise.
+        no_nodes: Why it takes no node packs although its owner allows it, for people.
         token: Whether its owner has set the token, without which nothing is taken.
         challenge: To be signed.
     """
@@ -53,6 +54,7 @@ class Hello(BaseModel):
     version: str = ""
     takes_models: list[str] = []
     takes_nodes: list[str] = []
+    no_nodes: str = Field(default="", max_length=500)
     token: bool = False
     challenge: str = Field(default="", max_length=64)
 

@@ -181,7 +181,7 @@ def install_pack(base: Path, folder_name: str = "comfy-remote") -> Path:
     for name in ("comfy_remote", "locales", "example_workflows"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, pack / name, ignore=unneeded)
-    for name in ("__init__.py", "pyproject.toml", "requirements.txt"):
+    for name in ("__init__.py", "prestartup_script.py", "pyproject.toml", "requirements.txt"):
         if (ROOT / name).is_file():
             shutil.copy2(ROOT / name, pack / name)
     return pack

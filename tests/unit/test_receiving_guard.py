@@ -277,7 +277,7 @@ async def test_off_by_default_nothing_is_taken_and_nothing_is_said(tmp_path: Pat
 
 def test_what_its_owner_sets_decides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def read(**environ: str) -> ReceivingSettings:
-        return ReceivingSettings.from_environ(tmp_path / "models", environ)
+        return ReceivingSettings.from_environ(tmp_path / "models", tmp_path, environ)
 
     token = {"COMFY_REMOTE_SYNC_TOKEN": TOKEN.get_secret_value()}
     assert read() == read(**token) == read(ACCEPT_MODELS="false", **token) == ReceivingSettings()

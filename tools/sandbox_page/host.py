@@ -89,6 +89,13 @@ class SandboxHost:
         """See `Host.pack_folders`."""
         return []
 
+    def base_folder(self) -> Path:
+        """See `Host.base_folder`."""
+        return self._engine.folders.root
+
+    def program(self) -> None:
+        """See `Host.program`: the sandbox imports no packs."""
+
     def schemas(self, classes: Collection[str]) -> Schemas:
         """See `Host.schemas`."""
         folders = self._engine.folders

@@ -36,7 +36,7 @@ __all__ = ["add"]
     "--sync-token-env",
     metavar="VARIABLE",
     help="Of a ComfyUI with our node pack, the variable with the token by which sync may bring "
-    "models to it.",
+    "models and node packs to it.",
 )
 @click.option("--user", metavar="NAME", help="For a ComfyUI behind a login.")
 @click.option("--password-env", metavar="VARIABLE", help="The variable with that password.")

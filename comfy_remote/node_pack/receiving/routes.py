@@ -23,6 +23,7 @@ from ...net.signed import CHALLENGE, SignedRequests
 from ...types import JsonValue
 from ...version import __version__
 from ...wire.models import MODEL_ACTIONS
+from ...wire.nodes import NODE_ACTIONS
 from ...wire.receiving import (
     INSTALLED,
     RECEIVING,
@@ -38,6 +39,7 @@ from .settings import ReceivingSettings
 
 if TYPE_CHECKING:
     from .models import ReceivedModels
+    from .nodes import ReceivedNodes
 
 __all__ = ["Receiving"]
 
@@ -64,6 +66,7 @@ class Receiving:
         self._guard = ReceivingGuard(signed)
         self._jobs = ReceivingJobs(self._do, times)
         self._models: ReceivedModels | None = None
+        self._nodes: ReceivedNodes | None = None
         self._started = time.time()  # what is changed later, ComfyUI has not imported
 
     async def close(self) -> None:
@@ -79,10 +82,14 @@ class Receiving:
         async def hello(request: web.Request) -> Hello:
             await self._guard.check_asker(request)
             models = self._library()
+            nodes = self._packs()
             takes = await asyncio.to_thread(lambda: models.library.takes) if models else []
+            packs, no_packs = ([], "") if nodes is None else await nodes.takes()
             return Hello(
                 version=__version__,
                 takes_models=takes,
+                takes_nodes=packs,
+                no_nodes=no_packs,
                 token=self._settings.token is not None,
                 challenge=self._guard.challenge,
             )
@@ -127,6 +134,15 @@ class Receiving:
             self._models = ReceivedModels(self._settings.models, self._host.models_folder())
         return self._models
 
+    def _packs(self) -> ReceivedNodes | None:
+        program = self._host.program()
+        if self._nodes is None and self._settings.nodes is not None and program is not None:
+            from ...worker.nodes.program import ComfyUIProgram
+            from .nodes import ReceivedNodes
+
+            self._nodes = ReceivedNodes(self._settings.nodes, ComfyUIProgram(*program))
+        return self._nodes
+
     async def _do(self, payload: dict[str, JsonValue], job: ReceivingJob) -> JsonValue:
         action = payload.get("action")
         if action == INSTALLED:
@@ -135,6 +151,9 @@ class Receiving:
         models = self._library()
         if action in MODEL_ACTIONS and models is not None:
             return await models.act(payload, job)
+        nodes = self._packs()
+        if action in NODE_ACTIONS and nodes is not None:
+            return await nodes.act(payload, job)
         raise WorkflowInvalid(
             f"This ComfyUI does not do {str(action)[:100]!r} for others.",
             advice="Its owner has not allowed it, or its Comfy Remote is older.",
@@ -143,12 +162,14 @@ class Receiving:
     async def _installed(self) -> InstalledAnswer:
         from ...worker.packs import installed_packs, packs_in
 
-        folders = self._host.pack_folders()
+        folders, nodes = self._host.pack_folders(), self._packs()
 
         def packs() -> InstalledAnswer:
             names = packs_in(folders)
             found = installed_packs(names, folders, unchanged_since=self._started)
-            return InstalledAnswer(packs=found)
+            ours = nodes.running() if nodes is not None else frozenset()
+            brought = [one.model_copy(update={"brought": one.name in ours}) for one in found]
+            return InstalledAnswer(packs=brought)
 
         answer = await asyncio.to_thread(packs)
         if (models := self._library()) is not None:

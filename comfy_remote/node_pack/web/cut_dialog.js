@@ -5,10 +5,10 @@ import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { sizeOf } from './amounts.js'
 import { askIfUnconfirmed } from './confirm_dialog.js'
-import { button, element, openDialog } from './dom.js'
+import { element, openDialog } from './dom.js'
 import { setImages } from './marks.js'
 import { showNote, showWarning } from './notices.js'
-import { RemoteError, postCut, wordsOf } from './remote_api.js'
+import { postCut, wordsOf } from './remote_api.js'
 import { t } from './words.js'
 
 /** @import { Images } from './marks.js' */
@@ -29,9 +29,8 @@ const IMAGES = /** @type {const} */ ({
  * Ask the server, and show what it says.
  *
  * @param {RemoteState} state
- * @param {import('./bring.js').Bring} bring
  */
-export async function showCut(state, bring) {
+export async function showCut(state) {
   if (state.target !== null) {
     const note = t('switchedOn', { target: state.target })
     openDialog(t('cutTitle'), element('p', { class: 'comfy-remote-advice' }, note))
@@ -39,7 +38,7 @@ export async function showCut(state, bring) {
   }
   const content = element('div', { 'aria-live': 'polite' }, t('askingTargets'))
   openDialog(t('cutTitle'), content)
-  await fill(content, bring)
+  await fill(content)
 }
 
 /**
@@ -80,11 +79,8 @@ async function cutGraph() {
   }
 }
 
-/**
- * @param {HTMLElement} content
- * @param {import('./bring.js').Bring} bring
- */
-async function fill(content, bring) {
+/** @param {HTMLElement} content */
+async function fill(content) {
   try {
     const { cut, output } = await cutGraph()
     /** @type {Namer} */
@@ -93,13 +89,11 @@ async function fill(content, bring) {
       return `${node?._meta?.title ?? node?.class_type ?? t('nodeWord')} (${nodeId})`
     }
     content.replaceChildren(...cutContent(cut, named))
-    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, bring)))
+    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content)))
   } catch (error) {
     content.replaceChildren(
       element('p', { class: 'comfy-remote-problem', role: 'alert' }, wordsOf(error))
     )
-    const lacking = error instanceof RemoteError ? error.lacking : null
-    if (lacking) content.append(button({ onclick: () => void bring(lacking) }, t('bringIt', { target: lacking.target })))
   }
 }
 

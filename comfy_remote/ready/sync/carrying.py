@@ -82,22 +82,26 @@ class Ended:
         how: ``there`` (another was quicker), ``linked``, ``fetched``, ``sent`` or ``installed``;
             empty if it failed.
         error: Why it failed.
+        notes: What its target says of it besides, sentences: what is left to do there.
     """
 
     step: Step | PackStep
     how: str = ""
     seconds: float = 0.0
     error: ComfyRemoteError | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
         """A description for programs."""
+        is_pack = isinstance(self.step, PackStep)
         return {
-            "pack" if isinstance(self.step, PackStep) else "model": self.step.item.name,
+            "pack" if is_pack else "model": self.step.item.name,
             "way": self.step.way.value,
             "how": self.how,
             "size": self.step.size,
             "seconds": round(self.seconds, 3),
             "error": None if self.error is None else str(self.error),
+            **({"notes": list(self.notes)} if is_pack else {}),
         }
 
 
@@ -203,7 +207,7 @@ class _Carrying:
         ended = []
         for one, pack in zip(steps, wanted, strict=True):
             how = "there" if pack.name.casefold() in there else "installed"
-            ended.append(Ended(one, how, seconds))
+            ended.append(Ended(one, how, seconds, notes=tuple(answer.notes)))
             if how == "installed":
                 brought = Brought(
                     *(time.time(), self.name, one.named, None, None),

@@ -70,11 +70,12 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
 
 
 def _itself(takes: Takes, bucket: str) -> Ways:
-    """Those to a ComfyUI that may take models itself."""
-    fetches = takes.why or ("" if "fetch" in takes.models else _DENIED)
-    links = takes.why or ("" if "link" in takes.models else _DENIED)
-    receives = takes.why or ("" if "receive" in takes.models else _NOT_ACCEPTED)
-    installs = takes.why or ("" if takes.nodes else _NOT_INSTALLED)
+    """Those to a ComfyUI that may take models and node packs itself."""
+    none = takes.why or ("" if takes.models else _NOT_ACCEPTED)
+    fetches = none or ("" if "fetch" in takes.models else _DENIED)
+    links = none or ("" if "link" in takes.models else _DENIED)
+    receives = none or ("" if "receive" in takes.models else _NOT_ACCEPTED)
+    installs = takes.why or ("" if takes.nodes else takes.no_nodes or _NOT_INSTALLED)
     return Ways(fetches, links, receives, installs, installs=takes.nodes, bucket=bucket)
 
 

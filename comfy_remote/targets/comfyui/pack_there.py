@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from ...advice import Hint
 from ...aio import within
-from ...clean import cleaned_error
+from ...clean import cleaned_error, cleaned_json, cleaned_text, one_line
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
@@ -51,8 +51,8 @@ __all__ = ["PackThere"]
 
 _NO_PACK = "it is a ComfyUI without Comfy Remote's node pack, or with an older one"
 _NOT_ALLOWED = (
-    "its owner has not allowed it: ACCEPT_MODELS=true and a COMFY_REMOTE_SYNC_TOKEN, in the "
-    "environment that ComfyUI starts in there"
+    "its owner has not allowed it: ACCEPT_MODELS=true (for node packs, ALLOW_NODE_INSTALL=true) "
+    "and a COMFY_REMOTE_SYNC_TOKEN, in the environment that ComfyUI starts in there"
 )
 _NOT_SET_HERE = (
     "it takes some with its owner's token, which is not set here: name the variable that holds it "
@@ -61,6 +61,7 @@ _NOT_SET_HERE = (
 
 _REFUSALS = (400, 401, 403, 404, 409, 413, 429, 504, 507)
 _AGAIN = (TargetUnreachable, RateLimited, ValueInvalid, JobTimedOut)
+_LONGEST_LINE = 500
 _CANCEL_WITHIN = 5.0  # seconds
 _Say = Callable[[str], None]
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -89,11 +90,16 @@ class PackThere:
         hello = await self._greeted()
         if hello is None:
             return Takes(why=_NO_PACK)
-        if not hello.token or not (hello.takes_models or hello.takes_nodes):
+        takes = Takes(
+            frozenset(hello.takes_models),
+            frozenset(hello.takes_nodes),
+            no_nodes=_line(hello.no_nodes),
+        )
+        if not hello.token or not (takes.models or takes.nodes or takes.no_nodes):
             return Takes(why=_NOT_ALLOWED)
         if self._token is None:
             return Takes(why=_NOT_SET_HERE)
-        return Takes(frozenset(hello.takes_models), frozenset(hello.takes_nodes))
+        return takes
 
     async def with_installed(self, said: Capabilities) -> Capabilities:
         """With what it takes, its packs' versions and commits, and its models' hashes."""
@@ -101,7 +107,9 @@ class PackThere:
         if takes.why:
             return said
         answer = _read(InstalledAnswer, await self.act({"action": INSTALLED}), self._name)
-        said = replace(said, takes_models=takes.models)
+        said = replace(
+            said, takes_models=takes.models, takes_nodes=takes.nodes, no_nodes=takes.no_nodes
+        )
         if said.installed is None:
             return said
         known = {pack.name: pack for pack in answer.packs}
@@ -271,7 +279,7 @@ class _Job:
             raise cleaned_error(error_from_json(state.error))
         if self._on_sent is not None and self._total:
             self._on_sent(self._total, self._total)
-        return state.answer
+        return cleaned_json(state.answer) if isinstance(state.answer, dict) else state.answer
 
     async def _next(self, state: JobState) -> JobState:
         part = self._parts.get(state.wants or "")
@@ -293,7 +301,7 @@ class _Job:
     def _tell(self, state: JobState) -> None:
         if self._say is not None and state.said and state.said != self._said:
             self._said = state.said
-            self._say(state.said)
+            self._say(_line(state.said))
 
     async def _chunks(self, part: InputFile) -> AsyncGenerator[bytes, None]:
         sent = self._before[part.sha256]
@@ -308,6 +316,11 @@ class _Job:
         except ComfyRemoteError as error:
             self._failed = error
             raise
+
+
+def _line(words: str) -> str:
+    """What it says, as it may be shown."""
+    return one_line(cleaned_text(words))[:_LONGEST_LINE]
 
 
 def _with_hashes(files: Sequence[ModelFile], known: Sequence[ModelFile]) -> list[ModelFile]:

@@ -232,9 +232,8 @@ def _refused(answer: Response) -> ConfigurationError:
     except ValidationError:
         said = _Refusal()
     words = "; ".join(filter(None, [said.detail or said.title, *said.errors]))
-    words = clean((words or f"HTTP {answer.status}")[:_LONGEST_REFUSAL]).strip().rstrip(".")
     return ConfigurationError(
-        f"RunPod refused that: {words}.",
+        clean(f"RunPod refused that: {words or f'HTTP {answer.status}'}"[:_LONGEST_REFUSAL]),
         details={"http_status": answer.status},
     )
 

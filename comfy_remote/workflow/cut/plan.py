@@ -185,18 +185,9 @@ def at(name: str) -> str:
 
 
 def impossible(
-    prompt: Prompt,
-    message: str,
-    advice: str,
-    nodes: Iterable[str],
-    reason: str,
-    lacking: str | None = None,
+    prompt: Prompt, message: str, advice: str, nodes: Iterable[str], reason: str
 ) -> CutImpossible:
-    """The error for nodes that cannot run as marked; the page shows ``reason`` at each node.
-
-    Args:
-        lacking: The target that does not have them, if that is why: ``lacking`` in ``details``.
-    """
+    """The error for nodes that cannot run as marked; the page shows ``reason`` at each node."""
     node_errors: dict[str, JsonValue] = {
         node_id: {
             "class_type": prompt[node_id]["class_type"],
@@ -208,7 +199,4 @@ def impossible(
         }
         for node_id in nodes
     }
-    details: dict[str, JsonValue] = {"node_errors": node_errors}
-    if lacking is not None:
-        details["lacking"] = lacking
-    return CutImpossible(message, advice=advice, details=details)
+    return CutImpossible(message, advice=advice, details={"node_errors": node_errors})
