@@ -18,7 +18,6 @@ from typing import cast
 
 from ..aio import Background
 from ..config.cache_settings import CacheMode
-from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, JobNotFound, WorkflowInvalid
 from ..events import JobState
 from ..jobs.client import Client
@@ -336,8 +335,6 @@ class RemoteLane:
                 retry_lost=schemas is None or not any_paid(changed, schemas),
                 on_sent=partial(self._note_sent, wanted.prompt_id),
             )
-            if cache is None:
-                cache = (await asyncio.to_thread(Configuration.load)).cache.mode
             return await self._send_by(client, request, entry, cache=cache, over_cap=over_cap)
 
     async def _send_by(
@@ -347,7 +344,7 @@ class RemoteLane:
         entry: QueueEntry,
         source: str = UNNAMED,
         again: str | None = None,
-        cache: CacheMode = "off",
+        cache: CacheMode | None = "off",
         over_cap: bool = False,
     ) -> Submitted:
         sending = client.send(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import uuid
@@ -35,6 +36,8 @@ class Page:
     client_id: str
     session: aiohttp.ClientSession
     messages: list[tuple[str, Any]] = field(default_factory=list)
+    _confirmed: set[str] = field(default_factory=set)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def queue(
         self, prompt: Mapping[str, Any], target: str | None = None, **body: Any
@@ -43,7 +46,9 @@ class Page:
         extra = dict(body.pop("extra_data", {}))
         if target is not None:
             extra["comfy_remote"] = {"target": target}
-            await self.confirm(target)
+            if target not in self._confirmed:
+                await self.confirm(target)
+                self._confirmed.add(target)
         return await self.post(
             "/prompt",
             {"prompt": prompt, "client_id": self.client_id, "extra_data": extra, **body},
@@ -89,13 +94,28 @@ class Page:
     async def heard(self, kind: str, prompt_id: str | None = None, **facts: Any) -> Any:
         """The first message of that kind (about that prompt, with those facts)."""
         deadline = time.monotonic() + PATIENCE
+        seen: list[tuple[str, Any]] = []
         while time.monotonic() < deadline:
-            for name, data in self.messages:
+            self._news.clear()
+            before, seen = seen, [*self.messages]
+            cleared = seen[: len(before)] != before
+            for name, data in seen if cleared else seen[len(before) :]:
                 ours = prompt_id is None or data.get("prompt_id") == prompt_id
                 if name == kind and ours and facts.items() <= data.items():
                     return data
-            await asyncio.sleep(0.02)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), deadline - time.monotonic())
         raise AssertionError(f"no {kind} {facts}; heard {[name for name, _ in self.messages]}")
+
+    async def listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Note what arrives."""
+        async for frame in socket:
+            if frame.type is aiohttp.WSMsgType.TEXT:
+                message = json.loads(frame.data)
+                self.messages.append((message["type"], message.get("data", {})))
+            elif frame.type is aiohttp.WSMsgType.BINARY:
+                self.messages.append(("preview", {"bytes": frame.data}))
+            self._news.set()
 
     def of(self, prompt_id: str, *, own: bool = False) -> list[tuple[str, Any]]:
         """What was heard of one prompt: ComfyUI's own messages, or ours as well."""
@@ -124,22 +144,13 @@ async def page(
         async with session.ws_connect(f"{url}/ws?clientId={client_id}", max_msg_size=0) as socket:
             flags = {"supports_preview_metadata": True}
             await socket.send_str(json.dumps({"type": "feature_flags", "data": flags}))
-            reader = asyncio.create_task(_read(socket, shown.messages))
+            reader = asyncio.create_task(shown.listen(socket))
             try:
                 await shown.heard("feature_flags")
                 yield shown
             finally:
                 reader.cancel()
                 await asyncio.gather(reader, return_exceptions=True)
-
-
-async def _read(socket: aiohttp.ClientWebSocketResponse, into: list[tuple[str, Any]]) -> None:
-    async for frame in socket:
-        if frame.type is aiohttp.WSMsgType.TEXT:
-            message = json.loads(frame.data)
-            into.append((message["type"], message.get("data", {})))
-        elif frame.type is aiohttp.WSMsgType.BINARY:
-            into.append(("preview", {"bytes": frame.data}))
 
 
 def _parsed(text: str) -> Any:
