@@ -32,6 +32,7 @@ _WAYS = {
 }
 _WORDS = {"only_there": "only there"}
 _MOST_COMMANDS = 60  # lines of them
+_MOST_SAID = 20  # packs that cannot be pinned
 _BY_HAND = {
     "comfyui": "By hand, in a shell in the folder of the ComfyUI there; python is its own, and a "
     "pack without a requirements.txt does not need that line. Then restart it:",
@@ -152,6 +153,9 @@ def _say_by_hand(plan: SyncPlan, command: Sequence[str | Path]) -> None:
     """What to do about the packs for which there is no way, at this kind of target."""
     from ..ready.sync.packs import update_commands
 
+    unpinned = [one for one in plan.packs if one.way.value == "impossible" and not one.wanted]
+    for one in unpinned[:_MOST_SAID]:  # the table may have no room for it
+        say(f"{one.item.name}: {one.why}.")
     if plan.by_hand is None:
         return
     first, *named = map(str, command)

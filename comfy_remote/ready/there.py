@@ -72,7 +72,7 @@ async def target_there(target: Target, needed: Lock | Needs, *, everything: bool
     Args:
         target: Open.
         everything: Whether to ask for all its models, and not for those of the folders that are
-            needed.
+            needed; and for what a worker that is awake has now, not what one has said lately.
 
     Raises:
         ComfyRemoteError: It could not be asked.
@@ -88,7 +88,7 @@ async def target_there(target: Target, needed: Lock | Needs, *, everything: bool
         if names is not None and (everything or unknown or isinstance(needed, Needs)):
             folders = set(names)
     if isinstance(target, DescribesByJob):
-        said = await target.describe(classes)
+        said = await (target.describe_again() if everything else target.describe(classes))
     elif isinstance(target, TellsWhatRuns):
         said = await target.what_runs(classes, folders)
     else:

@@ -264,7 +264,7 @@ def test_each_kind_of_target_has_its_own_advice(
     for name in ("RUNPOD_API_KEY", "MODAL_PROXY_TOKEN_ID", "MODAL_PROXY_TOKEN_SECRET"):
         monkeypatch.setenv(name, "a-key-for-this-test")
     monkeypatch.setattr(RunPodTarget, "__aenter__", entered)
-    monkeypatch.setattr(RunPodTarget, "describe", Worker(frozenset()).describe)
+    monkeypatch.setattr(RunPodTarget, "describe_again", Worker(frozenset()).describe_again)
     Path("l.lock").write_text(LOCK.to_toml())
     Path("comfy-remote.toml").write_text(
         '[targets.app]\ntarget = "modal:app"\nbase_url = "https://a--app-front.modal.run"\n'
@@ -325,3 +325,25 @@ def test_a_dockerfile_asks_no_target(run: Run) -> None:
     assert status == 5
     assert "warning: thing is not in it: the lock does not say its version" in err
     assert "# thing is not in it" in out
+
+
+def test_what_the_lock_does_not_pin_is_said_whole(worker: Worker, run: Run) -> None:
+    lock = LOCK.model_copy(update={"packs": (LockedPack(id="nowhere"), LOCK.packs[1])})
+    Path("l.lock").write_text(lock.to_toml())
+    _, _, err = run(*COMMAND, "--plan")
+    assert "nowhere: the lock does not say its version: write it into the lock" in err
+    assert "ALLOW_NODE_INSTALL" not in err
+
+
+def test_a_worker_whose_owner_allows_it_since_is_asked_again(worker: Worker, run: Run) -> None:
+    said: list[str] = []
+    older, now = Worker(frozenset()).describe, worker.describe
+
+    async def asked_again() -> Capabilities:
+        said.append("again")
+        return await now()
+
+    worker.describe, worker.describe_again = older, asked_again  # type: ignore[method-assign]
+    _, out, _ = run(*COMMAND, "--plan")
+    assert "install there" in out
+    assert said == ["again"]

@@ -21,7 +21,7 @@ from ..plan import Plan, Standing, There, compare
 from ..there import all_there
 from .brought import BroughtRecord
 from .here import files_here
-from .packs import pack_steps_of
+from .packs import PackStep, pack_steps_of
 from .steps import SyncPlan, Way, steps_of
 from .stores import BucketStore, VolumeStore, bucket_store, volume_store
 from .ways import by_hand_at, ways_to
@@ -108,9 +108,14 @@ async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
         tuple(steps_of(plan, ways, here)),
         await asyncio.to_thread(record.speeds, target.name),
         packs=tuple(packs),
-        by_hand=by_hand if any(one.way is Way.IMPOSSIBLE for one in packs) else None,
+        by_hand=by_hand if any(_is_by_hand(one) for one in packs) and ways.install else None,
     )
     return replace(made, notes=tuple(_notes(made, plan, sources)))
+
+
+def _is_by_hand(step: PackStep) -> bool:
+    """Whether it could be installed, if not in the way that was planned."""
+    return step.way is Way.IMPOSSIBLE and step.wanted is not None
 
 
 def _lacking(plan: Plan) -> list[LockedModel]:
@@ -178,8 +183,9 @@ def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
         )
     if Way.INSTALL in ways:
         notes.append(
-            "Node packs and what they need are installed beside what is there, and tried: ComfyUI "
-            "has to start with them and know their nodes. Else all stays as it is."
+            "Node packs and what they need are installed beside what is there, which may take "
+            "minutes, and tried: ComfyUI has to start with them and know their nodes. Else all "
+            "stays as it is."
         )
     sent = [one for one in made.steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
     if any(one.here is not None and one.model.sha256 is None for one in sent):
