@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo page test test-matrix check check-page docs man bench clean
+.PHONY: demo page test live test-matrix check check-page docs man bench clean
 
 $(VENV)/installed: pyproject.toml
 	@echo "Setting up $(VENV) (once; about a minute) …"
@@ -20,6 +20,10 @@ page: $(VENV)/installed
 # Four at a time, since most tests wait; in the order of the folders, for the slow files come first.
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# In a real RunPod account, for some cents: see tests/live.
+live: $(VENV)/installed
+	$(BIN)/python -m pytest -m live tests/live -s -p no:cacheprovider
 
 # On every Python from 3.10 to 3.13 that the path or pyenv has.
 test-matrix:

@@ -103,6 +103,7 @@ class Hint(Enum):
     ENDPOINT_WITHOUT_VOLUME = (
         "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile."
     )
+    DEPLOYMENT_GOES_ON = "{made} was made, and stays. Doing the same again goes on from there."
     GPU_CHOSEN = "GPU: {title}{why}."
     KEEP_AT_RUNPOD = (
         "Make a secret of it at https://console.runpod.io/user/secrets, called {name}, and refer "

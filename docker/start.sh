@@ -93,6 +93,8 @@ set_manager_mode() {
   esac
   if [[ -n ${COMFY_REMOTE_VOLUME:-} ]]; then
     places+=("$COMFY_REMOTE_VOLUME/ComfyUI/custom_nodes")
+    # What jobs have brought: docs/worker.md, ALLOW_NODE_INSTALL.
+    places+=("$COMFY_REMOTE_VOLUME"/.comfy-remote/nodes/sets/*/custom_nodes)
   fi
   # It is a custom node, or since ComfyUI 0.3.76 a package that this argument switches on.
   [[ " ${COMFYUI_ARGS:-} " == *" --enable-manager "* ]] ||

@@ -84,6 +84,9 @@ WORDS: dict[Hint, str] = {
         "Without a volume, each new worker fetches {size} of models, and is paid for meanwhile. "
         "A volume holds them: --volume GB@DATACENTER."
     ),
+    Hint.DEPLOYMENT_GOES_ON: (
+        "{made} was made, and stays. The same command goes on from there, and --remove removes it."
+    ),
     Hint.GPU_CHOSEN: "GPU: {title}{why}. --gpu names others.",
     Hint.KEEP_AT_RUNPOD: (
         "Make a secret of it at https://console.runpod.io/user/secrets, called {name}, and refer "

@@ -37,6 +37,7 @@ _COMMANDS = {
     "serve": "Make this machine an endpoint for others.",
     "worker": "Run the jobs of a gateway on another machine.",
     "workers": "Say which workers may join a gateway here.",
+    "fleet": "Run a gateway's workers on a Ray cluster.",
     "service": "Serve a workflow as an HTTP API.",
     "api": "Serve Comfy API v2 in front of a target.",
     "deploy": "Make a target of your own: a workflow on Modal, an endpoint on RunPod.",
@@ -127,7 +128,8 @@ _verbose_option = click.option(
 
 def _prepare(command: click.Command) -> None:
     """Give a command, or a group and all below it, what every command has."""
-    config_option(command)
+    if not any("--config" in one.opts for one in command.params):  # a fleet's is its own file
+        config_option(command)
     _verbose_option(command)
     if isinstance(command, click.Group):
         for below in command.commands.values():

@@ -53,6 +53,9 @@ def packs_for_image(lock: Lock) -> ImagePacks:
         except Unpinned as error:
             notes.append(f"{pack.name} is not in it: {error}.")
             continue
+        if wanted.source.startswith("http:"):
+            notes.append(f"{pack.name} is not in it: its repository is on another machine.")
+            continue
         if found.setdefault(wanted.name.casefold(), wanted) is not wanted:
             notes.append(f"{pack.name} is not in it: another pack of the lock gets its folder.")
     return ImagePacks(tuple(found.values()), tuple(notes))

@@ -36,6 +36,7 @@ from ..targets.kinds import typed_target
 from ..workflow.files import FileSearch
 from ..workflow.load import LoadedWorkflow, parse_prompt
 from .host import Host
+from .refusals import LACKING
 from .target_pool import TargetPool
 
 __all__ = ["PageBatches", "VaryRequest"]
@@ -139,7 +140,12 @@ class PageBatches:
                 "seconds": known.seconds,
                 "price": known.price,
                 "problems": [
-                    {**one.to_json(), "message": cleaned_text(one.message)} for one in problems
+                    {
+                        **one.to_json(),
+                        "message": cleaned_text(one.message),
+                        "lacks": one.problem.code in LACKING,
+                    }
+                    for one in problems
                 ],
             }
         finally:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast
@@ -37,9 +37,9 @@ from ..targets.base import ChoosesAmong
 from ..targets.kinds import typed_target
 from ..types import mapping
 from ..workflow.load import parse_prompt
+from ..workflow.models import ends_like_a_model
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
-from ..workflow.schema import Schemas
 from .advice import error_json
 from .host import Host
 from .target_pool import TargetPool
@@ -52,6 +52,7 @@ BRING_EVENT = "comfy_remote.bring"
 """The message to all pages that something of it has begun or ended."""
 
 _PLANS, _PLAN_AGE = 30, 3600.0
+_MOST_VALUES = 300
 _LOOK = 0.2  # seconds between two looks at how far a plan is
 _LARGEST_NOTE = 16 * 1024 * 1024
 _FROM_WORKFLOW = "workflow"
@@ -66,6 +67,7 @@ class PlanRequest(BaseModel):
         target: The name or address to bring it to.
         prompt: The graph in API format.
         workflow: The same in UI format.
+        values: Further values of its inputs that are needed, by ``NODE.input``: what varies.
         job: The id of a job: what it needed.
         again: The id of what was brought, or was to be.
     """
@@ -75,6 +77,7 @@ class PlanRequest(BaseModel):
     target: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(typed_target)]
     prompt: dict[str, JsonValue] | None = None
     workflow: dict[str, JsonValue] | None = None
+    values: dict[str, list[JsonValue]] = Field(default_factory=dict)
     job: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     again: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
@@ -100,6 +103,8 @@ class _Offer:
     client: Client
     sources: Sources
     made: Planned
+    core: list[str]  # classes of ComfyUI's own that are not there
+    agreed: bool  # what it names has had its yes before
     at: float = field(default_factory=time.monotonic)
     brings: _Bring | None = None
 
@@ -322,20 +327,24 @@ class Bringing:
         configuration = await asyncio.to_thread(Configuration.load)
         comfyui = await asyncio.to_thread(self._host.comfyui)
         sources = await asyncio.to_thread(sources_of, configuration, wanted.target, comfyui)
+        core: list[str] = []
         if wanted.again is not None:
             lock = self._by_id(wanted.again).lock
             on_stage(Stage.TARGET, 0, 0)
             made = Planned(lock, await plan_sync(lock, client.target, sources))
         else:
-            needs = await self._needs(wanted)
+            needs, core = await self._needs(wanted)
             made = await plan_lacking(needs, client.target, sources, on_stage)
-        offer = _Offer(uuid.uuid4().hex, wanted.target, client, sources, made)
+        offer = _Offer(
+            uuid.uuid4().hex, wanted.target, client, sources, made, core, wanted.again is not None
+        )
         while len(self._offers) >= _PLANS:
             self._offers.pop(next(iter(self._offers)))
         self._offers[offer.id] = offer
         return offer
 
-    async def _needs(self, wanted: PlanRequest) -> Needs:
+    async def _needs(self, wanted: PlanRequest) -> tuple[Needs, list[str]]:
+        """What it needs; and those of ComfyUI's own nodes that the target does not have."""
         if wanted.job is not None:
             if self._host.several_users:
                 raise JobNotFound("Where several people share a ComfyUI, its record is not shown.")
@@ -348,21 +357,19 @@ class Bringing:
         else:
             raise ConfigurationError("No workflow was given.", advice="Open one.")
         prompt = without_repo_list(prompt)
-        schemas = await self._schemas(prompt, wanted.target)
-        needs = Needs()
-        await asyncio.to_thread(needs.add, "", prompt, workflow, schemas)
-        return needs
-
-    async def _schemas(self, prompt: Prompt, target: str) -> Schemas:
-        """Of this ComfyUI; of the target, for what only that has."""
         classes = {node["class_type"] for node in prompt.values()}
         here = await asyncio.to_thread(self._host.schemas, classes)
         try:
-            there = (await self._pool.capabilities(target)).nodes
+            there = (await self._pool.capabilities(wanted.target)).nodes
         except ComfyRemoteError:
             there = None  # planning says more
         more = {name: node for name, node in (there or {}).items() if name in classes}
-        return here.with_classes(mapping(cast("JsonValue", more)), here.source)
+        schemas = here.with_classes(mapping(cast("JsonValue", more)), here.source)
+        needs = Needs()
+        for one in (prompt, *_varied(prompt, wanted.values)):
+            await asyncio.to_thread(needs.add, "", one, workflow, schemas)
+        lacking = classes - more.keys() - needs.classes.keys() if there is not None else ()
+        return needs, sorted(one for one in lacking if one in here)
 
     # Carried out
 
@@ -442,6 +449,20 @@ class Bringing:
         )
 
 
+def _varied(prompt: Prompt, values: Mapping[str, Sequence[JsonValue]]) -> Iterator[Prompt]:
+    """The prompt with each further value that may be a model."""
+    left = _MOST_VALUES
+    for place, some in values.items():
+        node_id, _, name = place.rpartition(".")
+        if node_id not in prompt:
+            continue
+        node = prompt[node_id]
+        for value in some:
+            if isinstance(value, str) and ends_like_a_model(value) and left > 0:
+                left -= 1
+                yield {**prompt, node_id: {**node, "inputs": {**node["inputs"], name: value}}}
+
+
 def _changes_something(step: Step | PackStep) -> bool:
     return step.way not in (Way.NONE, Way.IMPOSSIBLE)
 
@@ -474,21 +495,22 @@ def _plan_json(offer: _Offer) -> JsonValue:
             "id": offer.id,
             "target": offer.target,
             "steps": [
-                _step_json(number, one)
+                _step_json(number, one, offer)
                 for number, one in enumerate(plan.all_steps)
                 if one.way is not Way.NONE
             ],
+            "core": list(offer.core),
             "speeds": {"sent": plan.speeds.sent, "fetched": plan.speeds.fetched},
             "notes": list(plan.notes),
         }
     )
 
 
-def _step_json(number: int, step: Step | PackStep) -> JsonValue:
+def _step_json(number: int, step: Step | PackStep, offer: _Offer) -> JsonValue:
     """One that would change something, or cannot.
 
-    Chosen by itself is only what comes from the owner: a stranger's workflow may name any address,
-    and any code.
+    Chosen by itself is only what comes from the owner, or was agreed to before: a stranger's
+    workflow may name any address, the hash of any file, and any code.
     """
     item, by_hand = step.item, ""
     if step.way is Way.IMPOSSIBLE and item.standing is Standing.MISSING:
@@ -501,15 +523,14 @@ def _step_json(number: int, step: Step | PackStep) -> JsonValue:
         "way": step.way.value,
         "why": step.why or item.why,
         "what_to_do": by_hand,
-        "chosen": _changes_something(step),
+        "chosen": _changes_something(step) and (offer.agreed or _is_own(step, offer)),
     }
     if isinstance(step, PackStep):
         pin = None if step.wanted is None else str(step.wanted)
-        source: dict[str, JsonValue] = {"size": None, "address": pin, "by": None, "chosen": False}
+        source: dict[str, JsonValue] = {"size": None, "address": pin, "by": None}
         return {**described, **source, "commands": list(step.commands)}
     shown = step.to_json()
     by = None if step.address is None else step.address.by
-    described["chosen"] = _changes_something(step) and by != _FROM_WORKFLOW
     return {
         **described,
         "size": shown["size"],
@@ -517,3 +538,12 @@ def _step_json(number: int, step: Step | PackStep) -> JsonValue:
         "by": by,
         "commands": [],
     }
+
+
+def _is_own(step: Step | PackStep, offer: _Offer) -> bool:
+    """Whether what a step brings is the owner's, and nothing that only a workflow names."""
+    if isinstance(step, PackStep):
+        return False
+    if step.address is None:
+        return True
+    return step.address.by != _FROM_WORKFLOW and step.model.path in offer.made.own

@@ -56,6 +56,7 @@ class DeployForm(BaseModel):
     use: Use | None = None
     volume: _Word = ""
     image: Annotated[str, Field(max_length=500)] = ""
+    registry: _Word = ""
     max_workers: Annotated[int, Field(ge=1, le=1000)] | None = None
     idle: Annotated[int, Field(ge=1, le=LONGEST_IDLE)] | None = None
 
@@ -71,6 +72,7 @@ class DeployForm(BaseModel):
             gpus=tuple(self.gpus),
             memory=memory,
             image=self.image.strip() or None,
+            registry=self.registry.strip() or None,
             volume=volume_wanted(self.volume) if self.volume.strip() else None,
             max_workers=self.max_workers,
             idle=self.idle,
@@ -181,6 +183,7 @@ def choices(there: There) -> dict[str, JsonValue]:
             {"id": one.id, "name": one.name, "size": one.size, "center": one.center}
             for one in there.volumes
         ],
+        "registries": [{"id": one.id, "name": one.name} for one in there.registries or ()],
         "uses": [
             {"use": use, "idle": profile.idle, "workers": profile.most}
             for use, profile in PROFILES.items()

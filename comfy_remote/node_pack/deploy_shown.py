@@ -41,7 +41,7 @@ def plan_json(
         "per_month": plan.to_json()["per_month"],
         "image": None
         if image is None
-        else {"name": image[0], "state": image[1].state, "size": image[1].size},
+        else {"name": image[0], "state": image[1].state.replace(" ", "_"), "size": image[1].size},
         "notes": notes,
     }
 
@@ -65,6 +65,8 @@ def _step(step: Step, plan: Plan, there: There) -> dict[str, JsonValue]:
     }
     if step.kind == "volume":
         return {**shown, **_volume(step, plan)}
+    if step.kind == "target":
+        return shown
     now = next((one for one in there.endpoints if one.id == step.id), RestEndpoint(id=""))
     request = step.request if isinstance(step.request, EndpointRequest) else EndpointRequest()
     price = price_by(changed(now, request), there.gpus)
@@ -101,6 +103,8 @@ def _endpoint(request: EndpointRequest, there: There) -> dict[str, JsonValue]:
         found["centers"] = [*request.centers]
     if request.image is not None:
         found["image"] = request.image
+    if request.registry is not None:
+        found["login"] = there.registry(request.registry).name
     if request.disk is not None:
         found["disk"] = request.disk
     if request.timeout is not None:

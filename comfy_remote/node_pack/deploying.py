@@ -12,7 +12,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue, SecretStr
@@ -21,7 +21,7 @@ from ..aio import Background
 from ..config.folders import home
 from ..config.settings import Configuration
 from ..deploy.runpod import image
-from ..deploy.runpod.carrying import CarryTimes, Deployed, carry_out
+from ..deploy.runpod.carrying import CarryTimes, carry_out
 from ..deploy.runpod.image import ImageFacts
 from ..deploy.runpod.mark import Mark
 from ..deploy.runpod.own_target import OwnTarget, forget_target, remember_target
@@ -232,33 +232,32 @@ class Deployments:
 
     async def _all_of(self, doing: _Doing) -> None:
         planned, record = doing.planned, _record()
+        steps: list[Step] = []
 
-        def done(_step: Step) -> None:
+        def done(step: Step) -> None:
+            steps.append(step)
             doing.done += 1
 
-        async with RunPodAccount(await asyncio.to_thread(_key, os.environ), os.environ) as account:
-            deployed = await carry_out(
-                account, planned.plan, planned.again, record, done, self._times, planned.asked
+        removes = planned.asked is None
+        try:
+            key = await asyncio.to_thread(_key, os.environ)
+            async with RunPodAccount(key, os.environ) as account:
+                deployed = await carry_out(
+                    account, planned.plan, planned.again, record, done, self._times, planned.asked
+                )
+        finally:
+            # What is removed has no target, even if the next step fails.
+            if removes:
+                gone = replace(planned.plan, steps=tuple(steps))
+                doing.target = await self._own.changed(forget_target, planned.name, gone)
+        if not removes:
+            doing.target = await self._own.changed(
+                remember_target, planned.name, deployed, first_is_default=True
             )
+        await asyncio.to_thread(record.finished, planned.name)
         doing.notes = [note_json(one) for one in deployed.notes]
-        end = _end_removal if planned.asked is None else _end_making
-        doing.target = await self._own.changed(end, planned.plan, deployed, record)
         if doing.target.name is None and doing.target.said:
             doing.notes.append(note_json(doing.target.said))
-
-
-def _end_making(plan: Plan, deployed: Deployed, record: DeploymentRecord) -> OwnTarget:
-    target = remember_target(plan.mark.name, deployed, first_is_default=True)
-    record.finished(plan.mark.name)
-    return target
-
-
-def _end_removal(plan: Plan, _deployed: Deployed, record: DeploymentRecord) -> OwnTarget:
-    if plan.steps:
-        record.finished(plan.mark.name)
-    else:
-        record.remove(plan.mark.name)
-    return forget_target(plan.mark.name, plan)
 
 
 def under_way() -> list[str]:

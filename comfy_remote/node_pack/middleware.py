@@ -173,10 +173,12 @@ class LaneRouter:
         """ComfyUI's own refusal; the page also gets the address to ask its user about, if any."""
         _log.info("The prompt was refused: %s", error)
         asked = error.page_asks if isinstance(error, NotTrusted) else None
+        lacking = error.details.get("lacking")  # of a part that was to run elsewhere
+        told = lacking if target is None and isinstance(lacking, str) else target
         if posted.client_id is not None and asked is not None:
             self._host.send(CONFIRM_EVENT, asked, posted.client_id)
-        elif posted.client_id is not None and target is not None:
-            self._host.send(REFUSED_EVENT, refusal_event(error, target), posted.client_id)
+        elif posted.client_id is not None and told is not None:
+            self._host.send(REFUSED_EVENT, refusal_event(error, told), posted.client_id)
         return web.json_response(refusal_body(error, target), status=400)
 
     async def _queue(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -25,6 +25,7 @@ from ..workflow.schema import Schemas
 from .advice import for_page
 
 __all__ = [
+    "LACKING",
     "REFUSED_EVENT",
     "at_target",
     "lacks_something",
@@ -36,6 +37,9 @@ __all__ = [
 
 REFUSED_EVENT = "comfy_remote.refused"
 """Our message to the page: newer pages count what is wrong first, and say whose it is later."""
+
+LACKING = frozenset({"missing_model", "missing_node_type"})
+"""Codes of a check's problems: what a target lacks can be brought there."""
 
 _MOST_SENTENCES = 3
 
@@ -76,7 +80,7 @@ def refusal_event(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
 
     Returns:
         ``{"target", "message", "lacks"}``, and of a cap on spending ``"cap"``, as `SpendingCap` has
-        it.
+        it; of a part of a graph that lacks nodes, those as ``"nodes"``.
     """
     sentences = dict.fromkeys(_sentences(mapping(error.details.get("node_errors"))))
     message = " ".join([*filter(None, sentences)][:_MOST_SENTENCES])
@@ -86,6 +90,8 @@ def refusal_event(error: ComfyRemoteError, target: str) -> dict[str, JsonValue]:
         "message": message,
         "lacks": lacks_something(error),
     }
+    if error.details.get("lacking"):
+        said["nodes"] = [*mapping(error.details.get("node_errors"))]
     if isinstance(error, SpendingCap):
         said["cap"] = dict(error.details)
     return cleaned_json(said)
@@ -95,7 +101,7 @@ def lacks_something(error: ComfyRemoteError | None) -> bool:
     """Whether a target refused a prompt for want of a model or a node."""
     if error is None:
         return False
-    if error.details.get("missing_models"):
+    if error.details.get("missing_models") or error.details.get("lacking"):
         return True
     if mapping(error.details.get("error")).get("type") == _MISSING_NODE:
         return True

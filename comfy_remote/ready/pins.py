@@ -14,6 +14,7 @@ from .lock import Lock, LockedPack
 __all__ = ["Unpinned", "named_pin", "parse_pin", "pin_of", "with_packs"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
 _NEWEST = "see registry.comfy.org/nodes/{id}"
 _MOST_CLASSES, _LONGEST_CLASS = 2000, 300  # of a `PackWanted`
 
@@ -98,7 +99,7 @@ def _classes(pack: LockedPack) -> tuple[str, ...]:
 
 def _candidates(pack: LockedPack) -> list[tuple[str, str]]:
     found = []
-    url = pack.url if pack.url is not None and pack.url.startswith("https://") else None
+    url = pack.url if pack.url is not None and _anybody_can_fetch(pack.url) else None
     whole = pack.commit if pack.commit and _COMMIT.fullmatch(pack.commit) else None
     if url and whole:
         found.append((url, whole))
@@ -107,6 +108,11 @@ def _candidates(pack: LockedPack) -> list[tuple[str, str]]:
     if pack.id and whole:
         found.append((pack.id, whole))
     return found
+
+
+def _anybody_can_fetch(url: str) -> bool:
+    """Whether it is https; a server on that machine itself may be plain http."""
+    return url.startswith("https://") or _LOOPBACK.match(url) is not None
 
 
 def _why(pack: LockedPack, tried: list[str]) -> str:
@@ -122,7 +128,7 @@ def _why(pack: LockedPack, tried: list[str]) -> str:
             f"neither its repository nor its id in the Comfy Registry is known: copy its folder, "
             f"{pack.folder}, to custom_nodes there"
         )
-    if pack.url is not None and not pack.url.startswith("https://") and pack.commit:
+    if pack.url is not None and not _anybody_can_fetch(pack.url) and pack.commit:
         return f"{pack.url} takes a login that is only here: write its https address into the lock"
     if pack.id is not None:
         there = _NEWEST.format(id=pack.id)

@@ -61,8 +61,8 @@ NAME_TAKEN = "worker_name_taken"
 HELLO_LIMIT = 8 * 1024**2
 """Bytes of a `Hello`: some thousand node classes and model names."""
 
-WORKER_NAME = re.compile(r"[A-Za-z0-9_-]{1,48}(\.[A-Za-z0-9_-]{1,15})?")
-"""A token's name; with a suffix for each of several GPUs."""
+WORKER_NAME = re.compile(r"[A-Za-z0-9_-]{1,48}(\.[A-Za-z0-9_-]{1,32})?")
+"""A token's name; with a suffix for each of several GPUs, or for each worker of a fleet."""
 
 LONGEST_NAME = 300
 MOST_NAMES = 50_000

@@ -38,7 +38,7 @@ from .models.library import ModelLibrary
 from .models.plan import free_bytes
 from .nodes.fetching import ways_to_nodes
 from .nodes.sets import NodeSets
-from .packs import custom_node_folders, installed_packs, packs_in
+from .packs import custom_node_folders, installed_packs, packs_in, with_brought
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
 from .storage import InputStore, KeptFiles
@@ -93,6 +93,7 @@ async def describe(
     )
     installed, choice, no_nodes = installed_of(stats), engine.choice, why_no_nodes(engine)
     installed.libraries |= choice.node_packages if choice is not None else {}
+    packs = with_brought(packs, choice.node_packs if choice is not None else {})
     versions = _versions(stats)
     return DescribeAnswer(
         nodes_hash=nodes_hash,
@@ -156,7 +157,7 @@ def _packs(nodes: Mapping[str, JsonValue]) -> list[str]:
     for node in nodes.values():
         module = node.get("python_module") if isinstance(node, dict) else None
         if isinstance(module, str) and module.startswith("custom_nodes."):
-            found.add(module.split(".")[1])
+            found.add(module.removeprefix("custom_nodes."))  # a folder may have a dot in its name
     return sorted(found)
 
 
@@ -212,7 +213,9 @@ def why_no_nodes(engine: Engine) -> str:
         if choice is not None and choice.command:
             return "its engine is the sandbox, which has nodes of its own and imports no packs"
         return "its ComfyUI was started by somebody else, so the worker cannot start it again"
-    if engine.nodes is None or not engine.nodes.settings.allow:
+    if engine.nodes is None:
+        return "its node packs belong to its image"
+    if not engine.nodes.settings.allow:
         return "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
     return ""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..advice import Hint
 from ..errors import ConfigurationError
 from ..targets.launch import PACKAGE_PARENT, own_module
+from ..wire.installed import InstalledPack
 from .nodes.program import ComfyUIProgram
 
 __all__ = [
@@ -68,6 +69,7 @@ class EngineChoice:
         program: The ComfyUI that is started here, without what we add to its arguments.
         environ: Variables that its process has besides ours.
         node_set: The set of node packs that it is started with; see `nodes.sets`.
+        node_packs: The packs in that, by their folders in ``custom_nodes``.
         node_packages: Versions of the Python packages in that, by name.
     """
 
@@ -81,6 +83,7 @@ class EngineChoice:
     program: ComfyUIProgram | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     node_set: str | None = None
+    node_packs: Mapping[str, InstalledPack] = field(default_factory=dict)
     node_packages: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -142,6 +142,35 @@ class Engines(Iterable[WorkerEngine]):
                 for label, choice in named.items()
             ]
         )
+
+    @classmethod
+    async def one_of_several(
+        cls,
+        choice: str,
+        *,
+        name: str,
+        folder: Path,
+        take_port: Callable[[], int],
+        environ: Mapping[str, str] = os.environ,
+    ) -> Engines:
+        """The engine of one process of several on this machine, which may share one ComfyUI.
+
+        Args:
+            choice: As in `choose_engine`.
+            name: For people, and for the log.
+            folder: For what it has for itself, as in `choose`.
+            take_port: Gives a port that none of the others takes.
+
+        Raises:
+            ConfigurationError: There is no such engine, or another process uses the folder.
+            LocalStorageError: The folder cannot be made.
+        """
+        output = "kept" if is_true(environ, KEEP_OUTPUTS) else "output"
+        own = OneOfSeveral(name, folder / name, folder / name / output, take_port)
+        choose = partial(choose_engine, choice, environ, own)
+        choose()  # what is wrong with COMFYUI_ARGS
+        lock = await asyncio.to_thread(_own_folders, folder, [name], output)
+        return cls([WorkerEngine(_ONE, Engine(choose, environ=environ, label=name), choice)], lock)
 
     @classmethod
     async def _by_gpu(

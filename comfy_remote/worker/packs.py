@@ -29,6 +29,7 @@ __all__ = [
     "installed_packs",
     "packs_in",
     "public_repository",
+    "with_brought",
 ]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -75,6 +76,25 @@ def installed_packs(
             a pack that was changed after that is not known.
     """
     return [_pack(name, folders, unchanged_since) for name in sorted(names)]
+
+
+def with_brought(
+    packs: Sequence[InstalledPack], brought: Mapping[str, InstalledPack]
+) -> list[InstalledPack]:
+    """The same, with those marked that jobs have brought; what was asked for by is known of them,
+    also where their files do not say it.
+
+    Args:
+        brought: By name.
+    """
+    return [
+        one
+        if (known := brought.get(one.name)) is None
+        else known.model_copy(
+            update={**one.model_dump(exclude_none=True, exclude={"brought"}), "brought": True}
+        )
+        for one in packs
+    ]
 
 
 def _pack(name: str, folders: Sequence[Path], unchanged_since: float | None) -> InstalledPack:

@@ -1,67 +1,47 @@
-"""``deploy runpod`` in a real RunPod account: an endpoint is made, runs a picture, and is removed.
+"""``deploy runpod`` and ``sync`` in a real RunPod account: made, used, and removed again.
 
-It takes about ten minutes and costs some cents. It runs only with ``RUNPOD_API_KEY`` and
-``COMFY_REMOTE_LIVE=spend`` set:
+    export RUNPOD_API_KEY=…                # one that may change endpoints and volumes
+    export RUNPOD_S3_ACCESS_KEY_ID=… RUNPOD_S3_SECRET_ACCESS_KEY=…     # for the volume; optional
+    COMFY_REMOTE_LIVE=spend make live
 
-    COMFY_REMOTE_LIVE=spend pytest -m live tests/live/test_deploy_runpod_live.py
+It takes about ten minutes and some cents: one worker until it has made a picture, and a volume of
+10 GB for as long. A process of its own removes both, also after Ctrl-C or a kill; it says so in
+``removed.log`` in the folder that is printed. Nothing else in the account is touched.
 
-``COMFY_REMOTE_LIVE_IMAGE`` names another image than the published one.
+- ``COMFY_REMOTE_LIVE_IMAGE`` names another image than the published one,
+- ``COMFY_REMOTE_LIVE_GPU`` other GPUs, as ``--gpu`` takes them.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 
 import pytest
+from live_kit import Commands, Round, removed_at_the_end
 from pydantic import SecretStr
 
-from comfy_remote.deploy.runpod.there import Ours, There, look
+from comfy_remote.deploy.runpod.gpus import gpus_by_name, gpus_of
+from comfy_remote.deploy.runpod.image import image_facts
+from comfy_remote.deploy.runpod.listed import S3_CENTERS
+from comfy_remote.deploy.runpod.mark import Mark
+from comfy_remote.deploy.runpod.there import There, look, mark_of
+from comfy_remote.deploy.runpod.wanted import IMAGE
 from comfy_remote.targets.runpod.account import RunPodAccount
+from comfy_remote.targets.runpod.volume import VOLUME_KEYS
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(2400)]
 
 KEY = os.environ.get("RUNPOD_API_KEY", "")
 if not KEY or os.environ.get("COMFY_REMOTE_LIVE") != "spend":
     pytest.skip("skipped: no RUNPOD_API_KEY with COMFY_REMOTE_LIVE=spend", allow_module_level=True)
 
-
-class Commands:
-    """``comfy-remote`` in processes, with a data folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        # Nothing of this comes into the configuration of whoever runs it.
-        own = dict.fromkeys(("XDG_CONFIG_HOME", "APPDATA"), str(folder / "config"))
-        self.environment = {**os.environ, **own, "COMFY_REMOTE_HOME": str(folder / "home")}
-
-    def __call__(self, *arguments: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, "-m", "comfy_remote", *arguments],
-            cwd=self._folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-        )
-        print(ran.stdout, ran.stderr)
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-
-@pytest.fixture
-def name() -> str:
-    return f"live-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def commands(tmp_path: Path, name: str) -> Iterator[Commands]:
-    command = Commands(tmp_path)
-    yield command
-    command("deploy", "runpod", "--name", name, "--remove", "--with-volume", "--yes")
+PREFIX = "comfy-remote-live-"
+# Small ones, and enough of them that one is free.
+GPUS = os.environ.get("COMFY_REMOTE_LIVE_GPU", "AMPERE_16,AMPERE_24,ADA_24")
+NAMED_IMAGE = os.environ.get("COMFY_REMOTE_LIVE_IMAGE")
 
 
 async def account() -> There:
@@ -69,22 +49,55 @@ async def account() -> There:
         return await look(one)
 
 
-async def test_an_endpoint_is_made_runs_a_picture_and_is_changed(
-    commands: Commands, name: str, tmp_path: Path
-) -> None:
-    image = os.environ.get("COMFY_REMOTE_LIVE_IMAGE")
-    deploy = ("deploy", "runpod", "--name", name, "--max-workers", "1", "--yes")
-    commands(*deploy, *(("--image", image) if image else ()), "--gpu", "AMPERE_16")
-    endpoint = Ours.among(await account(), name, None).endpoint
-    assert endpoint is not None
-    assert (endpoint.flashboot, endpoint.timeout) == ("FLASHBOOT", 3_600_000)
-    assert endpoint.workers is not None
-    assert (endpoint.workers.max, endpoint.workers.idle_timeout) == (1, 60)
-    commands("run", "example:collage", "--on", name, "--output", "out", "--timeout", "1200")
-    assert list((tmp_path / "out").rglob("*.png"))
-    commands(*deploy, "--idle", "20")
-    changed = Ours.among(await account(), name, None).endpoint
-    assert changed is not None
-    assert changed.id == endpoint.id
-    assert changed.workers is not None
-    assert changed.workers.idle_timeout == 20
+def made_by_live_tests(there: There) -> list[str]:
+    marks = [mark_of(one) for one in there.endpoints]
+    marks += [Mark.of_volume(one.name) for one in there.volumes]
+    return sorted({one.name for one in marks if one is not None and one.name.startswith(PREFIX)})
+
+
+def free_center(there: There) -> str:
+    """A data centre with volumes that have an S3 API, and with a GPU that is free."""
+    choice = gpus_by_name([one.strip() for one in GPUS.split(",")], there.gpus)
+    types = gpus_of(choice.pools, choice.excluded, there.gpus)
+    levels = {
+        center.id: center.availability
+        for gpu in types
+        for center in gpu.centers or []
+        if center.availability != "NONE" and center.id in S3_CENTERS
+    }
+    having = {one.id for one in there.centers if one.volume_types}
+    good = sorted(levels.keys() & having, key=lambda one: (levels[one] != "HIGH", one))
+    if not good:
+        pytest.fail(f"No data centre with S3 volumes has {choice.title} free now: try later.")
+    return good[0]
+
+
+async def test_one_round_and_nothing_is_left(tmp_path: Path) -> None:
+    image = NAMED_IMAGE or IMAGE
+    facts = await image_facts(image)
+    if facts.state == "not public":  # before anything costs money: its job would wait for ever
+        pytest.fail(f"{image} is not public. Name one that is: COMFY_REMOTE_LIVE_IMAGE.")
+    before = await account()
+    if left := made_by_live_tests(before):
+        removal = "comfy-remote deploy runpod --remove --with-volume --name"
+        warnings.warn(
+            f"Earlier live tests have left {', '.join(left)}. If none runs now, remove them: "
+            f"{removal} {left[0]}",
+            stacklevel=1,
+        )
+    name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
+    with_volume = all(os.environ.get(one) for one in VOLUME_KEYS)
+    if not with_volume:
+        warnings.warn(f"No volume is tried: {' and '.join(VOLUME_KEYS)} are not set.", stacklevel=1)
+    print(f"\nin {tmp_path}, as {name}", flush=True)
+    commands = Commands(tmp_path)
+    with removed_at_the_end(commands, name):
+        center = free_center(before) if with_volume else None
+        # Storage that a test names is no volume of the worker's.
+        same_disk = "RUNPOD_S3_ENDPOINT" not in os.environ
+        Round(commands, name, GPUS, NAMED_IMAGE, center, same_disk=same_disk).all()
+    after = await account()
+    assert name not in made_by_live_tests(after)
+    ids = {one.id for one in before.endpoints}, {one.id for one in before.volumes}
+    lost = ids[0] - {one.id for one in after.endpoints}, ids[1] - {one.id for one in after.volumes}
+    assert lost == (set(), set()), "gone meanwhile; was it you?"

@@ -7,8 +7,9 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,14 @@ from page_server import PackServer, start_server
 from playwright.sync_api import Locator, expect
 from sync_kit import TOKEN, Box, box, comfyui_with
 
+from comfy_remote.ready.plan import There
 from comfy_remote.ready.sync import parts
+from comfy_remote.ready.sync.steps import Ways
+from comfy_remote.ready.sync.ways import ways_to
 from comfy_remote.sandbox.folders import Folders
 from comfy_remote.sandbox.nodes import NODES
+from comfy_remote.targets.base import Target
+from comfy_remote.wire.nodes import NodesAnswer, PackWanted
 
 pytest_plugins = ["page_fixtures"]
 
@@ -262,3 +268,42 @@ def test_after_a_restart_of_comfyui_the_panel_says_that_it_stopped(
         shown(page).get_by_role("button", name="Bring 1 to box").click()
         expect(shown(page)).to_contain_text("Brought to box: 1")
     assert (there_box.models / "loras/mine.safetensors").read_bytes() == STYLE
+
+
+def test_a_node_that_nobody_has_is_offered_as_soon_as_its_workflow_is_open(
+    page_of: Callable[[], ComfyPage],
+    there_box: Box,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed: list[str] = []
+
+    async def install(target: Target, packs: Iterable[PackWanted], say: object) -> NodesAnswer:
+        installed.extend(str(one) for one in packs)
+        return NodesAnswer(set="s1", installed=["some-pack"])
+
+    async def allowed(target: Target, there: There, **given: str) -> Ways:
+        ways = await ways_to(target, there, **given)
+        return replace(ways, install="", installs=frozenset({"registry"}))
+
+    monkeypatch.setattr("comfy_remote.ready.sync.planning.ways_to", allowed)
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.install_packs", install)
+    document = json.loads(SCALE.read_text().replace("InvertOnlyThere", "NobodyHasThis"))
+    document["nodes"][2]["properties"] |= {"cnr_id": "some-pack", "ver": "1.0.5"}
+    (tmp_path / "shell.json").write_text(json.dumps(document))
+    page = page_of()
+    page.open_panel()
+    page.panel.get_by_label("Target", exact=True).select_option("box")
+    page.switch_on("Remote: box")
+    page.load(tmp_path / "shell.json")
+    page.picture("offer")
+    page.window.locator(".comfy-remote-offer").get_by_role("button", name="Bring it to box").click()
+    row = shown(page).locator("tr[data-name='some-pack']")
+    expect(row).to_contain_text("some-pack@1.0.5")
+    expect(shown(page)).to_contain_text("A node pack is code that runs on box")
+    expect(shown(page).get_by_role("button", name="Bring 0 to box")).to_be_disabled()
+    row.get_by_role("checkbox").check()
+    page.picture("plan")
+    shown(page).get_by_role("button", name="Bring 1 to box").click()
+    expect(shown(page).locator("li[data-name='some-pack']")).to_contain_text("installed")
+    assert installed == ["some-pack@1.0.5"]

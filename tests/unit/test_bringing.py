@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ from comfy_remote.node_pack.bring_routes import add_bring_routes
 from comfy_remote.node_pack.bringing import BRING_EVENT, Bringing
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.ready.local import LocalComfyUI
+from comfy_remote.ready.plan import There
 from comfy_remote.ready.sync import parts
+from comfy_remote.ready.sync.steps import Ways
+from comfy_remote.ready.sync.ways import ways_to
+from comfy_remote.targets.base import Target
+from comfy_remote.wire.nodes import NodesAnswer, PackWanted
 from comfy_remote.workflow.schema import Schemas
 
 STYLE = safetensors(300_000, fill=b"style")
@@ -294,7 +299,16 @@ async def test_a_workflows_address_is_asked_nothing_before_its_owner_says_yes_to
                 named = next(
                     one for one in plan["steps"] if one["name"].endswith("mine.safetensors")
                 )
-                await page.yes(plan, named["number"])
+                server.files["/style.safetensors"] = File(OTHER)
+                _, begun = await page.yes(plan, named["number"])
+                await page.until("failed")
+                server.files["/style.safetensors"] = File(THIRD)
+                # Going on with it asks for no second yes to the same address.
+                again = await page.plan(again=begun["id"])
+                assert [(one["address"], one["chosen"]) for one in again["steps"]] == [
+                    (named["address"], True)
+                ]
+                await page.yes(again)
                 await page.until("ended")
                 assert files_in(there.models)["loras/mine.safetensors"] == THIRD
 
@@ -380,3 +394,70 @@ async def test_a_job_of_the_record_says_what_it_needed(page: Window, home: Path)
     )
     plan = await page.plan(job="11111111-1111-4111-8111-111111111111")
     assert [one["name"] for one in plan["steps"]] == ["loras/a.safetensors"]
+
+
+def with_pack(class_type: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A prompt with a node that nobody has, and its workflow, which names the pack."""
+    prompt = loras("a.safetensors") | {
+        "9": {"class_type": class_type, "inputs": {"model": ["2", 0]}}
+    }
+    properties = {"cnr_id": "some-pack", "ver": "1.0.5"}
+    node = {"id": 9, "type": class_type, "properties": properties, "widgets_values": []}
+    return prompt, {"nodes": [node], "links": []}
+
+
+async def test_a_node_pack_is_installed_only_after_a_yes_to_its_very_code(
+    page: Window, there: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+
+    async def install(target: Target, packs: Iterable[PackWanted], say: Any) -> NodesAnswer:
+        say("trying them")
+        installed.extend(str(one) for one in packs)
+        return NodesAnswer(set="s1", installed=["some-pack"])
+
+    async def allowed(target: Target, there: There, **given: str) -> Ways:
+        ways = await ways_to(target, there, **given)
+        return replace(ways, install="", installs=frozenset({"registry"}))
+
+    monkeypatch.setattr("comfy_remote.ready.sync.planning.ways_to", allowed)
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.install_packs", install)
+    prompt, workflow = with_pack("NobodyHasThis")
+    plan = await page.plan(prompt=prompt, workflow=workflow)
+    assert [(one["kind"], one["way"], one["address"], one["chosen"]) for one in plan["steps"]] == [
+        ("pack", "install", "some-pack@1.0.5", False),
+        ("model", "send", None, True),
+    ]
+    await page.yes(plan)  # to what is chosen by itself
+    await page.until("ended")
+    assert installed == []
+    assert "loras/a.safetensors" in files_in(there.models)
+    plan = await page.plan(prompt=prompt, workflow=workflow)
+    (step,) = plan["steps"]
+    await page.yes(plan, step["number"])
+    one = await page.until("ended")
+    assert installed == ["some-pack@1.0.5"]
+    assert [(row["kind"], row["state"]) for row in one["steps"]] == [("pack", "installed")]
+
+
+async def test_where_no_pack_can_be_installed_it_says_what_to_do(page: Window) -> None:
+    prompt, workflow = with_pack("NobodyHasThis")
+    plan = await page.plan(prompt=prompt, workflow=workflow)
+    pack = next(one for one in plan["steps"] if one["kind"] == "pack")
+    assert (pack["way"], pack["chosen"]) == ("impossible", False)
+    assert "Install version 1.0.5" in pack["what_to_do"]
+    assert (await page.yes(plan, pack["number"]))[0] == 400
+
+
+async def test_comfyuis_own_nodes_come_with_comfyui(page: Window, there: Box) -> None:
+    assert (await page.plan(prompt=loras("a.safetensors")))["core"] == [
+        *("CheckpointLoaderSimple", "LoraLoaderModelOnly"),
+    ]
+
+
+async def test_what_varies_is_needed_too(page: Window) -> None:
+    values = {"2.lora_name": ["b.safetensors", 3, "none"], "7.seed": [1]}
+    plan = await page.plan(prompt=loras("a.safetensors"), values=values)
+    assert [one["name"] for one in plan["steps"]] == [
+        *("loras/a.safetensors", "loras/b.safetensors"),
+    ]

@@ -344,6 +344,45 @@ async def test_it_is_removed_with_a_plan_of_its_own_the_volume_only_by_a_second_
     assert record(tmp_path) == []
 
 
+async def test_a_removal_that_stops_behind_the_endpoint_leaves_no_target(
+    page: Page, double: RunPodDouble, tmp_path: Path
+) -> None:
+    await page.make()
+    [volume] = double.volumes
+    worker: dict[str, Any] = {"id": "worker", "networkVolumes": [volume]}
+
+    def busy(method: str, path: str) -> None:
+        if (method, path) == ("DELETE", f"/v2/network-volumes/{volume}"):
+            double.endpoints["worker"] = worker
+
+    double.before = busy
+    now = await page.remove(with_volume=True)
+    assert (now["state"], now["done"], now["target"]) == ("failed", 1, "portraits")
+    assert f"The volume {volume} stays, and goes on costing money" in now["error"]["advice"]
+    assert target() is None
+    double.before = lambda _method, _path: None
+    del double.endpoints["worker"]
+    plan = await page.ask("removal", {"name": "portraits", "with_volume": True})
+    assert [(one["kind"], one["does"]) for one in plan["steps"]] == [
+        ("target", "remove"),
+        ("volume", "remove"),
+    ]
+    assert (await page.remove(with_volume=True))["state"] == "done"
+    assert (double.volumes, record(tmp_path)) == ({}, [])
+
+
+async def test_a_private_image_is_loaded_with_a_login_of_the_account(
+    page: Page, double: RunPodDouble
+) -> None:
+    double.registries = [{"id": "clr3x9", "name": "docker-hub"}]
+    assert (await page.ask("options", {}))["registries"] == double.registries
+    plan = await page.ask("plan", {**FORM, "image": "me/private:1", "registry": "clr3x9"})
+    assert plan["steps"][1]["login"] == "docker-hub"
+    assert (await page.make(image="me/private:1", registry="clr3x9"))["state"] == "done"
+    [made] = double.endpoints.values()
+    assert made["image"] == "me/private:1"
+
+
 async def test_what_is_only_on_record_is_forgotten(
     page: Page, double: RunPodDouble, tmp_path: Path
 ) -> None:

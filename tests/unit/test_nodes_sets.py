@@ -204,6 +204,44 @@ async def test_a_package_that_cannot_be_had(server: PackServer, with_a_set: Work
     assert "does-not-exist" in error.message
 
 
+async def test_a_uv_that_fails_or_is_not_there(
+    server: PackServer, with_a_set: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (commit,) = server.repository("Things", pack(requirements="tiny"))
+    broken = tmp_path / "uv"
+    broken.write_text("#!/bin/sh\necho 'uv: out of order' >&2\nexit 7\n")
+    broken.chmod(0o755)
+    for found, words in ((str(broken), "uv: out of order"), (None, "uv, which installs")):
+        monkeypatch.setattr("comfy_remote.worker.nodes.requirements.find_uv", lambda f=found: f)
+        error = await refused(with_a_set, by_commit(server, "Things", commit))
+        assert at(error)[1] == "requirements"
+        assert words in error.message
+
+
+async def test_an_installation_that_is_cancelled(server: PackServer, with_a_set: Worker) -> None:
+    before, sets = with_a_set.sets.folder.current(), _sets(with_a_set)
+    (commit,) = server.repository("Things", pack("Thing", "import time; time.sleep(600)"))
+    trying = asyncio.Event()
+
+    def say(line: str) -> None:
+        if line.startswith("Trying"):
+            trying.set()
+
+    wanted = [by_commit(server, "Things", commit)]
+    building = asyncio.create_task(
+        with_a_set.sets.build(wanted, with_a_set.program, say, with_a_set.start)
+    )
+    await trying.wait()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert with_a_set.sets.folder.current() == before
+    assert _sets(with_a_set) == sets
+    # The lease was given back.
+    (commit,) = server.repository("Things", pack("Thing"))
+    assert (await with_a_set.install(by_commit(server, "Things", commit))).installed == ["Things"]
+
+
 async def test_a_pack_that_wants_another_torch(server: PackServer, with_a_set: Worker) -> None:
     (good,) = server.repository("Fine", pack("Fine", "import torch", "torch>=2\nnumpy"))
     (bad,) = server.repository("Things", pack(requirements="torch==2.1.0"))
@@ -215,6 +253,26 @@ async def test_a_pack_that_wants_another_torch(server: PackServer, with_a_set: W
     built = await with_a_set.install(fine)
     assert built.current is not None
     assert built.current.requirements == {"tiny": "1.0"}, "torch is ComfyUI's own"
+
+
+async def test_packages_that_only_python_itself_finds_are_never_changed(
+    server: PackServer, worker: Worker, tmp_path: Path
+) -> None:
+    """As of a virtual environment with the packages of another one, or of the system."""
+    python = small_python(tmp_path / "other-python")
+    site = next((tmp_path / "other-python").glob("[lL]ib/**/site-packages"))
+    (tmp_path / "elsewhere").mkdir()
+    for torch in site.glob("torch*"):
+        torch.rename(tmp_path / "elsewhere" / torch.name)
+    (site / "more.pth").write_text(f"{tmp_path / 'elsewhere'}\n")
+    worker.program = dataclasses.replace(worker.program, python=str(python))
+    (good,) = server.repository("Fine", pack("Fine", "import torch", "torch[extra]>=2"))
+    (bad,) = server.repository("Things", pack(requirements="torch==2.1.0"))
+    error = await refused(worker, by_commit(server, "Things", bad))
+    assert "torch==2.1.0 and torch==2.9.1" in error.message
+    built = await worker.install(by_commit(server, "Fine", good, "Fine"))
+    assert built.current is not None
+    assert built.current.requirements == {}
 
 
 async def test_two_packs_whose_requirements_do_not_go_together(

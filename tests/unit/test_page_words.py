@@ -23,6 +23,7 @@ NOT_SHOWN = re.compile(
     r"|Comfy Remote| trust --list$"  # its name, a line in the console, a command
     r"|(?:RemoteError|Extensions|ComfyRemoteNode|Target|Cache|Panel|Node|Group|POST|B|MB|GB)$"
     r"|by (?:run|hour)$"  # how a target costs money, as the server calls it
+    r"|a few an hour$"  # how an endpoint is used, likewise
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from ...advice import Hint
 from ...aio import in_thread, off_the_loop
 from ...errors import (
     ComfyRemoteError,
@@ -306,10 +307,9 @@ class _Carrying:
 
 def _with_what_was_made(error: ComfyRemoteError, made: list[str]) -> ComfyRemoteError:
     if made:
-        words = (
-            f"{' and '.join(made)} was made, and stays. Doing the same again goes on from there."
-        )
-        error.advice = " ".join(filter(None, [error.advice, words[0].upper() + words[1:]]))
+        what = " and ".join(made)
+        goes_on = Hint.DEPLOYMENT_GOES_ON(made=what[0].upper() + what[1:])
+        error.advice = f"{error.advice} {goes_on}" if error.advice else goes_on
     return error
 
 

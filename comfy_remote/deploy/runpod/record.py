@@ -76,11 +76,6 @@ class DeploymentRecord:
             if made is not None and made.asked is not None:
                 self.put(made.model_copy(update={"asked": None}))
 
-    def remove(self, name: str) -> None:
-        """Forget what nothing is left of. Raises as `finished`."""
-        with self.changing():
-            self.forget(name)
-
     def put(self, made: Made) -> None:
         """Write down a deployment as it is now; only inside `changing`."""
         others = [one for one in self._read().deployments if one.name != made.name]

@@ -21,7 +21,7 @@ import { ask } from './remote_api.js'
  *   of the runs: the last one changes most often.
  * @property {number | null} seconds
  * @property {number | null} price  US dollars.
- * @property {{name: string, message: string, severity: string}[]} problems
+ * @property {{name: string, message: string, severity: string, lacks: boolean}[]} problems
  */
 
 /**

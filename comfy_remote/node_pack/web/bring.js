@@ -44,7 +44,8 @@ export function makeBring(brings, isUsable) {
 async function plan(content, dialog, brings, want) {
   const { target } = want
   try {
-    const whole = want.job || want.again ? want : { ...want, ...(await openGraph()) }
+    const { nodes, ...rest } = want
+    const whole = want.job || want.again ? rest : { ...rest, ...(await openGraph(nodes)) }
     content.replaceChildren(t('bringHere'))
     for await (const line of planLines(whole)) {
       if (!dialog.isConnected) return // leaving the loop ends the request
@@ -125,14 +126,16 @@ function doingWords({ doing, done, total }, target) {
 /**
  * The open graph, as a job would need it. A node that the page does not know has no class in what
  * the page makes of it, but still its type.
+ *
+ * @param {string[]} [nodes]  Without the others.
  */
-async function openGraph() {
+async function openGraph(nodes) {
   const { output, workflow } = await app.graphToPrompt()
   /** @type {Record<string, any>} */
   const prompt = {}
   for (const [id, node] of Object.entries(/** @type {Record<string, any>} */ (output))) {
     const type = node.class_type ?? nodeAt(id)?.type
-    if (typeof type === 'string') prompt[id] = { ...node, class_type: type, inputs: node.inputs ?? {} }
+    if (typeof type === 'string' && (nodes?.includes(id) ?? true)) prompt[id] = { ...node, class_type: type, inputs: node.inputs ?? {} }
   }
   return { prompt, workflow }
 }

@@ -10,6 +10,8 @@ import { ask, lines } from './remote_api.js'
  * @property {string} target
  * @property {object} [prompt]  In API format.
  * @property {object} [workflow]  In UI format.
+ * @property {string[]} [nodes]  Of the open graph: no others are to run there.
+ * @property {Record<string, unknown[]>} [values]  Further ones of its inputs, by `NODE.input`.
  * @property {string} [job]  The id of a job that needed it.
  * @property {string} [again]  The id of what had begun once.
  */
@@ -34,6 +36,7 @@ import { ask, lines } from './remote_api.js'
  * @property {string} id
  * @property {string} target
  * @property {PlannedStep[]} steps
+ * @property {string[]} core  Classes of ComfyUI's own that the target does not have.
  * @property {{sent: number | null, fetched: number | null}} speeds  Bytes a second, earlier.
  * @property {string[]} notes
  */

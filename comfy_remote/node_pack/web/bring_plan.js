@@ -29,9 +29,10 @@ const WAYS = {
  * @returns {HTMLElement}
  */
 export function planForm(plan, begin, close) {
-  const { target } = plan
+  const { target, core } = plan
+  const update = core.length > 0 ? t('bringUpdate', { target, nodes: core.join(', ') }) : null
   if (plan.steps.length === 0) {
-    return element('div', {}, element('p', {}, t('bringNothing', { target })), ...notes(plan))
+    return element('div', {}, element('p', {}, update ?? t('bringNothing', { target })), ...notes(plan))
   }
   const problem = element('p', { class: 'comfy-remote-problem', role: 'alert', hidden: true })
   const sum = element('p', { 'aria-live': 'polite' })
@@ -44,7 +45,7 @@ export function planForm(plan, begin, close) {
     yes.textContent = t('bringYes', { count: some.length, target })
     yes.disabled = some.length === 0
   }
-  const strange = plan.steps.some(({ by, way }) => by === 'workflow' && way === 'fetch')
+  const strange = plan.steps.some(({ way, chosen }) => way === 'fetch' && !chosen)
   const possible = rows.some(({ box }) => box !== null)
   const form = element(
     'form',
@@ -64,6 +65,7 @@ export function planForm(plan, begin, close) {
     ),
     plan.steps.some(({ way }) => way === 'install') ? element('p', { class: 'comfy-remote-advice' }, t('bringCode', { target })) : null,
     strange ? element('p', { class: 'comfy-remote-advice' }, t('bringStranger')) : null,
+    update ? element('p', { class: 'comfy-remote-advice' }, update) : null,
     sum,
     ...notes(plan),
     problem,

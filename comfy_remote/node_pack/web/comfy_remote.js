@@ -59,7 +59,7 @@ const actions = {
   ...jobActions(state, isUsable, changeCaps, bring),
   bring,
   askForModels,
-  showCut: () => void showCut(state)
+  showCut: () => void showCut(state, bring)
 }
 const marks = markMenus(state, actions.showCut)
 const varying = new Varying(graph)
@@ -352,10 +352,10 @@ app.registerExtension({
       if (detail.lacks) offer.show({ target: detail.lacks, job: detail.prompt_id })
     })
     events.addEventListener('comfy_remote.refused', (event) => {
-      const { target, message, cap, lacks } = /** @type {CustomEvent} */ (event).detail
+      const { target, message, cap, lacks, nodes } = /** @type {CustomEvent} */ (event).detail
       if (cap) void askToRunOver(cap, changeCaps)
       else showError(t('refused', { target }), message)
-      if (lacks) offer.show({ target })
+      if (lacks) offer.show({ target, nodes })
     })
     events.addEventListener('comfy_remote.confirm', (event) => {
       void askForNodes(/** @type {CustomEvent} */ (event).detail)

@@ -5,10 +5,10 @@ import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { sizeOf } from './amounts.js'
 import { askIfUnconfirmed } from './confirm_dialog.js'
-import { element, openDialog } from './dom.js'
+import { button, element, openDialog } from './dom.js'
 import { setImages } from './marks.js'
 import { showNote, showWarning } from './notices.js'
-import { postCut, wordsOf } from './remote_api.js'
+import { RemoteError, postCut, wordsOf } from './remote_api.js'
 import { t } from './words.js'
 
 /** @import { Images } from './marks.js' */
@@ -29,8 +29,9 @@ const IMAGES = /** @type {const} */ ({
  * Ask the server, and show what it says.
  *
  * @param {RemoteState} state
+ * @param {import('./bring.js').Bring} bring
  */
-export async function showCut(state) {
+export async function showCut(state, bring) {
   if (state.target !== null) {
     const note = t('switchedOn', { target: state.target })
     openDialog(t('cutTitle'), element('p', { class: 'comfy-remote-advice' }, note))
@@ -38,7 +39,7 @@ export async function showCut(state) {
   }
   const content = element('div', { 'aria-live': 'polite' }, t('askingTargets'))
   openDialog(t('cutTitle'), content)
-  await fill(content)
+  await fill(content, bring)
 }
 
 /**
@@ -79,8 +80,11 @@ async function cutGraph() {
   }
 }
 
-/** @param {HTMLElement} content */
-async function fill(content) {
+/**
+ * @param {HTMLElement} content
+ * @param {import('./bring.js').Bring} bring
+ */
+async function fill(content, bring) {
   try {
     const { cut, output } = await cutGraph()
     /** @type {Namer} */
@@ -89,11 +93,13 @@ async function fill(content) {
       return `${node?._meta?.title ?? node?.class_type ?? t('nodeWord')} (${nodeId})`
     }
     content.replaceChildren(...cutContent(cut, named))
-    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content)))
+    if (cut.parts.length > 0) content.append(imagesChoice(cut, () => void fill(content, bring)))
   } catch (error) {
     content.replaceChildren(
       element('p', { class: 'comfy-remote-problem', role: 'alert' }, wordsOf(error))
     )
+    const lacking = error instanceof RemoteError ? error.lacking : null
+    if (lacking) content.append(button({ onclick: () => void bring(lacking) }, t('bringIt', { target: lacking.target })))
   }
 }
 

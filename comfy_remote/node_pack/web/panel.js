@@ -6,6 +6,7 @@ import { makeBatchList } from './batch_list.js'
 import { makeBringList } from './bring_list.js'
 import { makeCondition } from './condition.js'
 import { costSentences } from './cost_words.js'
+import { askOptions, makeDeployment, offerRemoval } from './deploy_runpod.js'
 import { button, element, icon } from './dom.js'
 import { makeJobList } from './job_list.js'
 import { showNote } from './notices.js'
@@ -78,6 +79,13 @@ export function makePanel(state, cost, actions, varying, brings) {
     remove
   )
   const setup = element('div', { hidden: true })
+  const begun = element('p', {})
+  const underWay = element(
+    'div',
+    { class: 'comfy-remote-condition', hidden: true },
+    begun,
+    button({ onclick: () => deploy() }, t('show'))
+  )
   const condition = element('div', {})
   const price = element('p', { class: 'comfy-remote-run-cost', hidden: true })
   const spending = makeSpending(state)
@@ -94,7 +102,7 @@ export function makePanel(state, cost, actions, varying, brings) {
   const vary = makeVaryPanel(state, varying, ({ count, target }) => {
     showNote(t('batchStarted'), t('batchStartedHelp', { count, target: target ?? t('here') }))
     batches.ask()
-  })
+  }, actions.bring)
   const skip = element('input', {
     type: 'checkbox',
     onchange: () => actions.askForModels(!skip.checked)
@@ -132,6 +140,7 @@ export function makePanel(state, cost, actions, varying, brings) {
     spending.head,
     problem,
     unused.root,
+    underWay,
     setup,
     usual,
     vary.root,
@@ -169,8 +178,17 @@ export function makePanel(state, cost, actions, varying, brings) {
       close()
       shownTarget = '' // what it said before is out of date
       actions.added(name, changed?.name ?? null)
-    }
+    },
+    /** @param {string | null} key */
+    makeOne: async (key) => deploy({ options: await askOptions(varying.graph, key) })
   })
+  /** @param {Parameters<typeof makeDeployment>[3]} begin */
+  const deploy = (begin = {}) => {
+    const { added } = ways(null)
+    const file = state.setup?.file ?? ''
+    const on = { close, added, removed: actions.removed }
+    setUp('form', makeDeployment(varying.graph, file, on, begin))
+  }
   const chooseKind = () =>
     setUp('kind', makeKinds(state.setup, fillIn), button({ onclick: close }, t('back')))
   // A route chooses among targets, and not among routes.
@@ -187,15 +205,21 @@ export function makePanel(state, cost, actions, varying, brings) {
   }
   const removeTarget = () => {
     const target = state.find(state.usual())
-    if (target?.form) setUp('removal', makeRemoval(target, () => {
+    if (!target?.form) return
+    const removed = () => {
       close()
       actions.removed(target.name)
-    }, close))
+    }
+    const more = offerRemoval(target.address, (remove) => deploy({ remove }))
+    setUp('removal', makeRemoval(target, removed, close, more))
   }
 
   const show = () => {
     if (state.empty && doing === '') setUp('first', makeWelcome(state.setup, fillIn, ways(null)))
     if (!state.empty && doing === 'first') return close()
+    const deploying = state.setup?.refused ? [] : (state.setup?.deploying ?? [])
+    underWay.hidden = doing === 'form' || deploying.length === 0
+    begun.textContent = t('deployUnderWay', { name: deploying.join(', ') })
     setup.hidden = doing === ''
     usual.hidden = doing !== ''
     const target = state.usual()

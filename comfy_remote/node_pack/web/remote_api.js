@@ -43,6 +43,7 @@ import { adviceFor, t } from './words.js'
  * @property {boolean} default  Whether a target is configured to be the usual one.
  * @property {boolean} account  Whether the key of a RunPod account is known.
  * @property {string | null} refused  Why nothing can be set up from this browser.
+ * @property {string[]} deploying  Endpoints that are being made at RunPod, or were and are not whole.
  * @property {{path: string, named: string[]}[]} untrusted
  */
 
@@ -195,14 +196,17 @@ export class RemoteError extends Error {
    * @param {Refused | null} confirm  What the user has to be asked about first.
    * @param {Failure['hint']} hint
    * @param {import('./spending_api.js').OverCap | null} cap  The cap on spending that it would go over.
+   * @param {{target: string, nodes: string[]} | null} lacking  The nodes of the graph that would have to run
+   *   on a target that does not have them.
    */
-  constructor(message, advice = '', confirm = null, hint = undefined, cap = null) {
+  constructor(message, advice = '', confirm = null, hint = undefined, cap = null, lacking = null) {
     super(message)
     this.name = 'RemoteError'
     this.advice = advice
     this.confirm = confirm
     this.hint = hint
     this.cap = cap
+    this.lacking = lacking
   }
 }
 
@@ -458,7 +462,9 @@ async function refusal(route, response) {
   const error = answer?.error
   if (typeof error?.message === 'string') {
     const cap = error.code === 'spending_cap' ? error.details : null
-    return new RemoteError(error.message, error.advice, answer.confirm, error.hint, cap)
+    const target = error.details?.lacking
+    const lacking = target ? { target, nodes: Object.keys(error.details.node_errors ?? {}) } : null
+    return new RemoteError(error.message, error.advice, answer.confirm, error.hint, cap, lacking)
   }
   if (response.status === 404 || response.status === 405) {
     return new ServerPartMissing(t('serverPartMissing'), t('serverPartMissingHelp'))

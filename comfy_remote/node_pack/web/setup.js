@@ -31,6 +31,8 @@ const MARKS = { ok: 'check', warning: 'exclamation-triangle', problem: 'times', 
  * @property {(name: string) => void} added  It has been written.
  * @property {() => void} close
  * @property {() => void} useSandbox
+ * @property {(key: string | null) => Promise<void>} makeOne  Show how an endpoint is made at RunPod,
+ *   with the key that was typed, or with the one that the server knows.
  */
 
 /**
@@ -148,6 +150,23 @@ export function makeForm(kind, setup, actions, names, changed = null) {
     }
   }
 
+  const makeOne = button(
+    {
+      onclick: async () => {
+        work(true)
+        try {
+          await actions.makeOne(fields.key.value.trim() || null)
+          fields.forget()
+        } catch (error) {
+          fail(error)
+        } finally {
+          work(false)
+        }
+      }
+    },
+    t('deployMake')
+  )
+
   const list = async () => {
     work(true)
     try {
@@ -187,7 +206,7 @@ export function makeForm(kind, setup, actions, names, changed = null) {
   const keyBox = mayType || !takesKey
     ? fields.keyBox(setup)
     : note('advice', t('keyElsewhere', { line: KEY_LINES[kind], file: setup.keys }))
-  listing.hidden = !mayType && !setup.account
+  listing.hidden = makeOne.hidden = !mayType && !setup.account
   const asksAccount = kind === 'runpod' && !changed
   const makeMore = () =>
     element(
@@ -202,7 +221,7 @@ export function makeForm(kind, setup, actions, names, changed = null) {
     { class: 'comfy-remote-setup', 'data-kind': kind, novalidate: true, autocomplete: 'off' },
     element('h3', {}, changed ? t('changeTarget', { target: changed.name }) : t(KINDS[kind].title)),
     ...(asksAccount
-      ? [keyBox, listing, found, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
+      ? [keyBox, listing, found, makeOne, element('p', { class: 'comfy-remote-foot' }, t('orByAddress'))]
       : []),
     fields.addressBox,
     ...(asksAccount || !takesKey || (kind === 'comfyui' && mayType) ? [] : [keyBox]),
@@ -235,9 +254,10 @@ export function makeForm(kind, setup, actions, names, changed = null) {
  * @param {Target} target
  * @param {() => void} done
  * @param {() => void} close
+ * @param {HTMLElement} more  What else may be removed.
  * @returns {HTMLElement}
  */
-export function makeRemoval(target, done, close) {
+export function makeRemoval(target, done, close, more) {
   const problem = note('problem', '')
   problem.hidden = true
   const remove = async () => {
@@ -259,7 +279,8 @@ export function makeRemoval(target, done, close) {
       { class: 'comfy-remote-answers' },
       button({ onclick: close }, t('cancel')),
       button({ onclick: () => void remove() }, t('remove'))
-    )
+    ),
+    more
   )
 }
 

@@ -168,6 +168,11 @@ export function workflowName() {
   return typeof filename === 'string' && filename ? filename : 'workflow'
 }
 
+/** @returns {string} Likewise; empty if it has not been saved, so that nobody has named it. */
+export function savedWorkflowName() {
+  return openWorkflow()?.isTemporary === false ? workflowName() : ''
+}
+
 function workflowKey() {
   const { path, key } = openWorkflow() ?? {}
   return String(path ?? key ?? '')

@@ -21,9 +21,10 @@ const MOST_LINES = 6
  * @param {RemoteState} state
  * @param {Varying} varying
  * @param {(batch: Batch) => void} started
+ * @param {import('./bring.js').Bring} bring
  * @returns {{root: HTMLElement}}
  */
-export function makeVaryPanel(state, varying, started) {
+export function makeVaryPanel(state, varying, started, bring) {
   const rows = element('div', {})
   const repeat = element('input', {
     type: 'number',
@@ -110,6 +111,12 @@ export function makeVaryPanel(state, varying, started) {
     problems.replaceChildren(
       ...said.map((words) => element('p', { class: 'comfy-remote-problem' }, words))
     )
+    const { target } = state
+    if (target !== null && found?.problems.some(({ lacks }) => lacks)) {
+      const chosen = varying.all.filter(({ kind }) => kind === 'choice').map((one) => [one.name, one.chosen])
+      const values = Object.fromEntries(chosen)
+      problems.append(button({ onclick: () => void bring({ target, values }) }, t('bringIt', { target })))
+    }
     const blocked = (found?.problems ?? []).some(({ severity }) => severity === 'error')
     run.disabled = starting || !found || found.count === 0 || blocked
     run.textContent = found ? t('startRuns', { count: found.count }) : t('startBatch')

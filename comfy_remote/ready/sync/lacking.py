@@ -55,10 +55,13 @@ class Planned:
 
     Attributes:
         lock: What is needed: to plan it again later.
+        own: The models (`LockedModel.path`) that are on this machine: what they are is known here,
+            and not from a workflow alone.
     """
 
     lock: Lock
     plan: SyncPlan
+    own: frozenset[str] = frozenset()
 
 
 async def plan_lacking(
@@ -86,7 +89,9 @@ async def plan_lacking(
     if completed != lock:
         on_stage(Stage.TARGET, 0, 0)
         plan = await plan_sync(completed, target, sources)
-    return Planned(completed, replace(plan, notes=(*plan.notes, *notes)))
+    models = (here.models if here is not None else None) or {}
+    own = frozenset(f"{folder}/{one.name}" for folder, files in models.items() for one in files)
+    return Planned(completed, replace(plan, notes=(*plan.notes, *notes)), own)
 
 
 async def _completed(

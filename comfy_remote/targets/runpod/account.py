@@ -232,8 +232,9 @@ def _refused(answer: Response) -> ConfigurationError:
     except ValidationError:
         said = _Refusal()
     words = "; ".join(filter(None, [said.detail or said.title, *said.errors]))
+    words = clean((words or f"HTTP {answer.status}")[:_LONGEST_REFUSAL]).strip().rstrip(".")
     return ConfigurationError(
-        clean(f"RunPod refused that: {words or f'HTTP {answer.status}'}"[:_LONGEST_REFUSAL]),
+        f"RunPod refused that: {words}.",
         details={"http_status": answer.status},
     )
 

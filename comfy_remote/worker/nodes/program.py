@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from ...targets.engine_arguments import path_after
 from ...types import mapping
 
@@ -66,6 +64,10 @@ def _configs(arguments: Sequence[str]) -> list[str]:
 
 def _named_in(config: Path) -> list[Path]:
     """The folders of ``custom_nodes`` in a file of search paths, as ComfyUI reads it."""
+    if not config.is_file():
+        return []
+    import yaml  # here: few have such a file, and it takes long to import
+
     try:
         with config.open("rb") as file:
             sections = mapping(yaml.safe_load(file.read(_LARGEST_CONFIG)))

@@ -4,10 +4,14 @@ By uv: first it resolves against what the engine's Python has, each package held
 that neither torch nor anything that ComfyUI needs can change. What is then missing is installed
 into the set, by the same requirements without all that is there.
 
-Facts about uv 0.13 (by trying; docs.astral.sh/uv/reference/cli): ``pip install --dry-run`` takes
-installed packages for candidates, ``--target`` does not look at them at all, hence ``--excludes``
-with their names, which drops them from every package's requirements; ``--output-format json`` lists
-``changes`` with ``name``, ``version`` and ``action``.
+What the engine's Python has, that Python says itself: uv does not see packages that a ``.pth`` file
+or the system's Python gives to a virtual environment, as many images have torch. uv is shown a
+folder with their metadata. What they require themselves is left out of it, since they work as they
+are; what their extras require stays.
+
+Facts about uv 0.13 (by trying; docs.astral.sh/uv/reference/cli): with ``--target``, what is in
+that folder counts as installed, and nothing else; ``--excludes`` drops packages from what all
+others require; ``--output-format json`` lists ``changes``: ``name``, ``version``, ``action``.
 """
 
 from __future__ import annotations
@@ -19,8 +23,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from ...aio import in_thread
 from ...errors import ComfyRemoteError, NodesUnavailable
+from ...media.file_changes import discard
 from ...media.files import storage_errors
 from ...types import JsonValue, as_list, mapping
 from .steps import failed, run
@@ -30,11 +37,16 @@ __all__ = ["ABI", "CONSTRAINTS", "Requirements", "find_uv"]
 CONSTRAINTS = "constraints.txt"
 """In a set's folder: what the engine's Python has."""
 
+_SEEN = "seen"
 _PINS = "pins.txt"
 _EXCLUDES = "excludes.txt"
 _FILE = "requirements.txt"
 _STEP = "requirements"
 _LONGEST_REASON = 1000
+_QUESTION = 60.0  # seconds
+_VERSION = re.compile(  # packaging.python.org, version specifiers, in their normal form
+    r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?"
+)
 ABI = "import sysconfig; print(sysconfig.get_config_var('SOABI') or sysconfig.get_platform())"
 """A program that prints what a Python's packages are built for: ``cpython-312-x86_64-linux-gnu``.
 """
@@ -50,6 +62,43 @@ def find_uv() -> str | None:
         except FileNotFoundError:
             pass
     return shutil.which("uv")
+
+
+# Prints, by name, the metadata of all distributions that a Python finds.
+_LIST = """
+import json, re, sys
+from importlib import metadata
+found = {}
+for one in metadata.distributions():
+    said = one.metadata
+    name = re.sub("[-_.]+", "-", said["Name"] or "").lower()
+    if name and said["Version"] and name not in found:
+        needs = [need for need in said.get_all("Requires-Dist") or () if "extra ==" in need]
+        extras = said.get_all("Provides-Extra") or ()
+        found[name] = {"version": said["Version"], "needs": needs, "extras": list(extras)}
+json.dump(found, sys.stdout)
+"""
+
+
+class _Distribution(BaseModel):
+    version: str
+    needs: list[str]
+    extras: list[str]
+
+    @property
+    def usable(self) -> bool:
+        """Whether uv can read the version."""
+        return _VERSION.fullmatch(self.version) is not None
+
+    def metadata(self, name: str) -> str:
+        """As in a package's ``METADATA``."""
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {self.version}"]
+        lines += [f"Provides-Extra: {one}" for one in self.extras]
+        lines += [f"Requires-Dist: {one}" for one in self.needs]
+        return "\n".join(lines) + "\n"
+
+
+_Distributions = TypeAdapter(dict[str, _Distribution])
 
 
 class Requirements:
@@ -69,21 +118,28 @@ class Requirements:
 
     async def abi(self, folder: Path) -> str:
         """What packages for this Python are built for: ``cpython-312-x86_64-linux-gnu``."""
-        said = await run(
-            *(self._python, "-c", ABI),
+        return (await self._ask_python(ABI, folder)).strip()
+
+    async def installed(self, folder: Path) -> dict[str, str]:
+        """Versions of what the engine's Python has, by name."""
+        return {name: one.version for name, one in (await self._distributions(folder)).items()}
+
+    async def _distributions(self, folder: Path) -> dict[str, _Distribution]:
+        try:
+            found = _Distributions.validate_json(await self._ask_python(_LIST, folder))
+        except ValidationError:
+            raise failed(_STEP, "ComfyUI's Python does not say which packages it has.") from None
+        return {name: one for name, one in found.items() if one.usable}
+
+    async def _ask_python(self, program: str, folder: Path) -> str:
+        return await run(
+            *(self._python, "-c", program),
             step=_STEP,
             what="ComfyUI's Python",
             cwd=folder,
             environ=self._environ,
-            patience=60.0,
+            patience=_QUESTION,
         )
-        return said.strip()
-
-    async def installed(self, folder: Path) -> dict[str, str]:
-        """Versions of what the engine's Python has, by name."""
-        said = await self._uv("list", "--format", "json", what="Listing packages", cwd=folder)
-        packages = [mapping(one) for one in as_list(_parsed(said))]
-        return {str(one["name"]): str(one["version"]) for one in packages if "version" in one}
 
     async def install(
         self, packs: Sequence[Path], wanted: Sequence[str], folder: Path, site: Path
@@ -104,13 +160,18 @@ class Requirements:
                 pack wants, or a package cannot be had or built.
             LocalStorageError: The disk is full.
         """
-        there = await self.installed(folder)
+        distributions = await self._distributions(folder)
+        there = {name: one.version for name, one in distributions.items()}
         pins = [f"{name}=={version}" for name, version in there.items()]
         await in_thread(_write, folder / CONSTRAINTS, pins)
         files = [pack / _FILE for pack in packs if (pack / _FILE).is_file()]
         if not files:
             return {}
-        missing = await self._resolved(files, wanted, folder)
+        await in_thread(_show, distributions, folder / _SEEN)
+        try:
+            missing = await self._resolved(files, wanted, folder)
+        finally:
+            await in_thread(discard, folder / _SEEN)
         if changed := sorted(there.keys() & missing.keys()):
             name = changed[0]
             raise failed(
@@ -152,8 +213,7 @@ class Requirements:
         self, files: Sequence[Path], folder: Path, what: str, pack: str | None = None
     ) -> dict[str, str]:
         said = await self._uv(
-            # Of a system's Python it must not be said twice that nothing is changed.
-            *("install", "--dry-run", "--break-system-packages", "--output-format", "json"),
+            *("install", "--dry-run", "--output-format", "json", "--target", str(folder / _SEEN)),
             *("--constraints", str(folder / CONSTRAINTS)),
             *_all(files),
             what=f"{what}: uv",
@@ -169,7 +229,7 @@ class Requirements:
             raise failed(
                 _STEP,
                 "uv, which installs the packs' requirements, is not here.",
-                advice="Install it on the worker: pip install 'comfy-remote[worker]', or uv alone.",
+                advice="Install it on the worker, beside Comfy Remote: pip install uv.",
             )
         return await run(
             *(uv, "pip", *arguments, "--python", self._python),
@@ -197,6 +257,16 @@ def _parsed(text: str) -> JsonValue:
 def _write(path: Path, lines: Sequence[str]) -> None:
     with storage_errors(path):
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _show(distributions: Mapping[str, _Distribution], folder: Path) -> None:
+    """Make a folder that looks to uv as if these were installed in it."""
+    with storage_errors(folder):
+        for name, one in distributions.items():
+            about = folder / f"{name.replace('-', '_')}-{one.version}.dist-info"
+            about.mkdir(parents=True)
+            (about / "METADATA").write_text(one.metadata(name), encoding="utf-8")
+            (about / "RECORD").write_text("", encoding="utf-8")
 
 
 def _impossible(

@@ -52,7 +52,7 @@ def failed(
     said = next((line for line in reversed(lines) if line.strip()), "")
     details = {"pack": pack, "step": step, "log": "\n".join(lines)}
     details = {name: value for name, value in details.items() if value}
-    if _FULL.search("\n".join(lines)):
+    if _FULL.search("\n".join((message, *lines))):
         return LocalStorageError(
             f"{message} The worker's disk is full.",
             advice="Make room on the volume. The packs that were there before still run.",

@@ -48,6 +48,7 @@ def with_current_set(choice: EngineChoice, sets: NodeSets) -> EngineChoice:
         environ=sets.engine_environ(used),
         notes=(*choice.notes, f"node packs that jobs have brought: {names} ({used.id})"),
         node_set=used.id,
+        node_packs={one.name: one.installed for one in used.packs},
         node_packages=used.requirements,
     )
 

@@ -185,9 +185,18 @@ def at(name: str) -> str:
 
 
 def impossible(
-    prompt: Prompt, message: str, advice: str, nodes: Iterable[str], reason: str
+    prompt: Prompt,
+    message: str,
+    advice: str,
+    nodes: Iterable[str],
+    reason: str,
+    lacking: str | None = None,
 ) -> CutImpossible:
-    """The error for nodes that cannot run as marked; the page shows ``reason`` at each node."""
+    """The error for nodes that cannot run as marked; the page shows ``reason`` at each node.
+
+    Args:
+        lacking: The target that does not have them, if that is why: ``lacking`` in ``details``.
+    """
     node_errors: dict[str, JsonValue] = {
         node_id: {
             "class_type": prompt[node_id]["class_type"],
@@ -199,4 +208,7 @@ def impossible(
         }
         for node_id in nodes
     }
-    return CutImpossible(message, advice=advice, details={"node_errors": node_errors})
+    details: dict[str, JsonValue] = {"node_errors": node_errors}
+    if lacking is not None:
+        details["lacking"] = lacking
+    return CutImpossible(message, advice=advice, details=details)

@@ -232,6 +232,7 @@ class _Placing:
                 "Install their node packs there, mark other nodes, or take another target.",
                 missing,
                 f"{has.source} does not have it",
+                lacking=name,
             )
 
     def _note_pulled(self, sides: Sides) -> None:

@@ -1,0 +1,31 @@
+"""The two kinds of actors, as Ray makes them: on a machine of the cluster, from plain texts."""
+
+from __future__ import annotations
+
+from .cluster import Cluster
+from .head import FleetHead
+from .worker import FleetWorker
+
+__all__ = ["HeadActor", "WorkerActor"]
+
+
+class WorkerActor(FleetWorker):
+    """A `FleetWorker` that Ray has placed."""
+
+    def __init__(self, settings: str, version: str) -> None:
+        cluster = Cluster.here()
+        node = cluster.own_node()
+        super().__init__(
+            settings,
+            version,
+            node=node,
+            gpus=cluster.own_gpus(),
+            is_member=lambda: any(one.id == node and one.alive for one in cluster.nodes()),
+        )
+
+
+class HeadActor(FleetHead):
+    """A `FleetHead` that Ray has placed, on the head of the cluster."""
+
+    def __init__(self, settings: str, version: str) -> None:
+        super().__init__(settings, version, Cluster.here())
