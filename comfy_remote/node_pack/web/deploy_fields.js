@@ -8,6 +8,7 @@ import { t } from './words.js'
 /** @import { Gpu, Options, Use, Wanted } from './deploy_requests.js' */
 
 const NEW = '\0new'
+const MOST_NAMED = 3
 /** @type {Record<Use, keyof import('./words.js').Words>} */
 const USES = { 'a few an hour': 'useFew', nights: 'useNights', steady: 'useSteady' }
 
@@ -144,15 +145,15 @@ function volumeFields({ centers, volumes, suggested }, gpus, before) {
 
   const showCenters = () => {
     const wanted = center.value || at
-    const free = new Set(gpus().flatMap((gpu) => gpu.centers))
-    const ranked = [...centers].sort((one, other) => rank(one) - rank(other))
-    /** @param {{id: string, s3: boolean}} one */
-    function rank({ id, s3 }) {
-      return (free.has(id) ? 0 : 2) + (s3 ? 0 : 1)
-    }
+    /** @param {string} id */
+    const freeIn = (id) => gpus().filter((gpu) => gpu.centers.includes(id)).map((gpu) => gpu.name)
+    // Where most of them are free, and where files can be sent to.
+    const ranked = centers.map(({ id, s3 }) => ({ id, s3, free: freeIn(id) }))
+    ranked.sort((one, other) => other.free.length - one.free.length || Number(other.s3) - Number(one.s3))
     center.replaceChildren(
-      ...ranked.map(({ id, s3 }) => {
-        const words = t(free.has(id) ? 'centerFree' : 'centerNotFree', { center: id })
+      ...ranked.map(({ id, s3, free }) => {
+        const key = free.length > 0 ? 'centerFree' : 'centerNotFree'
+        const words = t(key, { center: id, gpus: free.slice(0, MOST_NAMED).join(', ') })
         return element('option', { value: id }, s3 ? words : t('centerNoUpload', { text: words }))
       })
     )

@@ -159,7 +159,7 @@ export function makeDeployment(graph, file, ways, begin = {}) {
             'li',
             {},
             element('strong', {}, stepWords(step)),
-            ...stepFacts(step, plan.image).map((fact) => element('small', {}, fact))
+            element('ul', {}, ...stepFacts(step, plan.image).map((fact) => element('li', {}, fact)))
           )
         ),
         removes ? null : element('li', { title: file }, element('strong', {}, t('stepTarget', { name, file: baseName(file) })))

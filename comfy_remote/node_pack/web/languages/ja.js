@@ -273,7 +273,7 @@ export const ja = {
   "volumeThere": "{name} ({id}): {center} の {size} GB",
   "volumeSize": "サイズ (GB)。拡大はできますが、縮小はできません",
   "volumeCenter": "データセンター (ワーカーもここで動作します)",
-  "centerFree": "{center}: 空き GPU あり",
+  "centerFree": "{center}: {gpus} に空きあり",
   "centerNotFree": "{center}: 選択した GPU の空きなし",
   "centerNoUpload": "{text}。ここからファイルを送信できません",
   "volumeHelp": "削除するまで、使用の有無にかかわらず料金がかかります。金額はプランに表示されます。",

@@ -273,7 +273,7 @@ export const zh = {
   "volumeThere": "{name}（{id}）：{center}，{size} GB",
   "volumeSize": "大小（GB）。可以扩大，不能缩小",
   "volumeCenter": "数据中心（worker 也在此运行）",
-  "centerFree": "{center}：有空闲 GPU",
+  "centerFree": "{center}：{gpus} 有空闲",
   "centerNotFree": "{center}：所选 GPU 目前无空闲",
   "centerNoUpload": "{text}；无法从本机上传",
   "volumeHelp": "在删除之前，无论是否使用都会产生费用。金额会显示在计划中。",
