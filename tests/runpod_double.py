@@ -123,6 +123,9 @@ class RunPodDouble:
         lost: Requests (``POST /v2/serverless``) that are carried out and not answered: the
             connection ends. Each is removed when that has happened.
         garbled: Likewise, answered with what nobody understands.
+        goes_wrong: Faults by the number of the request in ``asked``: ``dropped`` (it is not
+            carried out, the connection ends), ``unavailable`` (likewise, 503), ``lost`` and
+            ``garbled``. Each is removed when it has happened.
         hidden: How many lists do not have what is made, at first.
         before: Called with method and path before a request is carried out, in its thread.
         may_change: Whether the key may do more than read.
@@ -139,6 +142,7 @@ class RunPodDouble:
         self.bodies: list[tuple[str, Any]] = []
         self.lost: list[str] = []
         self.garbled: list[str] = []
+        self.goes_wrong: dict[int, str] = {}
         self.hidden = 0
         self.before: Before = lambda _method, _path: None
         self.may_change = True
@@ -196,11 +200,18 @@ class RunPodDouble:
         body = json.loads(sent) if sent else None
         self.before(handler.command, parts.path)
         with self._lock:
+            fault = self.goes_wrong.pop(len(self.asked), None)
             self.asked.append(request)
             if body is not None:
                 self.bodies.append((request, body))
+            if fault in ("lost", "garbled"):
+                getattr(self, fault).append(request)
+            if fault == "dropped":
+                handler.close_connection = True
+                handler.connection.close()
+                return
             try:
-                self._check_key(handler)
+                self._check_key(handler, fault)
                 status, answer = self._answered(handler.command, parts.path, parts.query, body)
             except _Refused as refusal:
                 status, answer = refusal.status, refusal.body
@@ -221,7 +232,9 @@ class RunPodDouble:
         handler.end_headers()
         handler.wfile.write(data)
 
-    def _check_key(self, handler: BaseHTTPRequestHandler) -> None:
+    def _check_key(self, handler: BaseHTTPRequestHandler, fault: str | None) -> None:
+        if fault == "unavailable":
+            raise _Refused(503, "try later")
         if handler.headers.get("Authorization") != f"Bearer {KEY}":
             raise _Refused(401, "no valid key")
         if handler.command != "GET" and not self.may_change:
