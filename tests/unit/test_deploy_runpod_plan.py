@@ -471,6 +471,8 @@ def test_a_private_image_is_loaded_with_a_login_of_the_account() -> None:
     now = replace(there([endpoint(registry="reg1")]), registries=logins)
     assert sent(planned(Wanted("portraits", registry="work"), now)) == {"registry": "reg2"}
     assert planned(Wanted("portraits", registry="mine"), now).changes == []
+    other = planned(Wanted("portraits", image="ghcr.io/me/x:2"), now)
+    assert sent(other) == {"image": "ghcr.io/me/x:2", "registry": "reg1"}
 
 
 @pytest.mark.parametrize(

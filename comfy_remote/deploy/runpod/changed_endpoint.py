@@ -55,6 +55,8 @@ def changed_endpoint(
 
     if wanted.image is not None and wanted.image != endpoint.image:
         differs("image", wanted.image, f"image {endpoint.image} → {wanted.image}")
+        if endpoint.registry is not None and wanted.registry is None:
+            changes["registry"] = endpoint.registry  # it counts for the new one, too
     login = None if wanted.registry is None else there.registry(wanted.registry)
     if login is not None and login.id != endpoint.registry:
         differs(
