@@ -22,7 +22,7 @@ from .options import (
 )
 from .progress_line import Throttle, progress_shown
 from .sync_leftovers import give_up_leftovers
-from .sync_shown import ended_words, moved_words, print_brought, print_plan
+from .sync_shown import ended_words, log_lines, moved_words, print_brought, print_plan
 
 if TYPE_CHECKING:
     from ..config.settings import Configuration
@@ -379,6 +379,8 @@ def _carried_out(
         else:
             show("")
             print(printable_line(ended_words(one)))
+            for line in log_lines(one):
+                say(line)
 
     def moved(one: Moved) -> None:
         if not throttle.due():

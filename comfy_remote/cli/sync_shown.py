@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..ready.sync.packs import PackStep
     from ..ready.sync.steps import Step, SyncPlan
 
-__all__ = ["ended_words", "moved_words", "print_brought", "print_plan"]
+__all__ = ["ended_words", "log_lines", "moved_words", "print_brought", "print_plan"]
 
 _WAYS = {
     "none": "",
@@ -32,6 +32,7 @@ _WAYS = {
 }
 _WORDS = {"only_there": "only there"}
 _MOST_COMMANDS = 60  # lines of them
+_LAST_LINES = 8  # of the log of what failed
 _MOST_SAID = 20  # packs that cannot be pinned
 _BY_HAND = {
     "comfyui": "By hand, in a shell in the folder of the ComfyUI there; python is its own, and a "
@@ -201,6 +202,14 @@ def ended_words(one: Ended) -> str:
     size = one.step.size
     facts = f", {size_text(size)} in {about_text(one.seconds)}" if size else ""
     return f"{name}  {how}{facts}"
+
+
+def log_lines(one: Ended) -> list[str]:
+    """The last lines of the program that failed there, if one did and they say more than its error
+    does.
+    """
+    lines = str(one.error.details.get("log", "") if one.error is not None else "").splitlines()
+    return [f"  | {line}" for line in lines[-_LAST_LINES:]] if len(lines) > 1 else []
 
 
 def print_brought(on: str | None, *, json_lines: bool) -> None:

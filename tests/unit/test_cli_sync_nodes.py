@@ -197,11 +197,13 @@ def test_each_line_of_json_is_in_the_schema(worker: Worker, run: Run) -> None:
 
 def test_all_packs_stay_out_if_one_cannot_be_installed(worker: Worker, run: Run) -> None:
     worker.fails = NodesUnavailable(
-        "other did not start.", details={"pack": "other", "step": "start"}
+        "other did not start.",
+        details={"pack": "other", "step": "start", "log": "Starting\nOSError: no such card"},
     )
     packs = ("--pack", f"{URL}@{COMMIT}", "--pack", "other@1.0.0")
-    status, out, _ = run(*COMMAND, *packs, "--yes")
+    status, out, err = run(*COMMAND, *packs, "--yes")
     assert status == 5
+    assert "  | Starting\n  | OSError: no such card\n" in err
     assert out.splitlines()[-2:] == [
         "other  failed: other did not start.",
         "github.com/o/thing  failed: It was not installed, since other could not be: packs are "
