@@ -81,7 +81,7 @@ def environ(find_links: Path | None = None, **more: str) -> dict[str, str]:
         name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ
     }
     links = {"UV_FIND_LINKS": str(find_links)} if find_links is not None else {}
-    return {**basic, **links, "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", **more}
+    return {**basic, **links, "UV_NO_CACHE": "1", "UV_OFFLINE": "1", "UV_NO_CONFIG": "1", **more}
 
 
 def pack(classes: str = "Node", top: str = "", requirements: str = "") -> dict[str, str]:

@@ -34,6 +34,7 @@ from comfy_remote.wire.nodes import PackWanted
 from comfy_remote.worker.nodes.program import ComfyUIProgram
 from comfy_remote.worker.nodes.sets import Built, NodeSets
 from comfy_remote.worker.nodes.settings import Patience
+from comfy_remote.worker.nodes.steps import said_again
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,21 @@ async def test_a_uv_that_fails_or_is_not_there(
         assert words in error.message
 
 
+async def test_what_takes_long_is_said_again() -> None:
+    lines, twice = list[str](), asyncio.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if len(lines) > 2:
+            twice.set()
+
+    async with said_again(say, every=0.01) as say_now:
+        say_now("Trying it")
+        await twice.wait()
+    assert lines[0] == "Trying it"
+    assert set(lines[1:]) == {"Trying it (0 s)"}
+
+
 async def test_an_installation_that_is_cancelled(server: PackServer, with_a_set: Worker) -> None:
     before, sets = with_a_set.sets.folder.current(), _sets(with_a_set)
     (commit,) = server.repository("Things", pack("Thing", "import time; time.sleep(600)"))
@@ -301,19 +317,20 @@ async def test_a_pack_that_raises_when_it_is_imported(
     ("top", "words"),
     [
         ("import os; print('I end this.', flush=True); os._exit(3)", "exit status 3"),
-        ("print('I hang.', flush=True); import time; time.sleep(600)", "did not answer within"),
+        ("import time; time.sleep(600)", "did not answer within"),
     ],
 )
 async def test_a_pack_that_breaks_the_start(
     server: PackServer, with_a_set: Worker, top: str, words: str
 ) -> None:
-    patience = Patience(fetch=60, requirements=60, script=60, trial=60 if "exit" in words else 3)
+    patience = Patience(fetch=60, requirements=60, script=60, trial=60 if "exit" in words else 2)
     with_a_set.sets.settings = server.settings(with_a_set.sets.settings.folder, patience=patience)
     (commit,) = server.repository("Things", pack("Thing", top))
     error = await refused(with_a_set, by_commit(server, "Things", commit))
     assert at(error)[1] == "start"
     assert words in error.message
-    assert error.message.endswith(("I end this.", "I hang."))
+    if "exit" in words:
+        assert error.message.endswith("I end this.")
 
 
 async def test_a_pack_without_the_class_that_was_asked_for(
@@ -463,7 +480,6 @@ async def test_two_workers_of_a_volume_build_one_after_the_other(
         "Waiting for other, which installs",
         "Waiting for another worker, which installs",
     }
-    assert waited
 
 
 async def test_a_set_in_which_an_engine_runs_stays(

@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,12 +32,11 @@ from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
 from .program import ComfyUIProgram
 from .requirements import CONSTRAINTS, Requirements
 from .settings import NodeSettings
-from .steps import failed, run
+from .steps import Say, failed, run, said_again
 from .trying import Trial
 
 __all__ = ["Built", "NodeSets", "Say", "Start"]
 
-Say = Callable[[str], None]
 Start = Callable[[], Awaitable[object]]
 """Starts the engine again; raises `ComfyRemoteError` if it does not start."""
 
@@ -121,10 +121,7 @@ class NodeSets:
             LocalStorageError: The disk is full, or cannot be written to.
         """
         self._check_allowed()
-        async with (
-            self._presence.using(),
-            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
-        ):
+        async with said_again(say) as say, self._alone(say):
             removed = await in_thread(self.folder.remove_old)
             current = await in_thread(self.folder.current)
             environ, patience = self.programs_environ(), self.settings.patience.requirements
@@ -172,10 +169,7 @@ class NodeSets:
             NodesUnavailable: There is no such state.
         """
         self._check_allowed()
-        async with (
-            self._presence.using(),
-            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
-        ):
+        async with said_again(say) as say, self._alone(say):
             current = await in_thread(self.folder.current)
             earlier, is_there = await in_thread(self.folder.earlier)
             if current is None or not is_there:
@@ -186,6 +180,7 @@ class NodeSets:
                 )
             await in_thread(self.folder.go_back)
             self._unusable.clear()
+            say("Starting ComfyUI with the earlier packs")
             await start()
             removed = await in_thread(self.folder.remove_old)
         return Built(earlier, removed=removed)
@@ -212,6 +207,15 @@ class NodeSets:
     def worker(self) -> str:
         """The worker's name."""
         return self._worker
+
+    @asynccontextmanager
+    async def _alone(self, say: Say) -> AsyncIterator[None]:
+        """While inside, no other worker of the volume changes its sets. Waits for one that does."""
+        async with (
+            self._presence.using(),
+            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
+        ):
+            yield
 
     def _check_allowed(self) -> None:
         if not self.settings.allow:

@@ -9,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ...aio import within
@@ -20,7 +22,10 @@ from ...secrets import redact
 from ...targets.launch import detached
 from ..process import end_tree_on_windows
 
-__all__ = ["failed", "run"]
+__all__ = ["Say", "failed", "run", "said_again"]
+
+Say = Callable[[str], None]
+"""Takes a line for people."""
 
 _LINES = 40
 _LONGEST_LINE = 1000
@@ -30,6 +35,34 @@ _FULL = re.compile(
     r"No space left on device|os error 28|Errno 28|disk quota exceeded", re.IGNORECASE
 )
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@asynccontextmanager
+async def said_again(say: Say, every: float = 10.0) -> AsyncIterator[Say]:
+    """The same `Say`. While it says nothing new, its last line is said again, with its seconds.
+
+    Args:
+        every: Seconds.
+    """
+    said = [("", time.monotonic())]
+
+    def say_now(line: str) -> None:
+        said[0] = line, time.monotonic()
+        say(line)
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(every)
+            line, since = said[0]
+            if line and (seconds := time.monotonic() - since) >= every:
+                say(f"{line} ({seconds:.0f} s)")
+
+    repeating = asyncio.create_task(again())
+    try:
+        yield say_now
+    finally:
+        repeating.cancel()
+        await asyncio.gather(repeating, return_exceptions=True)
 
 
 def failed(
