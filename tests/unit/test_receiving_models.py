@@ -39,6 +39,14 @@ STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
 LOCK = lock_of(locked("loras/a/style.safetensors", STYLE))
 PART = 64 * 1024
+PLACED = {
+    "action": "place",
+    "folder": "loras",
+    "name": "a/style.safetensors",
+    "size": len(STYLE),
+    "sha256": sha256(STYLE),
+    "files": [{"name": "all of it", "sha256": sha256(STYLE), "size": len(STYLE)}],
+}
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ async def there(tmp_path: Path) -> AsyncIterator[OneComfyUI]:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parts.read_parts
 
-    async def read(path: Path, name: str) -> parts.PartedModel:
+    async def read(path: Path, name: str, *, part_size: int) -> parts.PartedModel:
         return await whole(path, name, part_size=PART)
 
     monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", read)
@@ -206,22 +214,26 @@ async def test_a_comfyui_that_is_restarted_meanwhile_goes_on(tmp_path: Path) -> 
         assert files_in(box / "models") == {"loras/a/style.safetensors": STYLE}
 
 
+async def test_a_sync_that_was_killed_gives_way_to_the_next(tmp_path: Path) -> None:
+    given = mine(tmp_path)
+    async with comfyui(tmp_path / "box", times=Times(wait=0.05, quiet=0.05)) as there:
+        killed = there.target()
+        async with killed:
+            await killed.takes()
+            job = asyncio.ensure_future(killed.send_model(PLACED, ()))
+            await until(lambda: any(one.startswith("POST") for one in there.asked))
+            # No word any more: its task goes, and with it what would say that it stops.
+            await killed._http.session.close()
+            (ended,) = await synced(there.target(), LOCK, given)
+            assert (ended.how, ended.error) == ("sent", None)
+            job.cancel()
+            await asyncio.wait({job})
+
+
 async def test_who_is_silent_has_gone(tmp_path: Path) -> None:
     async with comfyui(tmp_path / "box", times=Times(silence=0.05)) as there:
         async with there.target() as target:
-            beginning = asyncio.ensure_future(
-                target.send_model(
-                    {
-                        "action": "place",
-                        "folder": "loras",
-                        "name": "x.safetensors",
-                        "size": 10,
-                        "sha256": sha256(b"x" * 10),
-                        "files": [{"name": "x", "sha256": sha256(b"x" * 10), "size": 10}],
-                    },
-                    (),  # so it waits, and sends nothing
-                )
-            )
+            beginning = asyncio.ensure_future(target.send_model(PLACED, ()))  # it sends nothing
             with pytest.raises(JobCancelled, match="silent"):
                 await beginning
         assert not named(there)

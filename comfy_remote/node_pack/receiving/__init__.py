@@ -4,6 +4,7 @@
 settings   what its owner allows, and the token
 guard      who may ask: no page, no other Host, nothing unsigned, nothing endless
 jobs       jobs that are under way, and the parts that they wait for
+ahead      the next part of a model, while one is written
 models     what a job about models does
 nodes      what a job about node packs does; at_start has ComfyUI import them
 routes     /remote/receiving

@@ -33,11 +33,13 @@ class Times:
 
     Attributes:
         silence: Without a word from whoever began a job, until it is cancelled.
+        quiet: Likewise, until it gives way to another job that brings the same.
         wait: That a question waits for something new.
         kept: That the answer of a job that has ended can be asked for.
     """
 
     silence: float = 120.0
+    quiet: float = 5.0
     wait: float = 20.0
     kept: float = 900.0
 
@@ -65,6 +67,7 @@ class ReceivingJob:
     _error: ComfyRemoteError | None = None
     _work: asyncio.Future[JsonValue] | None = None
     _why: ComfyRemoteError | None = None
+    _asking: int = 0
     _heard: float = field(default_factory=time.monotonic)
     ended: float | None = None
 
@@ -87,15 +90,28 @@ class ReceivingJob:
 
     async def since(self, number: int) -> JobState:
         """The state, as soon as it is another than that of a number; after a while, as it is."""
+        return await self._when(lambda: self._number != number)
+
+    async def _when(self, true: Callable[[], bool]) -> JobState:
+        """The state once something is true of it, or it has ended, or after a while."""
         self._heard = time.monotonic()
         deadline = self._heard + self.times.wait
-        while self._number == number and self.ended is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            await self._signal.wait(left)
-        self._heard = time.monotonic()
+        self._asking += 1
+        try:
+            while self.ended is None and not true():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                await self._signal.wait(left)
+        finally:
+            self._asking -= 1
+            self._heard = time.monotonic()
         return self.state
+
+    @property
+    def seems_left(self) -> bool:
+        """Whether its client has gone, most likely: it was killed, and begins another."""
+        return not self._asking and time.monotonic() - self._heard > self.times.quiet
 
     async def fetch(self, sha256: str, path: Path) -> bool:
         """Wait until the client has sent a part. See `worker.models.placing.FetchPart`."""
@@ -127,7 +143,6 @@ class ReceivingJob:
             wanted.receiving.cancel()
         receiving = asyncio.ensure_future(self._receive(wanted, chunks))
         wanted.receiving = receiving
-        number = self._number
         try:
             await asyncio.shield(receiving)
         except asyncio.CancelledError:
@@ -135,7 +150,7 @@ class ReceivingJob:
                 return self.state
             receiving.cancel()
             raise
-        return await self.since(number)
+        return await self._when(lambda: self._wanted is not None and self._wanted is not wanted)
 
     async def _receive(self, wanted: _Wanted, chunks: AsyncIterable[bytes]) -> None:
         await receive_file(

@@ -15,9 +15,12 @@ from ...wire.models import CHANGES_MODELS, PLACE, ModelsRequest, PlaceRequest
 from ...wire.repo_list import parse_repo_list
 from ...worker.models.library import ModelLibrary
 from ...worker.models.settings import ModelSettings
+from .ahead import PartsAhead
 from .jobs import ReceivingJob
 
 __all__ = ["ReceivedModels"]
+
+_LOOK_EVERY = 0.1  # seconds
 
 
 class ReceivedModels:
@@ -31,6 +34,7 @@ class ReceivedModels:
         self.library = ModelLibrary(settings, lambda: folder, worker=platform.node() or "ComfyUI")
         # A worker does one job at a time, and the library keeps workers apart, not jobs of one.
         self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._holders: dict[str, ReceivingJob] = {}
 
     async def act(self, payload: dict[str, JsonValue], job: ReceivingJob) -> JsonValue:
         """Do what the ``action`` says; the answer as a worker's (`wire.models`).
@@ -43,8 +47,12 @@ class ReceivedModels:
         """
         if payload.get("action") == PLACE:
             request = PlaceRequest.parse(payload)
+            parts = PartsAhead(job, request.files)
             async with self._alone(f"{request.folder}/{request.name}", job):
-                placed = await self.library.place(request, job.fetch, job.say)
+                try:
+                    placed = await self.library.place(request, parts.fetch, job.say)
+                finally:
+                    await parts.close()
             return placed.model_dump(mode="json")
         wanted = ModelsRequest.parse(payload)
         if wanted.prune or wanted.action in CHANGES_MODELS - {"ensure"}:
@@ -68,9 +76,18 @@ class ReceivedModels:
 
     @asynccontextmanager
     async def _alone(self, what: str, job: ReceivingJob) -> AsyncIterator[None]:
-        """While inside, no other job brings the same."""
+        """While inside, no other job brings the same. One whose client was killed gives way."""
         lock = self._busy.setdefault(what, asyncio.Lock())
         if lock.locked():
             job.say(f"Waiting for another sync, which brings {what}")
+        while lock.locked():
+            holder = self._holders.get(what)
+            if holder is not None and holder.seems_left:
+                holder.cancel()
+            await asyncio.sleep(_LOOK_EVERY)
         async with lock:
-            yield
+            self._holders[what] = job
+            try:
+                yield
+            finally:
+                del self._holders[what]

@@ -11,10 +11,13 @@ from pathlib import Path
 from ...errors import InputFileMissing
 from ...targets.base import InputFile, input_errors
 
-__all__ = ["PART_SIZE", "PartedModel", "read_parts"]
+__all__ = ["DIRECT_PART_SIZE", "PART_SIZE", "PartedModel", "read_parts"]
 
 PART_SIZE = 64 * 1024 * 1024
 """Bytes. A job names 4096 of them at most: 256 GiB."""
+DIRECT_PART_SIZE = 16 * 1024 * 1024
+"""Bytes, to a ComfyUI: behind RunPod's proxy, a request that takes more than 100 s is cut."""
+_MOST = 4096  # parts of a model: `wire.models.PlaceRequest`
 _STEP = 4 * 1024 * 1024  # bytes read at a time
 
 
@@ -54,6 +57,7 @@ def _read(path: Path, name: str, part_size: int, stopped: threading.Event) -> Pa
     whole, parts, offset = hashlib.sha256(), list[InputFile](), 0
     with input_errors(path):
         before = path.stat()
+        part_size = max(part_size, -(-before.st_size // _MOST))
         with path.open("rb") as file:
             while not stopped.is_set():
                 digest, size = hashlib.sha256(), 0
