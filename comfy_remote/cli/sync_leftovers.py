@@ -93,13 +93,13 @@ def _line(one: GivenUp) -> dict[str, object]:
 def _stores(
     configuration: Configuration, on: str | None, volume: str | None, record: BroughtRecord
 ) -> list[VolumeStore | BucketStore]:
-    """The storage of one target, or of all of the owner's."""
+    """The storage of one target, or of all that are configured and trusted."""
     from ..config.target_settings import TargetSettings
     from ..errors import ConfigurationError
     from ..ready.sync.stores import bucket_store, volume_store
 
     if on is None:
-        settings = list(configuration.own_targets.values())
+        settings = [*configuration.own_targets.values(), *configuration.targets.values()]
     else:
         settings = [configuration.settings_of(on) or TargetSettings(on)]
     volumes = dict.fromkeys(filter(None, [volume, *(one.volume for one in settings)]))

@@ -293,7 +293,7 @@ class _Carrying:
         except ComfyRemoteError as error:
             stays = (
                 f"The file stays in {bucket.title} for the next try, and costs what files there "
-                "cost. It is listed among what sync has brought, and given up with it."
+                "cost until it is given up."
             )
             error.advice = " ".join(filter(None, [error.advice, stays]))
             raise
