@@ -42,6 +42,7 @@ class FakeComfyUI(ScriptedServer):
 
     def finish(self, prompt_id: str, outputs: Any = None, messages: Any = ()) -> None:
         self.running = []
+        self.pending = [item for item in self.pending if item[1] != prompt_id]
         names = outputs if outputs is not None else {"2": {"images": [{"filename": "x.png"}]}}
         status = {"status_str": "success", "completed": True, "messages": list(messages)}
         self.history[prompt_id] = {"outputs": names, "status": status}

@@ -54,7 +54,10 @@ from comfy_remote.net.http import HttpClient, HttpLimits
 from comfy_remote.net.retry import Backoff, Polling
 from comfy_remote.outputs import OutputSource, RemoteOutput
 from comfy_remote.targets.base import Health, InputFile, RemoteRef, RunRequest
-from comfy_remote.targets.comfyui.follow import FollowTimes
+from comfy_remote.targets.comfyui.follow import FollowTimes, PromptFollower
+from comfy_remote.targets.comfyui.frames import FrameSpool, SentFrames
+from comfy_remote.targets.comfyui.queue import QueueItem
+from comfy_remote.targets.comfyui.queue_looks import Queue
 from comfy_remote.targets.comfyui.socket import ComfyUISocket, SpareSockets
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.types import JsonValue
@@ -462,6 +465,70 @@ async def test_the_place_in_the_queue_is_told_when_it_changes(
             else:
                 server.finish(JOB)
     assert places == [2, 1, 0]
+
+
+async def test_who_waits_asks_for_the_queue_alone_which_all_share(
+    server: FakeComfyUI, target: ComfyUITarget
+) -> None:
+    jobs = [f"{number:08}-2222-4333-8444-555555555555" for number in range(12)]
+    for job in jobs:
+        server.wait_in_queue(job)
+    queued = asyncio.Semaphore(0)
+
+    async def follow(job: str) -> Event:
+        async for event in target.follow(RemoteRef(job, job, {"client_id": job}), PROMPT):
+            if isinstance(event, Queued):
+                queued.release()
+            last = event
+        return last
+
+    def asked(what: str) -> int:
+        return sum(one.path.startswith(what) for one in server.asked)
+
+    following = [asyncio.ensure_future(follow(job)) for job in jobs]
+    for _ in jobs:
+        await queued.acquire()
+    histories, queues = asked("/history"), asked("/queue")
+    await until(lambda: asked("/queue") >= queues + 5)
+    assert asked("/history") == histories, "nothing has ended"
+    for job in jobs:
+        server.finish(job)  # no message says so
+    ends = await asyncio.gather(*following)
+    assert [end.state for end in ends if isinstance(end, Finished)] == [JobState.SUCCEEDED] * 12
+
+
+class _InQueue:
+    """A `PromptSource` whose prompt is in the queue for five looks, and then has ended."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.histories = 0
+
+    async def queue_for(self, prompt_id: str) -> Queue:
+        self.looks += 1
+        return [], [QueueItem(1.0, prompt_id, ())] if self.looks <= 5 else []
+
+    async def history_entry(self, prompt_id: str) -> dict[str, JsonValue] | None:
+        self.histories += 1
+        ended: dict[str, JsonValue] = {"outputs": {}, "status": {"status_str": "success"}}
+        return None if self.looks < 5 else ended
+
+
+async def test_the_same_without_a_socket(server: FakeComfyUI) -> None:
+    source, polling = _InQueue(), Polling(first=0.01, longest=0.01)
+    async with HttpClient(server.url, name="ComfyUI") as http:
+        follower = PromptFollower(
+            source,
+            ComfyUISocket(http, JOB, QUICK),  # never opened
+            JOB,
+            PROMPT,
+            frames=SentFrames(FrameSpool(), PROMPT),
+            times=FollowTimes(polling=polling),
+        )
+        events = [event async for event in follower.events()]
+    assert isinstance(events[-1], Finished)
+    assert source.looks == 6
+    assert source.histories == 2, "at its beginning and at its end"
 
 
 async def test_a_prompt_wholly_from_cache_still_has_its_outputs(

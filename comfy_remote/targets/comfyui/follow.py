@@ -117,6 +117,7 @@ class PromptFollower:
         self._position: int | None = -1  # differs from every answer, so the first is reported
         self._ended = False
         self._misses = 0
+        self._asks_seldom = False
         self._announced: set[tuple[str | None, str, str, str]] = set()
         self._shown: set[str] = set()
         self._last_message_at = time.monotonic()
@@ -176,6 +177,7 @@ class PromptFollower:
                 wait = again
                 if said := outage.said_of(error.message, wait):
                     yield Log(said, "warning")
+            self._asks_seldom = wait >= polling.longest
             next_poll = time.monotonic() + wait
             self._ended = False
 
@@ -262,7 +264,11 @@ class PromptFollower:
             yield snapshot
 
     async def _poll(self) -> AsyncGenerator[Event, None]:
-        entry = await self._source.history_entry(self._prompt_id)
+        entry = None
+        # Asked seldom, the queue comes first: one answer says to all who wait that theirs is there.
+        # It may be a moment old, so while it is asked often, or the end is near, the history does.
+        if not self._asks_seldom or self._ended or self._misses > 0:
+            entry = await self._source.history_entry(self._prompt_id)
         if entry is None and self._ended:
             # The message that it has ended may be ahead of the history: ask again soon.
             self._misses += 1
