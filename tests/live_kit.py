@@ -183,14 +183,8 @@ class Round:
         assert list((self.commands.folder / "out").rglob("*.png"))
 
     def _look_from_the_worker(self) -> None:
-        """Its ComfyUI lists what was sent to the volume: it lies where workers look."""
-        held = json.loads(
-            self.commands(
-                *("check", "example:collage", "--on", self.name, "--lock", "live.lock", "--json")
-            )
-        )["lock"]
-        standings = {one["name"]: one["standing"] for one in held["plans"][0]["items"]}
-        assert standings[_MODEL] in ("there", "unknown"), standings  # not hashed there yet
+        """What was sent to the volume lies where its workers look."""
+        assert _MODEL.rpartition("/")[2] in self.commands("models", "list", "--on", self.name)
 
     def _change(self) -> None:
         changed = self._deploy("--idle", "20", "--yes")
