@@ -125,6 +125,7 @@ class _Row:
     error: ComfyRemoteError | None = None
 
     def to_json(self) -> dict[str, JsonValue]:
+        running = self.state == "running"
         return {
             "kind": self.kind,
             "name": self.name,
@@ -134,7 +135,7 @@ class _Row:
             "done": self.done,
             "total": self.total,
             "message": self.message,
-            "seconds": None if self.began is None else round(time.monotonic() - self.began, 1),
+            "seconds": round(time.monotonic() - self.began, 1) if running and self.began else None,
             "error": None if self.error is None else error_json(self.error),
         }
 

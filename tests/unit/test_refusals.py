@@ -12,7 +12,12 @@ from fake_target import FakeTarget
 from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.jobs.client import Client
 from comfy_remote.jobs.record import Record
-from comfy_remote.node_pack.refusals import at_target, refusal_body, refusal_event
+from comfy_remote.node_pack.refusals import (
+    at_target,
+    lacks_something,
+    refusal_body,
+    refusal_event,
+)
 from comfy_remote.targets.base import RunRequest
 from comfy_remote.targets.comfyui.queue import refusal, refusal_of
 from comfy_remote.types import JsonValue
@@ -146,3 +151,25 @@ def test_a_refusal_of_any_shape_is_told(odd: JsonValue) -> None:
     body = json.loads(json.dumps(refusal_body(error, "gpu")))
     assert isinstance(body["error"]["message"], str)
     assert refusal_event(error, "gpu")["target"] == "gpu"
+
+
+@pytest.mark.parametrize("answer", [NO_CLASS, NO_MODEL], ids=["node", "model"])
+async def test_what_a_target_lacks_can_be_brought_there(answer: Any, tmp_path: Path) -> None:
+    error = await refused(answer, tmp_path, {"nodes": NODES, "links": []})
+    assert lacks_something(error)
+    marked = at_target(error, "gpu", PROMPT, {"nodes": NODES, "links": []}, None)
+    assert lacks_something(marked)
+    assert refusal_event(marked, "gpu")["lacks"] is True
+
+
+def test_a_choice_that_is_no_model_is_nothing_to_bring() -> None:
+    problem = {**NO_MODEL["node_errors"]["4"]["errors"][0]}
+    problem["extra_info"] = {"received_value": "euler_b"}
+    errors: Any = {"4": {"class_type": "KSampler", "errors": [problem]}}
+    error = WorkflowInvalid("It cannot run.", details={"node_errors": errors})
+    assert not lacks_something(error)
+    assert not lacks_something(WorkflowInvalid("It cannot run."))
+    assert not lacks_something(None)
+    of_part = WorkflowInvalid("No.", details={"lacking": "gpu", "node_errors": {"7": {}}})
+    said = refusal_event(of_part, "gpu")
+    assert (said["lacks"], said["nodes"]) == (True, ["7"])

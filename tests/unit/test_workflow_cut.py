@@ -242,6 +242,7 @@ def test_a_node_that_the_target_lacks_is_named() -> None:
     assert "http://pod" in caught.value.message
     assert "2 (Lora), needed by 5 (Sampler)" in caught.value.message
     assert [*caught.value.details["node_errors"]] == ["2"]  # type: ignore[misc]
+    assert caught.value.details["lacking"] == "gpu"
     assert cut_of(text_to_image(), "6", remote={"gpu": lacking}).parts[0].nodes == ("6",)
 
 
