@@ -363,8 +363,10 @@ app.registerExtension({
     events.addEventListener('comfy_remote.bring', () => void brings.refresh())
     brings.addEventListener('ended', (event) => {
       const { target, state: how, steps } = /** @type {CustomEvent} */ (event).detail
+      const failed = steps.filter((/** @type {any} */ one) => one.state === 'failed').length
       if (how === 'ended') showNote(t('remote'), t('bringEnded', { target, count: steps.length }))
-      else if (how === 'failed') showPanel()
+      else if (how === 'failed') showError(t('remote'), t('bringFailed', { target, count: steps.length, failed }))
+      offer.hide()
       if (target === state.target) void lists.update()
     })
     // It skips the list of one run, a batch as well.
