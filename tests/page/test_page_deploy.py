@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,7 +98,24 @@ def test_an_endpoint_is_made_for_the_open_workflow_chosen_and_removed_again(
         expect(form).to_contain_text("$1.10 an hour for each worker that runs, nothing while none")
         assert double.changes == []
 
+        asked, go_on = threading.Event(), threading.Event()
+
+        def before(method: str, path: str) -> None:
+            if (method, path) == ("POST", "/v2/serverless"):
+                asked.set()
+                go_on.wait(60)
+
+        double.before = before
         press(page, "Make it")
+        assert asked.wait(60)
+        expect(form).to_contain_text("Make the endpoint portraitsunder way")
+        page.picture("3 under way")
+        page.reload()  # it goes on
+        if not page.panel.is_visible():
+            page.switch.click()
+        press(page, "Show")
+        expect(form).to_contain_text("Make the endpoint portraitsunder way")
+        go_on.set()
         expect(page.switch).to_contain_text("Remote: portraits")
         page.picture("4 made")
         assert len(double.endpoints) == len(double.volumes) == 1

@@ -146,7 +146,8 @@ async def test_a_typed_key_gives_the_choices_and_is_stored_only_if_runpod_takes_
         "The RunPod account's key is not known.",
         "Type the key.",
     )
-    await page.ask("options", {"key": "rpa_mistyped"}, 401)
+    error = (await page.ask("options", {"key": "rpa_mistyped"}, 401))["error"]
+    assert error["message"] == "RunPod refused the key."
     env = tmp_path / "home" / ".env"
     assert not env.exists()
     found = await page.ask("options", {"key": KEY, "workflow": "My Portraits", "prompt": SDXL})
@@ -478,4 +479,6 @@ async def test_a_key_that_may_only_read_makes_nothing_and_says_so(
     now = await page.make()
     assert now["state"] == "failed"
     assert now["error"]["code"] == "authentication"
+    assert now["error"]["message"] == "RunPod does not let the key do that."
+    assert "allowed to read and change the account's endpoints" in now["error"]["advice"]
     assert (double.volumes, double.endpoints) == ({}, {})

@@ -210,7 +210,8 @@ export function makeDeployment(graph, file, ways, begin = {}) {
         if (now === null) return void (await start())
         draw(now)
         if (now.state === 'done') return done(now)
-        if (now.state === 'failed' && now.target) ways.removed(now.target) // the next step failed
+        // Its endpoint is gone, and the next step has failed.
+        if (now.state === 'failed' && now.removes && now.target) ways.removed(now.target)
         if (now.state === 'failed') return failed(now, made.find(({ name }) => name === now.name))
       } catch (error) {
         fail(error) // it may come back

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -199,11 +199,14 @@ class RunPodAccount:
         await self._removed(_volume_path(volume))
 
     async def _asked(self, path: str, model: type[_Answer]) -> _Answer:
-        return _parsed(await self._http.get_json(path), model, self._url)
+        with _as_account_key():
+            answer = await self._http.get_json(path)
+        return _parsed(answer, model, self._url)
 
     async def _made(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
         sent = json.dumps(body).encode()
-        answer = await self._http.submit(path, sent, accept=_REFUSALS)
+        with _as_account_key():
+            answer = await self._http.submit(path, sent, accept=_REFUSALS)
         if answer.status in _REFUSALS:
             raise _refused(answer)
         try:
@@ -212,17 +215,33 @@ class RunPodAccount:
             raise SubmissionUnknown(error.message, details=error.details) from error
 
     async def _changed(self, path: str, body: JsonValue, model: type[_Answer]) -> _Answer:
-        answer = await self._http.patch(path, body, accept=_REFUSALS)
+        with _as_account_key():
+            answer = await self._http.patch(path, body, accept=_REFUSALS)
         return self._accepted(answer, model)
 
     async def _removed(self, path: str) -> None:
-        with contextlib.suppress(TargetNotFound):
+        with _as_account_key(), contextlib.suppress(TargetNotFound):
             await self._http.delete(path)
 
     def _accepted(self, answer: Response, model: type[_Answer]) -> _Answer:
         if answer.status in _REFUSALS:
             raise _refused(answer)
         return _parsed(answer.json(), model, self._url)
+
+
+@contextlib.contextmanager
+def _as_account_key() -> Iterator[None]:
+    """Say what a key needs that RunPod refuses: an account's key is not that of a target alone."""
+    try:
+        yield
+    except AuthenticationError as error:
+        status = error.details.get("http_status")
+        raise AuthenticationError(
+            "RunPod does not let the key do that." if status == 403 else "RunPod refused the key.",
+            advice="It has to be allowed to read and change the account's endpoints and network "
+            "volumes. RunPod's console has keys under Settings > API Keys.",
+            details=error.details,
+        ) from error
 
 
 def _refused(answer: Response) -> ConfigurationError:
