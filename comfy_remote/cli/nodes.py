@@ -56,7 +56,8 @@ def list_nodes(on: str | None, json_lines: bool) -> None:
 def rollback(on: str | None, yes: bool, json_lines: bool) -> None:
     """Go back to the node packs that were there before `sync` installed others last.
 
-    ComfyUI starts again there before its next job. Nothing is downloaded, and nothing is removed.
+    ComfyUI starts again there before its next job. Nothing is downloaded; the newer packs are
+    removed.
 
     \b
     Example:

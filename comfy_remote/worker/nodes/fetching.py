@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from ...aio import in_thread, within
 from ...errors import ComfyRemoteError, TargetError
 from ...media.file_changes import discard
-from ...media.files import storage_errors
 from ...net.address import shown
 from ...net.fetch import NETWORK_ERRORS, GuardedHttp, TooLarge, arriving
 from ...net.guard import Guard, proxy_for
@@ -35,7 +34,7 @@ from .install_custom_nodes import (
     version_question,
 )
 from .settings import NodeSettings
-from .steps import failed, run
+from .steps import failed, run, stored
 
 __all__ = ["PackFetcher", "ways_to_nodes"]
 
@@ -118,7 +117,7 @@ class PackFetcher:
             await _download(http, address, archive, pack)
 
             def unpacked() -> None:
-                with storage_errors(target), archive.open("rb") as content:
+                with stored(target, _step(pack), pack.name), archive.open("rb") as content:
                     target.mkdir(parents=True)
                     unpack(content, target)
 
@@ -131,7 +130,7 @@ class PackFetcher:
     ) -> None:
         """The one commit of a repository, not its history, with its submodules."""
         asked, pinned = await self._located(http, url, pack)
-        with storage_errors(target):
+        with stored(target, _step(pack), pack.name):
             target.mkdir(parents=True, exist_ok=depth > 0)
         git = _Git(pack, target, self._environ, self._settings.patience.fetch)
         await git("init", "--quiet")
@@ -290,7 +289,7 @@ async def _download(http: GuardedHttp, address: str, path: Path, pack: PackWante
     async with http.request("GET", address, what=what, redirects=_REDIRECTS) as answer:
         if answer.response.status != 200:
             raise RegistryError(f"{shown(address)} was answered with {answer.response.status}")
-        with storage_errors(path), path.open("wb") as file:
+        with stored(path, _step(pack), pack.name), path.open("wb") as file:
             async for chunk in arriving(
                 answer.response.content.iter_chunked(256 * 1024), largest=LARGEST_ARCHIVE
             ):

@@ -248,7 +248,7 @@ class SetsFolder:
             return _Current()
 
     def _write_pointer(self, pointer: _Current) -> None:
-        with storage_errors(self._pointer):
+        with storage_errors(self._pointer, full="Make room on the volume."):
             self.root.mkdir(parents=True, exist_ok=True)
             write_whole(self._pointer, pointer.model_dump_json().encode(), durable=True, mode=0o644)
 

@@ -28,9 +28,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ...aio import in_thread
 from ...errors import ComfyRemoteError, NodesUnavailable
 from ...media.file_changes import discard
-from ...media.files import storage_errors
 from ...types import JsonValue, as_list, mapping
-from .steps import failed, run
+from .steps import failed, run, stored
 
 __all__ = ["ABI", "CONSTRAINTS", "Requirements", "find_uv"]
 
@@ -255,13 +254,13 @@ def _parsed(text: str) -> JsonValue:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    with storage_errors(path):
+    with stored(path, _STEP):
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _show(distributions: Mapping[str, _Distribution], folder: Path) -> None:
     """Make a folder that looks to uv as if these were installed in it."""
-    with storage_errors(folder):
+    with stored(folder, _STEP):
         for name, one in distributions.items():
             about = folder / f"{name.replace('-', '_')}-{one.version}.dist-info"
             about.mkdir(parents=True)

@@ -20,7 +20,6 @@ from ...aio import in_thread
 from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, ConfigurationError, LocalStorageError, NodesUnavailable
 from ...media.file_changes import discard
-from ...media.files import storage_errors
 from ...units import size_text
 from ...wire.installed import InstalledPack
 from ...wire.nodes import NodesAnswer, PackWanted
@@ -32,7 +31,7 @@ from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
 from .program import ComfyUIProgram
 from .requirements import CONSTRAINTS, Requirements
 from .settings import NodeSettings
-from .steps import Say, failed, run, said_again
+from .steps import MAKE_ROOM, Say, failed, run, said_again, stored
 from .trying import Trial
 
 __all__ = ["Built", "NodeSets", "Say", "Start"]
@@ -137,10 +136,10 @@ class NodeSets:
                 raise LocalStorageError(
                     f"The worker's disk is full: node packs need at least {size_text(_ROOM)} in "
                     f"{self.settings.folder}, which has {size_text(free)}.",
-                    advice="Make room on the volume. The packs that are there still run.",
+                    advice=MAKE_ROOM,
                     details={"step": "request"},
                 )
-            with storage_errors(self.settings.folder):
+            with stored(self.settings.folder, "request"):
                 set_id = await in_thread(self.folder.new)
             try:
                 building = _Building(self, set_id, current, new, program, say)
@@ -343,7 +342,7 @@ class _Building:
                 there.append(pack)
             return there
 
-        with storage_errors(self._folder):
+        with stored(self._folder, "request"):
             return await in_thread(copy)
 
     async def _run_scripts(self, packs: Sequence[Path], requirements: Requirements) -> None:

@@ -11,21 +11,25 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from ...aio import within
 from ...clean import one_line
 from ...errors import ComfyRemoteError, LocalStorageError, NodesUnavailable
+from ...media.files import storage_errors
 from ...secrets import redact
 from ...targets.launch import detached
 from ..process import end_tree_on_windows
 
-__all__ = ["Say", "failed", "run", "said_again"]
+__all__ = ["MAKE_ROOM", "Say", "failed", "run", "said_again", "stored"]
 
 Say = Callable[[str], None]
 """Takes a line for people."""
+
+MAKE_ROOM = "Make room on the volume. The packs that were there before still run."
+"""What to do about a full disk."""
 
 _LINES = 40
 _LONGEST_LINE = 1000
@@ -88,7 +92,7 @@ def failed(
     if _FULL.search("\n".join((message, *lines))):
         return LocalStorageError(
             f"{message} The worker's disk is full.",
-            advice="Make room on the volume. The packs that were there before still run.",
+            advice=MAKE_ROOM,
             details=details,
         )
     return NodesUnavailable(
@@ -96,6 +100,22 @@ def failed(
         advice=advice or "The packs that were there before still run.",
         details=details,
     )
+
+
+@contextmanager
+def stored(path: Path, step: str, pack: str | None = None) -> Iterator[None]:
+    """`storage_errors`, with the step and the pack.
+
+    Args:
+        path: That is written to.
+        step: See `failed`.
+    """
+    try:
+        with storage_errors(path, full=MAKE_ROOM):
+            yield
+    except LocalStorageError as error:
+        error.details |= {"step": step, **({"pack": pack} if pack else {})}
+        raise
 
 
 async def run(
