@@ -342,7 +342,7 @@ async def test_an_engine_that_loses_its_prompt_thread_is_replaced(worker: Worker
     Where an engine runs or refuses them, there is nothing to replace.
     """
     # What is sent grows with the square. For the sandbox, deeper than Python recurses is enough.
-    length = 1200 if worker.name == "sandbox" else 3000
+    length = 1050 if worker.name == "sandbox" else 3000
     prompt = {"1": source(1), **{str(n): invert(n - 1) for n in range(2, length)}}
     # ComfyUI checks a chain output by output: in one piece, it would refuse it.
     previews = {f"p{n}": preview(str(n)) for n in range(300, length, 300)}
