@@ -17,7 +17,7 @@ from common import ROOT, command, size
 
 SIZE = size(2_000_000_000, 40_000_000)
 RUNS = size(3, 1)
-MODELS, PACKS = size(200, 5), size(40, 2)
+MODELS, PACKS, PLANS = size(200, 5), size(40, 2), size(2, 1)
 _STEP = 8 * 1024 * 1024
 
 
@@ -81,7 +81,7 @@ def _compare(arguments: list[str], client: object) -> None:
 
 
 def _plan() -> float:
-    """Seconds of the whole command, the second time, to a gateway of ours that lacks everything."""
+    """Seconds of the whole command, the last time, to a gateway of ours that lacks everything."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loras = folder / "mine/models/loras"
@@ -112,7 +112,7 @@ def _plan() -> float:
             assert server.stdout is not None
             url = next(line for line in server.stdout if "RUNPOD_ENDPOINT_BASE_URL=" in line)
             environment["RUNPOD_ENDPOINT_BASE_URL"] = url.partition("BASE_URL=")[2].split()[0]
-            for _ in range(2):
+            for _ in range(PLANS):
                 began = time.perf_counter()
                 command(
                     *(sys.executable, "-m", "comfy_remote", "sync", "--on", "runpod:local"),
