@@ -13,6 +13,7 @@ import pytest
 from helpers import real_comfyui
 from joined_kit import Cluster, cluster
 from model_server import safetensors, sha256
+from nodes_kit import needs_uv, pack_server
 from serve_kit import COMMAND, Serve, servers
 from test_worker_fetches_models import UPSCALED, upscaler
 
@@ -59,7 +60,7 @@ def client(folder: Path, url: str, *arguments: object) -> subprocess.CompletedPr
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
 
@@ -107,6 +108,76 @@ def test_a_workflow_runs_on_a_real_comfyui_that_lacked_its_model(
     assert "send" not in row
     done = client(tmp_path, url, "run", "wf.json", "--on", "runpod:local")
     assert done.returncode == 0, done.stderr + server.text
+
+
+NODE = """
+class Inverted:
+    CATEGORY, RETURN_TYPES, FUNCTION = "test", ("IMAGE",), "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def run(self, image):
+        return (1 - image,)
+
+
+NODE_CLASS_MAPPINGS = {"InvertedOfATest": Inverted}
+"""
+INVERTED = {
+    "1": {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0},
+    },
+    "2": {"class_type": "InvertedOfATest", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+}
+
+
+@pytest.mark.comfyui
+def test_a_workflow_runs_on_a_real_comfyui_that_lacked_its_node_pack(
+    servers: list[Serve], tmp_path: Path
+) -> None:
+    needs_uv()
+    there = tmp_path / "box"
+    (there / "custom_nodes").mkdir(parents=True)
+    (tmp_path / "wf.json").write_text(json.dumps(INVERTED))
+    with pack_server(tmp_path / "origin") as packs:
+        (commit,) = packs.repository("Inverted", {"__init__.py": NODE})
+        server = Serve(
+            *("--comfyui", str(real_comfyui())),
+            ALLOW_NODE_INSTALL="true",
+            COMFY_REMOTE_NODES_DIR=str(tmp_path / "nodes"),
+            COMFY_REMOTE_NODE_HOSTS=packs.host,
+            COMFY_REMOTE_HOME=str(tmp_path / "boxhome"),
+            COMFY_REMOTE_VOLUME=str(tmp_path / "no-volume"),
+            COMFYUI_ARGS=f"--cpu --base-directory '{there}'",
+        )
+        servers.append(server)
+        url = server.url(200)
+        (tmp_path / "l.lock").write_text(
+            f'version = 1\n[[packs]]\nurl = "{packs.address("Inverted")}"\n'
+            f'commit = "{commit}"\nclasses = ["InvertedOfATest"]\n'
+        )
+        pin = f"{packs.address('Inverted')}@{commit}"
+        command = ("sync", "--lock", "l.lock", "--on", "runpod:local")
+        done = client(tmp_path, url, *command, "--yes")
+        assert (done.returncode, pin in done.stderr) == (2, True), done.stderr + server.text
+        assert "you have not trusted it" in done.stderr
+        done = client(tmp_path, url, *command, "--pack", pin, "--yes")
+        assert done.returncode == 0, done.stderr + server.text
+        assert "installed" in done.stdout
+        assert list((there / "custom_nodes").iterdir()) == []
+        done = client(tmp_path, url, *command, "--plan", "--json")
+        (step,) = json.loads(done.stdout.splitlines()[-1])["packs"]
+        assert (step["standing"], step["way"]) == ("there", "none")
+        done = client(tmp_path, url, "run", "wf.json", "--on", "runpod:local")
+        assert done.returncode == 0, done.stderr + server.text
+        done = client(tmp_path, url, "nodes", "rollback", "--on", "runpod:local", "--yes")
+        assert done.returncode == 0, done.stderr + server.text
+        done = client(tmp_path, url, *command, "--plan", "--json")
+        (step,) = json.loads(done.stdout.splitlines()[-1])["packs"]
+        assert (step["standing"], step["install"]) == ("missing", pin)
 
 
 def test_a_worker_that_joined_gets_a_model(cluster: Cluster, tmp_path: Path) -> None:
@@ -189,7 +260,7 @@ def test_killed_twice_in_between_it_goes_on_and_sends_no_part_twice(
             env=environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=400,
             check=False,
         )
         sent += [line for line in done.stdout.splitlines() if line.startswith("sent ")]
