@@ -190,6 +190,7 @@ class Hint(Enum):
         "Review what it names, and trust it in a terminal. Without one, give what it names "
         "yourself, and have its files written again."
     )
+    LOCK_NOT_MET = "Change that there; or, if what is there is right, make the lock again by it."
     PACK_LACKING = "Install it on the target, and start ComfyUI again; or choose another target."
     MODELS_LACKING = (
         "On the target, download {names} into ComfyUI's models folder, under that name, and run "

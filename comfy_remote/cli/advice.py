@@ -195,6 +195,10 @@ WORDS: dict[Hint, str] = {
         "a terminal, give what it names with options (--secret, --custom-node, --pip, --apt), and "
         "have its files written again (--clean)."
     ),
+    Hint.LOCK_NOT_MET: (
+        "comfy-remote sync --lock LOCK --on TARGET --plan shows how that can be brought there. Or, "
+        "if what is there is right, make the lock again by it: comfy-remote lock --on TARGET."
+    ),
     Hint.PACK_LACKING: (
         "comfy-remote sync WORKFLOW --on TARGET --plan shows how it can be brought there. Or take "
         "another target."

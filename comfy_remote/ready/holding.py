@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ..advice import Hint
 from ..errors import LockNotMet
 from ..targets.base import Target
 from ..types import JsonValue
@@ -82,7 +83,7 @@ class Held:
         names = ", ".join(dict.fromkeys(plan.target for plan, _ in self.problems))
         raise LockNotMet(
             "\n".join([f"{names} is not what {name} says, so nothing was sent:", *self.lines()]),
-            advice="Change that there; or, if what is there is right, make the lock again by it.",
+            advice=Hint.LOCK_NOT_MET(),
             details={
                 "problems": [
                     {"target": plan.target, **item.to_json(), "what_to_do": what_to_do(item)}
