@@ -37,6 +37,7 @@ from .models.downloads import Say
 from .models.library import ModelLibrary
 from .models.plan import free_bytes
 from .nodes.fetching import ways_to_nodes
+from .nodes.requirements import find_uv
 from .nodes.sets import NodeSets
 from .packs import custom_node_folders, installed_packs, packs_in, with_brought
 from .progress import ProgressReporter, Report
@@ -91,7 +92,8 @@ async def describe(
     packs = await asyncio.to_thread(
         installed_packs, imported, folders, unchanged_since=engine.started
     )
-    installed, choice, no_nodes = installed_of(stats), engine.choice, why_no_nodes(engine)
+    no_nodes = await asyncio.to_thread(why_no_nodes, engine)
+    installed, choice = installed_of(stats), engine.choice
     installed.libraries |= choice.node_packages if choice is not None else {}
     packs = with_brought(packs, choice.node_packs if choice is not None else {})
     versions = _versions(stats)
@@ -207,7 +209,7 @@ def nodes_of(
 
 
 def why_no_nodes(engine: Engine) -> str:
-    """Why jobs can bring no node packs to an engine that was started; empty if they can."""
+    """Why jobs can bring no node packs to a started engine; empty if they can. Blocking."""
     choice = engine.choice
     if choice is None or choice.program is None:
         if choice is not None and choice.command:
@@ -217,6 +219,8 @@ def why_no_nodes(engine: Engine) -> str:
         return "its node packs belong to its image"
     if not engine.nodes.settings.allow:
         return "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
+    if find_uv() is None:
+        return "uv, which installs what packs require, is missing beside it: pip install uv"
     return ""
 
 
@@ -231,7 +235,8 @@ async def act_on_nodes(engine: Engine, payload: JsonValue, report: Report) -> No
     """
     request = NodesRequest.parse(payload)
     await engine.ready()
-    why, choice, sets = why_no_nodes(engine), engine.choice, engine.nodes
+    why = await asyncio.to_thread(why_no_nodes, engine)
+    choice, sets = engine.choice, engine.nodes
     if request.action == "nodes":
         if sets is None or choice is None or choice.program is None:
             return NodesAnswer(notes=[f"No node packs can be brought here: {why}."])

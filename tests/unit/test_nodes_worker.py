@@ -194,6 +194,17 @@ async def test_the_sandbox_and_a_comfyui_of_somebody_else_say_why_they_take_none
         await sandbox.close()
 
 
+async def test_a_worker_without_uv_and_one_without_git_say_so(
+    server: PackServer, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.worker.nodes.fetching.shutil.which", lambda _name: None)
+    assert (await workers[0].ask(action="describe"))["takes_nodes"] == ["registry"]
+    monkeypatch.setattr("comfy_remote.worker.actions.find_uv", lambda: None)
+    said = await workers[0].ask(action="describe")
+    assert said["takes_nodes"] == []
+    assert "pip install uv" in said["no_nodes"]
+
+
 def test_what_the_owner_has_set(tmp_path: Path) -> None:
     said = NodeSettings.from_environ(tmp_path, {})
     assert (said.allow, said.folder) == (False, tmp_path / "nodes")
