@@ -23,6 +23,7 @@ from page_server import PackServer, start_server
 from playwright.sync_api import Locator, expect
 from sync_kit import TOKEN, Box, box, comfyui_with
 
+from comfy_remote.errors import NodesUnavailable
 from comfy_remote.ready.plan import There
 from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.steps import Ways
@@ -281,8 +282,13 @@ def test_a_node_that_nobody_has_is_offered_as_soon_as_its_workflow_is_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     installed: list[str] = []
+    fails = threading.Event()
 
     async def install(target: Target, packs: Iterable[PackWanted], say: object) -> NodesAnswer:
+        if not fails.is_set():
+            fails.set()
+            details = {"pack": "some-pack", "step": "import", "log": "OSError: no such card\n"}
+            raise NodesUnavailable("some-pack cannot be imported.", details=details)
         installed.extend(str(one) for one in packs)
         return NodesAnswer(set="s1", installed=["some-pack"])
 
@@ -308,6 +314,15 @@ def test_a_node_that_nobody_has_is_offered_as_soon_as_its_workflow_is_open(
     expect(shown(page).get_by_role("button", name="Bring 0 to box")).to_be_disabled()
     row.get_by_role("checkbox").check()
     page.picture("plan")
+    shown(page).get_by_role("button", name="Bring 1 to box").click()
+    failed = shown(page).locator("li[data-name='some-pack']")
+    expect(failed).to_contain_text("some-pack cannot be imported.")
+    expect(failed.locator("pre")).to_have_text("OSError: no such card")
+    page.picture("failed")
+    shown(page).get_by_role("button", name="Close").click()
+    page.panel.locator(".comfy-remote-brought").get_by_role("button", name="Go on").click()
+    # It has had its yes.
+    expect(row.get_by_role("checkbox")).to_be_checked()
     shown(page).get_by_role("button", name="Bring 1 to box").click()
     expect(shown(page).locator("li[data-name='some-pack']")).to_contain_text("installed")
     assert installed == ["some-pack@1.0.5"]

@@ -10,6 +10,8 @@ import { t } from './words.js'
 /** @import { Brought, BroughtStep } from './bring_api.js' */
 /** @import { BringState } from './bring_state.js' */
 
+const LAST_LINES = 8
+
 /** @type {Record<Brought['state'], keyof import('./words.js').Words>} */
 const TITLES = {
   running: 'bringRunning',
@@ -100,13 +102,27 @@ export function makeBrought(brings, bring) {
     problem.hidden = one.error === null
     problem.textContent = one.error === null ? '' : wordsOf(one.error)
     const folded = one.state === 'interrupted' ? [] : one.steps
-    rows.replaceChildren(...folded.map(stepRow))
+    const logs = folded.map(({ error }) => lastLines(error))
+    // Packs are installed together, and fail together.
+    rows.replaceChildren(...folded.map((step, at) => stepRow(step, logs.indexOf(logs[at]) === at ? logs[at] : '')))
   }
   return { root, show }
 }
 
-/** @param {BroughtStep} step */
-function stepRow(step) {
+/**
+ * @param {BroughtStep['error']} error
+ * @returns {string} What ComfyUI there, or an installer, printed last.
+ */
+function lastLines(error) {
+  const log = error?.details?.log
+  return typeof log === 'string' ? log.trimEnd().split('\n').slice(-LAST_LINES).join('\n') : ''
+}
+
+/**
+ * @param {BroughtStep} step
+ * @param {string} log
+ */
+function stepRow(step, log) {
   const moving = step.state === 'running'
   const part = moving && step.total ? (step.done ?? 0) / step.total : null
   return element(
@@ -115,7 +131,8 @@ function stepRow(step) {
     element('div', { class: 'comfy-remote-job' }, element('span', { class: 'comfy-remote-name', title: step.name }, step.name)),
     moving ? element('progress', part === null ? { max: '1' } : { max: '1', value: String(part) }) : null,
     element('span', { class: 'comfy-remote-quiet' }, stepWords(step, part)),
-    step.error ? element('span', { class: 'comfy-remote-problem' }, wordsOf(step.error)) : null
+    step.error ? element('span', { class: 'comfy-remote-problem' }, wordsOf(step.error)) : null,
+    log ? element('pre', { class: 'comfy-remote-log' }, log) : null
   )
 }
 

@@ -88,6 +88,7 @@ import { adviceFor, t } from './words.js'
  * @typedef {object} Failure
  * @property {string} message
  * @property {string} advice  What to do about it; may be empty.
+ * @property {Record<string, unknown>} [details]
  * @property {Hint} [hint]  The same by code.
  */
 
