@@ -111,8 +111,7 @@ def test_an_endpoint_is_made_for_the_open_workflow_chosen_and_removed_again(
         expect(form).to_contain_text("Make the endpoint portraitsunder way")
         page.picture("3 under way")
         page.reload()  # it goes on
-        if not page.panel.is_visible():
-            page.switch.click()
+        page.switch.click()
         press(page, "Show")
         expect(form).to_contain_text("Make the endpoint portraitsunder way")
         go_on.set()
@@ -125,7 +124,7 @@ def test_an_endpoint_is_made_for_the_open_workflow_chosen_and_removed_again(
         press(page, "Remove it at RunPod, too …")
         expect(form).to_contain_text("stays: 100 GB in EU-RO-1")
         page.picture("5 removal")
-        form.get_by_role("checkbox", name="Remove the volume, too").check()
+        form.get_by_role("checkbox", name="Remove the volume, too").click()
         expect(form).to_contain_text("everything on it is lost")
         page.picture("6 with volume")
         press(page, "Remove")

@@ -133,7 +133,10 @@ export function makeDeployment(graph, file, ways, begin = {}) {
     const volume = plan.steps.some((step) => step.kind === 'volume')
     const box = element('input', {
       type: 'checkbox',
-      onchange: () => void busy(() => planRemoval(name, box.checked, back)).then(() => (box.checked = withVolume))
+      onchange: async () => {
+        await busy(() => planRemoval(name, box.checked, back))
+        if (box.isConnected) box.checked = withVolume // there is no such plan
+      }
     })
     box.checked = withVolume
     const asks = element('label', { class: 'comfy-remote-choice' }, box, t('withVolume'))
