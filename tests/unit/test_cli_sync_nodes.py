@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,20 @@ def test_a_worker_whose_owner_allows_it_since_is_asked_again(worker: Worker, run
     _, out, _ = run(*COMMAND, "--plan")
     assert "install there" in out
     assert said == ["again"]
+
+
+def test_packs_of_a_packed_workflow_are_a_strangers(
+    worker: Worker, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile("theirs.zip", "w") as packed:
+        packed.write("wf.json", "workflow.json")
+        packed.write("l.lock", "comfy-remote.lock")
+    status, _, err = run("sync", "theirs.zip", *ON, "--yes")
+    assert (status, worker.acted) == (2, [])
+    assert "is named by theirs.zip" in err
+    answers(monkeypatch, True)
+    status, _, err = run("trust", "theirs.zip")
+    assert status == 0
+    assert f"pack {URL}@{COMMIT}" in err
+    assert run("sync", "theirs.zip", *ON, "--yes")[0] == 0
+    assert [one["action"] for one in worker.acted] == ["install_nodes"]
