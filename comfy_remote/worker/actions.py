@@ -247,16 +247,18 @@ async def act_on_nodes(engine: Engine, payload: JsonValue, report: Report) -> No
             advice="The worker's owner can change that, or installs the packs.",
         )
 
-    async def start() -> None:
-        await asyncio.to_thread(engine.stop)
-        try:
-            await engine.ready(as_it_is=True)
-        except BaseException:
-            await asyncio.to_thread(engine.stop)
-            raise
-
     async with ProgressReporter(report) as reporter:
         say = say_to(reporter)
+
+        async def start() -> None:
+            say("Starting ComfyUI with its node packs")
+            await asyncio.to_thread(engine.stop)
+            try:
+                await engine.ready(as_it_is=True)
+            except BaseException:
+                await asyncio.to_thread(engine.stop)
+                raise
+
         if request.action == "rollback_nodes":
             built = await sets.roll_back(say, start)
         else:

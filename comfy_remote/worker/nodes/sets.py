@@ -149,7 +149,6 @@ class NodeSets:
                 await in_thread(discard, self.folder.path(set_id))
                 raise
             try:
-                say("Starting ComfyUI with the new packs")
                 await start()
             except BaseException as error:
                 await in_thread(self.folder.go_back)
@@ -179,7 +178,6 @@ class NodeSets:
                 )
             await in_thread(self.folder.go_back)
             self._unusable.clear()
-            say("Starting ComfyUI with the earlier packs")
             await start()
             removed = await in_thread(self.folder.remove_old)
         return Built(earlier, removed=removed)
