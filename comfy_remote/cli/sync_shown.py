@@ -201,6 +201,8 @@ def ended_words(one: Ended) -> str:
     how = words.get(one.how, one.how)
     size = one.step.size
     facts = f", {size_text(size)} in {about_text(one.seconds)}" if size else ""
+    if how == "installed":
+        facts = f" and tried, {about_text(one.seconds)} in all"
     return f"{name}  {how}{facts}"
 
 
