@@ -281,6 +281,22 @@ def test_each_kind_of_target_has_its_own_advice(
     assert words in err
 
 
+def test_a_worker_that_does_not_say_what_it_has_may_need_another_image(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def says_nothing(_target: RunPodTarget) -> Capabilities:
+        return Capabilities(None, None, None)
+
+    monkeypatch.setenv("RUNPOD_API_KEY", "a-key-for-this-test")
+    monkeypatch.setattr(RunPodTarget, "__aenter__", entered)
+    monkeypatch.setattr(RunPodTarget, "describe_again", says_nothing)
+    Path("l.lock").write_text(LOCK.to_toml())
+    status, out, err = run("sync", "--lock", "l.lock", "--on", "runpod:abc123", "--plan")
+    assert status == 0
+    assert "it does not say which packs it has" in out
+    assert "comfy-remote sync --lock l.lock --dockerfile writes how" in err
+
+
 def test_nodes_and_models_alone(worker: Worker, run: Run) -> None:
     status, out, _ = run(*COMMAND, "--models", "--plan", "--json")
     assert (status, json.loads(out)["packs"]) == (0, [])

@@ -108,14 +108,21 @@ async def plan_sync(lock: Lock, target: Target, sources: Sources) -> SyncPlan:
         tuple(steps_of(plan, ways, here)),
         await asyncio.to_thread(record.speeds, target.name),
         packs=tuple(packs),
-        by_hand=by_hand if any(_is_by_hand(one) for one in packs) and ways.install else None,
+        by_hand=by_hand if ways.install and _any_by_hand(packs, there) else None,
     )
     return replace(made, notes=tuple(_notes(made, plan, sources)))
 
 
-def _is_by_hand(step: PackStep) -> bool:
-    """Whether it could be installed, if not in the way that was planned."""
-    return step.way is Way.IMPOSSIBLE and step.wanted is not None
+def _any_by_hand(packs: Sequence[PackStep], there: There) -> bool:
+    """Whether some have to be installed in another way, or may have to be: a worker that is not
+    ours does not say what it has.
+    """
+    silent = there.packs is None
+    return any(
+        (one.way is Way.IMPOSSIBLE and one.wanted is not None)
+        or (silent and one.item.standing is Standing.UNKNOWN)
+        for one in packs
+    )
 
 
 def _lacking(plan: Plan) -> list[LockedModel]:
