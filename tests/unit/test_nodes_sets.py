@@ -600,3 +600,40 @@ async def test_a_worker_that_is_killed_at_any_step(
     assert not any("killed" in line for line in with_a_set.said)
     assert with_a_set.files() == {"Good", "Things"}
     assert _sets(with_a_set) == {before.id, with_a_set.sets.for_engine().id}
+
+
+async def test_a_worker_that_is_killed_in_a_trial_takes_it_along(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    before = with_a_set.sets.folder.current()
+    top = "import os, pathlib, time\npathlib.Path(__file__).with_name('pid').write_text("
+    top += "str(os.getpid()) + '\\n')\ntime.sleep(600)"
+    (commit,) = server.repository("Things", pack("Thing", top))
+    folder, program = with_a_set.sets.settings.folder, with_a_set.program
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", KILLED, str(program.folder), program.python, str(folder)),
+        *(server.url, server.host, server.address("Things"), commit, "never said"),
+        env={**with_a_set.sets.programs_environ(), "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    pid = 0
+    while not pid:
+        assert killed.returncode is None
+        written = [one.read_text() for one in folder.glob("sets/*/custom_nodes/Things/pid")]
+        pid = int(written[0]) if written and written[0].endswith("\n") else 0
+        await asyncio.sleep(0.05)
+    killed.kill()
+    await killed.wait()
+    while _is_alive(pid):
+        await asyncio.sleep(0.05)
+    assert with_a_set.sets.folder.current() == before
+    (commit,) = server.repository("Things", pack("Thing"))
+    await with_a_set.install(by_commit(server, "Things", commit, "Thing"))
+    assert with_a_set.files() == {"Good", "Things"}
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

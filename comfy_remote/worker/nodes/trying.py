@@ -2,8 +2,9 @@
 
 It shows whether ComfyUI starts at all, whether it can import each pack of the set, and whether it
 knows the classes that were asked for. ComfyUI goes on when a pack cannot be imported, and says so
-in its log (``nodes.py`` and ``main.py`` of 0.3.64 and 0.33.0): ``0.0 s… (IMPORT FAILED): PATH``
-after all imports, ``(PRESTARTUP FAILED)`` after the scripts that packs run before.
+in its log (``nodes.py`` and ``main.py`` of 0.3.64 and 0.33.0): after all imports,
+``0.0 seconds (IMPORT FAILED): PATH``; after the scripts that packs run before,
+``0.0 seconds (PRESTARTUP FAILED): PATH``.
 """
 
 from __future__ import annotations
