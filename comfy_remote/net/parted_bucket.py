@@ -20,7 +20,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,14 @@ _LOOKS = 0.5  # seconds between two looks whether another program still sends a 
 _CHUNK = 4 * 1024 * 1024  # bytes read at a time
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
 _NO_UPLOAD = frozenset({"NoSuchUpload", "InvalidPart"})
+_TAKEN = frozenset({"PreconditionFailed", "412"})
+# As services may answer to a condition that they do not know.
+_NO_CONDITION = frozenset(
+    {
+        *("NotImplemented", "501", "InvalidArgument", "InvalidRequest", "400", "BadRequest"),
+        *("MethodNotAllowed", "405", "SignatureDoesNotMatch"),
+    }
+)
 _FINAL = frozenset(
     {
         *("AccessDenied", "403", "SignatureDoesNotMatch", "InvalidAccessKeyId", "NoSuchBucket"),
@@ -330,7 +338,7 @@ class PartedBucket(Bucket):
                     self._abort(upload, file.name)
                     self._ended(file)
                     return False
-                self._complete(file, upload, say, stopped)
+                ours = self._complete(file, upload, say, stopped)
             except OutputError as error:
                 # The service has forgotten it: it is begun again, once.
                 if again or error.details.get("code") not in _NO_UPLOAD:
@@ -338,7 +346,7 @@ class PartedBucket(Bucket):
                 self._notes.end(upload.destination)
                 continue
             self._ended(file)
-            return True
+            return ours
         raise AssertionError("either is returned or raised")
 
     def _ended(self, file: _File) -> None:
@@ -520,32 +528,33 @@ class PartedBucket(Bucket):
 
     def _complete(
         self, file: _File, upload: Upload, say: Callable[[str], None], stopped: threading.Event
-    ) -> None:
+    ) -> bool:
+        """Give the file its name; whether it is ours that has it, and not the same of somebody who
+        was quicker.
+
+        The service is asked to refuse if the name is taken by now; few do not know how.
+        """
         settings = self._settings
-        parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(upload.etags.items())]
+        only_if: dict[str, str] = {"IfNoneMatch": "*"}
         deadline = time.monotonic() + self._times.completed_within
         wait = self._times.first
         while True:
             try:
-                self._call(
-                    "complete the upload",
-                    lambda s3: s3.client.complete_multipart_upload(
-                        Bucket=settings.bucket,
-                        Key=settings.key(file.name),
-                        UploadId=upload.upload_id,
-                        MultipartUpload={"Parts": parts},
-                    ),
-                )
+                self._ask_to_complete(upload, file.name, only_if)
             except OutputError as error:
+                code = error.details.get("code")
                 # It may have gone through nevertheless.
                 there = self._size(file.name) == upload.size
                 if there and self._is_gone(upload, file.name):
-                    return
-                final = error.details.get("code") in _FINAL | _NO_UPLOAD
+                    return True
+                if only_if and code in _NO_CONDITION:
+                    only_if = {}
+                    continue
+                final = code in _FINAL | _NO_UPLOAD | _TAKEN
                 if final or time.monotonic() + wait > deadline or stopped.wait(wait):
-                    if there and self._is_there(file, say, stopped):
+                    if (there or code in _TAKEN) and self._is_there(file, say, stopped):
                         self._abort(upload, file.name)
-                        return
+                        return False
                     raise
                 wait = min(2 * wait, self._times.longest)
                 continue
@@ -556,7 +565,21 @@ class PartedBucket(Bucket):
                     f"{upload.size} were sent.",
                     advice="The storage may be full. Remove that file there, and try again.",
                 )
-            return
+            return True
+
+    def _ask_to_complete(self, upload: Upload, name: str, only_if: Mapping[str, str]) -> None:
+        settings = self._settings
+        parts = [{"PartNumber": n, "ETag": etag} for n, etag in sorted(upload.etags.items())]
+        self._call(
+            "complete the upload",
+            lambda s3: s3.client.complete_multipart_upload(
+                Bucket=settings.bucket,
+                Key=settings.key(name),
+                UploadId=upload.upload_id,
+                MultipartUpload={"Parts": parts},
+                **only_if,
+            ),
+        )
 
     def _is_gone(self, upload: Upload, name: str) -> bool:
         """Whether the service knows nothing of an upload any more, as of one that is complete."""

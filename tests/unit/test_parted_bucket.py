@@ -32,7 +32,7 @@ QUICK = UploadTimes(tries=2, first=0.01, longest=0.01, completed_within=5.0)
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs"), volume_megabytes=256) as server:
         server.client.create_bucket(Bucket="models")
         yield server
 
@@ -384,6 +384,50 @@ async def test_a_completion_that_did_not_go_through_is_not_somebody_elses_file(
         await there.upload(file, "not-ours", SHA256, lambda *_: None)
     assert content(s3, "not-ours") == OTHER
     assert await there.give_up("not-ours", remove=False)
+
+
+@pytest.mark.parametrize("theirs", [CONTENT, OTHER])
+async def test_one_that_comes_at_the_last_moment_is_not_replaced(
+    s3: S3Server, record: BroughtRecord, file: Path, theirs: bytes
+) -> None:
+    """Between the last look and the completion: the service refuses it."""
+    there, key = bucket(s3, record), f"last-{theirs[-1]}"
+    call = there._call
+
+    def comes(what: str, work: object) -> object:
+        if what == "complete the upload":
+            s3.client.put_object(Bucket="models", Key=key, Body=theirs)
+        return call(what, work)  # type: ignore[arg-type, var-annotated]
+
+    there._call = comes  # type: ignore[method-assign, assignment]
+    sending = there.upload(file, key, SHA256, lambda *_: None)
+    if theirs is CONTENT:
+        assert not await sending
+        assert unfinished_at(s3, key) == record.unfinished() == []
+    else:
+        with pytest.raises(OutputError, match="as large and with another content"):
+            await sending
+        assert await there.give_up(key, remove=False)
+    assert content(s3, key) == theirs
+
+
+async def test_a_service_that_knows_no_condition_completes_without(
+    s3: S3Server, record: BroughtRecord, file: Path
+) -> None:
+    there = bucket(s3, record)
+    call, asked = there._call, list[str]()
+
+    def old(what: str, work: object) -> object:
+        if what == "complete the upload":
+            asked.append(what)
+            if len(asked) == 1:
+                raise OutputError("No conditions here.", details={"code": "NotImplemented"})
+        return call(what, work)  # type: ignore[arg-type, var-annotated]
+
+    there._call = old  # type: ignore[method-assign, assignment]
+    assert await there.upload(file, "old", SHA256, lambda *_: None)
+    assert len(asked) == 2
+    assert content(s3, "old") == CONTENT
 
 
 async def test_a_part_that_breaks_is_sent_again(
