@@ -211,7 +211,7 @@ from comfy_remote.targets.runpod.gateway import _Sending
 after = int(sys.argv.pop(1))
 whole, put, sent = parts.read_parts, _Sending._put, []
 
-async def small(path, name):
+async def small(path, name, **_):
     return await whole(path, name, part_size=100_000)
 
 async def counted(self, file):
