@@ -54,7 +54,7 @@ async def synced(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = parts.read_parts
 
-    async def read(path: Path, name: str, *, part_size: int) -> parts.PartedModel:
+    async def read(path: Path, name: str) -> parts.PartedModel:
         return await whole(path, name, part_size=64 * 1024)
 
     monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", read)

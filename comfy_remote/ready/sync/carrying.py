@@ -43,7 +43,7 @@ from .brought import Brought, BroughtRecord
 from .here import with_hash
 from .lines import repo_line
 from .packs import PackStep
-from .parts import DIRECT_PART_SIZE, PART_SIZE, read_parts
+from .parts import DIRECT_PART_SIZE, read_parts
 from .planning import Sources
 from .steps import Step, SyncPlan, Way
 from .stores import BucketStore, OnBytes, VolumeStore
@@ -267,8 +267,8 @@ class _Carrying:
             raise ConfigurationError(f"{step.item.name} is not on this machine.")
         say = self._say(step)
         say("reading it for its SHA-256")
-        size = DIRECT_PART_SIZE if isinstance(target, MayTake) else PART_SIZE
-        read = await read_parts(here.file.path, step.item.name, part_size=size)
+        smaller = {"part_size": DIRECT_PART_SIZE} if isinstance(target, MayTake) else {}
+        read = await read_parts(here.file.path, step.item.name, **smaller)
         model = _checked(step, read.sha256, read.size)
         wanted = _placed(model, read.parts)
         answer = await send_model(target, wanted, read.parts, say, self._sent(step))
