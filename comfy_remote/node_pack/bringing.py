@@ -166,7 +166,7 @@ class _Bring:
 
     def one_ended(self, one: Ended) -> None:
         row = self._row(one.step)
-        row.state, row.error, row.message = one.how or "failed", one.error, ""
+        row.state, row.error, row.message = one.how or "failed", one.error, " ".join(one.notes)
 
     def end(self, state: _State) -> None:
         self.state, self.ended = state, time.time()

@@ -131,6 +131,7 @@ function stepRow(step, log) {
     element('div', { class: 'comfy-remote-job' }, element('span', { class: 'comfy-remote-name', title: step.name }, step.name)),
     moving ? element('progress', part === null ? { max: '1' } : { max: '1', value: String(part) }) : null,
     element('span', { class: 'comfy-remote-quiet' }, stepWords(step, part)),
+    moving || !step.message ? null : element('span', { class: 'comfy-remote-quiet' }, step.message),
     step.error ? element('span', { class: 'comfy-remote-problem' }, wordsOf(step.error)) : null,
     log ? element('pre', { class: 'comfy-remote-log' }, log) : null
   )
