@@ -111,6 +111,12 @@ def test_switch_panel_dialogs_and_settings_are_translated(
     assert english(all_words(dialog)) <= english(f"{titles} {classes} lighthouse png")
     page.window.keyboard.press("Escape")
 
+    page.panel.locator(".comfy-remote-wide").click()
+    expect(dialog.locator(".comfy-remote-bring > *").first).to_be_visible()
+    page.picture("bring")
+    assert english(all_words(dialog)) == set()
+    page.window.keyboard.press("Escape")
+
     page.window.keyboard.press("Control+Comma")
     settings = page.window.locator("[role=dialog]").last
     settings.get_by_text(name, exact=True).first.click()

@@ -172,10 +172,10 @@ class Gate:
         self.reached, self.open = asyncio.Event(), asyncio.Event()
         self._read = parts.read_parts
 
-    async def read(self, path: Path, name: str) -> parts.PartedModel:
+    async def read(self, path: Path, name: str, **more: int) -> parts.PartedModel:
         self.reached.set()
         await self.open.wait()
-        return await self._read(path, name)
+        return await self._read(path, name, **more)
 
 
 @pytest.fixture

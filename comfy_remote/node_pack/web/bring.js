@@ -30,7 +30,7 @@ export function makeBring(brings, isUsable) {
     const dialog = openDialog(t('bringTitle', { target: want.target }), content)
     await brings.refresh()
     const running = brings.running(want.target)
-    if (running) follow(content, brings, running.id)
+    if (running) follow(content, dialog, brings, running.id)
     else await plan(content, dialog, brings, want)
   }
 }
@@ -72,21 +72,22 @@ function showPlan(content, dialog, brings, made) {
   const begin = async (/** @type {number[]} */ steps) => {
     const begun = await postBring(made.id, steps)
     await brings.refresh()
-    follow(content, brings, begun.id)
+    follow(content, dialog, brings, begun.id)
   }
   content.replaceChildren(planForm(made, begin, () => dialog.close()))
 }
 
 /**
  * @param {HTMLElement} content
+ * @param {HTMLDialogElement} dialog
  * @param {BringState} brings
  * @param {string} id
  */
-function follow(content, brings, id) {
-  const shown = makeBrought(brings, null)
+function follow(content, dialog, brings, id) {
+  const shown = makeBrought(brings, (want) => plan(content, dialog, brings, want), false)
   const foot = element('p', { class: 'comfy-remote-foot' })
   const show = () => {
-    if (!content.isConnected) return brings.removeEventListener('changed', show)
+    if (!shown.root.isConnected) return brings.removeEventListener('changed', show)
     const one = brings.list.find((each) => each.id === id)
     if (!one) return
     shown.show(one)

@@ -45,7 +45,7 @@ export function makeBringList(brings, bring) {
   let known = new Map()
   const show = () => {
     const shown = brings.list.map((one) => {
-      const made = known.get(one.id) ?? makeBrought(brings, bring)
+      const made = known.get(one.id) ?? makeBrought(brings, bring, true)
       made.show(one)
       return /** @type {const} */ ([one.id, made])
     })
@@ -61,9 +61,10 @@ export function makeBringList(brings, bring) {
 
 /**
  * @param {BringState} brings
- * @param {Bring | null} bring  What goes on with it; null in its dialog.
+ * @param {Bring} bring  What goes on with it.
+ * @param {boolean} listed  Whether it can be removed from where it stands.
  */
-export function makeBrought(brings, bring) {
+export function makeBrought(brings, bring, listed) {
   /** @type {Brought | null} */
   let shown = null
   const title = element('span', { class: 'comfy-remote-name' })
@@ -71,7 +72,7 @@ export function makeBrought(brings, bring) {
   const again = button(
     {
       class: 'comfy-remote-button comfy-remote-small',
-      onclick: () => shown && bring?.({ target: shown.target, again: shown.id })
+      onclick: () => shown && bring({ target: shown.target, again: shown.id })
     },
     t('bringAgain')
   )
@@ -97,8 +98,8 @@ export function makeBrought(brings, bring) {
     title.title = title.textContent
     root.setAttribute('data-state', one.state)
     stop.hidden = !running
-    forget.hidden = running || bring === null
-    again.hidden = running || one.state === 'ended' || bring === null
+    forget.hidden = running || !listed
+    again.hidden = running || one.state === 'ended'
     problem.hidden = one.error === null
     problem.textContent = one.error === null ? '' : wordsOf(one.error)
     const folded = one.state === 'interrupted' ? [] : one.steps
