@@ -20,12 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from http_load import Endpoint
 
@@ -98,6 +98,23 @@ class Found:
     def ratio(self) -> float:
         """How much longer than the ideal it took."""
         return self.seconds / self.ideal
+
+    def words(self, plan: Plan) -> str:
+        """For people."""
+        wrong = {
+            name: value
+            for name, value in asdict(self).items()
+            if isinstance(value, list) and value and name != "kills"
+        }
+        kinds = ", ".join(f"{count} of {name}" for name, count in Counter(self.kills).items())
+        return (
+            f"{plan.jobs} jobs of {plan.seconds:g} s on {plan.workers} workers, "
+            f"{len(self.kills)} kills ({kinds}): "
+            f"{self.completed} completed, {len(self.failed)} failed and say why, "
+            f"{len(self.repeated)} were started twice; {self.seconds:.0f} s, "
+            f"{self.ratio:.2f} times the ideal of the workers that were up ({self.ideal:.0f} s)"
+            + "".join(f"; {name.replace('_', ' ')}: {value}" for name, value in wrong.items())
+        )
 
 
 class Process:
@@ -190,7 +207,7 @@ def fleet(folder: Path, workers: int) -> Iterator[tuple[Process, list[Process], 
     home.mkdir()
     (engine / "comfy").mkdir(parents=True)
     shutil.copy(Path(__file__).with_name("counted_engine.py"), engine / "main.py")
-    port = _free_port()
+    port = free_port()
     head = Process(
         "head",
         home,
@@ -238,7 +255,7 @@ async def chaos(plan: Plan, folder: Path) -> Found:
         begin = time.monotonic()
         killing = asyncio.ensure_future(_kill(plan, head, workers, found))
         ids = [
-            (await client.ask("POST", "run", _request(plan, job), key=f"{plan.seed}-{job}"))["id"]
+            (await client.ask("POST", "run", request(plan, job), key=f"{plan.seed}-{job}"))["id"]
             for job in range(plan.jobs)
         ]
         deadline = begin + 60 + 4 * plan.jobs * plan.seconds / plan.workers
@@ -246,9 +263,9 @@ async def chaos(plan: Plan, folder: Path) -> Found:
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
         found.seconds = end - begin
-        found.ideal = _ideal(workers, begin, plan.jobs * plan.seconds)
+        found.ideal = ideal(workers, begin, plan.jobs * plan.seconds)
         statuses = [await client.ask("GET", f"status/{job_id}") for job_id in ids]
-    _judge(found, statuses, [json.loads(line) for line in log.read_text().splitlines()])
+    judge(found, statuses, [json.loads(line) for line in log.read_text().splitlines()])
     return found
 
 
@@ -266,7 +283,8 @@ async def _all_are_idle(client: Client, workers: int, processes: list[Process]) 
             raise SystemExit(f"of {workers} workers, {idle} have joined")
 
 
-def _request(plan: Plan, job: int) -> dict[str, Any]:
+def request(plan: Plan, job: int) -> dict[str, Any]:
+    """A job that runs for so long, and says in the engines' file which one it is."""
     steps = {
         "image": ["1", 0],
         "steps": round(plan.seconds / _STEP),
@@ -320,7 +338,14 @@ async def _end_of_all(client: Client, deadline: float, killing: asyncio.Future[N
     return time.monotonic()
 
 
-def _ideal(workers: list[Process], begin: float, work: float) -> float:
+class Capacity(Protocol):
+    """What was up for some time."""
+
+    def up_between(self, begin: float, end: float) -> float:
+        """Seconds of work that it could have done."""
+
+
+def ideal(workers: Sequence[Capacity], begin: float, work: float) -> float:
     """Seconds in which the workers that were up could have done that much work."""
     least, most = 0.0, time.monotonic() - begin
     for _ in range(50):
@@ -340,7 +365,8 @@ class _Run:
     ended: bool = False
 
 
-def _judge(found: Found, statuses: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+def judge(found: Found, statuses: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    """Hold what clients were told to what the engines have noted."""
     runs: dict[int, list[_Run]] = defaultdict(list)
     current: dict[tuple[int, int], _Run] = {}
     for line in lines:
@@ -382,7 +408,8 @@ def _judge_status(found: Found, job: int, status: dict[str, Any], ended: bool) -
 _MOST_RUNS = 2
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -395,19 +422,7 @@ def bench_fleet() -> None:
     plan = Plan(jobs=6, seconds=0.3, workers=2, kills=1, every=0.5) if TINY else Plan()
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         found = asyncio.run(chaos(plan, Path(folder)))
-    wrong = {
-        name: value
-        for name, value in asdict(found).items()
-        if isinstance(value, list) and value and name != "kills"
-    }
-    print(
-        f"fleet: {plan.jobs} jobs of {plan.seconds:g} s on {plan.workers} workers, "
-        f"{len(found.kills)} kills ({found.kills.count('head')} of the gateway): "
-        f"{found.completed} completed, {len(found.failed)} failed and say why, "
-        f"{len(found.repeated)} were started twice; {found.seconds:.0f} s, "
-        f"{found.ratio:.2f} times the ideal of the workers that were up ({found.ideal:.0f} s)"
-        + "".join(f"; {name.replace('_', ' ')}: {value}" for name, value in wrong.items())
-    )
+    print(f"fleet: {found.words(plan)}")
 
 
 def bench_start() -> None:
@@ -434,7 +449,7 @@ async def _starts(folder: Path, jobs: int) -> list[tuple[float, float]]:
         for job in range(-1, jobs):
             await asyncio.sleep(0.5)
             began = time.monotonic()
-            job_id = (await client.ask("POST", "run", _request(plan, job + 1)))["id"]
+            job_id = (await client.ask("POST", "run", request(plan, job + 1)))["id"]
             while True:
                 status = await client.ask("GET", f"status/{job_id}")
                 if status["status"] not in ("IN_QUEUE", "IN_PROGRESS"):

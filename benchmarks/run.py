@@ -21,6 +21,8 @@ BENCHMARKS = {
     "gateway-growth": "gateway_queue:bench_growth",
     "gateway-start": "fleet:bench_start",
     "fleet": "fleet:bench_fleet",
+    "ray-fleet": "ray_fleet:bench_ray_fleet",
+    "ray-scale": "ray_fleet:bench_ray_scale",
     "gateway-joined": "joined:bench_joined",
     "estimate": "estimate:bench_estimate",
     "worker": "worker:bench_worker",

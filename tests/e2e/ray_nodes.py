@@ -2,8 +2,7 @@
 
 Ray reads its token's settings when it is imported, and is one for a process. So tests talk to this
 one: it writes the address as JSON, and after each line that it reads (``add GPUS HOME``,
-``kill NODE``)
-the nodes' ids; ``end`` ends it.
+``kill NODE``, ``restart-head``, ``list``) the nodes' ids; ``end`` ends it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,10 @@ def main() -> None:
             elif word == "kill":
                 (node,) = (one for one in cluster.list_all_nodes() if one.node_id == rest)
                 cluster.remove_node(node, allow_graceful=False)
-            else:
+            elif word == "restart-head":  # it goes on from its store, if that is on disk
+                cluster.head_node.kill_gcs_server()
+                cluster.head_node.start_gcs_server()
+            elif word != "list":
                 return
             print(json.dumps([one.node_id for one in cluster.list_all_nodes()]), flush=True)
     finally:
