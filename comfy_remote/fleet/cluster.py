@@ -323,5 +323,5 @@ def _no_cluster(address: str, said: str) -> ConfigurationError:
     words = said.strip().splitlines()
     return ConfigurationError(
         f"There is no Ray cluster {where}: {one_line(words[-1] if words else 'no answer')[:300]}",
-        advice="Start one (ray start --head), or name its head with --address.",
+        advice="Start one with `ray start` on its head, or give the address of its head.",
     )

@@ -160,7 +160,7 @@ def read_fleet(path: Path) -> FleetSettings:
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error.strerror or error}.",
-            advice="Name the file with --config; docs/fleet.md has one to begin with.",
+            advice="docs/fleet.md has one to begin with.",
         ) from error
     except NotText as error:
         raise ConfigurationError(f"{path} cannot be read: {error}.", advice=SAVE_AS_UTF8) from error
