@@ -11,7 +11,8 @@ import pytest
 from helpers import until
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
-from receiving_kit import TOKEN, CuttingProxy, OneComfyUI, comfyui
+from pydantic import SecretStr
+from receiving_kit import QUICK, TOKEN, CuttingProxy, OneComfyUI, comfyui
 from sync_kit import comfyui_with, lock_of, locked, sources
 
 from comfy_remote.errors import (
@@ -297,6 +298,17 @@ async def test_a_comfyui_without_the_pack_is_said_so(there: OneComfyUI, tmp_path
         assert "without Comfy Remote's node pack" in (await target.takes()).why
         with pytest.raises(ConfigurationError, match="without Comfy Remote's node pack"):
             await ensure_models(target, "lora https://example.com/x.safetensors", lambda _: None)
+
+
+async def test_one_that_is_asked_for_by_an_unknown_name_is_compared_all_the_same(
+    there: OneComfyUI, tmp_path: Path
+) -> None:
+    elsewhere = {"Host": SecretStr("gpu.example.org")}
+    target = ComfyUITarget(there.url, name="box", headers=elsewhere, sync_token=TOKEN, times=QUICK)
+    (step,) = (await planned(target, LOCK, mine(tmp_path))).steps
+    assert step.way is Way.IMPOSSIBLE
+    assert "a name that this server does not know as its own" in step.why
+    assert "allowed_hosts" in step.why
 
 
 async def test_the_packs_there_are_known_with_their_versions(

@@ -37,7 +37,7 @@ from ...json_text import parse_json
 from ...media.receive import file_chunks
 from ...net.answers import Response, error_of
 from ...net.http import HttpClient
-from ...net.retry import Backoff, Retries
+from ...net.retry import Backoff, Retries, retried
 from ...net.signed import CHALLENGE, SIGNATURE_HEADER, signature
 from ...types import JsonValue
 from ...wire.installed import ModelFile
@@ -84,12 +84,13 @@ class PackThere:
         self.backoff = backoff
         self._hello: Hello | None = None
         self._challenge = ""
+        self._why_not = ""
 
     async def takes(self) -> Takes:
         """What it takes from here."""
         hello = await self._greeted()
         if hello is None:
-            return Takes(why=_NO_PACK)
+            return Takes(why=self._why_not or _NO_PACK)
         takes = Takes(
             frozenset(hello.takes_models),
             frozenset(hello.takes_nodes),
@@ -158,10 +159,19 @@ class PackThere:
 
     async def _greeted(self) -> Hello | None:
         if self._hello is None:
+            answer = await retried(
+                lambda: self._http.get_once(RECEIVING, accept=_REFUSALS),
+                self.backoff,
+                TargetUnreachable,
+            )
+            if answer.status >= 300:
+                refusal = self._refusal(answer)
+                if not isinstance(refusal, TargetNotFound):
+                    self._why_not = _line(f"it does not say what it takes: {refusal}").rstrip(".")
+                return None
             try:
-                answer = await self._http.get(RECEIVING)
                 self._hello = Hello.model_validate_json(answer.body)
-            except (TargetNotFound, ValidationError):
+            except ValidationError:
                 return None  # another answer than ours: a proxy's page, say
             self._challenge = self._hello.challenge
         return self._hello
@@ -216,6 +226,8 @@ class PackThere:
             if not isinstance(challenge, str) or challenge == self._challenge:
                 break
             self._challenge = challenge  # it was restarted, or has answered very often
+        if isinstance(error, AuthenticationError):
+            error.message = f"{self._name} refused it. {error.message}"
         raise error
 
     def _refusal(self, response: Response) -> ComfyRemoteError:
@@ -227,10 +239,7 @@ class PackThere:
         error = said.get("error") if isinstance(said, dict) else None
         if not isinstance(error, dict):
             return error_of(response, self._name)
-        found = cleaned_error(error_from_json(error))
-        if isinstance(found, AuthenticationError):
-            found.message = f"{self._name} refused it. {found.message}"
-        return found
+        return cleaned_error(error_from_json(error))
 
 
 class _Job:
