@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -197,7 +198,9 @@ async def test_the_sandbox_and_a_comfyui_of_somebody_else_say_why_they_take_none
 async def test_a_worker_without_uv_and_one_without_git_say_so(
     server: PackServer, workers: list[Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_remote.worker.nodes.fetching.shutil.which", lambda _name: None)
+    found = shutil.which
+    without_git = lambda name, *more: None if name == "git" else found(name, *more)  # noqa: E731
+    monkeypatch.setattr("comfy_remote.worker.nodes.fetching.shutil.which", without_git)
     assert (await workers[0].ask(action="describe"))["takes_nodes"] == ["registry"]
     monkeypatch.setattr("comfy_remote.worker.actions.find_uv", lambda: None)
     said = await workers[0].ask(action="describe")
