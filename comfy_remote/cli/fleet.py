@@ -47,7 +47,7 @@ def fleet() -> None:
     """Run a gateway's workers on a Ray cluster.
 
     Ray decides where workers are, and starts them again; comfy-remote serve has the jobs. Run it on
-    the head of the cluster. It needs pip install "comfy-remote[ray]" on each machine.
+    the head of the cluster. Each machine needs Ray: pip install ".[ray]" in Comfy Remote's folder.
 
     \b
     Examples:

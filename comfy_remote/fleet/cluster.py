@@ -95,7 +95,7 @@ class Cluster:
         except ImportError as error:
             raise ConfigurationError(
                 "Ray is not installed here.",
-                advice='Install it where comfy-remote is: pip install "comfy-remote[ray]".',
+                advice='In Comfy Remote\'s folder: pip install ".[ray]".',
             ) from error
         _check_it_is_closed(address, environ)
         try:

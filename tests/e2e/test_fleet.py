@@ -20,7 +20,7 @@ import pytest
 from serve_kit import COMMAND, Serve, wait_for
 
 if importlib.util.find_spec("ray") is None:
-    pytest.skip("no Ray: pip install comfy-remote[ray]", allow_module_level=True)
+    pytest.skip("no Ray", allow_module_level=True)
 if sys.platform == "win32":
     pytest.skip("several Ray nodes on one machine need POSIX", allow_module_level=True)
 
