@@ -73,7 +73,7 @@ def started(environ: MutableMapping[str, str] = os.environ) -> None:
     if named and set_id:
         path = Path(named) / "starting.json"
         if _read(path).get("set") == set_id:
-            path.unlink(missing_ok=True)
+            _write(path, {})
 
 
 def sites(a_set: Path) -> list[Path]:
@@ -102,10 +102,7 @@ def _to_use(folder: Path) -> str | None:
         )
         return instead
     if _NO_START not in sys.argv:
-        try:
-            note.write_text(json.dumps({"set": set_id, "tries": tries + 1, "at": time.time()}))
-        except OSError as error:
-            _log.warning("Comfy Remote: %s cannot be written: %s", note, error)
+        _write(note, {"set": set_id, "tries": tries + 1, "at": time.time()})
     return set_id
 
 
@@ -135,6 +132,13 @@ def _read(path: Path) -> dict[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _write(path: Path, said: Mapping[str, object]) -> None:
+    try:
+        path.write_text(json.dumps(said), encoding="utf-8")
+    except OSError as error:
+        _log.warning("Comfy Remote: %s cannot be written: %s", path, error)
 
 
 def _run(script: Path) -> None:
