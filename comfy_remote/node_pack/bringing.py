@@ -297,10 +297,11 @@ class Bringing:
 
     async def forget(self, one: str) -> None:
         """Show it no more. What is under way is stopped."""
-        await self.stop(one)
         brings = self._by_id(one)
+        await self.stop(one)
         await asyncio.to_thread(discard, self._path(brings))
-        self._of.pop(brings.target, None)
+        if self._of.get(brings.target) is brings:  # and no later one, of another window
+            del self._of[brings.target]
 
     async def take_up(self) -> None:
         """Show what the last end of this server has interrupted: of each target, the newest."""
@@ -545,6 +546,7 @@ def _is_own(step: Step | PackStep, offer: _Offer) -> bool:
     """Whether what a step brings is the owner's, and nothing that only a workflow names."""
     if isinstance(step, PackStep):
         return False
-    if step.address is None:
-        return True
-    return step.address.by != _FROM_WORKFLOW and step.model.path in offer.made.own
+    if step.address is None and step.way is not Way.LINK:
+        return True  # a file of this machine
+    named = step.address is not None and step.address.by == _FROM_WORKFLOW
+    return not named and step.model.path in offer.made.own

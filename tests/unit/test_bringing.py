@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from helpers import until
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
 from owner import configure
 from sync_kit import TOKEN, Box, box, comfyui_with
 
 from comfy_remote.jobs.record import Record
+from comfy_remote.media.file_changes import discard
 from comfy_remote.node_pack.bring_routes import add_bring_routes
 from comfy_remote.node_pack.bringing import BRING_EVENT, Bringing
 from comfy_remote.node_pack.target_pool import TargetPool
@@ -311,6 +314,38 @@ async def test_a_workflows_address_is_asked_nothing_before_its_owner_says_yes_to
                 await page.yes(again)
                 await page.until("ended")
                 assert files_in(there.models)["loras/mine.safetensors"] == THIRD
+
+
+async def test_a_link_to_a_file_that_only_a_workflow_names_by_its_hash_is_not_chosen(
+    page: Window, there: Box
+) -> None:
+    await page.yes(await page.plan(prompt=loras("a.safetensors")))
+    await page.until("ended")  # from now on, the target knows its SHA-256
+    workflow = naming("https://127.0.0.1:9/x", "theirs.safetensors", STYLE)
+    [step] = (await page.plan(prompt=loras("theirs.safetensors"), workflow=workflow))["steps"]
+    assert (step["way"], step["chosen"]) == ("link", False)
+
+
+async def test_what_is_forgotten_takes_no_later_one_with_it(
+    page: Window, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        reached.set()
+        go_on.wait(60)
+        discard(path)
+
+    _, begun = await page.yes(await page.plan(prompt=loras("a.safetensors")))
+    await gate.reached.wait()
+    plan = await page.plan(prompt=loras("b.safetensors"))
+    monkeypatch.setattr("comfy_remote.node_pack.bringing.discard", slow)
+    forgetting = asyncio.ensure_future(page.bringing.forget(begun["id"]))
+    await until(reached.is_set)
+    assert (await page.yes(plan))[0] == 200
+    go_on.set()
+    await forgetting
+    assert [one["steps"][0]["name"] for one in await page.shown()] == ["loras/b.safetensors"]
 
 
 async def test_hostile_names_are_cleaned_and_what_cannot_be_brought_is_not(
