@@ -28,7 +28,7 @@ from ..worker.models.huggingface import HuggingFaceLink
 from ..worker.models.link import Link
 from ..worker.models.settings import ModelSettings
 from ..worker.models.sources import BucketLink, understand
-from .lock import Address, Lock, LockedModel
+from .lock import MOST_ADDRESSES, Address, Lock, LockedModel
 
 __all__ = ["Addressed", "with_addresses"]
 
@@ -168,5 +168,5 @@ class _Asking:
 
     def _add(self, by: str, url: str) -> None:
         if all(one.url != url for one in self.model.addresses):
-            addresses = (*self.model.addresses, Address(by=by, url=url))
+            addresses = (*self.model.addresses[: MOST_ADDRESSES - 1], Address(by=by, url=url))
             self.model = self.model.model_copy(update={"addresses": addresses})

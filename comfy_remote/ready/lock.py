@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOCK_NAME",
+    "MOST_ADDRESSES",
+    "MOST_ENTRIES",
     "Address",
     "Lock",
     "LockedComfyUI",
@@ -59,7 +61,10 @@ LOCK_NAME = "comfy-remote.lock"
 
 _FOUND = frozenset({"workflow", "civitai", "bucket", "target"})
 _LARGEST = 4 * 1024 * 1024  # bytes of a lock
-_MOST = 5000  # entries of a kind
+MOST_ENTRIES = 5000
+"""Of each kind."""
+MOST_ADDRESSES = 50
+"""Of a model."""
 _HEAD = (
     "# What it takes to run these workflows, exactly. Made by Comfy Remote; it can be edited.\n\n"
 )
@@ -160,7 +165,7 @@ class LockedPack(_Entry):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{7,64}$")] | None = None
     folder: Text | None = None
     content: Sha256 | None = None
-    classes: tuple[Text, ...] = Field(default=(), max_length=_MOST)
+    classes: tuple[Text, ...] = Field(default=(), max_length=MOST_ENTRIES)
     unknown: Said | None = None
 
     @field_validator("url")
@@ -205,7 +210,7 @@ class LockedModel(_Entry):
     name: Text
     size: int | None = Field(default=None, ge=0, le=LARGEST_SIZE)
     sha256: Sha256 | None = None
-    addresses: tuple[Address, ...] = Field(default=(), max_length=50)
+    addresses: tuple[Address, ...] = Field(default=(), max_length=MOST_ADDRESSES)
     unknown: Said | None = None
 
     @field_validator("folder", "name")
@@ -239,10 +244,10 @@ class Lock(_Entry):
     """
 
     version: Literal[1] = 1
-    workflows: tuple[Text, ...] = Field(default=(), max_length=_MOST)
+    workflows: tuple[Text, ...] = Field(default=(), max_length=MOST_ENTRIES)
     comfyui: LockedComfyUI = LockedComfyUI()
-    packs: tuple[LockedPack, ...] = Field(default=(), max_length=_MOST)
-    models: tuple[LockedModel, ...] = Field(default=(), max_length=_MOST)
+    packs: tuple[LockedPack, ...] = Field(default=(), max_length=MOST_ENTRIES)
+    models: tuple[LockedModel, ...] = Field(default=(), max_length=MOST_ENTRIES)
 
     @classmethod
     def of_all(cls, locks: Sequence[Lock]) -> Self:
@@ -402,7 +407,8 @@ def _with(model: LockedModel, other: LockedModel) -> LockedModel:
     """A model with the addresses of another entry for it."""
     known = {one.url for one in model.addresses}
     more = [one for one in other.addresses if one.url not in known]
-    return model.model_copy(update={"addresses": (*model.addresses, *more)})
+    addresses = (*model.addresses, *more)[:MOST_ADDRESSES]
+    return model.model_copy(update={"addresses": addresses})
 
 
 def _keeping(model: LockedModel, older: LockedModel | None) -> LockedModel:
@@ -410,7 +416,7 @@ def _keeping(model: LockedModel, older: LockedModel | None) -> LockedModel:
         return model
     known = {one.url for one in model.addresses}
     by_hand = [one for one in older.addresses if one.by not in _FOUND and one.url not in known]
-    addresses = (*model.addresses, *by_hand)
+    addresses = (*model.addresses[: MOST_ADDRESSES - len(by_hand)], *by_hand)
     return model.model_copy(update={"addresses": addresses}) if by_hand else model
 
 

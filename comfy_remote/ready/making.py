@@ -10,11 +10,20 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from yarl import URL
 
+from ..errors import ConfigurationError
 from ..schemas.registry import RegisteredPack
 from ..wire.installed import InstalledPack, ModelFile
 from ..worker.models.folders import is_model_folder
 from ..workflow.models import ModelSource
-from .lock import Address, Lock, LockedComfyUI, LockedModel, LockedPack
+from .lock import (
+    MOST_ADDRESSES,
+    MOST_ENTRIES,
+    Address,
+    Lock,
+    LockedComfyUI,
+    LockedModel,
+    LockedPack,
+)
 from .needs import Needs
 from .plan import There, model_like, models_by_name, pack_like
 
@@ -62,11 +71,19 @@ def make_lock(
             ``None`` if that is not known; then what the workflows say is all.
         comfyui: Its ComfyUI; what ``there`` says by default.
         registry: The packs that the Comfy Registry names for classes.
+
+    Raises:
+        ConfigurationError: It would be larger than a lock may be.
     """
+    if max(len(needs.workflows), len(needs.classes), len(needs.models)) > MOST_ENTRIES:
+        raise ConfigurationError(
+            f"More than {MOST_ENTRIES} workflows, node classes or models are more than a lock has.",
+            advice="Take fewer workflows at a time.",
+        )
     notes: list[str] = []
     if comfyui is None:
         comfyui = _comfyui(there)
-    packs = _packs(needs, there, registry or {})
+    packs = _packs(needs, there, registry or {}, notes)
     models = _models(needs, there, notes)
     lock = Lock(
         workflows=tuple(needs.workflows), comfyui=comfyui, packs=tuple(packs), models=tuple(models)
@@ -87,10 +104,13 @@ def _comfyui(there: There | None) -> LockedComfyUI:
 
 
 def _packs(
-    needs: Needs, there: There | None, registry: Mapping[str, RegisteredPack]
+    needs: Needs, there: There | None, registry: Mapping[str, RegisteredPack], notes: list[str]
 ) -> list[LockedPack]:
     found: dict[str, tuple[LockedPack, list[str]]] = {}
     for name, said in needs.classes.items():
+        if not _valid(LockedPack, classes=[name]).classes:
+            notes.append(f"{name[:100]!r} is left out: it is no name of a node class.")
+            continue
         folder = ((there.classes if there is not None else None) or {}).get(name)
         folder = folder or needs.folders.get(name)
         pack = _pack_of(said, folder, there, registry.get(name))
@@ -181,7 +201,9 @@ def _models(needs: Needs, there: There | None, notes: list[str]) -> list[LockedM
         try:
             needed = LockedModel(folder=_model_folder(folder), name=name)
         except ValidationError:
-            notes.append(f"{name!r} is left out: it is no name of a file below a models folder.")
+            notes.append(
+                f"{name[:100]!r} is left out: it is no name of a file below a models folder."
+            )
             continue
         there_is = model_like(needed, by_name)
         model = _model(needed, there_is, sources, there, notes)
@@ -279,13 +301,13 @@ def _fetched_from(file: ModelFile) -> Address | None:
 
 
 def _each(*addresses: Sequence[Address]) -> tuple[Address, ...]:
-    """Each address once, in their order."""
+    """Each address once, in their order; no more than a lock has."""
     found = {one.url: one for some in reversed(addresses) for one in reversed(some)}
     order = [one.url for some in addresses for one in some]
-    return tuple(found[url] for url in dict.fromkeys(order))
+    return tuple(found[url] for url in dict.fromkeys(order))[:MOST_ADDRESSES]
 
 
-def _valid(model: type[_Entry], **fields: str | None) -> _Entry:
+def _valid(model: type[_Entry], **fields: str | list[str] | None) -> _Entry:
     """An entry without those fields that are not what they should be."""
     try:
         return model.model_validate(fields)

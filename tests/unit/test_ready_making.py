@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_target import FakeTarget
 
-from comfy_remote.errors import LockNotMet, TargetError
+from comfy_remote.errors import ConfigurationError, LockNotMet, TargetError
 from comfy_remote.ready.holding import Held, hold, not_in_lock, what_to_do
 from comfy_remote.ready.lock import Address, Lock, LockedComfyUI, LockedModel, LockedPack
 from comfy_remote.ready.making import make_lock, unresolved_classes
@@ -429,3 +429,27 @@ def test_what_a_workflow_uses_beside_its_lock() -> None:
         "Another",
         "checkpoints/new.safetensors",
     ]
+
+
+def test_whatever_a_workflow_names_its_lock_can_be_read() -> None:
+    classes = {"C" * 2000: None, "": None, "A\ud800": None, "Fine": None}
+    urls = [ModelSource("a.safetensors", "loras", f"https://h/{n}") for n in range(80)]
+    needs = Needs(classes={**classes}, models={("a.safetensors", "loras"): urls})
+    made = make_lock(needs, None)
+    lock = Lock.parse(made.lock.to_toml().encode().decode(), "it")
+    assert [one.classes for one in lock.packs] == [("Fine",)]
+    assert len(lock.models[0].addresses) == 50
+    assert lock.models[0].addresses[0].url == "https://h/0"
+    assert sum("is left out: it is no name of a node class" in one for one in made.notes) == 3
+
+
+@pytest.mark.parametrize("kind", ["classes", "models"])
+def test_more_than_a_lock_has_is_refused(kind: str) -> None:
+    needs = Needs()
+    for n in range(5001):
+        if kind == "classes":
+            needs.classes[f"C{n}"] = None
+        else:
+            needs.models[f"{n}.safetensors", "loras"] = []
+    with pytest.raises(ConfigurationError, match="are more than a lock has"):
+        make_lock(needs, None)
