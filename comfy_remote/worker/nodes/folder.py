@@ -29,6 +29,7 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 from ...media.file_changes import discard
 from ...media.files import storage_errors, write_whole
 from ...wire.installed import InstalledPack
+from ...wire.nodes import PackWanted
 from ..models.presence import ProcessMark
 
 __all__ = ["NODE_SITE", "NodeSet", "SetPack", "SetsFolder"]
@@ -42,23 +43,14 @@ _RENEWED_EVERY = 600.0
 _log = logging.getLogger(__name__)
 
 
-class SetPack(BaseModel):
-    """A pack of a set, and what it was asked for by.
+class SetPack(PackWanted):
+    """A pack of a set: the request for it, and what is there.
 
     Attributes:
-        source: See `wire.nodes.PackWanted`, like ``version`` and ``classes``.
         installed: What it says of itself.
     """
 
-    source: str
-    version: str
-    classes: tuple[str, ...] = ()
     installed: InstalledPack
-
-    @property
-    def name(self) -> str:
-        """Its folder in ``custom_nodes``."""
-        return self.installed.name
 
 
 class NodeSet(BaseModel):
@@ -101,7 +93,7 @@ class SetsFolder:
 
     def __init__(self, root: Path, worker: str) -> None:
         self.root = root
-        self._worker = worker
+        self.worker = worker
         self._pointer = root / "current.json"
         self._sets = root / "sets"
         self._mark = root / "in_use" / f"{uuid.uuid4().hex}.json"
@@ -210,7 +202,7 @@ class SetsFolder:
         else:
             try:
                 self._mark.parent.mkdir(parents=True, exist_ok=True)
-                own = ProcessMark.own(self._worker).model_dump()
+                own = ProcessMark.own(self.worker).model_dump()
                 self._mark.write_text(json.dumps({"set": set_id, **own}), encoding="utf-8")
             except OSError as error:  # a volume that is full, or that this worker may only read
                 _log.warning("no sign could be left in %s: %s", self._mark.parent, error)

@@ -7,14 +7,10 @@ killed, the last good set stays, and the next builder removes what was left.
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...aio import in_thread
 from ...config.engine_environment import engine_environment
@@ -25,14 +21,13 @@ from ...wire.installed import InstalledPack
 from ...wire.nodes import NodesAnswer, PackWanted
 from ..models.plan import RESERVE, free_bytes
 from ..models.presence import Presence
-from ..packs import installed_packs, packs_in, public_repository
-from .fetching import PackFetcher
-from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
+from ..packs import installed_packs, packs_in
+from .building import Building
+from .folder import NODE_SITE, NodeSet, SetsFolder
 from .program import ComfyUIProgram
-from .requirements import CONSTRAINTS, Requirements
+from .requirements import Requirements
 from .settings import NodeSettings
-from .steps import MAKE_ROOM, Say, failed, run, said_again, stored
-from .trying import Trial
+from .steps import MAKE_ROOM, Say, said_again, stored
 
 __all__ = ["Built", "NodeSets", "Say", "Start"]
 
@@ -40,7 +35,6 @@ Start = Callable[[], Awaitable[object]]
 """Starts the engine again; raises `ComfyRemoteError` if it does not start."""
 
 _ROOM = 4 * RESERVE  # bytes: for one pack; what more is needed is not known before
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,6 @@ class NodeSets:
     ) -> None:
         self.settings = settings
         self.folder = SetsFolder(settings.folder, worker)
-        self._worker = worker
         self._environ = environ
         self._presence = Presence(settings.folder, worker)
         self._unusable: set[str] = set()
@@ -142,8 +135,18 @@ class NodeSets:
             with stored(self.settings.folder, "request"):
                 set_id = await in_thread(self.folder.new)
             try:
-                building = _Building(self, set_id, current, new, program, say)
-                made = await building.run(requirements, abi)
+                building = Building(
+                    self.folder,
+                    set_id,
+                    base=current,
+                    new=new,
+                    program=program,
+                    requirements=requirements,
+                    settings=self.settings,
+                    environ=environ,
+                    say=say,
+                )
+                made = await building.run(abi)
                 await in_thread(self._switch, made, current)
             except BaseException:
                 await in_thread(discard, self.folder.path(set_id))
@@ -200,11 +203,6 @@ class NodeSets:
         """The environment of what is run here for a set."""
         return engine_environment(self._environ)
 
-    @property
-    def worker(self) -> str:
-        """The worker's name."""
-        return self._worker
-
     @asynccontextmanager
     async def _alone(self, say: Say) -> AsyncIterator[None]:
         """While inside, no other worker of the volume changes its sets. Waits for one that does."""
@@ -256,178 +254,6 @@ class NodeSets:
         self.folder.switch(made)
 
 
-class _Building:
-    """One new set, step by step."""
-
-    def __init__(
-        self,
-        sets: NodeSets,
-        set_id: str,
-        base: NodeSet | None,
-        new: Sequence[PackWanted],
-        program: ComfyUIProgram,
-        say: Say,
-    ) -> None:
-        self._sets = sets
-        self._id = set_id
-        self._base = base
-        self._new = new
-        self._program = program
-        self._say = say
-        self._folder = sets.folder.path(set_id)
-        self._custom_nodes = sets.folder.custom_nodes(set_id)
-        self._patience = sets.settings.patience
-        self._environ = sets.programs_environ()
-
-    async def run(self, requirements: Requirements, abi: str) -> NodeSet:
-        """Build and try it.
-
-        Args:
-            abi: See `NodeSet.python`.
-        """
-        kept = await self._copied()
-        fetcher = PackFetcher(self._sets.settings, self._environ)
-        for pack in self._new:
-            self._say(f"Fetching {pack}")
-            await fetcher.fetch(pack, self._custom_nodes / pack.name)
-        names = sorted([*(one.name for one in kept), *(one.name for one in self._new)])
-        folders = [self._custom_nodes / name for name in names]
-        self._say(f"Installing what {_count(names)} require{'s' if len(names) == 1 else ''}")
-        installed = await requirements.install(
-            folders, [one.name for one in self._new], self._folder, self._sets.folder.site(self._id)
-        )
-        if scripts := [one for one in folders if (one / "install.py").is_file()]:
-            await self._run_scripts(scripts, requirements)
-        asked: list[SetPack | PackWanted] = [*kept, *self._new]
-        classes = {one: pack.name for pack in asked for one in pack.classes}
-        self._say("Trying it: ComfyUI starts with the new packs, on the CPU")
-        trial = Trial(self._program, await in_thread(self._with_site), self._patience.trial)
-        engine = await trial.run(self._sets.folder.search_paths(self._id), folders, classes)
-        packs = await in_thread(self._described, kept)
-        return NodeSet(
-            id=self._id,
-            packs=sorted(packs, key=lambda one: one.name),
-            requirements=installed,
-            python=abi,
-            engine=engine,
-            made=round(time.time(), 3),
-            made_by=self._sets.worker,
-            before=self._base.id if self._base is not None else "",
-        )
-
-    async def _copied(self) -> list[SetPack]:
-        """The packs of the set before that are not replaced."""
-        replaced = {one.name.casefold() for one in self._new}
-        base = self._base
-        if base is None:
-            return []
-        kept = [one for one in base.packs if one.name.casefold() not in replaced]
-
-        def copy() -> list[SetPack]:
-            there = []
-            for pack in kept:
-                source = self._sets.folder.custom_nodes(base.id) / pack.name
-                if not source.is_dir():
-                    _log.warning("the pack %s is not in its set any more: %s", pack.name, source)
-                    continue
-                # Its links, and what it has written into its own folder, too.
-                shutil.copytree(
-                    source,
-                    self._custom_nodes / pack.name,
-                    symlinks=True,
-                    ignore=shutil.ignore_patterns("__pycache__"),
-                )
-                there.append(pack)
-            return there
-
-        with stored(self._folder, "request"):
-            return await in_thread(copy)
-
-    async def _run_scripts(self, packs: Sequence[Path], requirements: Requirements) -> None:
-        """Run the ``install.py`` of packs. What they install goes into the set.
-
-        Raises:
-            NodesUnavailable: One failed, or has changed the engine's own packages.
-        """
-        before = await requirements.installed(self._folder)
-        for pack in packs:
-            self._say(f"Running install.py of {pack.name}")
-            await run(
-                *(self._program.python, "install.py"),
-                step="install.py",
-                what=f"{pack.name}: its install.py",
-                cwd=pack,
-                environ=await in_thread(self._for_scripts),
-                patience=self._patience.script,
-                pack=pack.name,
-            )
-            after = await requirements.installed(self._folder)
-            changed = {*before.items()} ^ {*after.items()}
-            if changed:
-                name = min(changed)[0]
-                raise failed(
-                    "install.py",
-                    f"{pack.name}: its install.py has changed {name} of ComfyUI's own Python from "
-                    f"{before.get(name, 'none')} to {after.get(name, 'none')}.",
-                    pack=pack.name,
-                    advice="That was not undone: start the worker in a new container, or install "
-                    "that version again. The packs that were there before still run.",
-                )
-
-    def _with_site(self) -> dict[str, str]:
-        sites = os.pathsep.join(map(str, self._sets.folder.sites(self._id)))
-        return {
-            **self._pip(),
-            NODE_SITE: sites,
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONIOENCODING": "utf-8",
-        }
-
-    def _for_scripts(self) -> dict[str, str]:
-        sites = [*map(str, self._sets.folder.sites(self._id)), self._environ.get("PYTHONPATH", "")]
-        path = os.pathsep.join(filter(None, sites))
-        own = self._program.folder
-        return {**self._pip(), "PYTHONPATH": path, "COMFYUI_PATH": str(own)}
-
-    def _pip(self) -> dict[str, str]:
-        """Leads what packs install by themselves with pip into the set."""
-        return {
-            **self._environ,
-            "PIP_PREFIX": str(self._sets.folder.scripts(self._id)),
-            "PIP_CONSTRAINT": str(self._folder / CONSTRAINTS),
-            "UV_CONSTRAINT": str(self._folder / CONSTRAINTS),
-            "PIP_NO_INPUT": "1",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        }
-
-    def _described(self, kept: Sequence[SetPack]) -> list[SetPack]:
-        asked: list[SetPack | PackWanted] = [*kept, *self._new]
-        said = installed_packs({one.name for one in asked}, [self._custom_nodes])
-        by_name = {one.name: one for one in said}
-        return [
-            SetPack(
-                source=one.source,
-                version=one.version,
-                classes=one.classes,
-                installed=_known_as(one, by_name[one.name]),
-            )
-            for one in asked
-        ]
-
-
-def _known_as(asked: PackWanted | SetPack, said: InstalledPack) -> InstalledPack:
-    """What a pack says of itself, with what it was asked for by where it says nothing."""
-    by_id, by_commit = ":" not in asked.source, len(asked.version) == 40
-    known = {
-        "registry_id": asked.source if by_id else None,
-        "version": None if by_commit else asked.version,
-        "commit": asked.version if by_commit else None,
-        "url": None if by_id else public_repository(asked.source),
-    }
-    missing = {name: value for name, value in known.items() if value is not None}
-    return said.model_copy(update=missing)
-
-
 def _same_pack(pack: PackWanted, other: InstalledPack) -> bool:
     """Whether a pack of the image, the volume or the machine is the one that is asked for."""
     names = {other.name.casefold(), (other.registry_id or "").casefold()}
@@ -462,10 +288,6 @@ def _did_not_start(error: ComfyRemoteError) -> NodesUnavailable:
         advice="The packs that were there before run again.",
         details={**facts, "step": "start", "log": error.details.get("engine_log", "")},
     )
-
-
-def _count(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{len(names)} packs"
 
 
 def _id(current: NodeSet | None) -> str:
