@@ -19,7 +19,7 @@ import aiohttp
 from ..advice import Hint
 from ..aio import within
 from ..config.engine_environment import engine_environment
-from ..errors import ComfyRemoteError, EngineCrashed, TargetUnreachable
+from ..errors import ComfyRemoteError, EngineCrashed, LocalStorageError, TargetUnreachable
 from .choice import EngineChoice, choose_engine
 from .gpu import check_gpu
 from .nodes.sets import NodeSets
@@ -143,12 +143,19 @@ class Engine:
         return self._nodes
 
     def has_old_nodes(self) -> bool:
-        """Whether it runs with another set of node packs than the current one. Blocking."""
+        """Whether it runs with another set of node packs than the current one. Blocking.
+
+        While the volume cannot be read, it is not known to be another.
+        """
         choice = self._choice
         if self._nodes is None or choice is None or choice.program is None:
             return False
         self._nodes.folder.still_used()
-        current = self._nodes.for_engine()
+        try:
+            current = self._nodes.for_engine()
+        except LocalStorageError as error:
+            _log.warning("which node packs are current is not known: %s", error)
+            return False
         return (current.id if current is not None else None) != choice.node_set
 
     async def check_gpu(self) -> None:

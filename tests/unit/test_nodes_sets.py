@@ -463,6 +463,34 @@ async def test_a_set_that_was_removed_by_hand(server: PackServer, with_a_set: Wo
     assert with_a_set.files() == {"Things"}
 
 
+async def test_a_damaged_pointer_costs_no_pack(server: PackServer, with_a_set: Worker) -> None:
+    sets, before = with_a_set.sets, with_a_set.sets.folder.current()
+    (sets.folder.root / "current.json").write_text("")
+    assert sets.for_engine() == before
+    (commit,) = server.repository("Things", pack("Thing"))
+    await with_a_set.install(by_commit(server, "Things", commit, "Thing"))
+    assert with_a_set.files() == {"Good", "Things"}
+
+
+async def test_a_volume_that_cannot_be_read_for_a_moment_costs_no_pack(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    sets, before = with_a_set.sets, with_a_set.sets.folder.current()
+    assert before is not None
+    pointer, aside = sets.folder.root / "current.json", sets.folder.root / "aside"
+    note = sets.folder.path(before.id) / "set.json"
+    (commit,) = server.repository("Things", pack("Thing"))
+    for path in (pointer, note):
+        path.rename(aside)
+        path.mkdir()  # reading it is an error, and it is there
+        with pytest.raises(LocalStorageError, match="cannot be read"):
+            await with_a_set.install(by_commit(server, "Things", commit))
+        path.rmdir()
+        aside.rename(path)
+    assert sets.for_engine() == before
+    assert _sets(with_a_set) == {before.id}
+
+
 async def test_two_workers_of_a_volume_build_one_after_the_other(
     server: PackServer, tmp_path: Path, python: str
 ) -> None:

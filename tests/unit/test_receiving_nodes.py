@@ -170,7 +170,7 @@ class Sets:
             packs=packs,
             requirements={"x": "1"},
             python=python,
-            made=0.0,
+            made=float(len([*self.folder.path("").iterdir()])),
             made_by="the test",
             before=current.id if current is not None else "",
         )
@@ -242,12 +242,21 @@ def test_a_set_with_which_comfyui_does_not_start_is_left(
         started(sets.environ)
 
 
-def test_what_somebody_wrote_into_the_pointer_leads_nowhere(sets: Sets) -> None:
+def test_a_damaged_pointer_leads_to_the_newest_set_that_is_whole(sets: Sets) -> None:
     sets.make("one")
+    newest = sets.make("two")
+    (sets.folder.path("99999999-half") / "custom_nodes").mkdir(parents=True)
     pointer = sets.base / ".comfy-remote/nodes/current.json"
     for content in ('{"set": "../../evil"}', "[]", "{", '{"set": 5}', ""):
         pointer.write_text(content)
-        assert sets.start() is None
+        assert sets.start() == newest
+        started(sets.environ)
+        found = sets.folder.current()
+        assert found is not None
+        assert found.id == newest
+    pointer.unlink()
+    assert sets.start() is None
+    assert sets.folder.current() is None
 
 
 def test_the_settings_name_the_same_folder(sets: Sets) -> None:

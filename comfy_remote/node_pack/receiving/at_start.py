@@ -85,8 +85,7 @@ def sites(a_set: Path) -> list[Path]:
 
 def _to_use(folder: Path) -> str | None:
     """The current set; the one before, or none, where ComfyUI has not started with it."""
-    pointer = _read(folder / "current.json")
-    there = [one for key in ("set", "before") if (one := _whole(folder, pointer.get(key)))]
+    there = [one for named in _named(folder) if (one := _whole(folder, named))]
     if not there:
         return None
     set_id, note = there[0], folder / "starting.json"
@@ -104,6 +103,27 @@ def _to_use(folder: Path) -> str | None:
     if _NO_START not in sys.argv:
         _write(note, {"set": set_id, "tries": tries + 1, "at": time.time()})
     return set_id
+
+
+def _named(folder: Path) -> list[object]:
+    """The current set and the one before. Where the file that says it is damaged, the newest ones
+    count."""
+    path = folder / "current.json"
+    pointer = _read(path)
+    named = [pointer.get("set"), pointer.get("before", "")]
+    if all(isinstance(one, str) and (not one or _ID.fullmatch(one)) for one in named):
+        return named
+    if not path.is_file():
+        return []
+    _log.error("Comfy Remote: %s is damaged: the newest node packs count", path)
+    try:
+        made = {
+            one.name: _read(one / "set.json").get("made") for one in (folder / "sets").iterdir()
+        }
+    except OSError:
+        return []
+    times = {name: at for name, at in made.items() if isinstance(at, float)}
+    return [*sorted(times, key=lambda name: -times[name])]
 
 
 def _whole(folder: Path, set_id: object) -> str | None:

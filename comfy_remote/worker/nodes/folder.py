@@ -26,6 +26,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, StringConstraints, ValidationError
 
+from ...errors import LocalStorageError
 from ...media.file_changes import discard
 from ...media.files import storage_errors, write_whole
 from ...wire.installed import InstalledPack
@@ -127,15 +128,25 @@ class SetsFolder:
         return [self.site(set_id), *dict.fromkeys(by_scripts)]
 
     def read(self, set_id: str) -> NodeSet | None:
-        """A set that is whole and there."""
+        """A set that is whole and there.
+
+        Raises:
+            LocalStorageError: That cannot be seen now.
+        """
+        content = _content(self.path(set_id) / "set.json")
         try:
-            found = NodeSet.model_validate_json((self.path(set_id) / "set.json").read_bytes())
-        except (OSError, ValidationError):
+            found = NodeSet.model_validate_json(content or b"")
+        except ValidationError:
             return None
         return found if self.custom_nodes(set_id).is_dir() else None
 
     def current(self) -> NodeSet | None:
-        """The set to use: the current one or, where that was removed by hand, the one before."""
+        """The set to use: the current one or, where that was removed by hand, the one before.
+
+        Raises:
+            LocalStorageError: The volume cannot be read now: what it has is not known, and nothing
+                that it has may be replaced.
+        """
         pointer = self._read_pointer()
         for set_id in (pointer.set, pointer.before):
             if set_id and (found := self.read(set_id)) is not None:
@@ -234,15 +245,45 @@ class SetsFolder:
         return used
 
     def _read_pointer(self) -> _Current:
-        try:
-            return _Current.model_validate_json(self._pointer.read_bytes())
-        except (OSError, ValidationError):
+        """What is current. Where the file is damaged, the newest set that is whole counts."""
+        content = _content(self._pointer)
+        if content is None:
             return _Current()
+        try:
+            return _Current.model_validate_json(content)
+        except ValidationError:
+            _log.error("%s is damaged: the newest node set counts", self._pointer)
+        try:
+            ids = [path.name for path in self._sets.iterdir()]
+        except OSError as error:
+            raise _unreadable(self._sets, error) from error
+        whole = [found for one in ids if (found := self.read(one)) is not None]
+        newest = max(whole, key=lambda one: one.made, default=None)
+        return _Current(set=newest.id, before=newest.before) if newest is not None else _Current()
 
     def _write_pointer(self, pointer: _Current) -> None:
         with storage_errors(self._pointer, full="Make room on the volume."):
             self.root.mkdir(parents=True, exist_ok=True)
             write_whole(self._pointer, pointer.model_dump_json().encode(), durable=True, mode=0o644)
+
+
+def _content(path: Path) -> bytes | None:
+    """A file's content; ``None`` if there is none, which is not the same as one that cannot be
+    read: a network volume may be away for a moment."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> LocalStorageError:
+    return LocalStorageError(
+        f"{path} cannot be read: {error.strerror or error}.",
+        advice="Check the worker's volume. No node pack was changed.",
+        details={"path": str(path)},
+    )
 
 
 def _set_in(mark: Path) -> str | None:

@@ -81,6 +81,9 @@ class NodeSets:
 
         It is the current one; the one before, if an engine of this worker could not be started with
         it.
+
+        Raises:
+            LocalStorageError: The volume cannot be read now.
         """
         current = self.folder.current()
         if current is None or current.id not in self._unusable:

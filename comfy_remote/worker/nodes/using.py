@@ -6,6 +6,7 @@ import logging
 import subprocess
 from dataclasses import replace
 
+from ...errors import LocalStorageError
 from ..choice import EngineChoice
 from .requirements import ABI
 from .sets import NodeSets
@@ -20,10 +21,14 @@ def with_current_set(choice: EngineChoice, sets: NodeSets) -> EngineChoice:
     """How to start an engine so that it has the packs of the current set. Blocking.
 
     A set with Python packages that were built for another Python is passed over: the image may have
-    changed since.
+    changed since. While the volume cannot be read, it starts without.
     """
     program = choice.program
-    used = sets.for_engine() if program is not None else None
+    try:
+        used = sets.for_engine() if program is not None else None
+    except LocalStorageError as error:
+        _log.error("the engine starts without the node packs of jobs: %s", error)
+        used = None
     while program is not None and used is not None and used.requirements:
         abi = _abi(program.python)
         if abi == used.python:
