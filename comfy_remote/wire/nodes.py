@@ -36,6 +36,9 @@ TakesNodes = Literal["registry", "git"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"\d+(\.\d+){1,3}([-+.][0-9A-Za-z.+-]{1,60})?")
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_NO_FOLDER = re.compile(  # ComfyUI does not import it, or Windows has no such folder
+    r".*\.disabled|.*\.|__pycache__|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE
+)
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9\[][A-Za-z0-9._~/:%\[\]-]{0,499}")
 
 
@@ -75,7 +78,7 @@ class PackWanted(BaseModel):
     def _exact(self) -> Self:
         if not (_ID if self.in_registry else _ADDRESS).fullmatch(self.source):
             raise ValueError("give an id of the Comfy Registry, or https://HOST/OWNER/NAME")
-        if not _ID.fullmatch(self.name) or self.name.endswith(".disabled"):
+        if not _ID.fullmatch(self.name) or _NO_FOLDER.fullmatch(self.name):
             raise ValueError(f"{self.name!r} cannot be the name of a folder")
         if not self.by_commit and not (self.in_registry and _VERSION.fullmatch(self.version)):
             what = "a version or " if self.in_registry else ""

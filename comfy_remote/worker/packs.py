@@ -15,6 +15,7 @@ from ..targets.engine_arguments import arguments_of
 from ..targets.engine_facts import RUN_AT_START, imported_packs
 from ..types import JsonValue
 from ..wire.installed import InstalledPack
+from ..wire.nodes import PackWanted
 from .nodes.program import node_folders
 
 if sys.version_info >= (3, 11):
@@ -27,8 +28,10 @@ __all__ = [
     "commit_of",
     "custom_node_folders",
     "installed_packs",
+    "is_pack",
     "packs_in",
     "public_repository",
+    "same_source",
     "with_brought",
 ]
 
@@ -76,6 +79,22 @@ def installed_packs(
             a pack that was changed after that is not known.
     """
     return [_pack(name, folders, unchanged_since) for name in sorted(names)]
+
+
+def is_pack(pack: PackWanted, other: InstalledPack) -> bool:
+    """Whether a pack that is there is the one that is asked for, in whatever version: by its
+    folder, its id, or its repository."""
+    names = {other.name.casefold(), (other.registry_id or "").casefold()}
+    return pack.name.casefold() in names or same_source(pack.source, other.url or "")
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two ids, or two addresses of repositories, are of one pack."""
+    return _spelled(one) == _spelled(other)
+
+
+def _spelled(source: str) -> str:
+    return source.casefold().rstrip("/").removesuffix(".git")
 
 
 def with_brought(

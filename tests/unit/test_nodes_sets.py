@@ -342,6 +342,53 @@ async def test_a_pack_without_the_class_that_was_asked_for(
     assert "does not know Other" in error.message
 
 
+async def test_a_class_that_comfyui_has_from_another_pack(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    own = with_a_set.program.folder / "custom_nodes" / "Own"
+    own.mkdir()
+    (own / "__init__.py").write_text(pack("Mine")["__init__.py"])
+    lacks, replaces = server.repository("Things", pack("Thing"), pack("Thing Good"))
+    error = await refused(with_a_set, by_commit(server, "Things", lacks, "Mine"))
+    assert at(error) == ("Things", "classes")
+    assert error.message == "ComfyUI has Mine from Own, not from Things."
+    error = await refused(with_a_set, by_commit(server, "Things", replaces, "Thing"))
+    assert error.message == "ComfyUI has Good from Things, not from Good."
+
+
+async def test_one_pack_by_its_id_and_by_its_address(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    about = '[project]\nname = "words"\nversion = "1.2.0"\n'
+    server.publish("words", "1.2.0", {**pack("Word"), "pyproject.toml": about})
+    (commit,) = server.repository("Many-Words", {**pack("Word"), "pyproject.toml": about})
+    by_address = by_commit(server, "Many-Words", commit, "Word")
+    await with_a_set.install(by_address)
+    again = by_address.model_copy(update={"source": by_address.source.removesuffix(".git") + "/"})
+    assert (await with_a_set.install(again)).there == ["Many-Words"]
+    await with_a_set.install(PackWanted(source="words", version="1.2.0", classes=("Word",)))
+    assert with_a_set.files() == {"Good", "words"}
+
+
+async def test_what_a_script_writes_of_its_environment_has_no_secrets(
+    server: PackServer, worker: Worker
+) -> None:
+    token, index = "hf_0123456789abcdef", "https://bob:hunter2@packages.example/simple"
+    environment = environ(worker.links, HF_TOKEN=token, UV_EXTRA_INDEX_URL=index)
+    worker.sets = NodeSets(worker.sets.settings, environ=environment)
+    shown = "import os\nfor one in os.environ.items():\n    print(*one)\n"
+    shown += "print('-' * 985 + os.environ['HF_TOKEN'])\nraise SystemExit(1)"
+    script, start = server.repository(
+        "Things", {**pack(), "install.py": shown}, {**pack(top=shown), "install.py": ""}
+    )
+    for commit, step in ((script, "install.py"), (start, "start")):
+        error = await refused(worker, by_commit(server, "Things", commit))
+        assert error.details["step"] == step
+        said = f"{error} {error.details}"
+        assert "UV_EXTRA_INDEX_URL https://bob:[UV_EXTRA_INDEX_URL]@packages" in said
+        assert not [one for one in ("hunter2", token[:15]) if one in said]
+
+
 async def test_a_pack_whose_script_fails(server: PackServer, with_a_set: Worker) -> None:
     files = {**pack("Thing"), "install.py": "print('no compiler here'); raise SystemExit(4)"}
     (commit,) = server.repository("Things", files)

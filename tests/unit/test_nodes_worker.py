@@ -164,6 +164,10 @@ async def test_an_engine_that_cannot_start_with_the_set_of_another_worker_has_th
         ({"packs": [{"source": "git@h.example:o/n", "version": "a" * 40}]}, "give an id of"),
         ({"packs": [{"source": "https://me:pw@h.example/n", "version": "a" * 40}]}, "give an id"),
         ({"packs": [{"source": "https://h.example/..", "version": "a" * 40}]}, "name of a folder"),
+        ({"packs": [{"source": "nul.x", "version": "1.0"}]}, "name of a folder"),
+        ({"packs": [{"source": "__pycache__", "version": "1.0"}]}, "name of a folder"),
+        ({"packs": [{"source": "words.", "version": "1.0"}]}, "name of a folder"),
+        ({"packs": [{"source": "words.DISABLED", "version": "1.0"}]}, "name of a folder"),
         ({"packs": [{"source": "a", "version": "1.0"}, {"source": "A", "version": "1.0"}]}, "two"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from ...aio import in_thread
 from ...wire.installed import InstalledPack
 from ...wire.nodes import PackWanted
-from ..packs import installed_packs, public_repository
+from ..packs import installed_packs, is_pack, public_repository
 from .fetching import PackFetcher
 from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
 from .program import ComfyUIProgram
@@ -37,7 +37,7 @@ class Building:
         sets: Where it is made.
         id: The new set's; its folder is there already.
         base: The current set, whose packs stay in the new one; ``None`` for none of ours.
-        new: The packs that are asked for; those of the same names are replaced.
+        new: The packs that are asked for; those that are the same are replaced.
         program: The ComfyUI that it is for.
         requirements: Installs what the packs require.
         environ: Of the programs that are run, without secrets.
@@ -96,11 +96,13 @@ class Building:
 
     async def _copied(self) -> list[SetPack]:
         """The packs of the set before that are not replaced."""
-        replaced = {one.name.casefold() for one in self.new}
         base = self.base
         if base is None:
             return []
-        kept = [one for one in base.packs if one.name.casefold() not in replaced]
+        replaced = {
+            one.name for one in base.packs for new in self.new if is_pack(new, one.installed)
+        }
+        kept = [one for one in base.packs if one.name not in replaced]
 
         def copy() -> list[SetPack]:
             there = []

@@ -21,7 +21,7 @@ from ...wire.installed import InstalledPack
 from ...wire.nodes import NodesAnswer, PackWanted
 from ..models.plan import RESERVE, free_bytes
 from ..models.presence import Presence
-from ..packs import installed_packs, packs_in
+from ..packs import installed_packs, is_pack, packs_in, same_source
 from .building import Building
 from .folder import NODE_SITE, NodeSet, SetsFolder
 from .program import ComfyUIProgram
@@ -235,11 +235,11 @@ class NodeSets:
         there = []
         for pack in packs:
             for other in theirs:
-                if _same_pack(pack, other):
+                if is_pack(pack, other):
                     _check_same(pack, other)
                     there.append(pack.name)
             for ours in current.packs if current is not None else ():
-                exact = (ours.source, ours.version) == (pack.source, pack.version)
+                exact = same_source(ours.source, pack.source) and ours.version == pack.version
                 if exact and (self.folder.custom_nodes(_id(current)) / ours.name).is_dir():
                     there.append(pack.name)
         return list(dict.fromkeys(there))
@@ -255,18 +255,6 @@ class NodeSets:
             )
         self.folder.finish(made)
         self.folder.switch(made)
-
-
-def _same_pack(pack: PackWanted, other: InstalledPack) -> bool:
-    """Whether a pack of the image, the volume or the machine is the one that is asked for."""
-    names = {other.name.casefold(), (other.registry_id or "").casefold()}
-    if pack.name.casefold() in names or (pack.in_registry and pack.source.casefold() in names):
-        return True
-    return other.url is not None and _repository(other.url) == _repository(pack.source)
-
-
-def _repository(address: str) -> str:
-    return address.casefold().rstrip("/").removesuffix(".git")
 
 
 def _check_same(pack: PackWanted, other: InstalledPack) -> None:

@@ -33,6 +33,7 @@ MAKE_ROOM = "Make room on the volume. The packs that were there before still run
 
 _LINES = 40
 _LONGEST_LINE = 1000
+_LONGEST_UNFINISHED = 64 * 1024  # bytes
 _LAST_WORDS = 5.0  # seconds
 _LARGEST_OUTPUT = 16 * 1024 * 1024  # bytes
 _FULL = re.compile(
@@ -75,6 +76,7 @@ def failed(
     *,
     pack: str | None = None,
     lines: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
     advice: str = "",
 ) -> ComfyRemoteError:
     """The error of a step: `NodesUnavailable`, or `LocalStorageError` if its lines say so.
@@ -84,8 +86,9 @@ def failed(
         message: What happened, with its full stop.
         pack: The pack that it happened to, if it is known.
         lines: The last ones that the program wrote.
+        environ: Of the program, whose secrets it may have written.
     """
-    lines = [redact(line) for line in lines]
+    lines = [redact(line, environ) for line in lines]
     said = next((line for line in reversed(lines) if line.strip()), "")
     details = {"pack": pack, "step": step, "log": "\n".join(lines)}
     details = {name: value for name, value in details.items() if value}
@@ -154,7 +157,14 @@ async def run(
         raise failed(step, f"{what} could not be started: {why}.", pack=pack) from error
     lines = deque[str](maxlen=_LINES)
     kept: list[bytes] = []
-    reading = asyncio.gather(_read(process.stdout, lines, kept), _read(process.stderr, lines, None))
+
+    def line(data: bytes) -> str:
+        text = _COLOUR.sub("", data.decode("utf-8", "replace")).rstrip()
+        return one_line(redact(text, environ)[:_LONGEST_LINE])  # half a secret would be shown
+
+    reading = asyncio.gather(
+        _read(process.stdout, line, lines, kept), _read(process.stderr, line, lines, None)
+    )
     try:
         await within(process.wait(), patience)
         _end(process)  # what it has started may hold the pipes open
@@ -174,7 +184,10 @@ async def run(
 
 
 async def _read(
-    stream: asyncio.StreamReader | None, lines: deque[str], kept: list[bytes] | None
+    stream: asyncio.StreamReader | None,
+    line: Callable[[bytes], str],
+    lines: deque[str],
+    kept: list[bytes] | None,
 ) -> None:
     """Read to the end, in a bounded memory."""
     size, unfinished = 0, b""
@@ -184,14 +197,10 @@ async def _read(
             kept.append(data)
         # A bar that moves is one line for each of its states.
         *whole, unfinished = re.split(rb"[\r\n]+", unfinished + data)
-        unfinished = unfinished[-_LONGEST_LINE:]
-        lines.extend(_line(one) for one in whole if one.strip())
+        unfinished = unfinished[:_LONGEST_UNFINISHED]
+        lines.extend(line(one) for one in whole[-_LINES:] if one.strip())
     if unfinished.strip():
-        lines.append(_line(unfinished))
-
-
-def _line(data: bytes) -> str:
-    return one_line(_COLOUR.sub("", data.decode("utf-8", "replace")).rstrip()[:_LONGEST_LINE])
+        lines.append(line(unfinished))
 
 
 def _end(process: asyncio.subprocess.Process) -> None:

@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...aio import first_of, in_thread, within
-from ...errors import TargetUnreachable
+from ...errors import ComfyRemoteError, TargetUnreachable
 from ...media.temporary import TemporaryFolder
 from ...targets.comfyui.target import ComfyUITarget, engine_of
+from ...types import mapping
 from ..choice import OneOfSeveral, free_port, trial_command
 from ..process import ChildProcess
 from .program import ComfyUIProgram
@@ -82,6 +83,7 @@ class Trial:
             finally:
                 await in_thread(process.stop)
         self._check_imports(packs)
+        self._check_whose(classes, known)
         if missing := [one for one in classes if one not in known]:
             pack = classes[missing[0]]
             raise failed(
@@ -93,8 +95,21 @@ class Trial:
             )
         return name
 
-    async def _asked(self, process: ChildProcess, url: str) -> tuple[str | None, frozenset[str]]:
-        """Its name, and the classes that it knows."""
+    def _check_whose(self, classes: Mapping[str, str], known: Mapping[str, str]) -> None:
+        """Raise for the first class that ComfyUI has from another pack."""
+        for one, pack in classes.items():
+            _, of_a_pack, other = known.get(one, "").partition("custom_nodes.")
+            if of_a_pack and other != pack:
+                raise failed(
+                    "classes",
+                    f"ComfyUI has {one} from {other}, not from {pack}.",
+                    pack=pack,
+                    advice="Where two packs have one class, ComfyUI uses only one of them: do "
+                    "without the other. The packs that were there before still run.",
+                )
+
+    async def _asked(self, process: ChildProcess, url: str) -> tuple[str | None, Mapping[str, str]]:
+        """Its name, and the classes that it knows, each with the module that it is from."""
         try:
             async with first_of(within(self._answers(url), self._patience), process.wait()) as (
                 asked,
@@ -105,12 +120,12 @@ class Trial:
                     return name, known
         except asyncio.TimeoutError:
             message = f"ComfyUI did not answer within {self._patience:.0f} s with the new packs."
-            raise failed("start", message, pack=self._blamed(), lines=self._last()) from None
+            raise self._did_not_start(message) from None
         status = process.exit_status
         message = f"ComfyUI ended with the new packs before it was ready (exit status {status})."
-        raise failed("start", message, pack=self._blamed(), lines=self._last())
+        raise self._did_not_start(message)
 
-    async def _answers(self, url: str) -> tuple[str | None, frozenset[str]]:
+    async def _answers(self, url: str) -> tuple[str | None, Mapping[str, str]]:
         async with ComfyUITarget(url) as target:
             while True:
                 try:
@@ -119,7 +134,9 @@ class Trial:
                 except TargetUnreachable:
                     await asyncio.sleep(_ASK_EVERY)
             described = await target.describe()
-        return engine_of(stats), frozenset(described.nodes or ())
+        nodes = described.nodes or {}
+        modules = {one: str(mapping(said).get("python_module", "")) for one, said in nodes.items()}
+        return engine_of(stats), modules
 
     def _check_imports(self, packs: Sequence[Path]) -> None:
         """Raise for the first pack of the set that could not be imported."""
@@ -132,6 +149,7 @@ class Trial:
                     f"ComfyUI cannot import {pack.name}.",
                     pack=pack.name,
                     lines=self._about(pack),
+                    environ=self._environ,
                 )
 
     def _about(self, pack: Path) -> list[str]:
@@ -142,6 +160,10 @@ class Trial:
             if said and str(pack) in line:
                 return lines[max(0, number - _LINES) : number + 1]
         return [line for line in lines if str(pack) in line][-_LINES:]
+
+    def _did_not_start(self, message: str) -> ComfyRemoteError:
+        lines, blamed = self._last(), self._blamed()
+        return failed("start", message, pack=blamed, lines=lines, environ=self._environ)
 
     def _blamed(self) -> str | None:
         """The pack whose files are in the last lines: of the traceback, if there is one."""
