@@ -339,7 +339,7 @@ async def test_what_is_forgotten_takes_no_later_one_with_it(
     _, begun = await page.yes(await page.plan(prompt=loras("a.safetensors")))
     await gate.reached.wait()
     plan = await page.plan(prompt=loras("b.safetensors"))
-    monkeypatch.setattr("comfy_remote.node_pack.bringing.discard", slow)
+    monkeypatch.setattr("comfy_remote.node_pack.bring_notes.discard", slow)
     forgetting = asyncio.ensure_future(page.bringing.forget(begun["id"]))
     await until(reached.is_set)
     assert (await page.yes(plan))[0] == 200

@@ -194,7 +194,7 @@ def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
             "minutes, and tried: ComfyUI has to start with them and know their nodes. Else all "
             "stays as it is."
         )
-    sent = [one for one in made.steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
+    sent = [one for one in made.steps if one.way.brings]
     if any(one.here is not None and one.model.sha256 is None for one in sent):
         notes.append("The lock has no SHA-256 for some models: the files of this machine count.")
     return notes

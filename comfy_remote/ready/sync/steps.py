@@ -46,6 +46,12 @@ class Way(str, Enum):
     INSTALL = "install"
     """Its worker installs a node pack, and tries it."""
     IMPOSSIBLE = "impossible"
+    """There is no way."""
+
+    @property
+    def brings(self) -> bool:
+        """Whether something is done by it."""
+        return self not in (Way.NONE, Way.IMPOSSIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ class SyncPlan:
     @property
     def to_do(self) -> list[Step | PackStep]:
         """Those by which something is changed."""
-        return [one for one in self.all_steps if one.way not in (Way.NONE, Way.IMPOSSIBLE)]
+        return [one for one in self.all_steps if one.way.brings]
 
     @property
     def impossible(self) -> list[Step | PackStep]:
