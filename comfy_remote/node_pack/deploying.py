@@ -22,7 +22,6 @@ from ..config.folders import home
 from ..config.settings import Configuration
 from ..deploy.runpod import image
 from ..deploy.runpod.carrying import CarryTimes, carry_out
-from ..deploy.runpod.image import ImageFacts
 from ..deploy.runpod.mark import Mark
 from ..deploy.runpod.own_target import OwnTarget, forget_target, remember_target
 from ..deploy.runpod.plan import plan_deployment, plan_removal
@@ -57,9 +56,13 @@ class _Planned:
     """A plan that was shown.
 
     Attributes:
+        id: Names it in the page.
+        key: Of the account that it is for.
         asked: What was filled in; ``None`` for a removal.
     """
 
+    id: str
+    key: SecretStr
     plan: Plan
     again: _Again
     shown: dict[str, JsonValue]
@@ -154,12 +157,13 @@ class Deployments:
         def again(there: There, made: Made | None) -> Plan:
             return plan_deployment(wanted, there, made, mark)
 
-        plan, there = await self._planned(wanted.name, again)
+        plan, there, key = await self._planned(wanted.name, again)
         await asyncio.to_thread(_check_target, plan)
         requests = [one.request for one in plan.steps if isinstance(one.request, EndpointRequest)]
         named = next((one.image for one in requests if one.image), None)
         facts = None if named is None else (named, await image.image_facts(named))
-        return self._show(plan, again, there, facts, form.model_dump(mode="json"))
+        shown = plan_json(plan, there, facts)
+        return self._show(plan, again, key, shown, form.model_dump(mode="json"))
 
     async def plan_removal(self, name: str, *, with_volume: bool) -> dict[str, JsonValue]:
         """What removing takes, as `plan`. Nothing is changed."""
@@ -167,15 +171,17 @@ class Deployments:
         def again(there: There, made: Made | None) -> Plan:
             return plan_removal(name, there, made, with_volume=with_volume)
 
-        plan, there = await self._planned(name, again)
-        return self._show(plan, again, there, None, None)
+        plan, there, key = await self._planned(name, again)
+        return self._show(plan, again, key, plan_json(plan, there, None), None)
 
     def start(self, plan_id: str) -> dict[str, JsonValue]:
-        """Begin what a plan says. How it goes, `state` says.
+        """Begin what a plan says. How it goes, `state` says. The same yes again begins nothing.
 
         Raises:
             ConfigurationError: The plan is not known here, or another one is carried out.
         """
+        if self._now is not None and self._now.planned.id == plan_id:
+            return self._now.to_json()
         if self.running is not None:
             raise ConfigurationError(
                 f"{self.running} is being made or removed already.", advice="Wait for it."
@@ -195,23 +201,23 @@ class Deployments:
         made = await asyncio.to_thread(_made)
         return {"now": None if self._now is None else self._now.to_json(), "made": made}
 
-    async def _planned(self, name: str, again: _Again) -> tuple[Plan, There]:
+    async def _planned(self, name: str, again: _Again) -> tuple[Plan, There, SecretStr]:
         made = await asyncio.to_thread(_record().made, name)
-        async with RunPodAccount(await asyncio.to_thread(_key, os.environ), os.environ) as account:
+        key = await asyncio.to_thread(_key, os.environ)
+        async with RunPodAccount(key, os.environ) as account:
             there = await look(account, made)
-        return again(there, made), there
+        return again(there, made), there, key
 
     def _show(
         self,
         plan: Plan,
         again: _Again,
-        there: There,
-        facts: tuple[str, ImageFacts] | None,
+        key: SecretStr,
+        shown: dict[str, JsonValue],
         asked: dict[str, JsonValue] | None,
     ) -> dict[str, JsonValue]:
-        shown = plan_json(plan, there, facts)
         plan_id = uuid.uuid4().hex
-        self._plans[plan_id] = _Planned(plan, again, shown, asked)
+        self._plans[plan_id] = _Planned(plan_id, key, plan, again, shown, asked)
         while len(self._plans) > _MOST_PLANS:
             del self._plans[next(iter(self._plans))]
         return {"plan": plan_id, "removes": asked is None, **shown}
@@ -241,6 +247,12 @@ class Deployments:
         removes = planned.asked is None
         try:
             key = await asyncio.to_thread(_key, os.environ)
+            if key != planned.key:
+                raise ConfigurationError(
+                    "The RunPod account's key is another one than when this was planned. Nothing "
+                    "was done.",
+                    advice="Look at it again, and say yes then.",
+                )
             async with RunPodAccount(key, os.environ) as account:
                 deployed = await carry_out(
                     account, planned.plan, planned.again, record, done, self._times, planned.asked

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from helpers import until
-from runpod_double import KEY, RunPodDouble
+from runpod_double import KEY, RunPodDouble, gpu
 
 from comfy_remote.config.own_file import OwnFile
 from comfy_remote.config.settings import Configuration
@@ -246,8 +246,10 @@ async def test_what_is_shown_is_made_after_a_yes_and_becomes_a_target(
         }
     ]
     assert under_way() == []
-    # A plan is good for one yes.
-    error = await page.ask("start", {"plan": plan["plan"]}, 400)
+    # A plan is good for one yes; the last one's may come again, after an answer that got lost.
+    assert (await page.ask("start", {"plan": plan["plan"]}))["state"] == "done"
+    assert len(double.endpoints) == 1
+    error = await page.ask("start", {"plan": "0" * 32}, 400)
     assert error["error"]["message"] == "That plan is not known any more. Nothing was done."
     assert (await page.ask("options", {"workflow": "portraits"}))["suggested"]["name"] == (
         "portraits-2"
@@ -407,6 +409,44 @@ async def test_what_was_agreed_to_is_done_or_nothing(page: Page, double: RunPodD
     assert now["state"] == "failed"
     assert "has changed since the plan was made. Nothing was done." in now["error"]["message"]
     assert double.volumes == {}
+
+
+async def test_a_yes_is_to_the_price_that_was_shown(
+    page: Page, double: RunPodDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = await page.ask("plan", FORM)
+    dearer = [gpu("GeForce RTX 4090", "ADA_24", 24, 2.2, EU_RO_1="HIGH")]
+    monkeypatch.setattr("runpod_double.GPUS", dearer)
+    await page.ask("start", {"plan": plan["plan"]})
+    assert "prices have changed since the plan was made" in (await page.done())["error"]["message"]
+    assert double.changes == []
+    plan = await page.ask("plan", FORM)
+    [_, endpoint] = [step for step in plan["steps"] if step["kind"] in ("volume", "endpoint")]
+    assert endpoint["per_hour"] == {"least": 2.2, "most": 2.2}
+    await page.ask("start", {"plan": plan["plan"]})
+    assert (await page.done())["state"] == "done"
+
+
+async def test_a_yes_is_to_the_account_that_was_shown(
+    page: Page, double: RunPodDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = await page.ask("plan", FORM)
+    monkeypatch.setenv("RUNPOD_API_KEY", f"{KEY}-of-another")
+    monkeypatch.setattr("runpod_double.KEY", f"{KEY}-of-another")
+    await page.ask("start", {"plan": plan["plan"]})
+    assert (
+        "key is another one than when this was planned" in (await page.done())["error"]["message"]
+    )
+    assert double.changes == []
+
+
+async def test_the_same_yes_again_begins_nothing(page: Page, double: RunPodDouble) -> None:
+    plan = await page.ask("plan", FORM)
+    await page.ask("start", {"plan": plan["plan"]})
+    assert (await page.ask("start", {"plan": plan["plan"]}))["name"] == "portraits"
+    assert (await page.done())["state"] == "done"
+    assert (await page.ask("start", {"plan": plan["plan"]}))["state"] == "done"
+    assert (len(double.endpoints), len(double.volumes)) == (1, 1)
 
 
 async def test_one_at_a_time(page: Page, double: RunPodDouble) -> None:

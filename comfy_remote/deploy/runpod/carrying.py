@@ -77,7 +77,7 @@ async def carry_out(
         asked: Recorded before anything is made: see `Made`.
 
     Raises:
-        ConfigurationError: The account has changed since, or RunPod refuses a step.
+        ConfigurationError: The account or a price has changed since, or RunPod refuses a step.
         DeploymentFailed: It is not known whether something was made.
         LocalStorageError: Something is being deployed already, or cannot be written down.
         TargetError: RunPod cannot be asked.
@@ -85,10 +85,16 @@ async def carry_out(
     async with off_the_loop(record.changing()):
         name = plan.mark.name
         made = await in_thread(record.made, name)
-        if not plan.does_the_same(again(await look(account, made), made)):
+        now = again(await look(account, made), made)
+        if not plan.does_the_same(now):
             raise ConfigurationError(
                 "What the RunPod account has changed since the plan was made. Nothing was done.",
                 advice="Do the same again to see what is to be done now.",
+            )
+        if not plan.costs_the_same(now):
+            raise ConfigurationError(
+                "RunPod's prices have changed since the plan was made. Nothing was done.",
+                advice="Do the same again to see what it costs now.",
             )
         if made is None or made.nonce != plan.mark.nonce:
             made = Made(name=name, nonce=plan.mark.nonce)

@@ -95,6 +95,13 @@ class Plan:
 
         return done(self) == done(other) and self.mark == other.mark
 
+    def costs_the_same(self, other: Plan) -> bool:
+        """Whether another plan that does the same has the same prices."""
+        costs, others = (
+            [(one.cost, one.per_month) for one in plan.steps] for plan in (self, other)
+        )
+        return costs == others
+
     def to_json(self) -> dict[str, JsonValue]:
         """For ``--json``."""
         costs = [step.per_month for step in self.steps if step.does is not Does.REMOVE]
