@@ -116,6 +116,24 @@ async def test_what_is_not_the_model_gets_no_name(tmp_path: Path, content: bytes
     assert files_in(tmp_path) == {}
 
 
+async def test_no_more_is_written_than_was_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = PartialFile.write
+
+    def counted(self: PartialFile, data: bytes) -> None:
+        written.append(len(data))
+        write(self, data)
+
+    monkeypatch.setattr(PartialFile, "write", counted)
+    store = Store(*PARTS)
+    with pytest.raises(ModelUnavailable, match="is not the model"):
+        await place(library_for(tmp_path, accept=True), store, request(size=PART + 1))
+    assert (sum(written), len(store.asked)) == (PART, 2)
+    assert files_in(tmp_path) == {}
+
+
 async def test_nothing_is_replaced(tmp_path: Path) -> None:
     there = tmp_path / "loras/a/style.safetensors"
     there.parent.mkdir(parents=True)

@@ -110,7 +110,10 @@ def test_kinds_lead_to_comfyuis_folders(kind: str, folder: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".comfy-remote", "..", "a/b", "a\\b", "C:", "custom_nodes", "Custom_Nodes", "nodes"],
+    [
+        *("", ".comfy-remote", "..", "a/b", "a\\b", "C:", "custom_nodes", "Custom_Nodes", "nodes"),
+        *("custom_nodes.", "loras.", "con", "NUL", "com1", "aux.x"),  # on Windows
+    ],
 )
 def test_what_is_no_folder_of_models(name: str) -> None:
     assert not is_model_folder(name)

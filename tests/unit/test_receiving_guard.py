@@ -254,6 +254,12 @@ async def test_a_file_that_is_there_is_never_replaced(asker: Asker) -> None:
     assert mine.read_bytes() == b"its owner's"
 
 
+@pytest.mark.parametrize("action", [["place"], {"a": 1}, None, "PLACE"])
+async def test_what_is_no_action_is_refused(asker: Asker, action: object) -> None:
+    _, state = await asker.begin({**PLACE, "action": action})
+    assert (state["state"], state["error"]["code"]) == ("failed", "workflow_invalid")
+
+
 async def test_at_most_four_jobs_at_once_and_ids_are_checked(asker: Asker) -> None:
     for number in range(4):
         asker.job = uuid.uuid4().hex

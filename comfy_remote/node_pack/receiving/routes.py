@@ -144,7 +144,7 @@ class Receiving:
         return self._nodes
 
     async def _do(self, payload: dict[str, JsonValue], job: ReceivingJob) -> JsonValue:
-        action = payload.get("action")
+        action = str(payload.get("action"))
         if action == INSTALLED:
             found = await self._installed()
             return found.model_dump(mode="json")
@@ -155,7 +155,7 @@ class Receiving:
         if action in NODE_ACTIONS and nodes is not None:
             return await nodes.act(payload, job)
         raise WorkflowInvalid(
-            f"This ComfyUI does not do {str(action)[:100]!r} for others.",
+            f"This ComfyUI does not do {action[:100]!r} for others.",
             advice="Its owner has not allowed it, or its Comfy Remote is older.",
         )
 

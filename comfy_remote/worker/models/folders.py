@@ -88,7 +88,9 @@ def is_model_folder(name: str) -> bool:
     """Whether a folder of that name, below ComfyUI's ``models``, may be for models: one of
     ComfyUI's own, or of a node pack; nothing hidden, no path, and none from which code is loaded.
     """
-    return _FOLDER.fullmatch(name) is not None and name.lower() not in _OF_CODE
+    if _FOLDER.fullmatch(name) is None or name.lower() in _OF_CODE:
+        return False
+    return str(safe_relative_path(name)) == name  # Windows has other names for some
 
 
 def safe_model_name(name: str) -> str:

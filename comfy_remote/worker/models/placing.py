@@ -225,6 +225,8 @@ class Placing:
                         advice="Send it again: what has come stays.",
                     )
                 size = (await asyncio.to_thread(piece.stat)).st_size
+                if start + size > request.size:
+                    break  # not what was announced, and room was looked for: it is refused
                 if file.size < start + size:
                     await in_thread(_copy, piece, file.size - start, file)
                 start += size
