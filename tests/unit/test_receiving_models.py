@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from helpers import until
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
@@ -17,24 +22,25 @@ from sync_kit import comfyui_with, lock_of, locked, sources
 
 from comfy_remote.errors import (
     ConfigurationError,
-    JobCancelled,
     JobNotFound,
     LocalStorageError,
     ModelUnavailable,
+    TargetError,
     TargetUnreachable,
 )
 from comfy_remote.media.files import storage_errors
 from comfy_remote.media.partial import PartialFile
-from comfy_remote.node_pack.receiving.jobs import Times
+from comfy_remote.node_pack.receiving.jobs import ReceivingJob, ReceivingJobs, Times
 from comfy_remote.ready.lock import Lock
 from comfy_remote.ready.plan import Standing
 from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.carrying import Ended, Moved, carry_out
 from comfy_remote.ready.sync.planning import Sources, plan_sync
 from comfy_remote.ready.sync.steps import SyncPlan, Way
-from comfy_remote.targets.base import Acts, MayTake
+from comfy_remote.targets.base import Acts, InputFile, MayTake
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.models import ensure_models
+from comfy_remote.types import JsonValue
 
 STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
@@ -231,13 +237,62 @@ async def test_a_sync_that_was_killed_gives_way_to_the_next(tmp_path: Path) -> N
             await asyncio.wait({job})
 
 
-async def test_who_is_silent_has_gone(tmp_path: Path) -> None:
-    async with comfyui(tmp_path / "box", times=Times(silence=0.05)) as there:
-        async with there.target() as target:
-            beginning = asyncio.ensure_future(target.send_model(PLACED, ()))  # it sends nothing
-            with pytest.raises(JobCancelled, match="silent"):
-                await beginning
-        assert not named(there)
+async def test_who_is_silent_has_gone() -> None:
+    async def never(payload: dict[str, JsonValue], job: ReceivingJob) -> JsonValue:
+        return await asyncio.Event().wait()
+
+    jobs = ReceivingJobs(never, Times(silence=0.05))
+    job = jobs.begin("a" * 32, {})
+    await until(lambda: job.ended is not None)
+    assert "silent" in str(job.state.error)
+
+
+@asynccontextmanager
+async def lying(*said: dict[str, JsonValue]) -> AsyncIterator[tuple[ComfyUITarget, list[float]]]:
+    """A ComfyUI that says some things of a job, the last one again and again; when it was asked."""
+    asked: list[float] = []
+    left = [*said]
+
+    async def hello(_: web.Request) -> web.Response:
+        takes = {"version": "1", "takes_models": ["receive"], "token": True, "challenge": "0" * 32}
+        return web.json_response({"takes_nodes": [], **takes})
+
+    async def job(request: web.Request) -> web.Response:
+        await request.read()
+        if not request.path.endswith("/cancel"):
+            asked.append(time.monotonic())
+        state = left.pop(0) if len(left) > 1 else left[0]
+        return web.json_response({"state": "running", "number": len(asked), "said": "", **state})
+
+    app = web.Application()
+    app.router.add_get("/remote/receiving", hello)
+    app.router.add_route("*", "/remote/receiving/jobs/{rest:.*}", job)
+    async with TestServer(app) as server:
+        target = ComfyUITarget(str(server.make_url("")), name="liar", sync_token=TOKEN, times=QUICK)
+        async with target:
+            yield target, asked
+
+
+@pytest.mark.parametrize(
+    ("wants", "words"), [("f" * 64, "not this model's"), (sha256(STYLE), "again and again")]
+)
+async def test_one_that_asks_for_ever_is_left(tmp_path: Path, wants: str, words: str) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(STYLE)
+    part = InputFile("all of it", path, len(STYLE), sha256(STYLE))
+    async with lying({"wants": wants}) as (target, asked):
+        with pytest.raises(TargetError, match=words):
+            await target.send_model(PLACED, [part])
+    assert len(asked) < 20
+
+
+async def test_one_that_answers_at_once_is_not_asked_without_pause() -> None:
+    running: dict[str, JsonValue] = {"wants": None}
+    async with lying(*[running] * 4, {"state": "succeeded", "answer": {}}) as (target, asked):
+        await target.act({"action": "models"})
+    gaps = [after - before for before, after in pairwise(asked[1:])]
+    assert len(gaps) == 3
+    assert min(gaps) > 0.05
 
 
 async def test_a_full_disk_is_said_and_nothing_is_half_there(

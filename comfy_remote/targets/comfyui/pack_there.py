@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -63,6 +64,8 @@ _REFUSALS = (400, 401, 403, 404, 409, 413, 429, 504, 507)
 _AGAIN = (TargetUnreachable, RateLimited, ValueInvalid, JobTimedOut)
 _LONGEST_LINE = 500
 _CANCEL_WITHIN = 5.0  # seconds
+_PACE = 0.1  # seconds from one question for what is new to the next, at least
+_SPARE = 10  # parts that may be asked for again, beside each one once
 _Say = Callable[[str], None]
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -79,7 +82,7 @@ class PackThere:
         self, http: HttpClient, name: str, token: SecretStr | None, backoff: Backoff
     ) -> None:
         self._http = http
-        self._name = name
+        self.name = name
         self._token = token
         self.backoff = backoff
         self._hello: Hello | None = None
@@ -107,7 +110,7 @@ class PackThere:
         takes = await self.takes()
         if takes.why:
             return said
-        answer = _read(InstalledAnswer, await self.act({"action": INSTALLED}), self._name)
+        answer = _read(InstalledAnswer, await self.act({"action": INSTALLED}), self.name)
         said = replace(
             said, takes_models=takes.models, takes_nodes=takes.nodes, no_nodes=takes.no_nodes
         )
@@ -146,7 +149,7 @@ class PackThere:
         takes = await self.takes()
         if takes.why:
             raise ConfigurationError(
-                f"Nothing can be brought to {self._name}: {takes.why}.",
+                f"Nothing can be brought to {self.name}: {takes.why}.",
                 advice=Hint.WORKER_TARGET(),
             )
         restarts = Retries(self.backoff)
@@ -215,19 +218,19 @@ class PackThere:
         send: Callable[[dict[str, str]], Awaitable[Response]],
     ) -> JobState:
         if self._token is None:
-            raise ConfigurationError(f"The token of {self._name} is not set here.")
+            raise ConfigurationError(f"The token of {self.name} is not set here.")
         for _ in range(2):
             signed = signature(self._token, self._challenge, method, path, content)
             response = await send({SIGNATURE_HEADER: signed})
             if response.status < 300:
-                return _read(JobState, parse_json(response.body), self._name)
+                return _read(JobState, parse_json(response.body), self.name)
             error = self._refusal(response)
             challenge = error.details.get(CHALLENGE)
             if not isinstance(challenge, str) or challenge == self._challenge:
                 break
             self._challenge = challenge  # it was restarted, or has answered very often
         if isinstance(error, AuthenticationError):
-            error.message = f"{self._name} refused it. {error.message}"
+            error.message = f"{self.name} refused it. {error.message}"
         raise error
 
     def _refusal(self, response: Response) -> ComfyRemoteError:
@@ -238,7 +241,7 @@ class PackThere:
             said = None
         error = said.get("error") if isinstance(said, dict) else None
         if not isinstance(error, dict):
-            return error_of(response, self._name)
+            return error_of(response, self.name)
         return cleaned_error(error_from_json(error))
 
 
@@ -266,6 +269,8 @@ class _Job:
         self._retries = Retries(pack.backoff)
         self._failed: ComfyRemoteError | None = None
         self._said = ""
+        self._most_sent = 2 * len(parts) + _SPARE
+        self._asked = float("-inf")
 
     async def run(self, payload: Mapping[str, JsonValue]) -> JsonValue:
         """Its answer. If this is cancelled, so is the job."""
@@ -291,9 +296,18 @@ class _Job:
         return cleaned_json(state.answer) if isinstance(state.answer, dict) else state.answer
 
     async def _next(self, state: JobState) -> JobState:
-        part = self._parts.get(state.wants or "")
-        if part is None:
+        if state.wants is None:
+            pause = self._asked + _PACE - time.monotonic()
+            if pause > 0:  # it answered at once, and nothing says that it will not for ever
+                await asyncio.sleep(pause)
+            self._asked = time.monotonic()
             return await self._pack.post(f"{self._path}/wait", {"number": state.number})
+        part = self._parts.get(state.wants)
+        if part is None or self._most_sent == 0:
+            what = "parts that are not this model's" if part is None else "the same again and again"
+            raise TargetError(
+                f"{self._pack.name} asks for {what}.", advice="Update Comfy Remote there, or here."
+            )
         path = f"{self._path}/parts/{part.sha256}"
         try:
             after = await self._pack.put(path, part, lambda: self._chunks(part))
@@ -304,6 +318,7 @@ class _Job:
             await self._retries.wait_after(error)
             # It may have come, and only the answer was lost.
             return await self._pack.post(f"{self._path}/wait", {"number": -1})
+        self._most_sent -= 1
         self._retries.progressed()
         return after
 
