@@ -712,3 +712,38 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_a_script_ends_with_the_worker_that_has_started_it(
+    server: PackServer, worker: Worker
+) -> None:
+    connected, ended = asyncio.Event(), asyncio.Event()
+
+    async def from_script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        connected.set()
+        await reader.read()  # until the script is gone
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(from_script, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        script = f"""
+import socket, time
+connection = socket.create_connection(("127.0.0.1", {port}))
+connection.sendall(b"x")
+time.sleep(600)
+"""
+        (commit,) = server.repository("Things", {**pack("Thing"), "install.py": script})
+        folder, program = worker.sets.settings.folder, worker.program
+        killed = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", KILLED, str(program.folder), program.python, str(folder)),
+            *(server.url, server.host, server.address("Things"), commit, "never"),
+            env={**worker.sets.programs_environ(), "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        try:
+            await asyncio.wait_for(connected.wait(), 60)
+        finally:
+            killed.kill()
+        await killed.wait()
+        await asyncio.wait_for(ended.wait(), 60)

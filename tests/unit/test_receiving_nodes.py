@@ -180,7 +180,7 @@ class Sets:
 
     def start(self) -> str | None:
         """One start of ComfyUI; the set that it gets."""
-        self.environ = {}
+        self.environ = {RUNNING_SET: "left by a ComfyUI that has started itself again"}
         self.added = []
         return add_packs(self.base, self.added.append, self.environ)
 
@@ -256,6 +256,7 @@ def test_a_damaged_pointer_leads_to_the_newest_set_that_is_whole(sets: Sets) -> 
         assert found.id == newest
     pointer.unlink()
     assert sets.start() is None
+    assert RUNNING_SET not in sets.environ
     assert sets.folder.current() is None
 
 

@@ -49,6 +49,7 @@ def add_packs(
         base: ComfyUI's folder.
         add_folder: Adds a folder to those that it imports packs from.
     """
+    environ.pop(RUNNING_SET, None)  # a ComfyUI that starts itself again has left it
     if _GIVEN in environ:
         return None
     folder = nodes_folder(base, environ)

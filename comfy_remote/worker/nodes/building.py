@@ -15,6 +15,7 @@ from pathlib import Path
 from ...aio import in_thread
 from ...wire.installed import InstalledPack
 from ...wire.nodes import PackWanted
+from ..choice import guarded
 from ..packs import installed_packs, is_pack, public_repository
 from .fetching import PackFetcher
 from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
@@ -134,7 +135,7 @@ class Building:
         for pack in packs:
             self.say(f"Running install.py of {pack.name}")
             await run(
-                *(self.program.python, "install.py"),
+                *guarded(self.program.python, "install.py"),
                 step="install.py",
                 what=f"{pack.name}: its install.py",
                 cwd=pack,

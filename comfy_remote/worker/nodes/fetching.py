@@ -43,6 +43,7 @@ _LARGEST_ANSWER = 16 * 1024 * 1024  # bytes
 _LARGEST_REPOSITORY = 4 * 1024**3  # bytes, with what is checked out
 _DEEPEST = 4  # submodules of submodules
 _MOST_SUBMODULES = 50
+_SILENCE = 120  # seconds
 _LOOK_EVERY = 3.0  # seconds
 _REFS = "/info/refs"
 _LINKED = re.compile(r"160000 commit ([0-9a-f]{40})\t(.+)")
@@ -185,6 +186,8 @@ class _Git:
         safe = [
             *("-c", "protocol.allow=never", "-c", "protocol.https.allow=always"),
             *("-c", "protocol.http.allow=always", "-c", "http.followRedirects=false"),
+            # Should this process be killed meanwhile, a server that never ends does not keep git.
+            *("-c", "http.lowSpeedLimit=1000", "-c", f"http.lowSpeedTime={_SILENCE}"),
             *("-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0", "-c", "maintenance.auto=false"),
         ]
         command = next(one for one in arguments if one != "-c" and "=" not in one)
