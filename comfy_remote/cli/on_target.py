@@ -10,6 +10,7 @@ import click
 from .console import say
 
 if TYPE_CHECKING:
+    from ..config.settings import Configuration
     from ..targets.base import Target
 
 __all__ = ["on_target"]
@@ -17,11 +18,16 @@ __all__ = ["on_target"]
 _T = TypeVar("_T")
 
 
-def on_target(on: str | None, work: Callable[[Target], Coroutine[object, object, _T]]) -> _T:
+def on_target(
+    on: str | None,
+    work: Callable[[Target], Coroutine[object, object, _T]],
+    configuration: Configuration | None = None,
+) -> _T:
     """What some work with a target gives; Ctrl-C ends it with exit status 130.
 
     Args:
         on: Its name or address; ``None`` for the usual one.
+        configuration: Loaded if it is ``None``.
     """
     import asyncio
 
@@ -29,7 +35,7 @@ def on_target(on: str | None, work: Callable[[Target], Coroutine[object, object,
     from ..targets.opening import open_target
     from .interrupt import run_interruptible
 
-    configuration = Configuration.load()
+    configuration = configuration or Configuration.load()
     target = open_target(configuration.choose(on), configuration)
     if configuration.untrusted is not None:
         say(configuration.untrusted.sentence())

@@ -11,6 +11,7 @@ import click
 
 from .asking import may_go_on
 from .console import print_json, printable_line, say, say_lines
+from .on_target import on_target
 from .options import (
     WORKFLOW,
     json_schema_option,
@@ -339,20 +340,8 @@ def _planned(
     lock: Lock, configuration: Configuration, on: str | None, sources: Sources
 ) -> SyncPlan:
     from ..ready.sync.planning import plan_sync
-    from ..targets.opening import open_target
-    from .interrupt import run_interruptible
 
-    target = open_target(configuration.choose(on), configuration)
-    if configuration.untrusted is not None:
-        say(configuration.untrusted.sentence())
-    if on is None:
-        say(configuration.usual_sentence())
-
-    async def ask() -> SyncPlan:
-        async with target as opened:
-            return await plan_sync(lock, opened, sources)
-
-    return run_interruptible(ask())
+    return on_target(on, lambda target: plan_sync(lock, target, sources), configuration)
 
 
 def _carried_out(

@@ -18,7 +18,7 @@ HF = {"by": "huggingface", "url": "hf:org/repo/a.safetensors@main"}
 SIGNED = {"by": "workflow", "url": "https://models.example/a.safetensors?token=planted-secret"}
 HERE = Here(LocalModel("loras", "a.safetensors", Path("here"), len(A)), sha256(A))
 ALL = Ways()
-NO_WORKER = Ways("it fetches nothing", "it links nothing", "it takes nothing")
+NO_WORKER = Ways(fetch="it fetches nothing", link="it links nothing", send="it takes nothing")
 
 
 def step(
@@ -63,7 +63,10 @@ def test_an_address_goes_before_an_upload() -> None:
         (Ways(volume="the volume v"), Way.VOLUME),
         (Ways(send="RunPod takes none", bucket="the bucket b"), Way.BUCKET),
         (Ways(send="RunPod takes none"), Way.IMPOSSIBLE),
-        (Ways("it fetches nothing", "", "it takes none", bucket="the bucket b"), Way.IMPOSSIBLE),
+        (
+            Ways(fetch="it fetches nothing", send="it takes none", bucket="the bucket b"),
+            Way.IMPOSSIBLE,
+        ),
         (NO_WORKER, Way.IMPOSSIBLE),
     ],
 )

@@ -54,7 +54,7 @@ class Way(str, Enum):
         return self not in (Way.NONE, Way.IMPOSSIBLE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
     """Which ways there are to a target, and why there is not another.
 
@@ -64,9 +64,9 @@ class Ways:
         send: Why nothing can be sent to it directly.
         install: Why it cannot install node packs.
         installs: How it can: ``registry``, ``git``.
-        exact: Why nothing can be fetched into a folder whose name has capitals.
         volume: The volume, for people; empty where none is set.
         bucket: The bucket, for people; empty where none is set.
+        exact: Why nothing can be fetched into a folder whose name has capitals.
     """
 
     fetch: str = ""

@@ -44,7 +44,7 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         return _itself(await target.takes(), bucket)
     if isinstance(target, ChoosesAmong) or not isinstance(target, Acts):
         no = _NO_WORKER
-        return Ways(no, no, no, no, volume=volume, bucket=bucket)
+        return Ways(fetch=no, link=no, send=no, install=no, volume=volume, bucket=bucket)
     takes = there.takes_models
     install = _why_not_installed(there)
     if takes is None:
@@ -52,7 +52,10 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
         fetch = "" if isinstance(target, DescribesByJob) else _NO_WORKER
         # Which folder it took is looked at then.
         return Ways(
-            *(fetch, _OLD, _OLD, install),
+            fetch=fetch,
+            link=_OLD,
+            send=_OLD,
+            install=install,
             installs=there.takes_nodes or frozenset(),
             volume=volume,
             bucket=bucket,
@@ -72,11 +75,14 @@ async def ways_to(target: Target, there: There, *, volume: str = "", bucket: str
 def _itself(takes: Takes, bucket: str) -> Ways:
     """Those to a ComfyUI that may take models and node packs itself."""
     none = takes.why or ("" if takes.models else _NOT_ACCEPTED)
-    fetches = none or ("" if "fetch" in takes.models else _DENIED)
-    links = none or ("" if "link" in takes.models else _DENIED)
-    receives = none or ("" if "receive" in takes.models else _NOT_ACCEPTED)
-    installs = takes.why or ("" if takes.nodes else takes.no_nodes or _NOT_INSTALLED)
-    return Ways(fetches, links, receives, installs, installs=takes.nodes, bucket=bucket)
+    return Ways(
+        fetch=none or ("" if "fetch" in takes.models else _DENIED),
+        link=none or ("" if "link" in takes.models else _DENIED),
+        send=none or ("" if "receive" in takes.models else _NOT_ACCEPTED),
+        install=takes.why or ("" if takes.nodes else takes.no_nodes or _NOT_INSTALLED),
+        installs=takes.nodes,
+        bucket=bucket,
+    )
 
 
 async def _why_not_sent(target: Target, takes: frozenset[str]) -> str:

@@ -125,27 +125,14 @@ class PackThere:
         exactly = said.installed.model_copy(update={"packs": packs, "models": models})
         return replace(said, installed=exactly)
 
-    async def act(self, payload: Mapping[str, JsonValue], say: _Say | None = None) -> JsonValue:
-        """See `targets.base.Acts`."""
-        return await self._done(payload, (), say, None)
-
-    async def send(
+    async def act(
         self,
         payload: Mapping[str, JsonValue],
-        parts: Sequence[InputFile],
-        say: _Say | None,
-        on_sent: Callable[[int, int], None] | None,
+        say: _Say | None = None,
+        parts: Sequence[InputFile] = (),
+        on_sent: Callable[[int, int], None] | None = None,
     ) -> JsonValue:
-        """See `targets.base.MayTake`."""
-        return await self._done(payload, parts, say, on_sent)
-
-    async def _done(
-        self,
-        payload: Mapping[str, JsonValue],
-        parts: Sequence[InputFile],
-        say: _Say | None,
-        on_sent: Callable[[int, int], None] | None,
-    ) -> JsonValue:
+        """See `targets.base.Acts`; with parts of a model, `targets.base.MayTake.send_model`."""
         takes = await self.takes()
         if takes.why:
             raise ConfigurationError(
@@ -279,13 +266,9 @@ class _Job:
             while state.state == "running":
                 self._tell(state)
                 state = await self._next(state)
-        except asyncio.CancelledError:
-            with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
-                await within(self._pack.post(f"{self._path}/cancel", {}), _CANCEL_WITHIN)
-            raise
         except JobNotFound:
             raise
-        except ComfyRemoteError:
+        except (ComfyRemoteError, asyncio.CancelledError):
             with contextlib.suppress(ComfyRemoteError, asyncio.TimeoutError):
                 await within(self._pack.post(f"{self._path}/cancel", {}), _CANCEL_WITHIN)
             raise

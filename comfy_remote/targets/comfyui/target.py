@@ -458,7 +458,7 @@ class ComfyUITarget:
         on_sent: Callable[[int, int], None] | None = None,
     ) -> JsonValue:
         """See `MayTake`."""
-        return await self._pack.send(payload, parts, on_message, on_sent)
+        return await self._pack.act(payload, on_message, parts, on_sent)
 
     async def with_installed(self, said: Capabilities) -> Capabilities:
         """See `MayTake`. Nothing is asked where no token is set."""
