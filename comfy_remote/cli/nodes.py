@@ -24,7 +24,7 @@ _on_option = target_option("The target. Default: the configured one; see `target
 
 @click.group(no_args_is_help=True)
 def nodes() -> None:
-    """List the node packs that `sync` has installed on a target, and go back to those before."""
+    """List the node packs that `sync` has installed on a target, and undo the last installation."""
 
 
 @nodes.command("list")
@@ -33,8 +33,8 @@ def nodes() -> None:
 def list_nodes(on: str | None, json_lines: bool) -> None:
     """List the node packs that `sync` has installed there.
 
-    Those of the image, of the volume or of somebody's hands are not in this list. On an endpoint
-    that sleeps, it starts a worker.
+    Packs that are in the image, or that somebody has put there by hand, are not listed. On an
+    endpoint without a running worker, this starts one.
 
     \b
     Example:
@@ -49,12 +49,12 @@ def list_nodes(on: str | None, json_lines: bool) -> None:
         _print(answer)
 
 
-@nodes.command(short_help="Go back to the node packs before the last change.")
+@nodes.command(short_help="Undo the last installation of node packs.")
 @_on_option
 @click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 @json_option
 def rollback(on: str | None, yes: bool, json_lines: bool) -> None:
-    """Go back to the node packs that were there before `sync` installed others last.
+    """Go back to the node packs that were there before the last installation by `sync`.
 
     ComfyUI starts again there before its next job. Nothing is downloaded; the newer packs are
     removed.

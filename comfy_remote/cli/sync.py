@@ -64,8 +64,8 @@ def _pins(
     multiple=True,
     metavar="PACK",
     callback=_pins,
-    help="A node pack that is needed besides, or in another version than the lock's: NAME@VERSION "
-    "of the Comfy Registry, or https://HOST/OWNER/NAME@COMMIT. May be repeated.",
+    help="An additional node pack, or another version of one in the lock: NAME@VERSION of the "
+    "Comfy Registry, or https://HOST/OWNER/NAME@COMMIT. May be repeated.",
 )
 @click.option(
     "--dockerfile",
@@ -73,13 +73,13 @@ def _pins(
     is_flag=False,
     flag_value="-",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="Ask no target: write the Dockerfile of an image that has the ComfyUI and the node packs. "
+    help="Ask no target: write the Dockerfile of an image with the ComfyUI and the node packs. "
     "Without FILE, print it.",
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Only show what would be done.")
 @click.option("-y", "--yes", is_flag=True, help="Do it without asking.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Also show what is on the target and not needed."
+    "--all", "everything", is_flag=True, help="Also show what is on the target but not needed."
 )
 @click.option(
     "--comfyui",
@@ -91,24 +91,27 @@ def _pins(
 @click.option(
     "--volume",
     metavar="ID@DC",
-    help="The RunPod network volume to send them to, as VOLUME_ID@DATACENTER: by its S3 API, "
-    "without a worker. Default: the target's `volume`.",
+    help="The RunPod network volume to send models to (by its S3 API, without a worker), as "
+    "VOLUME_ID@DATACENTER. Default: the target's `volume`.",
 )
 @click.option(
     "--offline",
     is_flag=True,
-    help="With workflows: do not ask Hugging Face, Civitai and the Comfy Registry for what is "
-    "needed.",
+    help="With workflows: do not look up what is needed at Hugging Face, Civitai and the Comfy "
+    "Registry.",
 )
 @click.option(
-    "--brought", "list_brought", is_flag=True, help="List what was brought from here, and exit."
+    "--brought",
+    "list_brought",
+    is_flag=True,
+    help="List what was brought from this machine, and exit.",
 )
 @click.option(
     "--give-up",
     "gives_up",
     is_flag=True,
-    help="Instead: remove what stopped syncs have left in volumes and buckets, which they would go "
-    "on with; with --on, in those of that target.",
+    help="Remove what interrupted syncs left in volumes and buckets, instead of continuing them. "
+    "With --on, only in those of that target.",
 )
 @click.option("--json", "json_lines", is_flag=True, help="Print JSON lines.")
 @json_schema_option
@@ -132,18 +135,18 @@ def sync(
     gives_up: bool,
     json_lines: bool,
 ) -> None:
-    """Bring the node packs and models that workflows need to a target: shown first, done after a
-    yes.
+    """Bring the node packs and models that workflows need to a target. The plan is shown first, and
+    nothing is done before you agree.
 
-    Each model takes the best way that there is: linked, if the same bytes are there under another
-    name; fetched by the target, if an address is known; else sent from this machine. Node packs are
-    installed by a worker whose owner allows it, at exactly the version or commit that the lock
-    names, and tried before they count; for other targets, what to do is shown. Nothing that
-    somebody else has put on the target is replaced or removed, and the same command again goes on
-    where this one stopped.
+    Each model comes by the best way available: linked, if the same bytes are there under another
+    name; fetched by the target, if an address is known; otherwise sent from this machine. Node
+    packs are installed by a worker whose owner allows it, at exactly the version or commit that the
+    lock names, and tried before they are used; for other targets, the steps to do by hand are
+    shown. Nothing that somebody else put on the target is replaced or removed. If a sync is
+    interrupted, the same command continues it.
 
-    A node pack is code: with --yes, only those are installed that you have trusted before
-    (`comfy-remote trust LOCK`, or a yes at the terminal).
+    A node pack is code: --yes installs only those that you have trusted before (`comfy-remote trust
+    LOCK`, or a yes in the terminal).
 
     Exit status: 5 if something could not be brought, else 0; with --plan always 0.
 
@@ -183,7 +186,7 @@ def sync(
     needed = _Needed.of(lock, files, packs)
     if dockerfile is not None:
         if on is not None:
-            raise click.UsageError("--dockerfile asks no target, so --on goes with neither.")
+            raise click.UsageError("--dockerfile asks no target: omit --on.")
         context.exit(_write_dockerfile(needed, dockerfile))
     kinds = _KINDS if nodes == models else frozenset({"pack" if nodes else "model"})
     sources = _sources(configuration, on, comfyui, volume)
@@ -387,5 +390,5 @@ def _carried_out(
         try:
             return run_interruptible(work())
         except asyncio.CancelledError:
-            say("Stopped. What has come stays, and the same command goes on from there.")
+            say("Stopped. What has arrived stays; the same command continues from there.")
             raise click.exceptions.Exit(130) from None

@@ -1,4 +1,4 @@
-"""``comfy-remote sync --give-up``: what earlier syncs have left in storage is removed."""
+"""``comfy-remote sync --give-up``: removes what interrupted syncs left in storage."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def give_up_leftovers(
         _print(found)
     if plan_only or not found:
         for one in found if json_lines else ():
-            print_json(_line(GivenUp(one.left, "it was only looked at")))
+            print_json(_line(GivenUp(one.left, "it was only listed")))
         return True
     if not may_go_on(yes):
         return True
@@ -76,7 +76,7 @@ def leftover_words(left: Unfinished, now: float) -> str:
 
 def _print(found: list[Leftover]) -> None:
     if not found:
-        say("Nothing has begun that is not complete.")
+        say("No interrupted sync has left anything in storage.")
         return
     now = time.time()
     for one in found:

@@ -35,16 +35,17 @@ _MOST_COMMANDS = 60  # lines of them
 _LAST_LINES = 8  # of the log of what failed
 _MOST_SAID = 20  # packs that cannot be pinned
 _BY_HAND = {
-    "comfyui": "By hand, in a shell in the folder of the ComfyUI there; python is its own, and a "
-    "pack without a requirements.txt does not need that line. Then restart it:",
-    "worker": "Its owner can allow that node packs are installed: ALLOW_NODE_INSTALL=true in the "
-    "environment of the worker.",
+    "comfyui": "By hand, in a shell in the folder of the ComfyUI there, where python is ComfyUI's "
+    "own (omit the pip line for a pack without a requirements.txt). Then restart ComfyUI:",
+    "worker": "Its owner can allow node packs: ALLOW_NODE_INSTALL=true in the worker's "
+    "environment.",
     "runpod": "With our image and a network volume, ALLOW_NODE_INSTALL=true in the endpoint's "
-    "environment allows it. Else they belong into its image: {command} --dockerfile writes how.",
-    "modal": "On Modal they belong into the app's image: comfy-remote deploy modal WORKFLOW "
+    "environment allows it. Otherwise, put them into its image: {command} --dockerfile writes the "
+    "Dockerfile.",
+    "modal": "On Modal, node packs go into the app's image: comfy-remote deploy modal WORKFLOW "
     "--app NAME --lock LOCK",
-    "sandbox": "The sandbox has nodes of its own, and takes no node packs.",
-    "other": "Which node packs are there is for its provider to say.",
+    "sandbox": "The sandbox has its own nodes, and takes no node packs.",
+    "other": "Its provider decides which node packs are there.",
 }
 
 

@@ -126,13 +126,15 @@ class Bringing:
         """
         shown = self._plans.get(plan)
         if shown is None or shown.is_old:
-            raise ConfigurationError("That plan is too old.", advice="Look again what is missing.")
+            raise ConfigurationError(
+                "That plan is too old.", advice="Look again at what is missing."
+            )
         # Also sees that its address is still trusted.
         client = await self._pool.client(shown.target)
         if client.address != shown.client.address:
             raise ConfigurationError(
                 f"{shown.target} is another address than when this was planned.",
-                advice="Look again what is missing.",
+                advice="Look again at what is missing.",
             )
         chosen = shown.chosen(steps)
         # From here on, nothing waits: two windows cannot both begin.
@@ -146,10 +148,10 @@ class Bringing:
                 return running.to_json()
             raise ConfigurationError(
                 f"Something else is on its way to {shown.target}.",
-                advice="Wait for it, or stop it in the panel; then look again what is missing.",
+                advice="Wait for it, or stop it in the panel; then look again at what is missing.",
             )
         if not chosen:
-            raise ConfigurationError("Nothing was chosen.", advice="Choose what is to be brought.")
+            raise ConfigurationError("Nothing was chosen.", advice="Choose what to bring.")
         brings = shown.brings = shown.begun(chosen)
         self._put(brings)
         brings.task = asyncio.create_task(
@@ -280,7 +282,7 @@ class Bringing:
         for brings in self._of.values():
             if brings.id == one:
                 return brings
-        raise JobNotFound("That is no longer listed.", advice="Look again what is missing.")
+        raise JobNotFound("That is no longer listed.", advice="Look again at what is missing.")
 
 
 def _varied(prompt: Prompt, values: Mapping[str, Sequence[JsonValue]]) -> Iterator[Prompt]:

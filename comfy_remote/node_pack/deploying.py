@@ -190,7 +190,7 @@ class Deployments:
         if planned is None:
             raise ConfigurationError(
                 "That plan is not known any more. Nothing was done.",
-                advice="Look at it again, and say yes then.",
+                advice="Show the plan again, and agree to that one.",
             )
         doing = self._now = _Doing(planned)
         doing.task = self._background.start(self._carry_out(doing))

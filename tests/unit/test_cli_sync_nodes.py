@@ -258,8 +258,8 @@ def test_a_plain_comfyui_gets_the_exact_commands(run: Run, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("sandbox", "The sandbox has nodes of its own"),
-        ("runpod:abc123", "comfy-remote sync --lock l.lock --dockerfile writes how"),
+        ("sandbox", "The sandbox has its own nodes"),
+        ("runpod:abc123", "comfy-remote sync --lock l.lock --dockerfile writes the"),
         ("modal:app", "comfy-remote deploy modal WORKFLOW --app NAME --lock LOCK"),
     ],
 )
@@ -294,7 +294,7 @@ def test_a_worker_that_does_not_say_what_it_has_may_need_another_image(
     status, out, err = run("sync", "--lock", "l.lock", "--on", "runpod:abc123", "--plan")
     assert status == 0
     assert "it does not say which packs it has" in out
-    assert "comfy-remote sync --lock l.lock --dockerfile writes how" in err
+    assert "comfy-remote sync --lock l.lock --dockerfile writes the" in err
 
 
 def test_nodes_and_models_alone(worker: Worker, run: Run) -> None:

@@ -176,8 +176,8 @@ async def test_a_name_that_a_line_has_no_words_for_is_not_fetched_unchecked(
             lock = lock_of(locked(path, STYLE, address))
             plan = await planned(there, lock, sources(tmp_path))
             assert [one.way for one in plan.steps] == [Way.IMPOSSIBLE]
-            assert "cannot be said to a worker that is to fetch it" in plan.steps[0].why
-            with pytest.raises(ModelUnavailable, match="cannot be named to a worker"):
+            assert "a worker cannot be asked for a name with such characters" in plan.steps[0].why
+            with pytest.raises(ModelUnavailable, match="worker cannot be asked to fetch"):
                 repo_line(lock.models[0], address["url"])
 
 

@@ -98,7 +98,7 @@ def test_what_has_no_name_of_a_model_goes_nowhere(name: str) -> None:
     plan = compare(lock_of(locked(name, A, HF)), There("gpu", models={}))
     for ways in (ALL, Ways(volume="the volume v")):
         (one,) = steps_of(plan, ways, {name: HERE})
-        assert (one.way, "not one that a model's file has" in one.why) == (Way.IMPOSSIBLE, True)
+        assert (one.way, "does not end as a model's file does" in one.why) == (Way.IMPOSSIBLE, True)
 
 
 def test_a_token_in_an_address_is_not_shown() -> None:

@@ -53,7 +53,7 @@ class ReceivingGuard:
         """
         headers = request.headers
         if any(name in headers for name in _BROWSERS):
-            raise AuthenticationError("Models and node packs are not taken from a page.")
+            raise AuthenticationError("A web page cannot bring models or node packs here.")
         refused = await refusal_of_page("GET", headers)
         if refused is not None:
             raise refused
@@ -112,7 +112,9 @@ class ReceivingGuard:
             raise ConfigurationError(f"The request's body is not {media_type}.")
         if "Content-Encoding" in request.headers:
             # A few kilobytes may be unpacked to gigabytes.
-            raise ConfigurationError("The request's body is packed.", advice="Send it as it is.")
+            raise ConfigurationError(
+                "The request's body is compressed.", advice="Send it as it is."
+            )
         if request.content_length is None or request.content_length > limit:
             raise RequestTooLarge(
                 f"The request has more than {limit} bytes, or does not say how many.",

@@ -35,13 +35,13 @@ class Times:
         silence: Without a word from whoever began a job, until it is cancelled.
         quiet: Likewise, until it gives way to another job that brings the same.
         wait: That a question waits for something new.
-        kept: That the answer of a job that has ended can be asked for.
+        remembered: That the answer of a job that has ended can be asked for.
     """
 
     silence: float = 120.0
     quiet: float = 5.0
     wait: float = 20.0
-    kept: float = 900.0
+    remembered: float = 900.0
 
 
 @dataclass(eq=False)
@@ -192,7 +192,7 @@ class ReceivingJob:
             self._work.cancel()
             self._error = self._why or JobCancelled(
                 "Its client was silent for too long." if gone else "It was cancelled.",
-                advice="What has come stays: the same again goes on from there.",
+                advice="What has arrived stays: the same request continues from there.",
             )
         except Exception as error:  # noqa: BLE001 - a bug of ours, and the client waits
             _log.exception("a job that brings something here has failed")
@@ -234,7 +234,8 @@ class ReceivingJobs:
             return known
         if sum(one.ended is None for one in self._jobs.values()) >= _AT_ONCE:
             raise RateLimited(
-                f"{_AT_ONCE} jobs bring something to this ComfyUI already.", advice="Try later."
+                f"{_AT_ONCE} jobs are bringing something to this ComfyUI already.",
+                advice="Try later.",
             )
         job = self._jobs[job_id] = ReceivingJob(self._times)
         task = asyncio.ensure_future(job.run(self._do(payload, job)))
@@ -251,8 +252,8 @@ class ReceivingJobs:
         job = self._jobs.get(job_id)
         if job is None:
             raise JobNotFound(
-                "There is no such job: ComfyUI was restarted there, perhaps.",
-                advice="The same again goes on where it was.",
+                "There is no such job: ComfyUI may have been restarted there.",
+                advice="Run the same sync again: it continues where it stopped.",
             )
         return job
 
@@ -263,7 +264,7 @@ class ReceivingJobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _forget_old(self) -> None:
-        old = time.monotonic() - self._times.kept
+        old = time.monotonic() - self._times.remembered
         for job_id in [
             job_id
             for job_id, job in self._jobs.items()

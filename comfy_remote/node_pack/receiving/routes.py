@@ -208,5 +208,5 @@ def _object(body: bytes) -> dict[str, JsonValue]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ConfigurationError("The request's body is no JSON object.")
+        raise ConfigurationError("The request's body is not a JSON object.")
     return found

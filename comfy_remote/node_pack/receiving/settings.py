@@ -81,6 +81,6 @@ class ReceivingSettings:
             )
         if len(token.get_secret_value()) < SHORTEST_TOKEN:
             raise ConfigurationError(
-                f"{TOKEN_VARIABLE} has less than {SHORTEST_TOKEN} characters, and could be guessed."
+                f"{TOKEN_VARIABLE} has fewer than {SHORTEST_TOKEN} characters: it could be guessed."
             )
         return cls(token, models if models.accept else None, nodes if nodes.allow else None)

@@ -27,7 +27,7 @@ def repo_line(model: LockedModel, url: str) -> str:
         read = []
     if read != [wanted]:
         raise ModelUnavailable(
-            f"{model.path} cannot be named to a worker that is to fetch it.",
-            advice="Its name may have no quotes and no '#'. Put it there by hand, or rename it.",
+            f"A worker cannot be asked to fetch {model.path}.",
+            advice="Its name must not contain quotes or '#'. Rename it, or put it there by hand.",
         )
     return line

@@ -30,7 +30,7 @@ class ByHand(str, Enum):
     """What somebody who is to install a pack there has before them."""
 
     COMFYUI = "comfyui"
-    """A ComfyUI: its folder, and its Python."""
+    """A ComfyUI, with its folder and its Python."""
     WORKER = "worker"
     """A worker of ours whose owner has not allowed it, or that has no folder for it."""
     RUNPOD = "runpod"
@@ -40,7 +40,7 @@ class ByHand(str, Enum):
     SANDBOX = "sandbox"
     """The sandbox: it has nodes of its own, and takes no packs."""
     OTHER = "other"
-    """A service: what is installed there is for its provider to say."""
+    """A service, whose provider decides what is installed."""
 
 
 @dataclass(frozen=True, slots=True)

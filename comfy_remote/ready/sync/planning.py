@@ -176,13 +176,12 @@ def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
     by_worker = ways & {Way.FETCH, Way.LINK, Way.BUCKET, Way.SEND, Way.INSTALL}
     if by_worker and sources.billing == "by run":
         notes.append(
-            f"A worker of {plan.target} does that, and costs what it costs in a run for as long as "
-            "that takes."
+            f"A worker of {plan.target} does that, and is billed as for a run while it takes."
         )
     elif by_worker and sources.billing == "by hour":
-        notes.append(f"{plan.target} costs by the hour meanwhile, as always.")
+        notes.append(f"{plan.target} is billed by the hour meanwhile, as always.")
     if Way.BUCKET in ways:
-        notes.append("What is sent by the bucket is removed from it once it has been fetched.")
+        notes.append("What is sent through the bucket is removed from it once it has been fetched.")
     if Way.VOLUME in ways:
         notes.append(
             "A network volume costs the same however full it is. Nothing says how much of it is "
@@ -190,11 +189,14 @@ def _notes(made: SyncPlan, plan: Plan, sources: Sources) -> list[str]:
         )
     if Way.INSTALL in ways:
         notes.append(
-            "Node packs and what they need are installed beside what is there, which may take "
-            "minutes, and tried: ComfyUI has to start with them and know their nodes. Else all "
-            "stays as it is."
+            "Node packs and their requirements are installed beside what is there and tried, which "
+            "may take minutes: ComfyUI has to start with them and know their nodes. Otherwise "
+            "nothing changes."
         )
     sent = [one for one in made.steps if one.way.brings]
     if any(one.here is not None and one.model.sha256 is None for one in sent):
-        notes.append("The lock has no SHA-256 for some models: the files of this machine count.")
+        notes.append(
+            "The lock has no SHA-256 for some models: the files on this machine are sent as they "
+            "are."
+        )
     return notes

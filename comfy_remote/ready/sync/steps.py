@@ -272,7 +272,7 @@ def _step(item: Item, ways: Ways, here: Here | None) -> Step:
     if model.folder is None:
         return Step(item, Way.IMPOSSIBLE, "only its node's pack knows the folder it belongs in")
     if not is_model_name(model.name):
-        return Step(item, Way.IMPOSSIBLE, "its name is not one that a model's file has")
+        return Step(item, Way.IMPOSSIBLE, "its name does not end as a model's file does")
     refused: list[str] = []
     if item.same_as is not None and model.sha256 is not None:
         if not ways.link:
@@ -313,7 +313,7 @@ def _why_no_line(model: LockedModel, address: Address | None) -> str:
     try:
         repo_line(model, _ANY if address is None else address.url)
     except ModelUnavailable:
-        return "its name has characters that cannot be said to a worker that is to fetch it"
+        return "a worker cannot be asked for a name with such characters"
     return ""
 
 

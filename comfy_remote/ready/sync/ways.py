@@ -21,9 +21,9 @@ from .steps import Ways
 
 __all__ = ["by_hand_at", "ways_to"]
 
-_NO_WORKER = "only a worker of Comfy Remote can do that, and this is none"
+_NO_WORKER = "only a worker of Comfy Remote can do that"
 _DENIED = "its owner has set DOWNLOAD_MODELS=false"
-_NOT_ACCEPTED = "its owner has not allowed that models are sent to it (ACCEPT_MODELS=true there)"
+_NOT_ACCEPTED = "its owner has not allowed models to be sent to it (ACCEPT_MODELS=true there)"
 _NOT_INSTALLED = "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
 _OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
 _OTHER_FOLDER = (

@@ -56,7 +56,7 @@ _NOT_ALLOWED = (
     "and a COMFY_REMOTE_SYNC_TOKEN, in the environment that ComfyUI starts in there"
 )
 _NOT_SET_HERE = (
-    "it takes some with its owner's token, which is not set here: name the variable that holds it "
+    "it needs its owner's token, which is not set here: name the variable that holds it "
     "in the target's settings (sync_token_env)"
 )
 

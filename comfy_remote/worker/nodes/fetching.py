@@ -159,7 +159,7 @@ class PackFetcher:
                 advice="Check the address. Private repositories cannot be installed from.",
             )
         if status != 200 or not found.path.endswith(_REFS):
-            raise failed("git", f"{shown(url)} was answered with {status}.", pack=pack.name)
+            raise failed("git", f"{shown(url)} answered with HTTP {status}.", pack=pack.name)
         address = found.with_path(found.path.removesuffix(_REFS), encoded=False).with_query(None)
         pinned = []
         if proxy_for(address) is None:
@@ -258,7 +258,7 @@ async def _json(http: GuardedHttp, url: str, pack: PackWanted) -> Mapping[str, o
         if answer.response.status == 404:
             raise RegistryError(f"the registry has no pack {pack.source}")
         if answer.response.status != 200:
-            raise RegistryError(f"the registry was answered with {answer.response.status}")
+            raise RegistryError(f"the registry answered with HTTP {answer.response.status}")
         content = bytearray()
         async for chunk in arriving(
             answer.response.content.iter_chunked(64 * 1024), largest=_LARGEST_ANSWER
@@ -291,7 +291,7 @@ async def _download(http: GuardedHttp, address: str, path: Path, pack: PackWante
     what = f"The archive of {pack.name}"
     async with http.request("GET", address, what=what, redirects=_REDIRECTS) as answer:
         if answer.response.status != 200:
-            raise RegistryError(f"{shown(address)} was answered with {answer.response.status}")
+            raise RegistryError(f"{shown(address)} answered with HTTP {answer.response.status}")
         with stored(path, _step(pack), pack.name), path.open("wb") as file:
             async for chunk in arriving(
                 answer.response.content.iter_chunked(256 * 1024), largest=LARGEST_ARCHIVE

@@ -254,7 +254,7 @@ def _get(url: str, name: str, limit: int) -> bytes:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             raise RegistryError(f"the registry has no pack {name}") from error
-        raise RegistryError(f"{url} was answered with {error.code}") from error
+        raise RegistryError(f"{url} answered with HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise RegistryError(f"{url} could not be fetched: {error}") from error
     if len(content) > limit:

@@ -227,7 +227,7 @@ class Requirements:
         if uv is None:
             raise failed(
                 _STEP,
-                "uv, which installs the packs' requirements, is not here.",
+                "uv, which installs the packs' requirements, is missing.",
                 advice="Install it on the worker, beside Comfy Remote: pip install uv.",
             )
         return await run(
