@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,17 +22,20 @@ from comfy_remote.config.folders import home
 from comfy_remote.errors import ConfigurationError, ModelUnavailable, OutputError
 from comfy_remote.net.bucket import Bucket
 from comfy_remote.net.parted_bucket import Upload
+from comfy_remote.ready.hashing import hash_models
 from comfy_remote.ready.lock import Lock, LockedModel
 from comfy_remote.ready.plan import Standing
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, carry_out
+from comfy_remote.ready.sync.here import files_here
 from comfy_remote.ready.sync.leftovers import give_up, leftovers
 from comfy_remote.ready.sync.planning import Sources, plan_sync
-from comfy_remote.ready.sync.steps import SyncPlan, Way
+from comfy_remote.ready.sync.steps import Here, SyncPlan, Way
 from comfy_remote.ready.sync.stores import bucket_store, volume_store
 from comfy_remote.targets.base import Capabilities, Target
 from comfy_remote.targets.models import ensure_models
 from comfy_remote.targets.runpod.volume import Volume
+from comfy_remote.worker.models.hashes import ModelHashes
 
 __all__ = ["run"]
 
@@ -75,6 +79,10 @@ def with_volume(s3: S3Server, folder: Path, volume: str = VOLUME, **models: byte
     return Sources(comfyui_with(folder, **models), home, "by run", store)
 
 
+async def here(given: Sources, lock: Lock) -> dict[str, Here]:
+    return await files_here(given.comfyui, lock.models)
+
+
 def bucket_keys(s3: S3Server) -> dict[str, str]:
     return {
         "BUCKET_ENDPOINT_URL": f"{s3.url}/models",
@@ -112,6 +120,28 @@ async def test_a_volume_gets_a_model_without_a_worker(
     again = await plan_sync(lock, Asleep(), given)
     assert [one.standing for one in again.plan.items if one.kind == "model"] == [Standing.THERE]
     assert not again.to_do
+
+
+@pytest.mark.parametrize("content", [OTHER, STYLE[:-1] + b"!"])
+async def test_a_file_that_has_changed_since_the_plan_is_not_sent(
+    s3: S3Server, tmp_path: Path, content: bytes
+) -> None:
+    name = f"loras/changed{len(content)}.safetensors"
+    file = {name.removesuffix(".safetensors").replace("/", "__"): STYLE}
+    given = with_volume(s3, tmp_path, **file)
+    path = tmp_path / "ComfyUI/models" / name
+    async with Asleep() as target:
+        lock = lock_of(locked(name, STYLE))
+        await hash_models([one.file for one in (await here(given, lock)).values()], ModelHashes())
+        plan = await plan_sync(lock, target, given)
+        assert [one.here and one.here.sha256 for one in plan.steps] == [sha256(STYLE)]
+        path.write_bytes(content)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        [ended] = await carry_out(plan, target, given, lambda _: None, lambda _: None)
+    assert "its SHA-256 is another" in str(ended.error)
+    assert given.volume is not None
+    assert await given.volume.sizes(lock.models) == {name: None}
+    assert BroughtRecord(given.home).all() == []
 
 
 async def test_what_was_sent_to_another_volume_says_nothing_of_this_one(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...worker.models.folders import folder_of
 from ...worker.models.hashes import ModelHashes
-from ..hashing import OnBytes, hash_models, known_hash
+from ..hashing import LocalModel, hash_models, known_hash
 from ..local import LocalComfyUI
 from ..lock import LockedModel
 from ..there import model_here
@@ -27,14 +28,21 @@ async def files_here(
     return await asyncio.to_thread(_found, comfyui, models)
 
 
-async def with_hash(here: Here, on_bytes: OnBytes | None = None) -> Here:
-    """The same with its hash, for which it is read if need be. It stays ``None`` for a file that
-    cannot be read, or changes meanwhile.
+async def with_hash(here: Here) -> Here:
+    """The file as it is now, with its hash, for which it is read unless that is noted: it may have
+    changed since a plan was made. The hash is ``None`` for one that cannot be read, or changes
+    meanwhile.
     """
-    if here.sha256 is not None:
-        return here
-    found = await hash_models([here.file], ModelHashes(), on_bytes)
-    return Here(here.file, found.get(here.file))
+    file = await asyncio.to_thread(_as_it_is, here.file)
+    known = await asyncio.to_thread(known_hash, file, ModelHashes())
+    return Here(file, known or (await hash_models([file], ModelHashes())).get(file))
+
+
+def _as_it_is(file: LocalModel) -> LocalModel:
+    try:
+        return replace(file, size=file.path.stat().st_size)
+    except OSError:
+        return file
 
 
 def _found(comfyui: LocalComfyUI, models: Sequence[LockedModel]) -> dict[str, Here]:
