@@ -492,6 +492,34 @@ async def test_going_back_from_the_first_set_leaves_comfyui_as_it_was(
         await with_a_set.sets.roll_back(print, with_a_set.start)
 
 
+async def test_going_back_to_what_does_not_start_any_more(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    (commit,) = server.repository("Things", pack("Thing"))
+    current = (await with_a_set.install(by_commit(server, "Things", commit))).current
+
+    async def fails() -> None:
+        raise EngineCrashed("It ended.", details={"engine_log": "one\ntwo"})
+
+    with pytest.raises(NodesUnavailable, match=r"earlier packs any more: It ended\.") as raised:
+        await with_a_set.sets.roll_back(print, fails)
+    assert raised.value.details["log"] == "one\ntwo"
+    assert with_a_set.sets.folder.current() == current
+    assert (await with_a_set.sets.roll_back(print, with_a_set.start)).current is not None
+
+
+async def test_two_jobs_of_one_worker_install_one_after_the_other(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    first, second = server.repository("A", pack("A"))[0], server.repository("B", pack("B"))[0]
+    await asyncio.gather(
+        with_a_set.install(by_commit(server, "A", first, "A")),
+        with_a_set.install(by_commit(server, "B", second, "B")),
+    )
+    assert with_a_set.files() == {"A", "B", "Good"}
+    assert "Waiting for another job, which installs" in with_a_set.said
+
+
 async def test_a_set_that_was_removed_by_hand(server: PackServer, with_a_set: Worker) -> None:
     first = with_a_set.sets.folder.current()
     (commit,) = server.repository("Things", pack("Thing"))

@@ -36,8 +36,6 @@ class ReceivedNodes:
         self._program = program
         self._sets = NodeSets(settings, worker=platform.node() or "ComfyUI")
         self._running = os.environ.get(RUNNING_SET)
-        # A worker does one job at a time, and the sets keep workers apart, not jobs of one.
-        self._busy = asyncio.Lock()
 
     async def takes(self) -> tuple[list[str], str]:
         """How packs can come here, and why they cannot."""
@@ -61,16 +59,13 @@ class ReceivedNodes:
         request = NodesRequest.parse(payload)
         if request.action == "nodes":
             return self._answer(await asyncio.to_thread(self._sets.answer))
-        if self._busy.locked():
-            job.say("Waiting for another sync, which installs node packs")
-        async with self._busy:
-            # The set that this ComfyUI runs with stays, however many are made until it restarts.
-            await asyncio.to_thread(self._sets.folder.use, self._running)
-            if request.action == "rollback_nodes":
-                built = await self._sets.roll_back(job.say, _nothing)
-            else:
-                built = await self._sets.build(request.packs, self._program, job.say, _nothing)
-            return self._answer(await asyncio.to_thread(self._sets.answer, built))
+        # The set that this ComfyUI runs with stays, however many are made until it restarts.
+        await asyncio.to_thread(self._sets.folder.use, self._running)
+        if request.action == "rollback_nodes":
+            built = await self._sets.roll_back(job.say, _nothing)
+        else:
+            built = await self._sets.build(request.packs, self._program, job.say, _nothing)
+        return self._answer(await asyncio.to_thread(self._sets.answer, built))
 
     def _answer(self, answer: NodesAnswer) -> JsonValue:
         if answer.set != self._running:

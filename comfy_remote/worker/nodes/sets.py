@@ -7,6 +7,7 @@ killed, the last good set stays, and the next builder removes what was left.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from ...aio import in_thread
 from ...config.engine_environment import engine_environment
 from ...errors import ComfyRemoteError, ConfigurationError, LocalStorageError, NodesUnavailable
 from ...media.file_changes import discard
+from ...types import JsonValue
 from ...units import size_text
 from ...wire.installed import InstalledPack
 from ...wire.nodes import NodesAnswer, PackWanted
@@ -74,6 +76,7 @@ class NodeSets:
         self.folder = SetsFolder(settings.folder, worker)
         self._environ = environ
         self._presence = Presence(settings.folder, worker)
+        self._busy = asyncio.Lock()
         self._unusable: set[str] = set()
 
     def for_engine(self) -> NodeSet | None:
@@ -170,7 +173,8 @@ class NodeSets:
 
         Raises:
             ConfigurationError: The worker's owner does not allow it.
-            NodesUnavailable: There is no such state.
+            NodesUnavailable: There is no such state, or ComfyUI does not start with it any more:
+                then the current set stays.
         """
         self._check_allowed()
         async with said_again(say) as say, self._alone(say):
@@ -183,8 +187,15 @@ class NodeSets:
                     details={"step": "request"},
                 )
             await in_thread(self.folder.go_back)
-            self._unusable.clear()
-            await start()
+            unusable, self._unusable = self._unusable, set()
+            try:
+                await start()
+            except BaseException as error:
+                self._unusable = unusable
+                await in_thread(self.folder.switch, current)
+                if isinstance(error, ComfyRemoteError):
+                    raise _did_not_go_back(error) from error
+                raise
             removed = await in_thread(self.folder.remove_old)
         return Built(earlier, removed=removed)
 
@@ -208,8 +219,12 @@ class NodeSets:
 
     @asynccontextmanager
     async def _alone(self, say: Say) -> AsyncIterator[None]:
-        """While inside, no other worker of the volume changes its sets. Waits for one that does."""
+        """While inside, no other worker of the volume, and no other job of this one, changes its
+        sets. Waits for one that does."""
+        if self._busy.locked():
+            say("Waiting for another job, which installs")
         async with (
+            self._busy,
             self._presence.using(),
             self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
         ):
@@ -271,14 +286,30 @@ def _check_same(pack: PackWanted, other: InstalledPack) -> None:
 
 
 def _did_not_start(error: ComfyRemoteError) -> NodesUnavailable:
-    # Not what the handler reads there: the engine starts without these packs.
-    facts = {"exit_status": error.details.get("exit_status")}
     return NodesUnavailable(
         f"ComfyUI started with the new packs on the CPU, but not as this worker starts it: "
         f"{error.message}",
         advice="The packs that were there before run again.",
-        details={**facts, "step": "start", "log": error.details.get("engine_log", "")},
+        details=_facts_of(error),
     )
+
+
+def _did_not_go_back(error: ComfyRemoteError) -> NodesUnavailable:
+    return NodesUnavailable(
+        f"ComfyUI does not start with the earlier packs any more: {error.message}",
+        advice="The packs that it had until now are used again.",
+        details=_facts_of(error),
+    )
+
+
+def _facts_of(error: ComfyRemoteError) -> dict[str, JsonValue]:
+    # Not what the handler reads there: the engine starts without these packs.
+    said = error.details
+    return {
+        "exit_status": said.get("exit_status"),
+        "step": "start",
+        "log": said.get("engine_log", ""),
+    }
 
 
 def _id(current: NodeSet | None) -> str:
