@@ -89,11 +89,8 @@ def up(context: click.Context, config_file: Path, address: str, patience: float)
         return await _watch(cluster, lambda status: _is_up(status, settings), patience)
 
     status = _with_cluster(settings, address, work)
-    working = [one for one in status.workers if one.state == "working"]
+    working = _at_work(status)
     _print_workers(status)
-    for one in status.workers:
-        if one.why:
-            say(f"{one.name or one.host}: {one.why}")
     own = settings.workers
     say(
         f"{counted(len(working), 'worker')} of {status.wanted} at work for endpoint "
@@ -124,9 +121,7 @@ def status(config_file: Path, address: str, json_lines: bool) -> None:
     _print_workers(seen)
     say(f"{counted(len(seen.workers), 'worker')}; wanted now: {seen.wanted}")
     say(f"Machines in the cluster: {len(seen.nodes)}, with {_gpus(seen):g} GPUs")
-    if seen.gateway_error:
-        say(f"The gateway does not answer: {seen.gateway_error}")
-    else:
+    if not seen.gateway_error:
         say(f"Jobs at the gateway: {seen.waiting} wait, {seen.running} run")
     if seen.down:
         say("The fleet is being taken down: it ends when the last job has.")
@@ -188,8 +183,8 @@ def down(
             return None
         if not now:
             await _asked(cluster, "go_down")
-            left = await _watch(cluster, lambda seen: seen.down and not seen.workers, patience)
-            if left.workers:
+            left = await _watch_its_end(cluster, patience)
+            if left is not None and left.workers:
                 return left
         for one in ["head", *cluster.workers()]:
             cluster.end(one)
@@ -222,27 +217,51 @@ async def _awaited(work: Awaitable[_Result]) -> _Result:
 
 
 async def _asked(cluster: Cluster, method: str, *arguments: str) -> str:
-    """What the head's method gives.
+    """What the head's method gives; Ray may be making it again meanwhile.
 
     Raises:
         ConfigurationError: There is no fleet, or its head does not answer.
     """
+    import asyncio
+
     from ..errors import ConfigurationError
     from ..fleet.cluster import Unanswered
 
-    try:
-        return await cluster.ask("head", method, *arguments, patience=_FIRST_LOOK)
-    except Unanswered as error:
-        raise ConfigurationError(
-            f"The fleet does not answer: {error}",
-            advice="Start it with comfy-remote fleet up. `ray status` shows the machines.",
-        ) from error
+    deadline = time.monotonic() + _FIRST_LOOK
+    while True:
+        try:
+            return await cluster.ask("head", method, *arguments, patience=_FIRST_LOOK)
+        except Unanswered as error:
+            if not cluster.has_head():
+                raise ConfigurationError(
+                    "No fleet for this endpoint runs on the Ray cluster.",
+                    advice="Start it with comfy-remote fleet up.",
+                ) from error
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"The fleet does not answer: {error}",
+                    advice="`ray status` shows the machines; comfy-remote fleet up starts its "
+                    "head again.",
+                ) from error
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 async def _status(cluster: Cluster) -> FleetStatus:
     from ..fleet.head import FleetStatus
 
     return FleetStatus.model_validate_json(await _asked(cluster, "status"))
+
+
+async def _watch_its_end(cluster: Cluster, patience: float) -> FleetStatus | None:
+    """Look until the fleet has ended, or the patience is at its end; ``None``: its head is gone."""
+    from ..errors import ConfigurationError
+
+    try:
+        return await _watch(cluster, lambda seen: seen.down and not seen.workers, patience)
+    except ConfigurationError:
+        if cluster.has_head():
+            raise
+        return None
 
 
 async def _watch(
@@ -259,15 +278,23 @@ async def _watch(
             seen = await _status(cluster)
             if is_done(seen) or time.monotonic() > deadline:
                 return seen
-            working = sum(one.state == "working" for one in seen.workers)
-            show(f"{working} of {len(seen.workers)} workers at work")
+            show(f"{len(_at_work(seen))} of {len(seen.workers)} workers at work")
             await asyncio.sleep(_LOOK_EVERY)
 
 
 def _is_up(status: FleetStatus, settings: FleetSettings) -> bool:
-    current = [one for one in status.workers if one.is_current and one.at_gateway]
-    ready = [one for one in current if one.at_gateway in ("idle", "running")]
+    ready = [one for one in _at_work(status) if one.is_current]
     return status.wanted >= settings.workers.min and len(ready) >= max(status.wanted, 0)
+
+
+def _at_work(status: FleetStatus) -> list[ShownWorker]:
+    """Those that the gateway can give jobs."""
+    nodes = {one.id for one in status.nodes}
+    return [
+        one
+        for one in status.workers
+        if one.state == "working" and one.node in nodes and one.at_gateway in ("idle", "running")
+    ]
 
 
 def _ask_gateway(settings: FleetSettings) -> None:
@@ -292,22 +319,28 @@ def _ask_gateway(settings: FleetSettings) -> None:
 
 
 def _print_workers(status: FleetStatus) -> None:
-    if not status.workers:
-        return
     hosts = {one.id: one.host for one in status.nodes}
-    print_table(
-        ("Worker", "Machine", "GPU", "State", "At the gateway"),
-        [
-            (
-                one.name or one.id,
-                hosts.get(one.node, one.host) if one.placed else "waits for a free GPU",
-                ", ".join(one.gpus),
-                _state(one, status),
-                one.at_gateway,
-            )
-            for one in status.workers
-        ],
-    )
+    if status.workers:
+        print_table(
+            ("Worker", "Machine", "GPU", "State", "At the gateway"),
+            [
+                (
+                    one.name or one.id,
+                    hosts.get(one.node, one.host) if one.placed else "waits for a free GPU",
+                    ", ".join(one.gpus),
+                    _state(one, status),
+                    one.at_gateway,
+                )
+                for one in status.workers
+            ],
+        )
+    for one in status.workers:
+        if one.why:
+            say(f"{one.name or one.host}: {one.why}")
+    if status.problem:
+        say(status.problem)
+    if status.gateway_error:
+        say(f"The gateway cannot be asked: {status.gateway_error}")
 
 
 def _state(one: ShownWorker, status: FleetStatus) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
+from ..config.log import log_to_stderr
 from .cluster import Cluster
 from .head import FleetHead
 from .worker import FleetWorker
 
 __all__ = ["HeadActor", "WorkerActor"]
 
+_LOG_FORM = "%(asctime)s %(message)s"
+
 
 class WorkerActor(FleetWorker):
     """A `FleetWorker` that Ray has placed."""
 
     def __init__(self, settings: str, version: str) -> None:
+        log_to_stderr(logging.INFO, _LOG_FORM)
         cluster = Cluster.here()
         node = cluster.own_node()
         super().__init__(
@@ -28,4 +34,6 @@ class HeadActor(FleetHead):
     """A `FleetHead` that Ray has placed, on the head of the cluster."""
 
     def __init__(self, settings: str, version: str) -> None:
-        super().__init__(settings, version, Cluster.here())
+        log_to_stderr(logging.INFO, _LOG_FORM)
+        cluster = Cluster.here()
+        super().__init__(settings, version, cluster, own_id=cluster.own_id())

@@ -11,31 +11,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..aio import within
 from ..clean import one_line
-from ..errors import ConfigurationError
+from ..errors import ComfyRemoteError, ConfigurationError
+from ..secrets import redact
 from ..version import __version__
 
 if TYPE_CHECKING:
     from .settings import FleetSettings
 
-__all__ = ["Cluster", "Node", "Unanswered"]
+__all__ = ["HEAD", "Cluster", "Node", "Unanswered", "is_worker_of"]
 
 _AUTHENTICATION = "RAY_AUTH_MODE"
 _HOW_TO_AUTHENTICATE = (
     "Make a token once (ray get-auth-token --generate), copy ~/.ray/auth_token to each machine, "
     "and set RAY_AUTH_MODE=token there and here, before `ray start`. docs/fleet.md shows it."
 )
-_HEAD = "head"
+HEAD = "head"
 _WORKER = "worker-"
 _HEAD_RESOURCE = "node:__internal_head__"
+_NOT_MADE = "error raised in its creation task"  # so Ray's ActorDiedError says
+_MACHINE = re.compile(r"\bip=([0-9A-Fa-f.:]+)")
+_TRIES = 20
+_TRY_AGAIN = 0.25
 _PROBE_PATIENCE = 30.0
 _ANSWER_PATIENCE = 5.0
 
@@ -69,6 +77,7 @@ class Cluster:
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._asked: dict[tuple[str, str], asyncio.Future[Any]] = {}
+        self._made: dict[str, Future[Any]] = {}
 
     @classmethod
     def connect(
@@ -143,6 +152,12 @@ class Cluster:
 
         return str(ray.get_runtime_context().get_node_id())
 
+    def own_id(self) -> str:
+        """The id of the calling actor, which it keeps when Ray makes it again."""
+        import ray
+
+        return str(ray.get_runtime_context().get_actor_id())
+
     def own_gpus(self) -> list[str]:
         """Ids of the GPUs that the calling actor was given."""
         import ray
@@ -155,7 +170,7 @@ class Cluster:
 
     def has_head(self) -> bool:
         """Whether the fleet has a head. Blocking."""
-        return _HEAD in self._named()
+        return HEAD in self._named()
 
     def start_worker(self, settings: FleetSettings, leaving: Collection[str] = ()) -> str:
         """Have one more worker, as soon as there is room; its id. Blocking, but for the room.
@@ -167,33 +182,70 @@ class Cluster:
 
         from .actors import WorkerActor
 
-        name = f"{_WORKER}{uuid.uuid4().hex[:12]}"
+        name = f"{_WORKER}{settings.digest}-{uuid.uuid4().hex[:12]}"
         workers = settings.workers
         elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(leaving))})"} if leaving else {}
-        ray.remote(WorkerActor).options(
-            name=name,
-            namespace=self._namespace,
-            lifetime="detached",
-            num_cpus=0,
-            num_gpus=workers.gpus,
-            resources=dict(workers.resources),
-            label_selector=elsewhere,
-            max_restarts=-1,
-            max_task_retries=0,
-            max_concurrency=4,
-        ).remote(settings.model_dump_json(), __version__)
+        made: Any = (
+            ray.remote(WorkerActor)
+            .options(
+                name=name,
+                namespace=self._namespace,
+                lifetime="detached",
+                num_cpus=0,
+                num_gpus=workers.gpus,
+                resources=dict(workers.resources),
+                label_selector=elsewhere,
+                max_restarts=-1,
+                max_task_retries=0,
+                max_concurrency=4,
+            )
+            .remote(settings.model_dump_json(), __version__)
+        )
+        self._made[name] = made.status.remote().future()
         return name
 
+    def unmade(self) -> dict[str, str]:
+        """Workers that were started here and could not be made, with why: Ray drops those, where
+        it makes one whose process dies again. Each is given once.
+        """
+        from ray.exceptions import ActorDiedError
+
+        found = {}
+        for name, made in list(self._made.items()):
+            if made.done():
+                del self._made[name]
+                error = None if made.cancelled() else made.exception()
+                if isinstance(error, ActorDiedError) and _NOT_MADE in str(error):
+                    where = _MACHINE.search(str(error))
+                    found[name] = f"{where[1]}: {_said(error)}" if where else _said(error)
+        return found
+
     def start_head(self, settings: FleetSettings) -> None:
-        """Have a head with these settings, in place of the one that there is. Blocking."""
+        """Have a head with these settings, in place of the one that there is. Blocking.
+
+        Raises:
+            ConfigurationError: Others do the same all the time.
+        """
+        for _ in range(_TRIES):
+            self.end(HEAD)
+            try:
+                self._make_head(settings)
+            except ValueError:  # somebody else has made one
+                time.sleep(_TRY_AGAIN)
+            else:
+                return
+        raise ConfigurationError(
+            "Somebody else starts this fleet at the same time.",
+            advice="Look at it (fleet status), then start it again if it is not what it should be.",
+        )
+
+    def _make_head(self, settings: FleetSettings) -> None:
         import ray
 
         from .actors import HeadActor
 
-        if self.has_head():
-            self.end(_HEAD)
         ray.remote(HeadActor).options(
-            name=_HEAD,
+            name=HEAD,
             namespace=self._namespace,
             lifetime="detached",
             num_cpus=0,
@@ -209,12 +261,13 @@ class Cluster:
         Raises:
             Unanswered: It does not answer.
         """
-        return await self.ask(_HEAD, method, *arguments, patience=patience)
+        return await self.ask(HEAD, method, *arguments, patience=patience)
 
     async def ask(
         self, name: str, method: str, *arguments: str, patience: float = _ANSWER_PATIENCE
     ) -> str:
-        """What a method of an actor's gives. A question that is on its way is not asked twice.
+        """What a method of an actor's gives. A question that is on its way is not asked twice: who
+        asks again gets the answer to the first.
 
         Raises:
             Unanswered: It does not answer.
@@ -224,7 +277,7 @@ class Cluster:
 
         key = (name, method)
         waiting = self._asked.get(key)
-        if waiting is None or waiting.done():
+        if waiting is None:
             try:
                 actor = ray.get_actor(name, self._namespace)
             except ValueError as error:
@@ -236,7 +289,10 @@ class Cluster:
         try:
             answer = await within(asyncio.shield(waiting), patience)
         except (asyncio.TimeoutError, RayError) as error:
-            raise Unanswered(f"{name} does not answer: {type(error).__name__}.") from error
+            raise Unanswered(f"{name} does not answer: {_said(error)}.") from error
+        finally:
+            if waiting.done():
+                self._asked.pop(key, None)
         return "" if answer is None else str(answer)
 
     def end(self, name: str) -> None:
@@ -264,10 +320,28 @@ class Cluster:
         return [one["name"] for one in found if one["namespace"] == self._namespace]
 
 
+def is_worker_of(settings: FleetSettings, name: str) -> bool:
+    """Whether a worker of the fleet is what its settings say now."""
+    return name.startswith(f"{_WORKER}{settings.digest}-")
+
+
 def _retrieved(asked: asyncio.Future[Any]) -> None:
     """So that asyncio does not log an answer that nobody has waited for."""
     if not asked.cancelled():
         asked.exception()
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong in an actor, without Ray's account of where; in one line."""
+    from ray.exceptions import RayTaskError
+
+    if isinstance(error, asyncio.TimeoutError):
+        return "it takes too long"
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, ComfyRemoteError):
+        return f"{cause.message} {cause.advice}".strip()
+    lines = str(error).strip().splitlines()
+    return one_line(redact(lines[-1] if lines else type(error).__name__))[:500].rstrip(".")
 
 
 def _check_it_is_closed(address: str, environ: Mapping[str, str]) -> None:

@@ -20,25 +20,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..aio import concurrent_map, in_thread
 from ..config.folders import home
-from ..config.log import log_to_stderr
-from ..errors import ComfyRemoteError
-from ..media.files import storage_errors, write_whole
+from ..errors import AuthenticationError, ComfyRemoteError
 from ..net.tls import trusting
 from ..version import __version__
-from .cluster import Node, Unanswered
+from .cluster import HEAD, Node, Unanswered, is_worker_of
 from .membership import surely_ended
+from .notes import Notes, Unmade
 from .settings import FleetSettings
 from .sizing import Decision, GatewayView, Member, decide, lost
 from .view import Gateway
-from .worker import LOG_FORM, WorkerStatus, read_token
+from .worker import WorkerStatus, read_token
 
 __all__ = ["FleetHead", "FleetStatus", "ShownWorker", "Steered"]
 
 _EVERY = 1.0
 _AT_A_TIME = 64
 _SHORTEST_ID = 6  # characters of a machine's id that somebody types
-_AGAIN = 10.0
-_MOST_NOTED = 1000
+_ANSWER_PATIENCE = 1.0
+_UNANSWERED = 10.0  # seconds after which a worker that has never answered is surely not placed
+_FAILS = 10.0  # seconds after which one that cannot work is no capacity: an engine may start again
+_MISSED = 60.0  # seconds without a word to the gateway: as long as a worker waits for its name
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +52,9 @@ class Steered(Protocol):
 
     def start_worker(self, settings: FleetSettings, leaving: frozenset[str]) -> str: ...
 
-    async def ask(self, name: str, method: str, *arguments: str) -> str: ...
+    def unmade(self) -> dict[str, str]: ...
+
+    async def ask(self, name: str, method: str, *arguments: str, patience: float = ...) -> str: ...
 
     def end(self, name: str) -> None: ...
 
@@ -66,12 +69,14 @@ class ShownWorker(WorkerStatus):
         placed: Whether it has said anything yet.
         at_gateway: Its state there; empty where the gateway does not know it.
         is_current: Whether it is what the settings say.
+        fails: Whether it takes no jobs, though it should; `why` says more.
     """
 
     id: str
     placed: bool = True
     at_gateway: str = ""
     is_current: bool = True
+    fails: bool = False
 
 
 class FleetStatus(BaseModel):
@@ -81,6 +86,7 @@ class FleetStatus(BaseModel):
         wanted: How many workers there should be.
         waiting: Jobs that wait at the gateway; ``None`` where it does not answer. So ``running``.
         gateway_error: Why it does not answer.
+        problem: What else is wrong with the fleet.
         leaving: Ids of machines that are to have no workers.
         nodes: Machines that are in the cluster.
     """
@@ -93,6 +99,7 @@ class FleetStatus(BaseModel):
     waiting: int | None = None
     running: int | None = None
     gateway_error: str = ""
+    problem: str = ""
     workers: tuple[ShownWorker, ...] = ()
     nodes: tuple[Node, ...] = ()
     leaving: tuple[str, ...] = ()
@@ -106,6 +113,7 @@ class FleetHead:
     Args:
         settings: A `FleetSettings` as JSON.
         version: Of Comfy Remote, where the fleet was started.
+        own_id: Of the actor, which it keeps when Ray makes it again.
     """
 
     def __init__(
@@ -114,6 +122,7 @@ class FleetHead:
         version: str,
         cluster: Steered,
         *,
+        own_id: str = "",
         folder: Path | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,11 +130,17 @@ class FleetHead:
         self._cluster = cluster
         self._monotonic = monotonic
         where = folder or home() / "fleet" / self._settings.gateway.endpoint
-        self._notes = _Notes(where / "head.json", self._settings.workers.away)
+        self._own_id = own_id
+        self._notes = Notes(where / "head.json", self._settings.workers.away)
         self._known: set[str] = set()
         self._died: set[str] = set()
         self._lost: dict[str, float] = {}
-        self._down = False
+        self._first_seen: dict[str, float] = {}
+        self._troubled: dict[str, float] = {}
+        self._unmade = Unmade(monotonic)
+        self._has_ended = False
+        # The one that was made before this one may have been going down.
+        self._down = bool(own_id) and self._notes.down == own_id
         self._status = FleetStatus(min=self._settings.workers.min, max=self._settings.workers.max)
         threading.Thread(target=self._run, name="fleet head", daemon=True).start()
 
@@ -150,11 +165,11 @@ class FleetHead:
         return " ".join(found)
 
     def go_down(self) -> None:
-        """Drain all workers and start none."""
+        """Drain all workers, start none, and end with the last."""
         self._down = True
+        self._notes.go_down(self._own_id)
 
     def _run(self) -> None:
-        log_to_stderr(logging.INFO, LOG_FORM)
         try:
             asyncio.run(self._steer_on())
         except BaseException:  # noqa: BLE001 - whatever it is, somebody has to steer
@@ -162,41 +177,51 @@ class FleetHead:
             os._exit(1)  # Ray starts it again
 
     async def _steer_on(self) -> None:
-        while True:
-            try:
-                await self._steer()
-            except ComfyRemoteError as error:  # a token that is not there (yet)
-                _log.error("%s", error)
-                said = f"{error.message} {error.advice}".strip()
-                self._status = self._status.model_copy(update={"gateway_error": said})
-                await asyncio.sleep(_AGAIN)
-
-    async def _steer(self) -> None:
         own = self._settings.gateway
-        token = None
-        if own.token_file is not None:
-            token = await asyncio.to_thread(read_token, own.token_file, "the gateway's token")
-        async with Gateway(own.url, own.endpoint, token, trusting(own.ca_file)) as gateway:
-            while True:
-                began = self._monotonic()
-                await self._look_and_do(gateway)
-                await asyncio.sleep(max(0.05, _EVERY - (self._monotonic() - began)))
+        while not self._has_ended:
+            token = None
+            try:
+                if own.token_file is not None:
+                    token = await asyncio.to_thread(
+                        read_token, own.token_file, "the gateway's token"
+                    )
+                tls = await asyncio.to_thread(trusting, own.ca_file)
+                async with Gateway(own.url, own.endpoint, token, tls) as gateway:
+                    while await self._look_and_do(gateway):
+                        pass
+            except ComfyRemoteError as error:  # a file that is not there (yet)
+                _log.error("%s", error)
+                await self._look_and_do(None, f"{error.message} {error.advice}".strip())
 
-    async def _look_and_do(self, gateway: Gateway) -> None:
-        nodes, ids, (view, error) = await asyncio.gather(
-            in_thread(self._cluster.nodes), in_thread(self._cluster.workers), _looked(gateway)
-        )
+    async def _look_and_do(self, gateway: Gateway | None, error: str = "") -> bool:
+        """Once, and the rest of the second.
+
+        Returns:
+            Whether to go on with this gateway: it takes the token, and the fleet has not ended.
+        """
+        began = self._monotonic()
+        view, refused = None, False
+        if gateway is not None:
+            view, error, refused = await _looked(gateway)
+        nodes = await in_thread(self._cluster.nodes)
+        ids = await in_thread(self._cluster.workers)
+        if self._down and not ids:
+            await in_thread(self._cluster.request, 0, self._settings)
+            self._has_ended = True
+            await in_thread(self._cluster.end, HEAD)
+            return False
         alive = {one.id for one in nodes if one.alive}
         before = self._status.workers
         shown = await self._asked(ids, view)
         self._died |= _replaced(before, shown, alive)
         leaving = self._notes.leaving(alive)
-        members = [_member(one) for one in shown]
+        members = [_member(one, alive) for one in shown]
         decision = (
             _ending(members)
             if self._down
             else decide(self._settings.workers, members, view, leaving=leaving)
         )
+        self._unmade.note(await in_thread(self._cluster.unmade))
         self._status = FleetStatus(
             wanted=decision.wanted,
             min=self._settings.workers.min,
@@ -204,45 +229,83 @@ class FleetHead:
             waiting=None if view is None else view.waiting,
             running=None if view is None else view.running,
             gateway_error=error,
+            problem=self._notes.problem or self._unmade.why,
             workers=tuple(shown),
             nodes=tuple(one for one in nodes if one.alive),
             leaving=tuple(sorted(leaving)),
             down=self._down,
         )
         await self._do(decision, leaving)
-        if view is not None:
+        if gateway is not None and view is not None:
             await self._say_lost(gateway, view, members, alive)
+        await asyncio.sleep(max(0.05, _EVERY - (self._monotonic() - began)))
+        return not refused
 
     async def _asked(self, ids: list[str], view: GatewayView | None) -> list[ShownWorker]:
         """What the workers say of themselves; of those that do not answer, what they said last."""
         before = {one.id: one for one in self._status.workers}
+        now = self._monotonic()
+        self._first_seen = {name: self._first_seen.get(name, now) for name in ids}
 
         async def ask(name: str) -> ShownWorker:
+            current = is_worker_of(self._settings, name)
             try:
-                said = WorkerStatus.model_validate_json(await self._cluster.ask(name, "status"))
+                answer = await self._cluster.ask(name, "status", patience=_ANSWER_PATIENCE)
+                said = WorkerStatus.model_validate_json(answer)
             except (Unanswered, ValidationError):
-                return before.get(name) or ShownWorker(id=name, placed=False)
-            at_gateway = view.workers.get(said.name) if view is not None else None
-            return ShownWorker(
-                **said.model_dump(),
-                id=name,
-                at_gateway=at_gateway.state if at_gateway is not None else "",
-                is_current=said.digest == self._settings.digest,
-            )
+                last = before.get(name)
+                if last is None or not last.placed:
+                    return ShownWorker(id=name, placed=False, is_current=current)
+                said = last
+            return self._as_seen(name, said, view, current)
 
-        return await concurrent_map(ask, ids, at_a_time=_AT_A_TIME)
+        shown = await concurrent_map(ask, ids, at_a_time=_AT_A_TIME)
+        self._troubled = {name: at for name, at in self._troubled.items() if name in ids}
+        return shown
+
+    def _as_seen(
+        self, name: str, said: WorkerStatus, view: GatewayView | None, current: bool
+    ) -> ShownWorker:
+        """A worker as itself and the gateway see it."""
+        at_gateway = view.workers.get(said.name) if view is not None else None
+        state = at_gateway.state if at_gateway is not None else ""
+        why = said.why or (at_gateway.why if at_gateway is not None and state == "broken" else "")
+        is_missed = view is not None and said.state == "working" and state in ("", "silent")
+        now = self._monotonic()
+        if said.state in ("failed", "working") and (why or is_missed):
+            lasts = now - self._troubled.setdefault(name, now)
+        else:
+            lasts = 0.0
+            self._troubled.pop(name, None)
+        if not why and lasts > _MISSED:
+            url = self._settings.gateway.url
+            why = f"The gateway does not hear from it. Can {said.host} reach {url}?"
+        return ShownWorker(
+            **{**said.model_dump(include=set(WorkerStatus.model_fields)), "why": why},
+            id=name,
+            at_gateway=state,
+            is_current=current,
+            fails=bool(why) and lasts > _FAILS,
+        )
 
     async def _do(self, decision: Decision, leaving: frozenset[str]) -> None:
         await in_thread(self._cluster.request, decision.wanted, self._settings)
+        now = self._monotonic()
         for name in decision.remove:
+            # One that has not answered yet may be at work: this head may be new.
+            answered = any(one.id == name and one.placed for one in self._status.workers)
+            if not answered and now - self._first_seen[name] < _UNANSWERED:
+                continue
             _log.info("%s ends.", name)
             await in_thread(self._cluster.end, name)
         for name in decision.drain:
             _log.info("%s takes no further job.", name)
             try:
-                await self._cluster.ask(name, "drain")
+                await self._cluster.ask(name, "drain", patience=_ANSWER_PATIENCE)
             except Unanswered:
                 continue  # the next look tries again
+        if not self._unmade.may_start():
+            return
         for _ in range(decision.start):
             name = await in_thread(self._cluster.start_worker, self._settings, leaving)
             _log.info("%s is started.", name)
@@ -266,56 +329,12 @@ class FleetHead:
                 await gateway.say_gone(name)
 
 
-class _Notes:
-    """What the head remembers, on disk.
-
-    Attributes:
-        away: The longest `WorkersSettings.away` that the fleet has ever had: a worker of before may
-            go by it.
-    """
-
-    def __init__(self, path: Path, away: float) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            noted = _Noted.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            noted = _Noted()
-        self._leaving = frozenset(noted.leaving)
-        self.away = max(away, noted.away)
-        self._write()
-
-    def leaving(self, alive: set[str]) -> frozenset[str]:
-        """Ids of the machines in the cluster that are to have no workers."""
-        return self._leaving & alive
-
-    def change(self, node: str, *, leaves: bool) -> None:
-        """Note such a machine, or that it has workers again.
-
-        Raises:
-            LocalStorageError: That cannot be written.
-        """
-        with self._lock:
-            self._leaving = self._leaving | {node} if leaves else self._leaving - {node}
-            self._write()
-
-    def _write(self) -> None:
-        noted = _Noted(leaving=sorted(self._leaving)[-_MOST_NOTED:], away=self.away)
-        with storage_errors(self._path):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self._path, noted.model_dump_json().encode())
-
-
-class _Noted(BaseModel):
-    leaving: list[str] = []
-    away: float = 0.0
-
-
-async def _looked(gateway: Gateway) -> tuple[GatewayView | None, str]:
+async def _looked(gateway: Gateway) -> tuple[GatewayView | None, str, bool]:
+    """What it shows; why it does not; and whether it refuses the token."""
     try:
-        return await gateway.look(), ""
+        return await gateway.look(), "", False
     except ComfyRemoteError as error:
-        return None, error.message
+        return None, error.message, isinstance(error, AuthenticationError)
 
 
 def _replaced(
@@ -333,9 +352,10 @@ def _replaced(
     }
 
 
-def _member(one: ShownWorker) -> Member:
-    state = one.state if one.placed else "unplaced"
-    return Member(one.id, one.name, one.node, state, one.is_current)
+def _member(one: ShownWorker, alive: set[str]) -> Member:
+    # Where its machine has gone, Ray makes it again as soon as there is room.
+    state = one.state if one.placed and one.node in alive else "unplaced"
+    return Member(one.id, one.name, one.node, state, one.is_current, one.fails)
 
 
 def _ending(members: list[Member]) -> Decision:

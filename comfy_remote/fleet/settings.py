@@ -21,6 +21,7 @@ from ..json_text import problems_in
 from ..net.address import base_address, check_key_is_safe
 from ..secrets import looks_secret
 from ..text_file import SAVE_AS_UTF8, NotText, text_of
+from ..version import __version__
 from ..wire.runpod import check_endpoint_id
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FleetSettings", "GatewaySettings", "WorkersSettings", "read_fleet"]
 
 _LARGEST = 256 * 1024  # bytes
-_MOST_WORKERS = 1000
+_MOST_WORKERS = 256  # as many as join a gateway with one token
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -139,9 +140,11 @@ class FleetSettings(_Part):
 
     @property
     def digest(self) -> str:
-        """Of all that a worker is made of, 12 hex digits; how many there are is no part of it."""
+        """Of all that a worker is made of, Comfy Remote as well, 12 hex digits; how many there are
+        is no part of it.
+        """
         counts = {"min", "max", "idle"}
-        document = self.model_dump_json(exclude={"workers": counts})
+        document = f"{__version__} {self.model_dump_json(exclude={'workers': counts})}"
         return hashlib.sha256(document.encode()).hexdigest()[:12]
 
 

@@ -17,10 +17,12 @@ class GatewayWorker:
     Attributes:
         state: As in ``comfy-remote workers list``: ``idle``, ``running``, ``silent``, …
         seconds: How long it has been in that state; ``None`` if that is not known.
+        why: Why it is ``broken``, for people.
     """
 
     state: str
     seconds: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Member:
         node: The id of its machine in the cluster; empty before it is placed.
         state: As in `worker.WorkerStatus`; ``unplaced`` before it has said anything.
         is_current: Whether it is what the settings say.
+        fails: Whether it takes no jobs, though it should.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Member:
     node: str = ""
     state: str = "unplaced"
     is_current: bool = True
+    fails: bool = False
 
     @property
     def stays(self) -> bool:
@@ -88,55 +92,82 @@ def decide(
 ) -> Decision:
     """What is to be done about the number of workers.
 
+    One that fails keeps its GPU, so that the next one is placed on another, but is no capacity: as
+    many more are started, up to twice the number that is wanted. It ends when the others are
+    enough.
+
     Args:
         view: ``None`` where the gateway does not answer: then nothing is started or ended for its
             queue.
         leaving: Ids of machines that are to have no workers.
     """
-    ended = tuple(one.id for one in members if one.state == "ended")
-    stays = [one for one in members if one.stays and one.node not in leaving]
+    ended = [one.id for one in members if one.state == "ended"]
+    old = [one.id for one in members if one.state == "unplaced" and not one.is_current]
+    stays = [one for one in members if one.stays and one.node not in leaving and one.id not in old]
     drain = [one.id for one in members if one.stays and one.node and one.node in leaving]
     if view is None:
+        able, failing = stays, []
         wanted = max(settings.min, min(len(stays), settings.max))
     else:
+        able = [one for one in stays if not one.fails]
+        failing = [one.id for one in stays if one.fails]
         wanted = max(settings.min, min(view.waiting + view.running, settings.max))
-    surplus = len(stays) - wanted
-    remove: list[str] = []
-    if surplus > 0:
-        unplaced = [one.id for one in stays if one.state == "unplaced"]
-        remove = unplaced[:surplus]
-        surplus -= len(remove)
+    surplus = len(able) - wanted
+    remove = [one.id for one in able if one.state == "unplaced"][: max(0, surplus)]
+    surplus -= len(remove)
     if surplus > 0 and view is not None:
-        drain += [one.id for one in _idlest(stays, view, settings.idle)[:surplus]]
+        drain += [one.id for one in _idlest(able, view, settings.idle)[:surplus]]
+    if view is not None and sum(_works(one, view) for one in able) >= wanted:
+        drain += failing
     if not drain and not any(one.state == "draining" for one in members):
         drain += _next_to_replace(stays, view)
-    left = [one for one in stays if one.id not in remove and one.id not in drain]
-    return Decision(wanted, max(0, wanted - len(left)), tuple(drain), (*ended, *remove))
+    left = sum(one.id not in remove and one.id not in drain for one in able)
+    most = 2 * wanted - sum(one not in drain for one in failing)
+    return Decision(wanted, max(0, min(wanted, most) - left), tuple(drain), (*ended, *old, *remove))
+
+
+def _works(member: Member, view: GatewayView) -> bool:
+    """Whether the gateway can give it jobs."""
+    at_gateway = view.workers.get(member.name)
+    return (
+        member.state == "working"
+        and not member.fails
+        and at_gateway is not None
+        and at_gateway.state in ("idle", "running")
+    )
 
 
 def _idlest(members: Sequence[Member], view: GatewayView, idle: float) -> list[Member]:
-    """Those without a job for so long, the longest first; at the head, those that cannot work."""
+    """Those without a job for so long, the longest first."""
     found: list[tuple[float, Member]] = []
     for one in members:
         at_gateway = view.workers.get(one.name)
-        if one.state == "failed":
-            found.append((float("inf"), one))
-        elif at_gateway is not None and at_gateway.state == "idle":
+        if at_gateway is not None and at_gateway.state == "idle":
             found.append((at_gateway.seconds or 0.0, one))
     long_enough = [each for each in found if each[0] >= idle]
     return [one for _, one in sorted(long_enough, key=lambda each: -each[0])]
 
 
 def _next_to_replace(members: Sequence[Member], view: GatewayView | None) -> list[str]:
-    """One that is not what the settings say, machine by machine; those without a job first."""
-    workers = {} if view is None else view.workers
+    """One that is not what the settings say, machine by machine; those without a job first. None
+    while a new one is on its way, or fails before any has worked: what the settings say now may
+    not work at all.
+    """
+    placed = [one for one in members if one.state != "unplaced"]
+    new = [one for one in placed if one.is_current]
+    if view is None:
+        return []
+    works = [one for one in new if _works(one, view)]
+    if any(not one.fails and one not in works for one in new) or (new and not works):
+        return []
 
-    def busy(one: Member) -> bool:
-        at_gateway = workers.get(one.name)
+    def is_busy(one: Member) -> bool:
+        at_gateway = view.workers.get(one.name)
         return at_gateway is not None and at_gateway.state == "running"
 
-    old = [one for one in members if not one.is_current and one.state != "unplaced"]
-    return [one.id for one in sorted(old, key=lambda one: (busy(one), one.node, one.id))[:1]]
+    old = [one for one in placed if not one.is_current]
+    first = sorted(old, key=lambda one: (one.fails, is_busy(one), one.node, one.id))
+    return [one.id for one in first[:1]]
 
 
 def lost(

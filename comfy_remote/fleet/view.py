@@ -26,6 +26,7 @@ class _Worker(BaseModel):
     id: str
     state: str
     seconds: float | None = None
+    why: str = ""
 
 
 class _Overview(BaseModel):
@@ -72,7 +73,7 @@ class Gateway:
             raise TargetError(
                 f"The gateway's overview cannot be understood: {problems_in(error, 'answer')}"
             ) from error
-        workers = {one.id: GatewayWorker(one.state, one.seconds) for one in seen.workers}
+        workers = {one.id: GatewayWorker(one.state, one.seconds, one.why) for one in seen.workers}
         return GatewayView(seen.totals.waiting, seen.totals.running, workers)
 
     async def say_gone(self, name: str) -> None:

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ..clean import one_line
 from ..config.folders import home
-from ..config.log import log_to_stderr
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ..media.temporary import remove_leftovers
 from ..net.retry import Backoff
@@ -32,12 +31,11 @@ from .membership import Membership
 from .settings import FleetSettings
 from .slot import MOST_SLOTS, Slot, take_slot
 
-__all__ = ["LOG_FORM", "FleetWorker", "WorkerState", "WorkerStatus", "read_token"]
+__all__ = ["FleetWorker", "WorkerState", "WorkerStatus", "read_token"]
 
 WorkerState = Literal["starting", "working", "draining", "ended", "failed"]
 """``failed``: it tries again, and `WorkerStatus.why` says what is wrong."""
 
-LOG_FORM = "%(asctime)s %(message)s"
 _LARGEST_TOKEN = 8192
 _AGAIN = Backoff(first=2.0, longest=60.0)
 _log = logging.getLogger(__name__)
@@ -52,7 +50,6 @@ class WorkerStatus(BaseModel):
         gpus: Ids of the GPUs that Ray has given it.
         process: Its id there.
         why: Why it has failed, for people.
-        digest: `settings.FleetSettings.digest` of what it was made from.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -64,7 +61,6 @@ class WorkerStatus(BaseModel):
     process: int = 0
     state: WorkerState = "starting"
     why: str = ""
-    digest: str = ""
     version: str = __version__
 
 
@@ -106,7 +102,6 @@ class FleetWorker:
             return
         self._settings = FleetSettings.model_validate_json(settings)
         self._environ = {**environ, **self._settings.workers.environment}
-        self._status = self._status.model_copy(update={"digest": self._settings.digest})
         self._membership = Membership(is_member, patience=self._settings.workers.away)
         self._membership.start()
         threading.Thread(target=self._run, name="fleet worker", daemon=True).start()
@@ -128,7 +123,6 @@ class FleetWorker:
             loop.call_soon_threadsafe(machine.drain)
 
     def _run(self) -> None:
-        log_to_stderr(logging.INFO, LOG_FORM)
         remove_leftovers()
         try:
             asyncio.run(self._work())

@@ -243,5 +243,5 @@ def test_it_goes_down_when_its_jobs_have_ended(fleet: Fleet) -> None:
     fleet.running_on(job)
     assert "The fleet has ended." in fleet.command("down")
     assert fleet.status(job)["status"] == "COMPLETED"
-    assert "does not answer" in fleet.command("status", status=2)
+    assert "No fleet for this endpoint runs" in fleet.command("status", status=2)
     assert "The fleet has ended." in fleet.command("down")

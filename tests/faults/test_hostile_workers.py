@@ -178,16 +178,16 @@ async def test_a_token_fills_neither_the_list_of_workers_nor_the_memory(
     monkeypatch.undo()
     # The last is not known to lack anything, and takes no memory.
     assert sorted(one.offer.nodes is None for one in registry) == [False, False, True]
-    for number in range(3, 64):
+    for number in range(3, 256):
         assert (await head.same_token(first, f"attic.{number}").hello())[0] == 200
-    status, refused = await head.same_token(first, "attic.64").hello()
+    status, refused = await head.same_token(first, "attic.256").hello()
     assert (status, refused["comfy_remote"]["code"]) == (429, "rate_limited")
     assert (await head.same_token(first, "attic.5").hello())[0] == 200
     assert (await (await head.machine("cellar")).hello())[0] == 200
     # Of those that have been away for long, one makes room.
     registry.note_silence(-1)
-    assert (await head.same_token(first, "attic.64").hello())[0] == 200
-    assert len(registry) == 65
+    assert (await head.same_token(first, "attic.256").hello())[0] == 200
+    assert len(registry) == 257
 
 
 async def test_a_job_has_no_more_large_outputs_than_it_may(head: Head) -> None:

@@ -63,6 +63,41 @@ def test_a_machine_that_is_left_gets_its_workers_drained_and_others_are_started(
     assert decision.start == 4  # five jobs, and `a` stays
 
 
+def test_one_that_fails_is_no_capacity_and_ends_once_the_others_are_enough() -> None:
+    bad = at_work("a", fails=True)
+    broken = GatewayWorker("broken", None, "no torch")
+    decision = decide(SETTINGS, [bad], view(a=broken))
+    assert (decision.start, decision.drain) == (1, ()), "it keeps its GPU meanwhile"
+    on_its_way = [bad, Member("worker-b", "b", "n2", "starting")]
+    assert decide(SETTINGS, on_its_way, view(a=broken)).start == 0
+    assert decide(SETTINGS, on_its_way, view(a=broken)).drain == ()
+    both = [bad, at_work("b")]
+    decision = decide(SETTINGS, both, view(a=broken, b=idle(1)))
+    assert (decision.start, decision.drain) == (0, ("worker-a",))
+
+
+def test_where_all_fail_no_more_than_twice_as_many_are_started() -> None:
+    members = [at_work(name, fails=True) for name in "abcd"]
+    assert decide(SETTINGS, members[:3], view(waiting=2)).start == 1
+    assert decide(SETTINGS, members, view(waiting=2)).start == 0
+
+
+def test_what_waits_for_a_gpu_with_settings_of_before_is_replaced_at_once() -> None:
+    members = [at_work("a"), Member("worker-b", is_current=False)]
+    decision = decide(SETTINGS, members, view(waiting=1, running=1))
+    assert (decision.remove, decision.start) == (("worker-b",), 1)
+
+
+def test_nothing_more_is_replaced_while_what_replaced_the_last_does_not_work() -> None:
+    old = [at_work(name, is_current=False) for name in "ab"]
+    works, settled = view(running=3, a=idle(1), b=idle(1), c=idle(1)), at_work("c")
+    for new in (at_work("c", fails=True), Member("worker-c", "c", "n1", "starting")):
+        assert decide(SETTINGS, [*old, new], works).drain == ()
+    assert decide(SETTINGS, [*old, settled], works).drain == ("worker-a",)
+    # One box that is broken does not hold up the others.
+    assert decide(SETTINGS, [*old, settled, at_work("d", fails=True)], works).drain
+
+
 def test_what_the_settings_do_not_say_any_more_is_replaced_one_by_one() -> None:
     old = [at_work(name, is_current=False) for name in "ab"]
     running = view(running=2, a=GatewayWorker("running", 5), b=idle(1))
@@ -89,18 +124,30 @@ def test_the_number_stays_within_its_bounds(
 ) -> None:
     """Whatever there is: never more are started than may be, and nobody is ended twice."""
     members = [
-        Member(f"worker-{number}", f"w{number}", "" if state == "unplaced" else "n", state)
+        Member(
+            f"worker-{number}",
+            f"w{number}",
+            "" if state == "unplaced" else "n",
+            state,
+            fails=state == "failed",
+        )
         for number, state in enumerate(states)
     ]
     workers = {one.name: idle(100) for one in members if one.state == "working"}
     seen = GatewayView(waiting, running, workers) if answers else None
     decision = decide(SETTINGS, members, seen)
-    stay = sum(one.stays for one in members)
+    # One that fails is no capacity.
+    stay = sum(one.stays and not (one.fails and answers) for one in members)
     ending = {*decision.drain, *decision.remove}
     assert SETTINGS.min <= decision.wanted <= SETTINGS.max
     assert len(ending) == len(decision.drain) + len(decision.remove)
-    left = stay - sum(one.stays for one in members if one.id in ending)
-    assert left + decision.start >= min(SETTINGS.min, decision.wanted)
+    able = [one for one in members if one.stays and not (one.fails and answers)]
+    left = stay - sum(one.id in ending for one in able)
+    failing = sum(one.fails and one.id not in ending for one in members)
+    assert left + decision.start + failing >= min(SETTINGS.min, decision.wanted)
+    assert (
+        decision.start == 0 or left + decision.start + failing <= 2 * decision.wanted or not answers
+    )
     assert decision.start == 0 or left + decision.start <= SETTINGS.max
 
 
