@@ -158,6 +158,15 @@ def test_a_missing_class_is_told_with_its_pack_and_the_rest_is_checked() -> None
     assert report.error["type"] == "missing_node_type"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("SaveImag", "Did you mean 'SaveImage'?"), ("SaveImageMulti", "")]
+)
+def test_only_a_slip_of_the_hand_is_taken_for_a_class_that_is_there(name: str, meant: str) -> None:
+    other = {"class_type": name, "inputs": {"images": ["5", 0]}}
+    (problem,) = (p for p in check_prompt(changed(n7=other), TARGET).problems if p.node_id == "7")
+    assert problem.message.partition("Did")[2] == meant.removeprefix("Did")
+
+
 def test_no_output() -> None:
     prompt = copy.deepcopy(PICTURE)
     del prompt["6"]

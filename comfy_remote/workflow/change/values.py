@@ -121,11 +121,15 @@ def input_schema_of(node: Node, key: str, schemas: Schemas | None) -> InputSchem
     return None if spec is None else input_schema(key, spec)
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`` Did you mean 'seed'?``, or nothing when no name is near."""
+def did_you_mean(name: str, names: Iterable[str], *, near_from: float = 0.6) -> str:
+    """`` Did you mean 'seed'?``, or nothing when no name is near.
+
+    Args:
+        near_from: How near, from 0 to 1.
+    """
     import difflib  # here: only a mistake needs it
 
-    near = difflib.get_close_matches(name, list(names), n=1)
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=near_from)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

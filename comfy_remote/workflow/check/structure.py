@@ -39,8 +39,9 @@ def missing_classes(
     for class_type, ids in missing.items():
         pack = by_class.get(class_type)
         others = f" (also node {', '.join(ids[1:])})" if len(ids) > 1 else ""
+        # Only a slip of the hand: a class that is missing is mostly that of another pack.
         guess = not schemas.is_snapshot and not (pack and pack.name)
-        near = did_you_mean(class_type, schemas) if guess else ""
+        near = did_you_mean(class_type, schemas, near_from=0.8) if guess else ""
         yield Problem(
             "missing_node_type",
             f"{_where(schemas)} has no node class {class_type}{others}.{near}",
