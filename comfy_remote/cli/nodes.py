@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..units import ago_text
-from .asking import may_go_on
+from .asking import can_ask, may_go_on
 from .console import print_json, say
 from .on_target import on_target
 from .options import json_option, target_option
@@ -46,7 +46,7 @@ def list_nodes(on: str | None, json_lines: bool) -> None:
     if json_lines:
         print_json(answer.model_dump(mode="json"))
     else:
-        _print(answer)
+        _print(answer, on)
 
 
 @nodes.command(short_help="Undo the last installation of node packs.")
@@ -63,19 +63,30 @@ def rollback(on: str | None, yes: bool, json_lines: bool) -> None:
     Example:
       comfy-remote nodes rollback --on gpu
     """
-    from ..targets.nodes import roll_back_packs
+    from ..targets.nodes import list_packs, roll_back_packs
 
-    if not may_go_on(yes):
+    if not yes and can_ask():
+        before = on_target(on, list_packs)
+        _print(before, on)
+        if not before.can_go_back:
+            say("There is nothing to go back to.")
+            return
+        say("ComfyUI there would start without them, with the packs that were there before.")
+    if not may_go_on(yes, look=f"`{_command('list', on)}` to look"):
         return
     with progress_shown(json_lines) as show:
         answer = on_target(on, lambda target: roll_back_packs(target, show))
     if json_lines:
         print_json(answer.model_dump(mode="json"))
     else:
-        _print(answer)
+        _print(answer, on)
 
 
-def _print(answer: NodesAnswer) -> None:
+def _command(name: str, on: str | None) -> str:
+    return f"comfy-remote nodes {name}" + (f" --on {on}" if on else "")
+
+
+def _print(answer: NodesAnswer, on: str | None) -> None:
     from .console import print_table
 
     if answer.packs:
@@ -90,6 +101,6 @@ def _print(answer: NodesAnswer) -> None:
         by = f" by {answer.made_by}" if answer.made_by else ""
         say(f"Installed {ago_text(time.time() - answer.made)}{by}.")
     if answer.can_go_back:
-        say("To go back to those before: comfy-remote nodes rollback")
+        say(f"To go back to those before: {_command('rollback', on)}")
     for note in answer.notes:
         say(note)

@@ -39,6 +39,7 @@ from .models.plan import free_bytes
 from .nodes.fetching import ways_to_nodes
 from .nodes.requirements import find_uv
 from .nodes.sets import NodeSets
+from .nodes.steps import said_again
 from .packs import custom_node_folders, installed_packs, packs_in, with_brought
 from .progress import ProgressReporter, Report
 from .settings import WorkerSettings
@@ -218,7 +219,7 @@ def why_no_nodes(engine: Engine) -> str:
     if engine.nodes is None:
         return "its node packs belong to its image"
     if not engine.nodes.settings.allow:
-        return "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
+        return "the worker's owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
     if find_uv() is None:
         return "uv, which installs what packs require, is missing beside it: pip install uv"
     return ""
@@ -247,8 +248,10 @@ async def act_on_nodes(engine: Engine, payload: JsonValue, report: Report) -> No
             advice="The worker's owner can change that, or installs the packs.",
         )
 
-    async with ProgressReporter(report) as reporter:
-        say = say_to(reporter)
+    async with (
+        ProgressReporter(report) as reporter,
+        said_again(say_to(reporter)) as say,
+    ):
 
         async def start() -> None:
             say("Starting ComfyUI with its node packs")

@@ -17,6 +17,7 @@ from ...worker.nodes.program import ComfyUIProgram
 from ...worker.nodes.requirements import find_uv
 from ...worker.nodes.sets import NodeSets
 from ...worker.nodes.settings import NodeSettings
+from ...worker.nodes.steps import said_again
 from .at_start import RUNNING_SET
 from .jobs import ReceivingJob
 
@@ -61,10 +62,11 @@ class ReceivedNodes:
             return self._answer(await asyncio.to_thread(self._sets.answer))
         # The set that this ComfyUI runs with stays, however many are made until it restarts.
         await asyncio.to_thread(self._sets.folder.use, self._running)
-        if request.action == "rollback_nodes":
-            built = await self._sets.roll_back(job.say, _nothing)
-        else:
-            built = await self._sets.build(request.packs, self._program, job.say, _nothing)
+        async with said_again(job.say) as say:
+            if request.action == "rollback_nodes":
+                built = await self._sets.roll_back(say, _nothing)
+            else:
+                built = await self._sets.build(request.packs, self._program, say, _nothing)
         return self._answer(await asyncio.to_thread(self._sets.answer, built))
 
     def _answer(self, answer: NodesAnswer) -> JsonValue:

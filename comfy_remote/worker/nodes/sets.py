@@ -29,7 +29,7 @@ from .folder import NODE_SITE, NodeSet, SetsFolder
 from .program import ComfyUIProgram
 from .requirements import Requirements
 from .settings import NodeSettings
-from .steps import MAKE_ROOM, Say, said_again, stored
+from .steps import MAKE_ROOM, Say, stored
 
 __all__ = ["Built", "NodeSets", "Say", "Start"]
 
@@ -119,7 +119,7 @@ class NodeSets:
             LocalStorageError: The disk is full, or cannot be written to.
         """
         self._check_allowed()
-        async with said_again(say) as say, self._alone(say):
+        async with self._alone(say):
             removed = await in_thread(self.folder.remove_old)
             current = await in_thread(self.folder.current)
             environ, patience = self.programs_environ(), self.settings.patience.requirements
@@ -177,13 +177,15 @@ class NodeSets:
                 then the current set stays.
         """
         self._check_allowed()
-        async with said_again(say) as say, self._alone(say):
+        async with self._alone(say):
             current = await in_thread(self.folder.current)
             earlier, is_there = await in_thread(self.folder.earlier)
             if current is None or not is_there:
+                stays = "The current one stays. Install other versions of its packs instead."
+                none = "No sync has installed packs here, or all of them were taken back."
                 raise NodesUnavailable(
                     "There is no earlier set of node packs to go back to.",
-                    advice="The current one stays. Install other versions of its packs instead.",
+                    advice=none if current is None else stays,
                     details={"step": "request"},
                 )
             await in_thread(self.folder.go_back)
