@@ -78,7 +78,7 @@ def mine(folder: Path, content: bytes = STYLE) -> Sources:
 
 def named(there: OneComfyUI) -> list[str]:
     """The models that have a name that ComfyUI would list."""
-    return [name for name in files_in(there.models) if not name.endswith(".part")]
+    return [name for name in files_in(there.models) if ".part" not in name]
 
 
 async def planned(target: ComfyUITarget, lock: Lock, given: Sources) -> SyncPlan:
@@ -339,7 +339,7 @@ async def test_what_is_not_allowed_is_in_the_plan(tmp_path: Path) -> None:
     async with comfyui(tmp_path / "off", accept=False, token=None) as off:
         (step,) = (await planned(off.target(), LOCK, given)).steps
         assert step.way is Way.IMPOSSIBLE
-        assert "its owner has not allowed it: ACCEPT_MODELS=true" in step.why
+        assert "the owner of that ComfyUI has not allowed it: ACCEPT_MODELS=true" in step.why
     async with comfyui(tmp_path / "on") as on:
         (step,) = (await planned(on.target(token=None), LOCK, given)).steps
         assert step.way is Way.IMPOSSIBLE
