@@ -197,7 +197,8 @@ WORDS: dict[Hint, str] = {
     ),
     Hint.LOCK_NOT_MET: (
         "comfy-remote sync --lock LOCK --on TARGET --plan shows how that can be brought there. Or, "
-        "if what is there is right, make the lock again by it: comfy-remote lock --on TARGET."
+        "if what is there is right, make the lock again by it: comfy-remote lock WORKFLOW --on "
+        "TARGET."
     ),
     Hint.PACK_LACKING: (
         "comfy-remote sync WORKFLOW --on TARGET --plan shows how it can be brought there. Or take "

@@ -158,6 +158,8 @@ def _say_by_hand(plan: SyncPlan, command: Sequence[str | Path]) -> None:
     unpinned = [one for one in plan.packs if one.way.value == "impossible" and not one.wanted]
     for one in unpinned[:_MOST_SAID]:  # the table may have no room for it
         say(f"{one.item.name}: {one.why}.")
+    if unpinned:
+        say("Or name it here, exactly: --pack NAME@VERSION, or --pack URL@COMMIT.")
     if plan.by_hand is None:
         return
     first, *named = map(str, command)

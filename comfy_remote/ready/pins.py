@@ -67,10 +67,19 @@ def parse_pin(text: str) -> PackWanted:
 
 
 def with_packs(lock: Lock, given: Sequence[PackWanted]) -> Lock:
-    """The lock with packs that somebody has named, in place of its own of the same names."""
+    """The lock with packs that somebody has named, in place of its own of the same names.
+
+    If the lock does not know whose some nodes are, one named pack that it has not is theirs.
+    """
     packs = list(lock.packs)
+    unknown = [pack for pack in packs if not pack.is_known]
+    known = {name for pack in packs for name in _folders(pack)}
+    further = [one for one in given if one.name.casefold() not in known]
+    no_doubt = len(unknown) == len(further) == 1
     for one in given:
         same = [pack for pack in packs if one.name.casefold() in _folders(pack)]
+        if no_doubt and one in further:
+            same = unknown
         classes = dict.fromkeys(name for pack in same for name in pack.classes)
         source = {"id": one.source} if one.in_registry else {"url": one.source}
         version = {"commit": one.version} if one.by_commit else {"version": one.version}

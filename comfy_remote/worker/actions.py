@@ -219,7 +219,10 @@ def why_no_nodes(engine: Engine) -> str:
     if engine.nodes is None:
         return "its node packs belong to its image"
     if not engine.nodes.settings.allow:
-        return "the worker's owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows it)"
+        return (
+            "the worker's owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows "
+            "it)"
+        )
     if find_uv() is None:
         return "uv, which installs what packs require, is missing beside it: pip install uv"
     return ""

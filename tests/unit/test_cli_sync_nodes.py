@@ -218,7 +218,7 @@ def test_all_packs_stay_out_if_one_cannot_be_installed(worker: Worker, run: Run)
 @pytest.mark.parametrize(
     ("takes", "words"),
     [
-        (frozenset(), "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"),
+        (frozenset(), "the target's owner has not allowed it (ALLOW_NODE_INSTALL=true there)"),
         (None, "its worker is older than this Comfy Remote, or has not been asked yet"),
     ],
 )
@@ -319,13 +319,41 @@ def test_what_sync_has_installed_is_listed_and_taken_back(worker: Worker, run: R
     status, out, err = run("nodes", "list", *ON)
     assert status == 0
     assert ["thing", COMMIT, URL] in [line.split() for line in out.splitlines()]
-    assert "To go back to those before: comfy-remote nodes rollback" in err
+    assert "To go back to those before: comfy-remote nodes rollback --on " in err
     status, _, err = run("nodes", "rollback", *ON)
     assert status == 2
-    assert "say --yes" in err
+    assert "say --yes to have it done, or `comfy-remote nodes list --on " in err
     status, out, _ = run("nodes", "rollback", *ON, "--yes", "--json")
     assert (status, json.loads(out.splitlines()[-1])["set"]) == (0, "s1")
     assert [one["action"] for one in worker.acted] == ["nodes", "rollback_nodes"]
+
+
+def test_a_way_back_is_shown_before_it_is_gone(
+    worker: Worker, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_remote.cli.nodes.can_ask", lambda: True)
+    asked = answers(monkeypatch, False)
+    status, out, err = run("nodes", "rollback", *ON)
+    assert (status, asked) == (0, ["Do that?"])
+    assert ["thing", COMMIT, URL] in [line.split() for line in out.splitlines()]
+    assert "ComfyUI there would start without them" in err
+    assert "Nothing was changed." in err
+    assert [one["action"] for one in worker.acted] == ["nodes"]
+
+
+def test_a_pack_that_is_named_has_the_nodes_of_which_none_was_known(
+    worker: Worker, run: Run
+) -> None:
+    unknown = LockedPack(classes=("Some Node (some)",), unknown="it is not known which pack has it")
+    Path("l.lock").write_text(LOCK.model_copy(update={"packs": (unknown,)}).to_toml())
+    status, _, err = run(*COMMAND, "--plan")
+    assert "Or name it here, exactly: --pack NAME@VERSION, or --pack URL@COMMIT." in err
+    status, _, _ = run(*COMMAND, "--pack", "some-pack@1.0.0", "--yes")
+    assert status == 0
+    (payload,) = worker.acted
+    assert payload["packs"] == [
+        {"source": "some-pack", "version": "1.0.0", "classes": ["Some Node (some)"]}
+    ]
 
 
 def test_a_dockerfile_asks_no_target(run: Run) -> None:

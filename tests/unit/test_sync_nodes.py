@@ -163,4 +163,4 @@ async def test_an_owner_who_has_not_allowed_it_is_named_as_the_reason(
         (step,) = (await there.plan(lock_of(LockedPack(id="p", version="1.0.0")))).packs
     engine.stop()
     assert step.way is Way.IMPOSSIBLE
-    assert "its owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true" in step.why
+    assert "the worker's owner has not allowed it: a pack is code (ALLOW_NODE" in step.why

@@ -183,6 +183,18 @@ def test_packs_that_are_given_go_before_the_locks_own() -> None:
     }
 
 
+def test_of_several_packs_none_is_guessed_to_have_unknown_nodes() -> None:
+    unknown = LockedPack(classes=("B",), unknown="nobody knows")
+    lock = Lock(packs=(THING, unknown))
+    made = with_packs(lock, [parse_pin("Thing@2.0.0"), parse_pin("new@1.0.0")])
+    assert {str(pin_of(one)): one.classes for one in made.packs} == {
+        "Thing@2.0.0": ("A",),
+        "new@1.0.0": ("B",),
+    }
+    made = with_packs(lock, [parse_pin("new@1.0.0"), parse_pin("newer@1.0.0")])
+    assert unknown in made.packs
+
+
 @pytest.mark.parametrize("text", ["thing", "thing@main", f"{URL}@v1", "@1.0.0", "a b@1.0.0"])
 def test_what_is_given_is_exact(text: str) -> None:
     with pytest.raises(ValueError):

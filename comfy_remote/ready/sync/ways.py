@@ -22,9 +22,11 @@ from .steps import Ways
 __all__ = ["by_hand_at", "ways_to"]
 
 _NO_WORKER = "only a worker of Comfy Remote can do that"
-_DENIED = "its owner has set DOWNLOAD_MODELS=false"
-_NOT_ACCEPTED = "its owner has not allowed models to be sent to it (ACCEPT_MODELS=true there)"
-_NOT_INSTALLED = "its owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
+_DENIED = "the target's owner has set DOWNLOAD_MODELS=false"
+_NOT_ACCEPTED = (
+    "the target's owner has not allowed models to be sent to it (ACCEPT_MODELS=true there)"
+)
+_NOT_INSTALLED = "the target's owner has not allowed it (ALLOW_NODE_INSTALL=true there)"
 _OLD = "its worker is older than this Comfy Remote, or has not been asked yet"
 _OTHER_FOLDER = (
     "its worker is older than this Comfy Remote, and would fetch it into a folder without capitals"

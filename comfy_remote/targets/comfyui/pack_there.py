@@ -52,8 +52,9 @@ __all__ = ["PackThere"]
 
 _NO_PACK = "it is a ComfyUI without Comfy Remote's node pack, or with an older one"
 _NOT_ALLOWED = (
-    "its owner has not allowed it: ACCEPT_MODELS=true (for node packs, ALLOW_NODE_INSTALL=true) "
-    "and a COMFY_REMOTE_SYNC_TOKEN, in the environment that ComfyUI starts in there"
+    "the owner of that ComfyUI has not allowed it: ACCEPT_MODELS=true (for node packs, "
+    "ALLOW_NODE_INSTALL=true) and a COMFY_REMOTE_SYNC_TOKEN, in the environment that it "
+    "starts in"
 )
 _NOT_SET_HERE = (
     "it needs its owner's token, which is not set here: name the variable that holds it "
