@@ -11,7 +11,7 @@ from ..clean import one_line
 from ..errors import ConfigurationError
 from ..media.files import storage_errors, write_whole
 from ..ready.lock import Lock, LockedComfyUI
-from .locked import COMFYUI_VERSION, comfyui_release, packs_for_image
+from .locked import COMFYUI_VERSION, packs_for_image
 from .runpod.wanted import IMAGE
 
 __all__ = ["Dockerfile", "dockerfile_for", "write_dockerfile"]
@@ -75,7 +75,7 @@ def dockerfile_for(lock: Lock, needed_by: Sequence[str] = ()) -> Dockerfile:
 
 def _comfyui(lock: Lock) -> tuple[list[str], str]:
     """The steps that bring its ComfyUI, and what to say of it."""
-    release, commit = comfyui_release(lock), lock.comfyui.commit or ""
+    release, commit = lock.comfyui.release, lock.comfyui.commit or ""
     if release == COMFYUI_VERSION or lock.comfyui == LockedComfyUI():
         return [], ""
     if _COMMIT.fullmatch(commit):

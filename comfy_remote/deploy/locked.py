@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..errors import ModelUnavailable
-from ..ready.lock import Lock, LockedPack
+from ..ready.lock import Lock
 from ..ready.pins import Unpinned, pin_of
 from ..ready.sync.lines import repo_line
 from ..wire.nodes import PackWanted
@@ -15,7 +15,7 @@ __all__ = [
     "COMFYUI_COMMIT",
     "COMFYUI_VERSION",
     "ImagePacks",
-    "comfyui_release",
+    "is_own_pack",
     "model_lines",
     "packs_for_image",
 ]
@@ -24,8 +24,7 @@ COMFYUI_VERSION = "0.33.0"
 """Of our images; see the Dockerfile."""
 COMFYUI_COMMIT = "2f35f4a08176d993cded35dac3332be4f7287f41"
 
-_OURS = frozenset({"comfy-remote"})
-_RELEASE = re.compile(r"v?([0-9]+\.[0-9]+\.[0-9]+)")
+_OWN = "comfy-remote"  # in the Comfy Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def packs_for_image(lock: Lock) -> ImagePacks:
     found: dict[str, PackWanted] = {}
     notes: list[str] = []
     for pack in lock.packs:
-        if _is_ours(pack):
+        if is_own_pack(pack.id, pack.classes):
             continue
         try:
             wanted = pin_of(pack)
@@ -59,12 +58,6 @@ def packs_for_image(lock: Lock) -> ImagePacks:
         if found.setdefault(wanted.name.casefold(), wanted) is not wanted:
             notes.append(f"{pack.name} is not in it: another pack of the lock gets its folder.")
     return ImagePacks(tuple(found.values()), tuple(notes))
-
-
-def comfyui_release(lock: Lock) -> str | None:
-    """The lock's ComfyUI, if it is a release: ``0.33.0``."""
-    release = _RELEASE.fullmatch(lock.comfyui.version or "")
-    return release[1] if release is not None else None
 
 
 def model_lines(lock: Lock) -> dict[tuple[str, str], str]:
@@ -83,6 +76,11 @@ def model_lines(lock: Lock) -> dict[tuple[str, str], str]:
     return lines
 
 
-def _is_ours(pack: LockedPack) -> bool:
-    by_class = bool(pack.classes) and all(one.startswith("ComfyRemote") for one in pack.classes)
-    return by_class or pack.id in _OURS
+def is_own_pack(registry_id: str | None, classes: Collection[str]) -> bool:
+    """Whether a pack is Comfy Remote's own, which each image has.
+
+    Args:
+        classes: Those of its classes that are known.
+    """
+    by_class = bool(classes) and all(one.startswith("ComfyRemote") for one in classes)
+    return by_class or registry_id == _OWN

@@ -77,6 +77,7 @@ _REPOSITORY = re.compile(
 _MODEL_LINK = re.compile(r"https?://[^\s/?#@\\]+([/?#]\S*)?|(hf|r2):\S+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_RELEASE = re.compile(r"v?([0-9]+\.[0-9]+\.[0-9]+)")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -141,6 +142,12 @@ class LockedComfyUI(_Entry):
     version: Text | None = None
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{7,64}$")] | None = None
     unknown: Said | None = None
+
+    @property
+    def release(self) -> str | None:
+        """``0.33.0``, if the version is a release's."""
+        found = _RELEASE.fullmatch(self.version or "")
+        return found[1] if found is not None else None
 
 
 class LockedPack(_Entry):

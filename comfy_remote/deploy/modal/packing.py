@@ -15,11 +15,9 @@ from ...workflow.packs import CORE, NodePack, find_packs
 from ...workflow.prompt import Prompt
 from ...workflow.repo_list import find_repo_list, without_repo_list
 from ...workflow.schema import Schemas
-from ..locked import comfyui_release, model_lines, packs_for_image
+from ..locked import is_own_pack, model_lines, packs_for_image
 
 __all__ = ["Packing", "pack"]
-
-_OURS = frozenset({"comfy-remote"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def pack(
     nodes = []
     known_classes = {name for one in lock.packs for name in one.classes}
     for one in find_packs(prompt, schemas=schemas, workflow=workflow):
-        if one.name == CORE or one.name in _OURS or _all_ours(one):
+        if one.name == CORE or is_own_pack(one.name, one.classes):
             continue
         if {*one.classes} <= known_classes:
             continue
@@ -82,15 +80,14 @@ def pack(
             nodes.append(line)
         else:
             notes.append(_no_commit(one))
-    release = comfyui_release(lock)
-    if release is None and lock.comfyui != LockedComfyUI():
+    if lock.comfyui.release is None and lock.comfyui != LockedComfyUI():
         notes.append("The lock names no release of ComfyUI, which is what the project takes.")
     return Packing(
         tuple(dict.fromkeys(lines)),
         tuple(dict.fromkeys(nodes)),
         tuple(notes),
         locked=tuple(map(str, image.packs)),
-        comfyui=release,
+        comfyui=lock.comfyui.release,
     )
 
 
@@ -153,7 +150,3 @@ def _some(classes: tuple[str, ...]) -> Iterator[str]:
     yield from classes[:5]
     if len(classes) > 5:
         yield f"{len(classes) - 5} more"
-
-
-def _all_ours(one: NodePack) -> bool:
-    return all(name.startswith("ComfyRemote") for name in one.classes)

@@ -6,7 +6,6 @@ Registry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -19,8 +18,6 @@ from ..plan import Item, Plan, Standing
 from .steps import Way, Ways
 
 __all__ = ["ByHand", "PackStep", "pack_steps_of", "update_commands"]
-
-_RELEASE = re.compile(r"v?([0-9]+\.[0-9]+\.[0-9]+)")
 
 _MOST = 200
 """Packs of one `wire.nodes.NodesRequest`."""
@@ -163,11 +160,11 @@ def update_commands(plan: Plan) -> tuple[str, ...]:
     """
     for item in plan.problems:
         if isinstance(item.needed, LockedComfyUI):
-            release = _RELEASE.fullmatch(item.needed.version or "")
+            release = item.needed.release
             if release is not None:
                 return (
                     "git fetch --tags",
-                    f"git checkout v{release[1]}",
+                    f"git checkout v{release}",
                     "python -m pip install -r requirements.txt",
                 )
     return ()
