@@ -508,6 +508,27 @@ async def test_going_back_to_what_does_not_start_any_more(
     assert (await with_a_set.sets.roll_back(print, with_a_set.start)).current is not None
 
 
+async def test_a_worker_that_stood_still_changes_nothing_that_another_has_taken_over(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    (commit,) = server.repository("Things", pack("Thing"))
+    sets, before = with_a_set.sets, with_a_set.sets.folder.current()
+    assert before is not None
+
+    def say(line: str) -> None:
+        if line.startswith("Trying"):
+            (lock,) = sets.folder.root.rglob("locks/build")
+            lock.write_text("of another")
+
+    wanted = by_commit(server, "Things", commit, "Thing")
+    with pytest.raises(NodesUnavailable, match="stood still"):
+        await sets.build([wanted], with_a_set.program, say, with_a_set.start)
+    assert sets.folder.current() == before
+    assert _sets(with_a_set) == {before.id}
+    await with_a_set.install(wanted)
+    assert with_a_set.files() == {"Good", "Things"}
+
+
 async def test_two_jobs_of_one_worker_install_one_after_the_other(
     server: PackServer, with_a_set: Worker
 ) -> None:

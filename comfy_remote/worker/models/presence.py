@@ -126,6 +126,13 @@ class Presence:
         finally:
             await asyncio.to_thread(self._give_back, lock)
 
+    def holds(self, key: str) -> bool:
+        """Whether a `claim` is still ours: a worker that stood still counts as gone. Blocking."""
+        try:
+            return (self._locks / key).read_text(encoding="utf-8") == self._token
+        except OSError:
+            return False
+
     def _enter(self) -> None:
         for folder in (self._marks, self._locks):
             folder.mkdir(parents=True, exist_ok=True)

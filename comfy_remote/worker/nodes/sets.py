@@ -36,6 +36,7 @@ __all__ = ["Built", "NodeSets", "Say", "Start"]
 Start = Callable[[], Awaitable[object]]
 """Starts the engine again; raises `ComfyRemoteError` if it does not start."""
 
+_CLAIM = "build"
 _ROOM = 4 * RESERVE  # bytes: for one pack; what more is needed is not known before
 
 
@@ -228,7 +229,7 @@ class NodeSets:
         async with (
             self._busy,
             self._presence.using(),
-            self._presence.claim("build", lambda who: say(f"Waiting for {who}, which installs")),
+            self._presence.claim(_CLAIM, lambda who: say(f"Waiting for {who}, which installs")),
         ):
             yield
 
@@ -263,14 +264,17 @@ class NodeSets:
 
     def _switch(self, made: NodeSet, current: NodeSet | None) -> None:
         """Make a finished set current, unless this worker has lost its lease meanwhile."""
-        now = self.folder.current()
-        if (now and now.id) != (current and current.id):
+        now, there = self.folder.current(), self.folder.custom_nodes(made.id).is_dir()
+        changed = (now and now.id) != (current and current.id)
+        if changed or not there or not self._presence.holds(_CLAIM):
             raise NodesUnavailable(
-                "Another worker of this volume has installed node packs meanwhile.",
+                "This worker stood still for so long that another one of its volume installs node "
+                "packs now, or has done so.",
                 advice="Ask for the packs again.",
                 details={"step": "request"},
             )
-        self.folder.finish(made)
+        with stored(self.settings.folder, "request"):
+            self.folder.finish(made)
         self.folder.switch(made)
 
 
