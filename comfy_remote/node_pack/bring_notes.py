@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +16,7 @@ from .host import Host
 __all__ = ["BringNotes"]
 
 _LARGEST = 16 * 1024 * 1024  # bytes
+_KEPT = 90 * 24 * 3600.0  # seconds
 
 
 class _Note(BaseModel):
@@ -25,6 +27,7 @@ class _Note(BaseModel):
     target: str
     began: float
     lock: Lock
+    agreed: frozenset[str] = frozenset()
 
 
 class BringNotes:
@@ -44,8 +47,14 @@ class BringNotes:
         Raises:
             LocalStorageError: It cannot be written.
         """
-        server = self._host.identity
-        note = _Note(id=one.id, server=server, target=one.target, began=one.began, lock=one.lock)
+        note = _Note(
+            id=one.id,
+            server=self._host.identity,
+            target=one.target,
+            began=one.began,
+            lock=one.lock,
+            agreed=one.agreed,
+        )
         path = self._path(one)
         with storage_errors(path, denied=OWN_DATA):
             write_whole(path, note.model_dump_json(exclude_none=True).encode())
@@ -59,13 +68,16 @@ class BringNotes:
         found = []
         for path in self._folder.glob("*.json"):
             try:
-                if path.stat().st_size <= _LARGEST:
+                status = path.stat()
+                if status.st_size > _LARGEST or time.time() - status.st_mtime > _KEPT:
+                    discard(path)  # of a server that is gone, say
+                else:
                     found.append(_Note.model_validate_json(path.read_bytes()))
             except (OSError, ValidationError):
                 discard(path)
         own = [one for one in found if one.server == self._host.identity]
         return [
-            Bring.interrupted(one.id, one.target, one.lock, one.began)
+            Bring.interrupted(one.id, one.target, one.lock, one.agreed, one.began)
             for one in sorted(own, key=lambda one: one.began)
         ]
 

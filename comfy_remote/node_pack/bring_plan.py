@@ -38,7 +38,7 @@ class ShownPlan:
         sources: That it was made with.
         made: The plan itself.
         core: Classes of ComfyUI's own that are not there.
-        agreed: Whether what it names has had its yes before.
+        agreed: What has had its yes before, as `_agreed_to` says it.
         brings: What came of the yes.
     """
 
@@ -47,7 +47,7 @@ class ShownPlan:
     sources: Sources
     made: Planned
     core: list[str]
-    agreed: bool
+    agreed: frozenset[str]
     brings: Bring | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _made_at: float = field(default_factory=time.monotonic)
@@ -73,7 +73,8 @@ class ShownPlan:
     def begun(self, chosen: Collection[_Step]) -> Bring:
         """What was chosen, as it begins."""
         rows = [Row(one.item.kind, one.item.name, one.size, one.way.value) for one in chosen]
-        return Bring(uuid.uuid4().hex, self.target, self._lock_of(chosen), rows)
+        agreed = frozenset(map(_agreed_to, chosen))
+        return Bring(uuid.uuid4().hex, self.target, self._lock_of(chosen), agreed, rows)
 
     def _lock_of(self, chosen: Collection[_Step]) -> Lock:
         """What is needed of what was chosen: all that is left, should it be interrupted."""
@@ -121,7 +122,7 @@ class ShownPlan:
             "way": step.way.value,
             "why": step.why or item.why,
             "what_to_do": by_hand,
-            "chosen": step.way.brings and (self.agreed or self._is_own(step)),
+            "chosen": step.way.brings and (self._is_own(step) or _agreed_to(step) in self.agreed),
         }
         if isinstance(step, PackStep):
             pin = None if step.wanted is None else str(step.wanted)
@@ -145,3 +146,12 @@ class ShownPlan:
             return True  # a file of this machine
         named = step.address is not None and step.address.by == _FROM_WORKFLOW
         return not named and step.model.path in self.made.own
+
+
+def _agreed_to(step: _Step) -> str:
+    """What a yes to a step is to: code, an address, or a file by its hash."""
+    if isinstance(step, PackStep):
+        return step.named
+    if step.address is not None:
+        return step.model.named(step.address)
+    return f"model {step.model.path}: {step.model.sha256}"

@@ -66,12 +66,14 @@ class Bring:
 
     Attributes:
         lock: All that is to come, to plan it again.
+        agreed: What of it has had its yes: code, addresses.
         error: Why nothing could be brought at all; of one step, its row has it.
     """
 
     id: str
     target: str
     lock: Lock
+    agreed: frozenset[str]
     rows: list[Row]
     state: State = "running"
     began: float = field(default_factory=time.time)
@@ -80,11 +82,18 @@ class Bring:
     task: asyncio.Task[None] | None = None
 
     @classmethod
-    def interrupted(cls, id: str, target: str, lock: Lock, began: float) -> Bring:  # noqa: A002
+    def interrupted(
+        cls,
+        id: str,  # noqa: A002
+        target: str,
+        lock: Lock,
+        agreed: frozenset[str],
+        began: float,
+    ) -> Bring:
         """What an earlier start of the server has begun, by what its note says."""
         rows = [Row("pack", one.name) for one in lock.packs]
         rows += [Row("model", one.path) for one in lock.models]
-        return cls(id, target, lock, rows, "interrupted", began, began)
+        return cls(id, target, lock, agreed, rows, "interrupted", began, began)
 
     def moved(self, one: Moved) -> None:
         """Note how far a step is."""

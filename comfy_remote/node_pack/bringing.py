@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from ..aio import Background
+from ..aio import Background, in_thread
 from ..config.settings import Configuration
 from ..errors import ComfyRemoteError, ConfigurationError, JobNotFound, TargetError
 from ..jobs.client import Client
@@ -197,15 +197,16 @@ class Bringing:
         configuration = await asyncio.to_thread(Configuration.load)
         comfyui = await asyncio.to_thread(self._host.comfyui)
         sources = await asyncio.to_thread(sources_of, configuration, wanted.target, comfyui)
-        core: list[str] = []
+        core, agreed = list[str](), frozenset[str]()
         if wanted.again is not None:
-            lock = self._by_id(wanted.again).lock
+            before = self._by_id(wanted.again)
+            lock, agreed = before.lock, before.agreed
             on_stage(Stage.TARGET, 0, 0)
             made = Planned(lock, await plan_sync(lock, client.target, sources))
         else:
             needs, core = await self._needs(wanted)
             made = await plan_lacking(needs, client.target, sources, on_stage)
-        shown = ShownPlan(wanted.target, client, sources, made, core, wanted.again is not None)
+        shown = ShownPlan(wanted.target, client, sources, made, core, agreed)
         while len(self._plans) >= _PLANS:
             self._plans.pop(next(iter(self._plans)))
         self._plans[shown.id] = shown
@@ -245,7 +246,7 @@ class Bringing:
         self, brings: Bring, client: Client, plan: SyncPlan, sources: Sources
     ) -> None:
         try:
-            await asyncio.to_thread(self._notes.write, brings)
+            await in_thread(self._notes.write, brings)  # else it could come behind its removal
             ended = await carry_out(plan, client.target, sources, brings.moved, brings.one_ended)
             brings.end("failed" if any(one.error for one in ended) else "ended")
         except ComfyRemoteError as error:

@@ -326,6 +326,27 @@ async def test_a_link_to_a_file_that_only_a_workflow_names_by_its_hash_is_not_ch
     assert (step["way"], step["chosen"]) == ("link", False)
 
 
+async def test_going_on_asks_for_a_yes_to_an_address_that_had_none(
+    home: Path, tmp_path: Path
+) -> None:
+    comfyui = comfyui_with(tmp_path, loras__mine=STYLE)
+    workflow = naming("https://127.0.0.1:9/x", "mine.safetensors", STYLE)
+    async with (
+        box(tmp_path / "box", download=False) as there,
+        box(tmp_path / "other") as other,
+        window(home, comfyui) as page,
+    ):
+        more = f'[targets.other]\ntarget = "runpod:ep"\nbase_url = "{other.gateway.url}"\n'
+        name_it(home, there, f'{more}key_env = "BOX_TOKEN"\n')
+        plan = await page.plan(prompt=loras("mine.safetensors"), workflow=workflow)
+        [step] = [one for one in plan["steps"] if one["kind"] == "model" and one["chosen"]]
+        assert (step["name"], step["way"]) == ("loras/mine.safetensors", "send")
+        _, begun = await page.yes(plan)
+        await page.until("ended")
+        [step] = (await page.plan(again=begun["id"], target="other"))["steps"]
+        assert (step["way"], step["by"], step["chosen"]) == ("fetch", "workflow", False)
+
+
 async def test_what_is_forgotten_takes_no_later_one_with_it(
     page: Window, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
