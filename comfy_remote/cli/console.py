@@ -92,6 +92,7 @@ def print_table(
     columns: Sequence[Column | str],
     rows: Iterable[Sequence[str | Text]],
     may_be_cut: Collection[str] = (),
+    sentences: Collection[str] = (),
 ) -> None:
     """Print a table; in a pipe, one row a line, for grep.
 
@@ -100,6 +101,7 @@ def print_table(
 
     Args:
         may_be_cut: The headings of columns with sentences, which may lose their ends first.
+        sentences: Those of columns with sentences that are read whole: somebody says yes to them.
     """
     from rich.console import Console
 
@@ -109,11 +111,12 @@ def print_table(
     if fits(made, console, may_be_cut):
         console.print(made)
         return
-    if _print_with_sentences_below(made, console, may_be_cut):
+    below = {*may_be_cut, *sentences}
+    if _print_with_sentences_below(made, console, below):
         return
     for cells in zip(*(column.cells for column in made.columns), strict=True):
         headings = [str(column.header) for column in made.columns]
-        _print_record(console, headings, cast("Sequence[Text]", cells), may_be_cut)
+        _print_record(console, headings, cast("Sequence[Text]", cells), below)
 
 
 def fits(made: Table, console: Console, may_be_cut: Collection[str] = ()) -> bool:

@@ -75,8 +75,13 @@ def print_plan(
         *(_row(one) for one in plan.steps),
         *(_other_row(one) for one in others if one.kind == "model"),
     ]
+    # A yes is to an address: none is cut where another begins like it.
+    whole = bool(plan.addresses())
     print_table(
-        ("", "Name", Column("Size", justify="right"), "Is", "Way", "Why"), rows, may_be_cut=("Why",)
+        ("", "Name", Column("Size", justify="right"), "Is", "Way", "Why"),
+        rows,
+        may_be_cut=() if whole else ("Why",),
+        sentences=("Why",),
     )
     for line in _summary(plan):
         say(line)

@@ -11,7 +11,11 @@ from rich.table import Column
 
 from comfy_remote.cli.console import print_table, wrapped
 from comfy_remote.cli.live import LiveReporter
+from comfy_remote.cli.sync_shown import print_plan
 from comfy_remote.jobs.record import SavedOutput
+from comfy_remote.ready.lock import Address, Lock, LockedModel
+from comfy_remote.ready.plan import There, compare
+from comfy_remote.ready.sync.steps import Speeds, SyncPlan, Ways, steps_of
 
 ADDRESS = "https://xedezhzb9la3ye-8188.proxy.runpod.net"
 ERROR = "The target has been out of reach for 60 s, and nobody knows why that is so."
@@ -93,6 +97,33 @@ def test_only_a_sentence_loses_its_end(
     assert (job, address) == ("ea9c6876", ADDRESS)
     assert result.startswith("The target has been") and result.endswith("…")
     assert len(row) <= 80
+
+
+def test_a_sentence_that_somebody_says_yes_to_is_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal(monkeypatch, 80)
+    print_table(columns("Result"), [("ea9c6876", ADDRESS, ERROR)], sentences=["Result"])
+    assert ERROR in " ".join(" ".join(printed(capsys)).split())
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_no_address_of_a_plan_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    urls = [f"https://huggingface.co{more}/O/R/resolve/main/ae.safetensors" for more in ("", ".ev")]
+    models = [
+        LockedModel(
+            folder="loras", name=f"{n}.safetensors", addresses=(Address(by="workflow", url=url),)
+        )
+        for n, url in enumerate(urls)
+    ]
+    compared = compare(Lock(models=tuple(models)), There("gpu", models={}))
+    plan = SyncPlan(compared, tuple(steps_of(compared, Ways(), {})), Speeds())
+    terminal(monkeypatch, width)
+    print_plan(plan, kinds=frozenset({"model"}), everything=False, command=["comfy-remote sync"])
+    text = "\n".join(printed(capsys))
+    assert all(url in text for url in urls)
 
 
 @pytest.mark.parametrize(("made", "shown"), [(3, 3), (21, 21), (300, 20)])
