@@ -25,9 +25,9 @@ _Result = TypeVar("_Result")
 _LOOK_EVERY = 0.5
 _FIRST_LOOK = 60.0  # seconds until the head of a fleet answers: its machine may be busy
 
-config = click.option(
+file_option = click.option(
     "--config",
-    "config_file",
+    "config",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("fleet.yaml"),
@@ -59,7 +59,7 @@ def fleet() -> None:
 
 
 @fleet.command(short_help="Start the fleet, or change it to what the file says now.")
-@config
+@file_option
 @address_option
 @click.option(
     "--wait",
@@ -71,7 +71,7 @@ def fleet() -> None:
     help="How long to wait for the first workers. The fleet goes on starting them afterwards.",
 )
 @click.pass_context
-def up(context: click.Context, config_file: Path, address: str, patience: float) -> None:
+def up(context: click.Context, config: Path, address: str, patience: float) -> None:
     """Start the fleet, or change it to what the file says now.
 
     Workers that are not what the file says any more are replaced, one after the other, each once
@@ -81,7 +81,7 @@ def up(context: click.Context, config_file: Path, address: str, patience: float)
     """
     from ..fleet.settings import read_fleet
 
-    settings = read_fleet(config_file)
+    settings = read_fleet(config)
     _ask_gateway(settings)
 
     async def work(cluster: Cluster) -> FleetStatus:
@@ -102,14 +102,14 @@ def up(context: click.Context, config_file: Path, address: str, patience: float)
 
 
 @fleet.command()
-@config
+@file_option
 @address_option
 @json_option
-def status(config_file: Path, address: str, json_lines: bool) -> None:
+def status(config: Path, address: str, json_lines: bool) -> None:
     """Show the machines, the workers and the queue."""
     from ..fleet.settings import read_fleet
 
-    settings = read_fleet(config_file)
+    settings = read_fleet(config)
 
     async def work(cluster: Cluster) -> FleetStatus:
         return await _status(cluster)
@@ -129,10 +129,10 @@ def status(config_file: Path, address: str, json_lines: bool) -> None:
 
 @fleet.command(short_help="Have no workers on a machine.")
 @click.argument("machine")
-@config
+@file_option
 @address_option
 @click.option("--undo", is_flag=True, help="Have workers there again.")
-def drain(machine: str, config_file: Path, address: str, undo: bool) -> None:
+def drain(machine: str, config: Path, address: str, undo: bool) -> None:
     """Have no workers on a machine, until --undo.
 
     Its workers end once their jobs have, and others start elsewhere if there is room. Then the
@@ -141,7 +141,7 @@ def drain(machine: str, config_file: Path, address: str, undo: bool) -> None:
     """
     from ..fleet.settings import read_fleet
 
-    settings = read_fleet(config_file)
+    settings = read_fleet(config)
 
     async def work(cluster: Cluster) -> list[str]:
         return (await _asked(cluster, "leave", machine, "undo" if undo else "")).split()
@@ -154,7 +154,7 @@ def drain(machine: str, config_file: Path, address: str, undo: bool) -> None:
 
 
 @fleet.command(short_help="End the fleet once its jobs have ended.")
-@config
+@file_option
 @address_option
 @click.option("--now", is_flag=True, help="End it at once: jobs that run start again elsewhere.")
 @click.option(
@@ -167,16 +167,14 @@ def drain(machine: str, config_file: Path, address: str, undo: bool) -> None:
     help="How long to wait for jobs that run.",
 )
 @click.pass_context
-def down(
-    context: click.Context, config_file: Path, address: str, now: bool, patience: float
-) -> None:
+def down(context: click.Context, config: Path, address: str, now: bool, patience: float) -> None:
     """End the fleet once its jobs have ended. The gateway and the Ray cluster stay.
 
     Exit status: 5 if jobs still run when --wait is over; the fleet ends when they have.
     """
     from ..fleet.settings import read_fleet
 
-    settings = read_fleet(config_file)
+    settings = read_fleet(config)
 
     async def work(cluster: Cluster) -> FleetStatus | None:
         if not cluster.has_head() and not cluster.workers():

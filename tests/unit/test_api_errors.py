@@ -41,6 +41,7 @@ EXPECTED: dict[type[ComfyRemoteError], tuple[int, str]] = {
     errors.OutOfMemory: UPSTREAM,
     errors.EngineCrashed: UPSTREAM,
     errors.ModelUnavailable: UPSTREAM,
+    errors.NodesUnavailable: UPSTREAM,
     errors.JobTimedOut: UPSTREAM,
     errors.JobCancelled: UPSTREAM,
     errors.JobExpired: NOT_FOUND,

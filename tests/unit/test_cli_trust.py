@@ -197,6 +197,9 @@ def test_every_command_has_it() -> None:
         below = one.commands.values() if isinstance(one, click.Group) else ()
         return [one, *(each for command in below for each in all_below(command))]
 
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        cli.get_command(context, name)  # the group imports a command when it is asked for it
     for one in (run_remote, *all_below(cli)):
         names = [p.name for p in one.params]
         assert (names.count("config"), names.count("verbose")) == (1, 1), one.name

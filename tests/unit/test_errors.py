@@ -50,6 +50,7 @@ STATUSES = {
     "out_of_memory": (5, 500),
     "engine_crashed": (5, 500),
     "model_unavailable": (5, 500),
+    "nodes_unavailable": (5, 500),
     "timed_out": (6, 504),
     "cancelled": (130, 409),
     "expired": (7, 410),
