@@ -159,7 +159,7 @@ def test_what_was_begun_is_said_after_a_restart_and_gone_on_with(
         page.reload()
         page.switch.click()
         page.picture("2 after a restart")
-        expect(page.panel).to_contain_text("not made whole: gpu")
+        expect(page.panel).to_contain_text("incomplete: gpu")
         page.panel.get_by_role("button", name="Show", exact=True).click()
         expect(form).to_contain_text(f"At RunPod: the volume {volume}")
         page.picture("3 what was made")
@@ -168,7 +168,7 @@ def test_what_was_begun_is_said_after_a_restart_and_gone_on_with(
         press(page, "Make it")
         expect(page.switch).to_contain_text("Remote: gpu")
         assert len(double.endpoints) == len(double.volumes) == 1
-        expect(page.panel.get_by_text("not made whole")).to_be_hidden()
+        expect(page.panel.get_by_text("incomplete: gpu")).to_be_hidden()
         assert not page.complaints
 
 

@@ -68,7 +68,7 @@ def test_the_plan_says_what_it_costs_and_changes_nothing(run: Run, double: RunPo
         "         the target portraits in your comfy-remote.toml",
     ]
     assert "https://console.runpod.io/user/secrets: HF_TOKEN." in err
-    assert "It costs $7.00 a month, used or not; runs are paid for besides." in err
+    assert "It costs $7.00 a month, used or not; runs cost extra." in err
     assert double.changes == []
     assert not own_path().exists()
 

@@ -444,7 +444,7 @@ def _print(plan: Plan, *, adds_target: bool) -> None:
 
         known = sum(cost for cost in costs if cost is not None)
         unknown = " and what has no listed price" if None in costs else ""
-        say(f"It costs {dollars(known)} a month{unknown}, used or not; runs are paid for besides.")
+        say(f"It costs {dollars(known)} a month{unknown}, used or not; runs cost extra.")
     elif adds_target:
         say("It costs nothing while no worker runs.")
 
