@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import sys
@@ -526,6 +527,40 @@ async def test_a_worker_that_stood_still_changes_nothing_that_another_has_taken_
     assert sets.folder.current() == before
     assert _sets(with_a_set) == {before.id}
     await with_a_set.install(wanted)
+    assert with_a_set.files() == {"Good", "Things"}
+
+
+async def test_what_packs_write_into_their_folders_is_no_obstacle(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    folder, before = with_a_set.sets.folder, with_a_set.sets.folder.current()
+    assert before is not None
+    there = folder.custom_nodes(before.id) / "Good"
+    (there / "cache").mkdir()
+    (there / "cache" / "a.json").write_text("{}")
+    (there / "latest").symlink_to("cache", target_is_directory=True)
+    (there / "gone").symlink_to("nowhere")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(there / "pipe")
+    (commit,) = server.repository("Things", pack("Thing"))
+    built = await with_a_set.install(by_commit(server, "Things", commit, "Thing"))
+    assert built.current is not None
+    copied = folder.custom_nodes(built.current.id) / "Good"
+    assert (copied / "latest" / "a.json").read_text() == "{}"
+    assert (copied / "gone").is_symlink()
+    assert not (copied / "pipe").exists()
+
+
+async def test_a_set_whose_python_packages_were_removed_by_hand(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    first = with_a_set.sets.folder.current()
+    (commit,) = server.repository("Things", pack("Thing", requirements="deep"))
+    second = (await with_a_set.install(by_commit(server, "Things", commit))).current
+    assert second is not None
+    shutil.rmtree(with_a_set.sets.folder.site(second.id))
+    assert with_a_set.sets.for_engine() == first
+    await with_a_set.install(by_commit(server, "Things", commit, "Thing"))
     assert with_a_set.files() == {"Good", "Things"}
 
 

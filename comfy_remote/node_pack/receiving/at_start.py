@@ -30,7 +30,7 @@ _GIVEN = "COMFY_REMOTE_NODE_SITE"  # a worker, or a trial, gives this ComfyUI a 
 _NO_START = "--quick-test-for-ci"
 _TRIES = 3
 _ID = re.compile(r"[0-9a-f-]+")
-_LARGEST = 64 * 1024  # bytes of a note
+_LARGEST = 64 * 1024 * 1024  # bytes of a note: a set's names all classes that were asked for
 _log = logging.getLogger("comfy_remote")
 
 
@@ -132,7 +132,8 @@ def _whole(folder: Path, set_id: object) -> str | None:
     if not isinstance(set_id, str) or not _ID.fullmatch(set_id):
         return None
     said = _read(folder / "sets" / set_id / "set.json")
-    if not said or not (folder / "sets" / set_id / "custom_nodes").is_dir():
+    needed = ["custom_nodes", *(["site"] if said.get("requirements") else [])]
+    if not said or not all((folder / "sets" / set_id / one).is_dir() for one in needed):
         return None
     made_for = said.get("python")
     own = sysconfig.get_config_var("SOABI") or sysconfig.get_platform()
@@ -149,7 +150,7 @@ def _whole(folder: Path, set_id: object) -> str | None:
 def _read(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
-            said = json.loads(file.read(_LARGEST * 16))
+            said = json.loads(file.read(_LARGEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}

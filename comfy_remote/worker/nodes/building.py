@@ -112,13 +112,7 @@ class Building:
                 if not source.is_dir():
                     _log.warning("the pack %s is not in its set any more: %s", pack.name, source)
                     continue
-                # Its links, and what it has written into its own folder, too.
-                shutil.copytree(
-                    source,
-                    self._custom_nodes / pack.name,
-                    symlinks=True,
-                    ignore=shutil.ignore_patterns("__pycache__"),
-                )
+                _copy(source, self._custom_nodes / pack.name)
                 there.append(pack)
             return there
 
@@ -202,6 +196,26 @@ class Building:
     @property
     def _custom_nodes(self) -> Path:
         return self.sets.custom_nodes(self.id)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a pack: with its links, and with what it has written into its own folder.
+
+    It may run meanwhile, and remove some of that. Sockets and the like stay where they are.
+    """
+    target.mkdir()
+    for one in os.scandir(source):
+        copied = target / one.name
+        try:
+            if one.is_symlink():
+                copied.symlink_to(Path(one.path).readlink(), target_is_directory=one.is_dir())
+            elif one.is_dir():
+                if one.name != "__pycache__":
+                    _copy(Path(one.path), copied)
+            elif one.is_file():
+                shutil.copy2(one.path, copied)
+        except FileNotFoundError:
+            continue
 
 
 def _known_as(asked: PackWanted, said: InstalledPack) -> InstalledPack:

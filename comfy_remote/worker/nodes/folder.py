@@ -138,7 +138,8 @@ class SetsFolder:
             found = NodeSet.model_validate_json(content or b"")
         except ValidationError:
             return None
-        return found if self.custom_nodes(set_id).is_dir() else None
+        folders = [self.custom_nodes(set_id), *([self.site(set_id)] if found.requirements else [])]
+        return found if all(folder.is_dir() for folder in folders) else None
 
     def current(self) -> NodeSet | None:
         """The set to use: the current one or, where that was removed by hand, the one before.

@@ -31,6 +31,7 @@ __all__ = ["Trial"]
 _FAILED = re.compile(r"\((?:IMPORT|PRESTARTUP) FAILED\): (.+)$")
 _ASK_EVERY = 0.1  # seconds
 _LINES = 40  # in an error
+_MOST_NAMES = 10
 _MOST_LINES = 5000
 
 
@@ -88,7 +89,7 @@ class Trial:
             pack = classes[missing[0]]
             raise failed(
                 "classes",
-                f"ComfyUI imported {pack}, but does not know {', '.join(sorted(missing))}.",
+                f"ComfyUI imported {pack}, but does not know {_listed(missing)}.",
                 pack=pack,
                 advice="Take the pack and version that have it. The packs that were there before "
                 "still run.",
@@ -182,3 +183,8 @@ def _folders_of_its_own(folder: Path) -> OneOfSeveral:
     for name in ("input", "temp", "user", "output"):
         (folder / name).mkdir()
     return OneOfSeveral("trial", folder, folder / "output", free_port)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(sorted(names)[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
