@@ -40,6 +40,7 @@ _COMMANDS = {
     "fleet": "Run a gateway's workers on a Ray cluster.",
     "service": "Serve a workflow as an HTTP API.",
     "api": "Serve Comfy API v2 in front of a target.",
+    "mcp": "Give agents tools to run workflows, within limits (MCP).",
     "deploy": "Make a target of your own: a workflow on Modal, an endpoint on RunPod.",
     "targets": "List, add, test, warm up and remove targets.",
     "trust": "Trust the addresses and variables that a folder's files name.",

@@ -27,7 +27,7 @@ from comfy_remote.node_pack import advice as page_advice
 _PACKAGE = Path(comfy_remote.__file__).parent
 _TABLES = {"advice.py", "cli/advice.py", "node_pack/advice.py"}
 # Faces, and programs with options of their own that only we start.
-_FACES = ("cli/", "node_pack/")
+_FACES = ("cli/", "node_pack/", "mcp/")
 _OWN_PROGRAMS = {
     "deploy/modal/__main__.py",
     "sandbox/__main__.py",
