@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue, SecretStr
 
 from ..aio import Background
+from ..clean import cleaned_json
 from ..config.folders import home
 from ..config.settings import Configuration
 from ..deploy.runpod import image
@@ -137,12 +138,8 @@ class Deployments:
         made = await asyncio.to_thread(_made)
         taken = await asyncio.to_thread(_taken, there)
         suggested = await asyncio.to_thread(Suggested.by, workflow, prompt, taken)
-        return {
-            "stored": stored,
-            **choices(there),
-            "suggested": suggested.to_json([*there.gpus]),
-            "made": made,
-        }
+        found = {**choices(there), "suggested": suggested.to_json([*there.gpus]), "made": made}
+        return cleaned_json({"stored": stored, **found})
 
     async def plan(self, form: DeployForm) -> dict[str, JsonValue]:
         """What an endpoint takes and costs. Nothing is changed.
@@ -199,7 +196,8 @@ class Deployments:
     async def state(self) -> dict[str, JsonValue]:
         """What is carried out, or was last; what this machine has on record."""
         made = await asyncio.to_thread(_made)
-        return {"now": None if self._now is None else self._now.to_json(), "made": made}
+        now = None if self._now is None else self._now.to_json()
+        return cleaned_json({"now": now, "made": made})
 
     async def _planned(self, name: str, again: _Again) -> tuple[Plan, There, SecretStr]:
         made = await asyncio.to_thread(_record().made, name)
@@ -216,7 +214,7 @@ class Deployments:
         shown: dict[str, JsonValue],
         asked: dict[str, JsonValue] | None,
     ) -> dict[str, JsonValue]:
-        plan_id = uuid.uuid4().hex
+        plan_id, shown = uuid.uuid4().hex, cleaned_json(shown)
         self._plans[plan_id] = _Planned(plan_id, key, plan, again, shown, asked)
         while len(self._plans) > _MOST_PLANS:
             del self._plans[next(iter(self._plans))]

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from ..clean import cleaned_json
 from ..config.own_file import OwnFile
 from ..config.settings import Configuration
 from ..config.stored_secrets import (
@@ -78,7 +79,7 @@ class OwnTargets:
         targets: list[JsonValue] = [
             {"address": one.address, "name": one.name, "text": one.text} for one in found
         ]
-        return {"targets": targets, "stored": where}
+        return cleaned_json({"targets": targets, "stored": where})
 
     async def asked(
         self, key: SecretStr | None, ask: Callable[[Mapping[str, str]], Awaitable[_Answer]]

@@ -440,6 +440,17 @@ async def test_a_yes_is_to_the_account_that_was_shown(
     assert double.changes == []
 
 
+async def test_what_the_account_calls_its_things_is_cleaned(
+    page: Page, double: RunPodDouble
+) -> None:
+    for name in (f"\u202egnp.exe\x1b[31m{KEY}", "fine"):
+        volume = {"id": f"v{len(name)}", "name": name, "size": 10, "dataCenter": "EU-RO-1"}
+        double.volumes[str(volume["id"])] = {**volume, "type": "STANDARD"}
+    found = await page.ask("options", {})  # which sees that no answer has the key
+    names = [one["name"] for one in found["volumes"]]
+    assert names == ["\ufffdgnp.exe\ufffd[31m***", "fine"]
+
+
 async def test_the_same_yes_again_begins_nothing(page: Page, double: RunPodDouble) -> None:
     plan = await page.ask("plan", FORM)
     await page.ask("start", {"plan": plan["plan"]})

@@ -54,7 +54,7 @@ class Server:
         if KEY not in self.seen[-1] or request.path.endswith(self.forbidden):
             return web.json_response({}, status=401)
         if request.path.endswith("/v2/serverless"):
-            endpoints = [{"id": "abc123", "name": "Portraits", "type": "QUEUE"}]
+            endpoints = [{"id": "abc123", "name": "Portraits\u202e", "type": "QUEUE"}]
             return web.json_response({"endpoints": endpoints})
         if request.path.endswith("/v2/pods"):
             return web.json_response({"pods": []})
@@ -191,7 +191,7 @@ async def test_a_key_of_runpod_gives_a_list_and_is_kept_only_if_runpod_takes_it(
     answer = json.loads(text)
     assert answer["stored"] == str(page.home / ".env")
     [target] = answer["targets"]
-    assert (target["address"], target["name"]) == ("runpod:abc123", "Portraits")
+    assert (target["address"], target["name"]) == ("runpod:abc123", "Portraits\ufffd")
     assert KEY in page.stored()
     if os.name == "posix":
         assert stat.S_IMODE((page.home / ".env").stat().st_mode) == 0o600
