@@ -7,6 +7,7 @@ import errno
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sync_kit import comfyui_with, lock_of, locked, sources
 from comfy_remote.errors import (
     ConfigurationError,
     JobNotFound,
+    JobTimedOut,
     LocalStorageError,
     ModelUnavailable,
     TargetError,
@@ -37,7 +39,7 @@ from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.carrying import Ended, Moved, carry_out
 from comfy_remote.ready.sync.planning import Sources, plan_sync
 from comfy_remote.ready.sync.steps import SyncPlan, Way
-from comfy_remote.targets.base import Acts, InputFile, MayTake
+from comfy_remote.targets.base import Acts, Capabilities, InputFile, MayTake
 from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.models import ensure_models
 from comfy_remote.types import JsonValue
@@ -268,7 +270,8 @@ async def lying(*said: dict[str, JsonValue]) -> AsyncIterator[tuple[ComfyUITarge
     app.router.add_get("/remote/receiving", hello)
     app.router.add_route("*", "/remote/receiving/jobs/{rest:.*}", job)
     async with TestServer(app) as server:
-        target = ComfyUITarget(str(server.make_url("")), name="liar", sync_token=TOKEN, times=QUICK)
+        times = replace(QUICK, installed=0.3)
+        target = ComfyUITarget(str(server.make_url("")), name="liar", sync_token=TOKEN, times=times)
         async with target:
             yield target, asked
 
@@ -284,6 +287,12 @@ async def test_one_that_asks_for_ever_is_left(tmp_path: Path, wants: str, words:
         with pytest.raises(TargetError, match=words):
             await target.send_model(PLACED, [part])
     assert len(asked) < 20
+
+
+async def test_one_that_never_says_what_it_has_is_not_waited_for() -> None:
+    async with lying({"wants": None}) as (target, _):
+        with pytest.raises(JobTimedOut, match=r"liar has not said within 0\.3 s what it has"):
+            await target.with_installed(Capabilities(None, None, None))
 
 
 async def test_one_that_answers_at_once_is_not_asked_without_pause() -> None:

@@ -65,6 +65,7 @@ class FollowTimes:
         quiet: Without a message before it is said that the prompt still runs.
         busy: For another prompt that runs before that is reported.
         last_words: For messages on their way when a prompt has ended.
+        installed: For our pack there to say what it has: it may read all of it for that.
     """
 
     requests: HttpLimits = HttpLimits()
@@ -76,6 +77,7 @@ class FollowTimes:
     quiet: float = 90.0
     busy: float = 600.0
     last_words: float = 0.5
+    installed: float = 300.0
 
 
 class PromptSource(Protocol):

@@ -77,15 +77,22 @@ class PackThere:
     Args:
         name: The target's, for people.
         token: Its owner's; ``None`` where it is not set here.
+        patience: Seconds for it to say what it has.
     """
 
     def __init__(
-        self, http: HttpClient, name: str, token: SecretStr | None, backoff: Backoff
+        self,
+        http: HttpClient,
+        name: str,
+        token: SecretStr | None,
+        backoff: Backoff,
+        patience: float,
     ) -> None:
         self._http = http
         self.name = name
         self._token = token
         self.backoff = backoff
+        self._patience = patience
         self._hello: Hello | None = None
         self._challenge = ""
         self._why_not = ""
@@ -111,7 +118,14 @@ class PackThere:
         takes = await self.takes()
         if takes.why:
             return said
-        answer = _read(InstalledAnswer, await self.act({"action": INSTALLED}), self.name)
+        asked = self.act({"action": INSTALLED})
+        try:
+            answer = _read(InstalledAnswer, await within(asked, self._patience), self.name)
+        except asyncio.TimeoutError:
+            raise JobTimedOut(
+                f"{self.name} has not said within {self._patience:g} s what it has.",
+                advice="Look at its log, and try again.",
+            ) from None
         said = replace(
             said, takes_models=takes.models, takes_nodes=takes.nodes, no_nodes=takes.no_nodes
         )

@@ -468,7 +468,11 @@ class ComfyUITarget:
     def _pack(self) -> PackThere:
         from .pack_there import PackThere  # here: runs need none of it
 
-        return PackThere(self._http, self._name, self._sync_token, self._times.requests.backoff)
+        times = self._times
+        return PackThere(
+            *(self._http, self._name, self._sync_token),
+            *(times.requests.backoff, times.installed),
+        )
 
     async def describe(self, classes: Collection[str] | None = None) -> Capabilities:
         """``/object_info`` and ``/system_stats``."""
