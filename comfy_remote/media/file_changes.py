@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -140,8 +141,12 @@ def _remove_folder(folder: Path, seconds: float) -> None:
     def failed(change: Callable[[str], None], path: str, error: BaseException) -> None:
         if isinstance(error, FileNotFoundError):
             return  # another has removed it meanwhile
-        waits = change in (os.unlink, os.rmdir)
-        if not (waits and isinstance(error, OSError) and _in_use(error)):
+        if change not in (os.unlink, os.rmdir) or not isinstance(error, OSError):
+            raise error
+        own = Path(path)
+        ours = [own] if own == folder else [own.parent, own]
+        writable = isinstance(error, PermissionError) and sum(map(_made_writable, ours))
+        if not (writable or _in_use(error)):
             raise error
         patiently(change, path, seconds=seconds)
 
@@ -149,6 +154,17 @@ def _remove_folder(folder: Path, seconds: float) -> None:
         shutil.rmtree(folder, onexc=failed)
     else:
         shutil.rmtree(folder, onerror=lambda change, path, about: failed(change, path, about[1]))
+
+
+def _made_writable(path: Path) -> bool:
+    """Whether it was not. Windows removes no file that is read-only, as git's own are; others
+    remove nothing from such a folder.
+    """
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode) or mode & stat.S_IWUSR:
+        return False
+    path.chmod(mode | stat.S_IWUSR)
+    return True
 
 
 def _in_use(error: OSError) -> bool:

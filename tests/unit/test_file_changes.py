@@ -6,6 +6,8 @@ import ast
 import asyncio
 import errno
 import math
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +71,27 @@ def test_a_folder_is_removed_however_many_of_its_files_are_in_use(
         discard(folder)
     assert not folder.exists()
     assert len(seen.refused) == 12 + 12 + 2
+
+
+def test_a_folder_with_read_only_files_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+
+    def as_on_windows(path: str, *, dir_fd: int | None = None) -> None:
+        if not os.lstat(path, dir_fd=dir_fd).st_mode & stat.S_IWUSR:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        unlink(path, dir_fd=dir_fd)
+
+    objects = tmp_path / "pack" / ".git" / "objects"
+    objects.mkdir(parents=True)
+    for name in "ab":
+        (objects / name).write_bytes(b"")
+        (objects / name).chmod(0o444)
+    objects.chmod(0o555)  # and as elsewhere, for whoever is not root
+    monkeypatch.setattr(os, "unlink", as_on_windows)
+    discard(tmp_path / "pack")
+    assert not (tmp_path / "pack").exists()
 
 
 def test_it_waits_for_two_seconds_and_then_says_why() -> None:
