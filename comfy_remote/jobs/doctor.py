@@ -287,23 +287,23 @@ def _keys(settings: TargetSettings, environment: Mapping[str, str]) -> Iterator[
             yield Finding("key", "ok", f"{variable} is set.")
         elif secret(variable, environment) is not None:
             yield Finding("key", "ok", f"{variable} is in the key ring.")
+        elif variable == settings.sync_token_env:
+            words = f"{variable} is not set: jobs run without it, but sync brings nothing there."
+            yield Finding("key", "warning", words, _how_to_set(variable))
         elif needed:
-            yield Finding(
-                "key",
-                "problem",
-                f"{variable} is not set.",
-                "Set it in the environment of this terminal, or in "
-                f"{owner_folders()[0] / ENV_NAME} (not in a workflow): {_where_from(variable)}",
-                ConfigurationError.exit_status,
-            )
+            words, status = f"{variable} is not set.", ConfigurationError.exit_status
+            yield Finding("key", "problem", words, _how_to_set(variable), status)
         else:
             yield Finding("key", "ok", f"{variable} is not set, and not needed on this machine.")
 
 
-def _where_from(variable: str) -> str:
+def _how_to_set(variable: str) -> str:
     owner = whose_secret(variable)
     source = owner.secret_source(variable) if owner else None
-    return source or "whoever set up that server has it."
+    return (
+        f"Set it in the environment of this terminal, or in {owner_folders()[0] / ENV_NAME} (not "
+        f"in a workflow): {source or 'whoever set up that server has it.'}"
+    )
 
 
 async def _provider(

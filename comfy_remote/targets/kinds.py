@@ -238,7 +238,7 @@ class Kind:
 
     def needs_key(self, settings: TargetSettings, environment: Mapping[str, str]) -> bool:
         """Whether the target cannot be used without its secrets."""
-        return bool(secret_variables(settings))
+        return any(one != settings.sync_token_env for one in secret_variables(settings))
 
     def lacking(self, settings: TargetSettings, environment: Mapping[str, str]) -> list[str]:
         """The variables that the target needs and that are not set."""

@@ -131,6 +131,17 @@ async def test_nobody_there() -> None:
     assert "latency" not in found
 
 
+async def test_a_token_that_only_sync_needs() -> None:
+    async with FakeComfyUI() as server:
+        url = comfyui(server).url
+        configure(home(), f'[targets.box]\ntarget = "{url}"\nsync_token_env = "BOX_SYNC_TOKEN"\n')
+        found = await findings("box")
+        assert found["key"].status == "warning"
+        assert "jobs run without it, but sync brings nothing there" in found["key"].message
+        assert found["connection"].status == "ok"
+        assert (await findings("box", BOX_SYNC_TOKEN=KEY))["key"].status == "ok"
+
+
 async def test_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     health = {"jobs": {"inProgress": 0, "inQueue": 3}, "workers": {"idle": 0, "running": 0}}
     async with ScriptedServer() as server:
