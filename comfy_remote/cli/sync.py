@@ -189,8 +189,9 @@ def sync(
             raise click.UsageError("--dockerfile asks no target: omit --on.")
         context.exit(_write_dockerfile(needed, dockerfile))
     kinds = _KINDS if nodes == models else frozenset({"pack" if nodes else "model"})
-    sources = _sources(configuration, on, comfyui, volume)
-    plan = _planned(needed.only(kinds), configuration, on, sources)
+    wanted = needed.only(kinds)
+    sources = _sources(configuration, on, comfyui, volume, models=bool(wanted.models))
+    plan = _planned(wanted, configuration, on, sources)
     if json_lines:
         print_json({"version": 1, "event": "sync_plan", **plan.to_json()})
     else:
@@ -301,12 +302,17 @@ def _write_dockerfile(needed: _Needed, path: Path) -> int:
 
 
 def _sources(
-    configuration: Configuration, on: str | None, comfyui: Path | None, volume: str | None
+    configuration: Configuration,
+    on: str | None,
+    comfyui: Path | None,
+    volume: str | None,
+    *,
+    models: bool,
 ) -> Sources:
     from ..ready.local import find_local
     from ..ready.sync.planning import sources_of
 
-    return sources_of(configuration, on, find_local(comfyui), volume=volume)
+    return sources_of(configuration, on, find_local(comfyui), volume=volume, models=models)
 
 
 def _lock(

@@ -33,15 +33,17 @@ _WAYS = {
 _WORDS = {"only_there": "only there"}
 _MOST_COMMANDS = 60  # lines of them
 _LAST_LINES = 8  # of the log of what failed
-_MOST_SAID = 20  # packs that cannot be pinned
+_MOST_SAID = 20  # reasons
+_MOST_NAMED = 3  # names with one reason
 _BY_HAND = {
     "comfyui": "By hand, in a shell in the folder of the ComfyUI there, where python is ComfyUI's "
     "own (omit the pip line for a pack without a requirements.txt). Then restart ComfyUI:",
     "worker": "Its owner can allow node packs: ALLOW_NODE_INSTALL=true in the worker's "
     "environment.",
     "runpod": "With our image and a network volume, ALLOW_NODE_INSTALL=true in the endpoint's "
-    "environment allows it. Otherwise, put them into its image: {command} --dockerfile writes the "
-    "Dockerfile.",
+    "environment allows it: comfy-remote deploy runpod --name NAME --env ALLOW_NODE_INSTALL=true. "
+    "A worker that has not been asked yet is asked by {command} --nodes. Otherwise, put them into "
+    "its image: {command} --dockerfile writes the Dockerfile.",
     "modal": "On Modal, node packs go into the app's image: comfy-remote deploy modal WORKFLOW "
     "--app NAME --lock LOCK",
     "sandbox": "The sandbox has its own nodes, and takes no node packs.",
@@ -143,8 +145,26 @@ def _summary(plan: SyncPlan) -> list[str]:
         if words := plan.time_words():
             lines.append(f"Time: {words}.")
     if plan.impossible:
-        lines.append(f"{_counted(plan.impossible)} cannot be brought; the table says why.")
+        lines.append(f"{_counted(plan.impossible)} cannot be brought.")
+        lines += _reasons(plan.impossible)
     return [*lines, *plan.notes]
+
+
+def _reasons(impossible: Sequence[Step | PackStep]) -> list[str]:
+    """Why there is no way, once for all of one reason: the table may have no room for it."""
+    names: dict[str, list[str]] = {}
+    for step in impossible:
+        why = (step.why or step.item.why).removeprefix(f"{step.item.why}; ")
+        names.setdefault(why, []).append(step.item.name)
+    lines = [f"{_some(those)}: {why}." for why, those in names.items()]
+    if (more := len(lines) - _MOST_SAID) > 0:
+        lines[_MOST_SAID:] = [f"… and {more} more reasons, in the table."]
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _counted(steps: Sequence[Step | PackStep]) -> str:
@@ -161,8 +181,6 @@ def _say_by_hand(plan: SyncPlan, command: Sequence[str | Path]) -> None:
     from ..ready.sync.packs import update_commands
 
     unpinned = [one for one in plan.packs if one.way.value == "impossible" and not one.wanted]
-    for one in unpinned[:_MOST_SAID]:  # the table may have no room for it
-        say(f"{one.item.name}: {one.why}.")
     if unpinned:
         say("Or name it here, exactly: --pack NAME@VERSION, or --pack URL@COMMIT.")
     if plan.by_hand is None:

@@ -17,7 +17,7 @@ from test_ready_making import Plain
 from comfy_remote.cli import asking, trust
 from comfy_remote.config.trust import TrustStore
 from comfy_remote.errors import NodesUnavailable
-from comfy_remote.ready.lock import Lock, LockedComfyUI, LockedPack
+from comfy_remote.ready.lock import Lock, LockedComfyUI, LockedModel, LockedPack
 from comfy_remote.ready.sync.brought import BroughtRecord
 from comfy_remote.targets.base import Capabilities
 from comfy_remote.targets.runpod.target import RunPodTarget
@@ -231,7 +231,8 @@ def test_an_owner_who_has_not_allowed_it_gets_nothing(
     status, out, err = run(*COMMAND, "--yes")
     assert status == 5
     assert words in out
-    assert "2 node packs cannot be brought; the table says why." in err
+    assert "2 node packs cannot be brought." in err
+    assert f"github.com/o/thing, other: {words}" in err, "the table may have cut it off"
     assert target.acted == []
 
 
@@ -304,6 +305,20 @@ def test_nodes_and_models_alone(worker: Worker, run: Run) -> None:
     assert len(json.loads(out)["packs"]) == 3
     assert "ComfyUI 0.33.0" in run(*COMMAND, "--nodes", "--plan")[1]
     assert "ComfyUI 0.33.0" not in run(*COMMAND, "--models", "--plan")[1]
+
+
+def test_node_packs_need_no_keys_of_a_volume(worker: Worker, run: Run) -> None:
+    Path("comfy-remote.toml").write_text(
+        '[targets.gpu]\ntarget = "runpod:abc"\nvolume = "vol1@EU-RO-1"\n'
+    )
+    command = ("--config", "comfy-remote.toml", "sync", "--lock", "l.lock", "--on", "gpu", "--plan")
+    assert run(*command)[0] == 0, "it names no models"
+    model = LockedModel(folder="loras", name="a.safetensors", size=1, sha256="ab" * 32)
+    Path("l.lock").write_text(LOCK.model_copy(update={"models": (model,)}).to_toml())
+    status, _, err = run(*command)
+    assert status == 2
+    assert "The S3 keys for the volume vol1 in EU-RO-1 are not set." in err
+    assert run(*command, "--nodes")[0] == 0
 
 
 def test_a_class_with_control_characters_cannot_write_to_the_terminal(

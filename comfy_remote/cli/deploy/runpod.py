@@ -452,8 +452,8 @@ def _print(plan: Plan, *, adds_target: bool) -> None:
 def _say_how_to_use(target: str, workflow: Path | None) -> None:
     called = "WORKFLOW" if workflow is None else f'"{workflow}"'
     say(
-        f"Bring its models: comfy-remote sync {called} --on {target}. A run fetches what has an "
-        "address in the workflow by itself."
+        f"Bring its models and node packs: comfy-remote sync {called} --on {target}. A run fetches "
+        "models that have an address in the workflow by itself."
     )
     say(f"Run it: comfy-remote run {called} --on {target}")
     say("The first run waits until RunPod has started a worker, which loads the image first.")

@@ -54,6 +54,7 @@ def sources_of(
     comfyui: LocalComfyUI | None,
     *,
     volume: str | None = None,
+    models: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Sources:
     """What a sync to a target has, as its settings say. Blocking.
@@ -61,6 +62,7 @@ def sources_of(
     Args:
         target: Its name or address; ``None`` for the usual one.
         volume: Its network volume, instead of the one that is set.
+        models: Whether there are models to bring: node packs need no volume, nor its keys.
 
     Raises:
         ConfigurationError: A volume or a bucket is set wrongly.
@@ -68,7 +70,7 @@ def sources_of(
     name, folder = configuration.choose(target), home()
     settings = configuration.settings_of(name) or TargetSettings(name)
     record = BroughtRecord(folder)
-    volume = settings.volume if volume is None else volume
+    volume = (settings.volume if volume is None else volume) if models else None
     return Sources(
         comfyui,
         folder,

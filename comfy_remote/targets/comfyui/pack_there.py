@@ -57,8 +57,8 @@ _NOT_ALLOWED = (
     "starts in"
 )
 _NOT_SET_HERE = (
-    "it needs its owner's token, which is not set here: name the variable that holds it "
-    "in the target's settings (sync_token_env)"
+    "it needs its owner's token, which is not set here: set a variable to it, and name "
+    "that variable in the target's settings (sync_token_env)"
 )
 
 _REFUSALS = (400, 401, 403, 404, 409, 413, 429, 504, 507)
@@ -152,7 +152,7 @@ class PackThere:
         if takes.why:
             raise ConfigurationError(
                 f"Nothing can be brought to {self.name}: {takes.why}.",
-                advice=Hint.WORKER_TARGET(),
+                advice="" if self._hello is not None else Hint.WORKER_TARGET(),
             )
         restarts = Retries(self.backoff)
         while True:
