@@ -23,11 +23,12 @@ from ..media.temporary import ProcessLock
 from ..net.address import is_loopback
 from ..targets.comfyui.target import ComfyUITarget
 from ..targets.engine_files import folders_in
-from .actions import models_of, nodes_of
 from .choice import EngineChoice, OneOfSeveral, choose_engine, free_port, is_url
 from .engine import NOT_STARTED, Engine
 from .gpus import Gpu, choose_gpus, find_gpus, parse_gpus
 from .handler import JobHandler
+from .model_actions import models_of
+from .node_actions import nodes_of
 from .report import EngineReport
 from .settings import KEEP_OUTPUTS, WorkerSettings, is_true
 from .storage import InputStore, Store

@@ -19,12 +19,14 @@ from ..wire.actions import WORKER_ACTIONS
 from ..wire.models import MODEL_ACTIONS, PLACE
 from ..wire.nodes import NODE_ACTIONS
 from ..wire.request import JobRequest
-from .actions import act_on_models, act_on_nodes, describe, fetch_part, health, place_model
+from .actions import describe, fetch_part, health
 from .connection import Connect, EngineConnection
 from .dialects import Failure, dialect_named, dialect_of
 from .engine import Engine, needs_fresh_engine
 from .job import JobResult, WorkerParts, WorkflowJob
+from .model_actions import act_on_models, place_model
 from .models.library import ModelLibrary
+from .node_actions import act_on_nodes
 from .progress import Report
 from .recovery import settle
 from .settings import WorkerSettings

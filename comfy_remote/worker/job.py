@@ -32,7 +32,7 @@ from ..wire.request import JobRequest
 from ..workflow.prompt import Prompt
 from ..workflow.repo_list import without_repo_list
 from ..workflow.schema import Schemas
-from .actions import EngineFacts, say_to
+from .actions import EngineFacts
 from .changes import changed, convert, embedded_workflow, needs_schemas, plain_prompt
 from .cleanup import Cleaner
 from .connection import Connect
@@ -197,7 +197,7 @@ class WorkflowJob:
         files = await self.parts.receiver.receive(request, folder, self.id)
         async with ProgressReporter(report, previews=request.previews) as reporter:
             if lines:
-                ensured = await self.parts.models.ensure_for_run(lines, say_to(reporter))
+                ensured = await self.parts.models.ensure_for_run(lines, reporter.say)
                 self.warnings += ensured.notes
             # What its nodes buy from a service would be paid for twice.
             may_repeat = not self.comfy_org_key
@@ -296,7 +296,7 @@ class _Attempt:
                 self.prompt = changed(convert(job.request, schemas), job.request)
             self.prompt = without_repo_list(self.prompt)
             lacking = await fetch_lacking(
-                job.request.models, target, parts.models, say_to(self.reporter)
+                job.request.models, target, parts.models, self.reporter.say
             )
             key = job.comfy_org_key
             # A new id each time: RunPod may give us the same job again, and an engine that had run

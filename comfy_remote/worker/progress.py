@@ -68,6 +68,10 @@ class ProgressReporter:
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None]
 
+    def say(self, words: str) -> None:
+        """Send a line for people, as the message of the next snapshot."""
+        self.progress(Progress(message=words))
+
     def progress(self, event: Progress) -> None:
         """Take note of a snapshot; an older one that was not sent yet is dropped."""
         self._progress = event

@@ -8,8 +8,8 @@ from ..targets.comfyui.target import ComfyUITarget
 from ..wire.joined import HELLO_LIMIT, LONGEST_NAME, MOST_NAMES, Report
 from ..workflow.paid_nodes import is_paid
 from ..workflow.schema import Schemas
-from .actions import models_listed
 from .engine import Engine
+from .model_actions import models_listed
 
 __all__ = ["EngineReport"]
 

@@ -22,12 +22,13 @@ from ..config.log import log_to_stderr
 from ..errors import ComfyRemoteError
 from ..media.temporary import remove_leftovers
 from ..secrets import SECRETS
-from .actions import models_of, nodes_of
 from .engine import Engine
 from .guard import wait_for_end_of
 from .handler import JobHandler
 from .local_test import job_to_test, run_test
+from .model_actions import models_of
 from .models.folders import volume_report
+from .node_actions import nodes_of
 from .progress import Report
 from .settings import WorkerSettings, is_true
 

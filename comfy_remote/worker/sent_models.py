@@ -13,7 +13,7 @@ from ..targets.comfyui.target import ComfyUITarget
 from ..wire.repo_list import ModelLine
 from ..wire.request import ModelSent
 from ..workflow.models import FOLDERS
-from .actions import models_listed
+from .model_actions import models_listed
 from .models.downloads import Say
 from .models.folders import folder_of
 from .models.library import ModelLibrary

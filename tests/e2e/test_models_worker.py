@@ -33,8 +33,8 @@ from comfy_remote.targets.comfyui.target import ComfyUITarget
 from comfy_remote.targets.models import ensure_models, list_models
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.wire.repo_list import parse_repo_list
-from comfy_remote.worker.actions import models_of
 from comfy_remote.worker.engine import Engine
+from comfy_remote.worker.model_actions import models_of
 from comfy_remote.worker.settings import WorkerSettings
 
 pytest.importorskip("runpod")

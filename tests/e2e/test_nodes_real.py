@@ -15,9 +15,9 @@ from helpers import COMFYUI_PYTHON, real_comfyui
 from nodes_kit import PackServer, environ, needs_uv, pack_server, wheels
 
 from comfy_remote.wire.runpod import error_from_runpod
-from comfy_remote.worker.actions import nodes_of
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.node_actions import nodes_of
 from comfy_remote.worker.settings import WorkerSettings
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.timeout(900)]

@@ -23,9 +23,9 @@ from comfy_remote.targets.runpod.kind import EndpointOptions
 from comfy_remote.targets.runpod.target import EndpointTimes, RunPodTarget
 from comfy_remote.wire.actions import DescribeAnswer, HealthAnswer, unpack_nodes
 from comfy_remote.wire.installed import Installed
-from comfy_remote.worker.actions import models_of
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.model_actions import models_of
 from comfy_remote.worker.settings import WorkerSettings
 
 TOKEN = SecretStr("a-token-for-this-test")

@@ -14,9 +14,9 @@ from nodes_kit import PackServer, environ, pack, pack_server, small_comfyui
 
 from comfy_remote.errors import ConfigurationError
 from comfy_remote.wire.runpod import error_from_runpod
-from comfy_remote.worker.actions import nodes_of
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.node_actions import nodes_of
 from comfy_remote.worker.nodes.requirements import find_uv
 from comfy_remote.worker.nodes.settings import NodeSettings
 from comfy_remote.worker.settings import WorkerSettings
@@ -206,7 +206,7 @@ async def test_a_worker_without_uv_and_one_without_git_say_so(
     without_git = lambda name, *more: None if name == "git" else found(name, *more)  # noqa: E731
     monkeypatch.setattr("comfy_remote.worker.nodes.fetching.shutil.which", without_git)
     assert (await workers[0].ask(action="describe"))["takes_nodes"] == ["registry"]
-    monkeypatch.setattr("comfy_remote.worker.actions.find_uv", lambda: None)
+    monkeypatch.setattr("comfy_remote.worker.node_actions.find_uv", lambda: None)
     said = await workers[0].ask(action="describe")
     assert said["takes_nodes"] == []
     assert "pip install uv" in said["no_nodes"]

@@ -21,9 +21,9 @@ from comfy_remote.ready.sync.planning import plan_sync
 from comfy_remote.ready.sync.steps import SyncPlan, Way
 from comfy_remote.targets.nodes import list_packs
 from comfy_remote.targets.runpod.target import RunPodTarget
-from comfy_remote.worker.actions import nodes_of
 from comfy_remote.worker.engine import Engine
 from comfy_remote.worker.handler import JobHandler
+from comfy_remote.worker.node_actions import nodes_of
 from comfy_remote.worker.settings import WorkerSettings
 
 

@@ -21,9 +21,9 @@ from ...net.retry import Backoff, retried
 from ...wire.models import MODEL_ACTIONS
 from ...wire.repo_list import parse_repo_list
 from ...wire.runpod import error_to_runpod
-from ...worker.actions import models_of
 from ...worker.engine import Engine
 from ...worker.handler import JobHandler
+from ...worker.model_actions import models_of
 from ...worker.models.library import ModelLibrary
 from ...worker.models.settings import ModelSettings
 from ...worker.report import EngineReport
