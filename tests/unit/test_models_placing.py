@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,27 @@ async def test_a_worker_that_dies_goes_on_where_it_was(tmp_path: Path) -> None:
         "received"
     )
     assert files_in(tmp_path) == {"loras/a/style.safetensors": MODEL}
+
+
+async def test_what_nobody_goes_on_with_is_removed_after_two_weeks(tmp_path: Path) -> None:
+    files = [{"name": "x", "sha256": sha256(one), "size": len(one)} for one in PARTS]
+    store = Store(*PARTS)
+    for name in ("left.safetensors", "goes on.safetensors"):
+        store.fails_at = len(store.asked) + 2
+        with pytest.raises(ConnectionError):
+            await place(library_for(tmp_path, accept=True), store, request(name, files=files))
+    old = time.time() - 15 * 24 * 3600
+    left = [*(tmp_path / "loras").iterdir()]
+    assert len(left) == 2
+    for path in left:
+        os.utime(path, (old, old))
+    store.asked.clear()
+    wanted = request("goes on.safetensors", files=files)
+    await place(library_for(tmp_path, accept=True), store, wanted)
+    assert len(store.asked) == len(PARTS) - 1  # it went on
+    assert files_in(tmp_path) == {"loras/goes on.safetensors": MODEL}
+    assert [*(tmp_path / "loras").iterdir()] == [tmp_path / "loras/goes on.safetensors"]
+    assert [*(tmp_path / ".comfy-remote/parts").glob("*.json")] == []
 
 
 async def test_one_content_under_two_names_at_once_is_not_mixed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ __all__ = [
     "folder_of",
     "is_model_folder",
     "is_model_name",
+    "remove_old_parts",
     "safe_model_name",
     "volume_report",
 ]
@@ -59,6 +61,7 @@ _ALSO = {"controlnet": "t2i_adapter", "diffusion_models": "unet", "text_encoders
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # as `wire.models.PlaceRequest` has it
 _OF_CODE = frozenset({"custom_nodes", "nodes"})
 
+_OLD_PART = 14 * 24 * 3600.0  # seconds
 _TEXTS = {".yaml", ".yml", ".json", ".txt"}
 _WEIGHTS = {
     *(".safetensors", ".sft", ".gguf", ".onnx"),
@@ -254,6 +257,20 @@ class PartFile:
         """Throw it away."""
         for path in (self.path, self.note):
             discard(path)
+
+
+def remove_old_parts(root: Path) -> None:
+    """Remove unfinished files below a models folder that nobody has gone on with for two weeks."""
+    oldest = time.time() - _OLD_PART
+    for path in root.glob(f"*/{OUR_FOLDER}-*.part*"):
+        try:
+            old = path.stat().st_mtime < oldest
+        except OSError:
+            continue  # it has ended meanwhile
+        if old:
+            key = path.name.removeprefix(f"{OUR_FOLDER}-").partition(".part")[0]
+            discard(path)
+            discard(PartFile(root, path.parent.name, key).note)
 
 
 def ever_fetched(root: Path) -> bool:

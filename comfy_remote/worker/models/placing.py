@@ -10,6 +10,7 @@ What clients sent is theirs: it is not in the manifest of what we fetched, so pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -25,7 +26,14 @@ from ...media.partial import PartialFile
 from ...units import size_text
 from ...wire.models import PlaceAnswer, PlaceRequest
 from .download import what_is_wrong
-from .folders import ModelFolders, PartFile, folder_of, is_model_folder, safe_model_name
+from .folders import (
+    ModelFolders,
+    PartFile,
+    folder_of,
+    is_model_folder,
+    remove_old_parts,
+    safe_model_name,
+)
 from .hashes import ModelHashes
 from .link import unavailable
 from .plan import RESERVE, free_bytes
@@ -146,6 +154,7 @@ class Placing:
     async def _receive(self, request: PlaceRequest, path: Path, folder: str) -> None:
         self._check_may_come(request)
         part = PartFile(self._folders.root, folder, f"sent-{_key_of(request)}")
+        await in_thread(_make_room, part)
         file = await in_thread(self._opened, part, request)
         try:
             await self._append(file, request, part)
@@ -248,6 +257,13 @@ class Placing:
 def _key_of(request: PlaceRequest) -> str:
     """Names a part file: of this content under this name, which nobody else writes meanwhile."""
     return hashlib.sha256(f"{request.sha256}/{request.name}".encode()).hexdigest()[:32]
+
+
+def _make_room(part: PartFile) -> None:
+    """Remove what was left half sent, or half fetched, long ago; but not what goes on now."""
+    with contextlib.suppress(OSError):
+        os.utime(part.path)
+    remove_old_parts(part.root)
 
 
 def _copy(piece: Path, offset: int, file: PartialFile) -> None:
