@@ -464,6 +464,24 @@ async def test_a_pack_of_the_machine_is_never_replaced(
     assert (built.installed, built.there) == ([], ["words"])
 
 
+async def test_a_comfyui_that_was_started_in_another_folder(
+    server: PackServer, with_a_set: Worker, tmp_path: Path
+) -> None:
+    own = tmp_path / "own" / "Mine"
+    own.mkdir(parents=True)
+    (own / "__init__.py").write_text(pack("Mine")["__init__.py"])
+    (tmp_path / "paths.yaml").write_text('{"mine": {"custom_nodes": "own"}}')
+    with_a_set.program = dataclasses.replace(
+        with_a_set.program,
+        arguments=("--extra-model-paths-config", "paths.yaml"),
+        cwd=tmp_path,
+    )
+    (commit,) = server.repository("Things", pack("Thing"))
+    await with_a_set.install(by_commit(server, "Things", commit, "Thing"))
+    error = await refused(with_a_set, PackWanted(source="mine", version="1.0.0"))
+    assert "ComfyUI has its own Mine there already" in error.message
+
+
 async def test_going_back(server: PackServer, with_a_set: Worker) -> None:
     first = with_a_set.sets.folder.current()
     old, new = server.repository("Things", pack("Old"), pack("New"))

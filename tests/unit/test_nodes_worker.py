@@ -255,3 +255,9 @@ def test_packs_that_search_paths_lead_to_are_found(tmp_path: Path) -> None:
         tmp_path / "a" / "nodes",
         tmp_path / "b",
     ]
+    # Started as `python ComfyUI/main.py`.
+    short = ["--extra-model-paths-config", "a/paths.yaml", "--base-directory", "ComfyUI"]
+    assert node_folders(comfyui, short, tmp_path) == [
+        comfyui / "custom_nodes",
+        tmp_path / "a" / "nodes",
+    ]

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -67,6 +68,7 @@ class Receiving:
         self._jobs = ReceivingJobs(self._do, times)
         self._models: ReceivedModels | None = None
         self._nodes: ReceivedNodes | None = None
+        self._cwd = Path.cwd()
         self._started = time.time()  # what is changed later, ComfyUI has not imported
 
     async def close(self) -> None:
@@ -140,7 +142,7 @@ class Receiving:
             from ...worker.nodes.program import ComfyUIProgram
             from .nodes import ReceivedNodes
 
-            self._nodes = ReceivedNodes(self._settings.nodes, ComfyUIProgram(*program))
+            self._nodes = ReceivedNodes(self._settings.nodes, ComfyUIProgram(*program, self._cwd))
         return self._nodes
 
     async def _do(self, payload: dict[str, JsonValue], job: ReceivingJob) -> JsonValue:

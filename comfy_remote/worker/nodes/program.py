@@ -24,28 +24,36 @@ class ComfyUIProgram:
         folder: That has its ``main.py``.
         python: The Python that runs it.
         arguments: What it is started with, besides its address and what we add.
+        cwd: The folder that it is started in, which paths in its arguments start from; ``None`` for
+            its own.
     """
 
     folder: Path
     python: str
     arguments: tuple[str, ...] = ()
+    cwd: Path | None = None
 
     def node_folders(self) -> list[Path]:
         """The folders that it has its own packs in. Blocking."""
-        return node_folders(self.folder, self.arguments)
+        return node_folders(self.folder, self.arguments, self.cwd)
 
 
-def node_folders(folder: Path, arguments: Sequence[str]) -> list[Path]:
+def node_folders(folder: Path, arguments: Sequence[str], cwd: Path | None = None) -> list[Path]:
     """The folders that a ComfyUI imports node packs from, those that exist. Blocking.
 
     They are its own ``custom_nodes`` and those that files of search paths name: the one beside its
     ``main.py``, and those of ``--extra-model-paths-config`` (ComfyUI 0.33.0, ``main.py`` and
     ``utils/extra_config.py``).
+
+    Args:
+        cwd: See `ComfyUIProgram`.
     """
-    base = folder / (path_after(arguments, "--base-directory") or "")
+    start = cwd or folder
+    named = path_after(arguments, "--base-directory")
+    base = start / named if named else folder
     found = [base / "custom_nodes", *_named_in(folder / "extra_model_paths.yaml")]
     for config in _configs(arguments):
-        found += _named_in(folder / config)
+        found += _named_in(start / config)
     return [one for one in dict.fromkeys(found) if one.is_dir()]
 
 

@@ -76,7 +76,7 @@ class Trial:
                     command,
                     environ=self._environ,
                     on_line=self._lines.append,
-                    cwd=self._program.folder,
+                    cwd=self._program.cwd or self._program.folder,
                 )
             )
             try:
