@@ -717,6 +717,8 @@ async def test_a_submodule_is_fetched_at_its_commit_and_from_allowed_addresses(
     (whole,) = server.repository("Outer", {})
     await worker.install(by_commit(server, "Outer", whole, "Outer"))
     assert outer != whole
+    (without,) = server.repository("Without", {**pack(), ".gitmodules": ""})
+    await worker.install(by_commit(server, "Without", without))
     server.repository(
         "Outer", {".gitmodules": '[submodule "lib"]\n\tpath = lib\n\turl = file:///etc\n'}
     )

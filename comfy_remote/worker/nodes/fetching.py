@@ -229,12 +229,14 @@ def ways_to_nodes() -> frozenset[TakesNodes]:
 
 async def _submodules(git: _Git, url: str) -> Sequence[tuple[str, str, str]]:
     """Path, address and commit of each submodule."""
-    said = await git("config", "-z", "-f", ".gitmodules", "--get-regexp", r"^submodule\..*")
+    said = await git("config", "-z", "-f", ".gitmodules", "--list")  # which may be empty
     entries: dict[str, dict[str, str]] = {}
     for line in said.split("\0"):
         key, _, value = line.partition("\n")
-        name, _, field = key.removeprefix("submodule.").rpartition(".")
-        entries.setdefault(name, {})[field] = value
+        section, _, name_and_field = key.partition(".")
+        name, _, field = name_and_field.rpartition(".")
+        if section == "submodule":
+            entries.setdefault(name, {})[field] = value
     tree = await git("ls-tree", "-r", "-z", "HEAD")
     linked = filter(None, map(_LINKED.match, tree.split("\0")))
     commits = {one[2]: one[1] for one in linked}
