@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +10,10 @@ import click
 from .asking import may_go_on
 from .console import print_json, printable_line, say, say_lines
 from .on_target import on_target
-from .options import (
-    WORKFLOW,
-    json_schema_option,
-    load_typed,
-    lock_option,
-    packed_lock,
-    target_option,
-    typed_name,
-)
+from .options import WORKFLOW, json_schema_option, lock_option, target_option
 from .progress_line import Throttle, progress_shown
 from .sync_leftovers import give_up_leftovers
+from .sync_needed import Needed, pins
 from .sync_shown import ended_words, log_lines, moved_words, print_brought, print_plan
 
 if TYPE_CHECKING:
@@ -39,19 +30,6 @@ _FAILED = 5
 _KINDS = frozenset({"pack", "model"})
 
 
-def _pins(
-    context: click.Context, option: click.Parameter, given: tuple[str, ...]
-) -> tuple[PackWanted, ...]:
-    if not given:
-        return ()
-    from ..ready.pins import parse_pin
-
-    try:
-        return tuple(parse_pin(one) for one in given)
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, option) from None
-
-
 @click.command()
 @click.argument("workflows", metavar="[WORKFLOW]...", type=WORKFLOW, nargs=-1)
 @target_option("The target to bring them to. Default: the configured one; see `targets`.")
@@ -63,7 +41,7 @@ def _pins(
     "packs",
     multiple=True,
     metavar="PACK",
-    callback=_pins,
+    callback=pins,
     help="An additional node pack, or another version of one in the lock: NAME@VERSION of the "
     "Comfy Registry, or https://HOST/OWNER/NAME@COMMIT. May be repeated.",
 )
@@ -181,9 +159,9 @@ def sync(
         raise click.UsageError("Name workflows, or a lock with --lock.")
     if not (workflows or packs or lock_file is not None):
         raise click.UsageError("Name workflows, a lock with --lock, or node packs with --pack.")
-    lock = _lock(workflows, lock_file, comfyui, offline=offline, json_lines=json_lines)
-    files = (lock_file,) if lock_file is not None else tuple(map(Path, map(typed_name, workflows)))
-    needed = _Needed.of(lock, files, packs)
+    needed = Needed.read(
+        *(workflows, lock_file, packs), comfyui=comfyui, offline=offline, json_lines=json_lines
+    )
     if dockerfile is not None:
         if on is not None:
             raise click.UsageError("--dockerfile asks no target: omit --on.")
@@ -196,7 +174,7 @@ def sync(
         print_json({"version": 1, "event": "sync_plan", **plan.to_json()})
     else:
         command = "comfy-remote sync" if lock_file is None else "comfy-remote sync --lock"
-        print_plan(plan, kinds=kinds, everything=everything, command=[command, *files])
+        print_plan(plan, kinds=kinds, everything=everything, command=[command, *needed.files])
     if plan_only:
         return
     if yes:
@@ -224,66 +202,7 @@ def sync(
         context.exit(_FAILED)
 
 
-@dataclass(frozen=True)
-class _Needed:
-    """What is needed, and who says so.
-
-    Attributes:
-        files: The workflows, or the lock, that name it: they may have come from somebody.
-        given: The node packs that were named on the command line, as the owner is asked for them.
-    """
-
-    lock: Lock
-    files: tuple[Path, ...]
-    given: frozenset[str]
-
-    @classmethod
-    def of(cls, lock: Lock, files: tuple[Path, ...], packs: Sequence[PackWanted]) -> _Needed:
-        from ..ready.pins import named_pin, with_packs
-
-        given = frozenset(map(named_pin, packs))
-        return cls(with_packs(lock, packs) if packs else lock, files, given)
-
-    def only(self, kinds: frozenset[str]) -> Lock:
-        """The lock without what is not to be brought."""
-        fields = {"pack": "packs", "model": "models"}
-        left_out = {field: () for kind, field in fields.items() if kind not in kinds}
-        return self.lock.model_copy(update=left_out) if left_out else self.lock
-
-    def check_trust(self, plan: SyncPlan) -> None:
-        """Check that the owner has agreed to each pack that would be installed, and to each address
-        that a packed workflow names: ``--yes`` was typed before anything was shown.
-
-        Raises:
-            NotTrusted: They have not.
-        """
-        from ..advice import Hint
-        from ..config.folders import home
-        from ..config.trust import TrustStore, not_trusted
-        from ..workflow.load import is_packed
-
-        store, missing = TrustStore(home()), [one for one in plan.code if one not in self.given]
-        if any(one.is_file() and is_packed(one) for one in self.files):
-            missing += plan.addresses()
-        for path in self.files:
-            missing = store.missing(path, missing)
-        if missing:
-            what = f"What would be brought to {plan.plan.target}"
-            raise not_trusted(self.files[0], missing, what, store, Hint.TRUST_PACKS())
-
-    def trust(self, plan: SyncPlan) -> None:
-        """Note what a person has seen and agreed to."""
-        from ..config.folders import home
-        from ..config.trust import TrustStore
-
-        code = [one for one in plan.code if one not in self.given]
-        code += plan.addresses(shown=True)
-        store = TrustStore(home())
-        if code and store.missing(self.files[0], code):
-            store.trust(self.files[0], code)
-
-
-def _write_dockerfile(needed: _Needed, path: Path) -> int:
+def _write_dockerfile(needed: Needed, path: Path) -> int:
     """Write the Dockerfile of an image with all of it but the models; ``-`` prints it. The exit
     status.
     """
@@ -313,36 +232,6 @@ def _sources(
     from ..ready.sync.planning import sources_of
 
     return sources_of(configuration, on, find_local(comfyui), volume=volume, models=models)
-
-
-def _lock(
-    workflows: tuple[Path, ...],
-    lock_file: Path | None,
-    comfyui: Path | None,
-    *,
-    offline: bool,
-    json_lines: bool,
-) -> Lock:
-    from ..ready.lock import Lock, read_lock
-    from ..ready.locking import LockPlan
-    from .lock import lock_of
-
-    if lock_file is not None:
-        return read_lock(lock_file)
-    if not workflows:
-        return Lock()
-    # A packed workflow says exactly what it needs; this machine's ComfyUI may have other files.
-    locks = {one: packed_lock(one) for one in workflows}
-    without = [one for one, lock in locks.items() if lock is None]
-    known = [lock for lock in locks.values() if lock is not None]
-    if without:
-        plan = LockPlan(comfyui=comfyui, offline=offline)
-        loaded = [load_typed(one) for one in without]
-        made = lock_of(loaded, [typed_name(one) for one in without], plan, json_lines=json_lines)
-        for words in made.notes:
-            say(f"warning: {words}")
-        known.append(made.lock)
-    return Lock.of_all(known)
 
 
 def _planned(
