@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..advice import Hint
@@ -299,10 +299,12 @@ def place_new(source: Path, candidates: Iterable[Path]) -> Path:
     )
 
 
-def take_name(source: Path, destination: Path, sha256: str) -> None:
+def take_name(
+    source: Path, destination: Path, digest: str, digest_of: Callable[[Path], str] = sha256_of
+) -> None:
     """Rename a complete file, in place of what has the name.
 
-    Windows does not replace a file that somebody reads: it stays, if it has the same SHA-256.
+    Windows does not replace a file that somebody reads: it stays, if it has the same digest.
 
     Raises:
         OSError: It cannot have the name.
@@ -310,7 +312,7 @@ def take_name(source: Path, destination: Path, sha256: str) -> None:
     try:
         replace_file(source, destination, seconds=0)
     except PermissionError:
-        if destination.is_file() and sha256_of(destination) == sha256:
+        if destination.is_file() and digest_of(destination) == digest:
             discard(source)
         else:
             replace_file(source, destination)

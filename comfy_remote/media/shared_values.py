@@ -7,7 +7,6 @@ content. So whoever asks for one names no path; and where the other side has ano
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from .disk_space import DiskLimits, make_room
 from .file_changes import discard, link_file
-from .files import storage_errors, write_whole
-from .remote_values import sha256_in_name, value_file_name
+from .files import blake3_of, storage_errors, write_whole
+from .remote_values import named_by_content, value_file_name, value_stem
 
 if TYPE_CHECKING:
     from .values import EncodedValue
@@ -31,6 +30,9 @@ _MARK = "mark"
 class SharedValues:
     """The folder. All of it blocks.
 
+    A file is known by its stem (see `value_stem`): what is written here by its BLAKE3, what older
+    versions ask for by its SHA-256.
+
     Args:
         folder: The same for all of the owner's programs; made when missing.
     """
@@ -39,7 +41,7 @@ class SharedValues:
         self._folder = folder
 
     def mark(self) -> str:
-        """The SHA-256 of a file that is in this folder, and in no other.
+        """The stem of a file that is in this folder, and in no other.
 
         What programs that were killed have left is removed.
 
@@ -52,35 +54,34 @@ class SharedValues:
             make_room(self._folder.glob("*.safetensors"), older_than=_LEFT_AFTER)
             if not mark.is_file():
                 write_whole(mark, os.urandom(32))
-            content = mark.read_bytes()
-            sha256 = hashlib.sha256(content).hexdigest()
-            write_whole(self._path(sha256), content)
-        return sha256
+            stem = value_stem(blake3_of(mark), "blake3")
+            write_whole(self._path(stem), mark.read_bytes())
+        return stem
 
     def write(self, value: EncodedValue) -> str:
-        """Write a value, and return its SHA-256. Call `remove` once the other side has it.
+        """Write a value, and return its stem. Call `remove` once the other side has it.
 
         Raises:
             LocalStorageError: It cannot be written, or too little of the disk would stay free.
         """
         DiskLimits.of().check_room(self._folder / _MARK, value.size)
-        return value.write_into(self._folder).stem
+        return value.write_into(self._folder, "blake3").stem
 
-    def offer(self, sha256: str, temp: Path) -> bool:
+    def offer(self, stem: str, temp: Path) -> bool:
         """Link a value file of a ComfyUI's temp folder into the folder; whether it is there now."""
-        name = value_file_name(sha256)
-        return sha256_in_name(name) == sha256 and _linked(temp / name, self._path(sha256))
+        name = value_file_name(stem)
+        return named_by_content(name) == stem and _linked(temp / name, self._path(stem))
 
-    def give(self, sha256: str, path: Path) -> bool:
+    def give(self, stem: str, path: Path) -> bool:
         """Link a file of the folder to ``path``; whether it is there now."""
-        return _linked(self._path(sha256), path)
+        return _linked(self._path(stem), path)
 
-    def take(self, sha256: str) -> memoryview | None:
+    def take(self, stem: str) -> memoryview | None:
         """The bytes of a file, which leaves the folder: mapped, and the memory can be written to.
 
         ``None`` if it is not there. (Windows removes no file that is mapped: a later sweep does.)
         """
-        path = self._path(sha256)
+        path = self._path(stem)
         try:
             with path.open("rb") as file:
                 content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -89,12 +90,12 @@ class SharedValues:
         discard(path, seconds=0)
         return content
 
-    def remove(self, sha256: str) -> None:
+    def remove(self, stem: str) -> None:
         """Remove a file that `write` has made."""
-        discard(self._path(sha256), seconds=0)
+        discard(self._path(stem), seconds=0)
 
-    def _path(self, sha256: str) -> Path:
-        return self._folder / f"{sha256}.safetensors"
+    def _path(self, stem: str) -> Path:
+        return self._folder / f"{stem}.safetensors"
 
 
 def _linked(source: Path, destination: Path) -> bool:

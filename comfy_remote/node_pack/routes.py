@@ -288,12 +288,17 @@ def routes(
     async def put_value(request: web.Request) -> JsonValue:
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
-    @table.post("/remote/values/{sha256}")
+    @table.get("/remote/values/{stem}")
+    @program_route
+    async def has_value(request: web.Request) -> JsonValue:
+        return {"there": await inputs.has_value(request.match_info["stem"])}
+
+    @table.post("/remote/values/{stem}")
     @json_route
     async def share_value(request: web.Request) -> JsonValue:
         check_json(request)
-        sha256, temp = request.match_info["sha256"], host.folder("temp")
-        return {"there": await asyncio.to_thread(shared.offer, sha256, temp)}
+        stem, temp = request.match_info["stem"], host.folder("temp")
+        return {"there": await asyncio.to_thread(shared.offer, stem, temp)}
 
     add_job_routes(table, PanelJobs(host, pool, lane), switch)
     own = OwnTargets(pool)

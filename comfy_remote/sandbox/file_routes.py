@@ -234,13 +234,20 @@ async def put_value(request: web.Request) -> web.Response:
     return web.json_response({"name": placed})
 
 
-@routes.post("/remote/values/{sha256}")
+@routes.get("/remote/values/{stem}")
+async def has_value(request: web.Request) -> web.Response:
+    """``{"there": …}``: whether that value file is there, or is linked there now."""
+    there = await _input_folder(request).has_value(request.match_info["stem"])
+    return web.json_response({"there": there})
+
+
+@routes.post("/remote/values/{stem}")
 async def share_value(request: web.Request) -> web.Response:
     """``{"there": …}``: whether a value file of the temp folder is now where its user's programs
     find it.
     """
-    sha256, temp = request.match_info["sha256"], request.app[ENGINE].folders.root / "temp"
-    there = await asyncio.to_thread(SharedValues(shared_values()).offer, sha256, temp)
+    stem, temp = request.match_info["stem"], request.app[ENGINE].folders.root / "temp"
+    there = await asyncio.to_thread(SharedValues(shared_values()).offer, stem, temp)
     return web.json_response({"there": there})
 
 

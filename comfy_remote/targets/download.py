@@ -107,7 +107,7 @@ async def download_value(
 
     One that the target can give on this machine is not sent, but mapped.
 
-    Its content is checked against its SHA-256, which its name has, unless it comes from this
+    Its content is checked against its hash, which its name has, unless it comes from this
     machine. What arrives damaged is fetched once more.
 
     Raises:
@@ -133,9 +133,15 @@ async def _fetch_value(target: Target, output: RemoteOutput, limits: ValueLimits
     )
     expected = output.sha256 or sha256_in_name(output.filename)
     sha256 = expected
-    if expected is not None and not (isinstance(target, OnThisMachine) and target.local):
+    local = isinstance(target, OnThisMachine) and target.local
+    if expected is not None and not local:
         sha256 = (await asyncio.to_thread(hashlib.sha256, arriving.data)).hexdigest()
     _check(replace(output, sha256=expected), arriving.size, sha256 or "")
+    if expected is None and output.blake3 is not None and not local:
+        from blake3 import blake3  # here: few values are announced with it
+
+        found = await asyncio.to_thread(blake3, arriving.data)
+        _check_blake3(output, found.hexdigest())
     return arriving.data
 
 

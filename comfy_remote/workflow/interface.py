@@ -20,10 +20,12 @@ from .prompt import Node, Place, Prompt, is_link, with_inputs
 from .schema import Schemas
 
 if TYPE_CHECKING:
+    from ..media.remote_values import ContentHash
     from ..media.values import ImageFormat
 
 __all__ = [
     "ANY",
+    "CONTENT_HASH",
     "MOST_PART_VALUES",
     "REMOTE_INPUT",
     "REMOTE_OUTPUT",
@@ -34,6 +36,7 @@ __all__ = [
     "InterfaceInput",
     "InterfaceOutput",
     "ValueFileName",
+    "content_hash_in",
     "key_of",
 ]
 
@@ -46,6 +49,9 @@ MOST_PART_VALUES = 64
 those that come out, there is one more output: what the part's nodes show, for `REMOTE_SHOWN`."""
 REMOTE_SHOWN = "ComfyRemoteShown"
 """Stands for an output node within a part, and shows what that node shows there."""
+CONTENT_HASH = "content_hash"
+"""What a Remote Output names its file by, where a caller sets it (see `ContentHash`). The node does
+not declare it, so the page shows no such widget, and an older version ignores it."""
 ANY = "*"
 """ComfyUI's name for the type that is any type."""
 
@@ -144,6 +150,7 @@ class Interface:
         *,
         results: bool = True,
         images: ImageFormat = "exact",
+        content_hash: ContentHash = "sha256",
     ) -> Prompt:
         """The prompt to run for a call.
 
@@ -155,6 +162,7 @@ class Interface:
             values: By key. A plain value becomes one item of the list that Remote Input gives.
             results: Whether there must be one; a workflow that only saves files has none.
             images: How pictures come back; see `media.values.encode`.
+            content_hash: What names the files that come back.
 
         Raises:
             WorkflowInvalid: A key is unknown, or required and missing; a plain value does not fit
@@ -184,6 +192,8 @@ class Interface:
             places[output.node_id, "send"] = True
             if images != "exact":
                 places[output.node_id, "images"] = images
+            if content_hash != "sha256":
+                places[output.node_id, CONTENT_HASH] = content_hash
         changed = with_inputs(prompt, places)
         for entry in entries:
             changed[entry.node_id]["inputs"].pop("fallback", None)
@@ -212,6 +222,11 @@ def _check_keys(prompt: Prompt) -> None:
                 advice="Give each a key of its own.",
                 details={"node_id": node_id, "input": "key", "key": key},
             )
+
+
+def content_hash_in(inputs: Mapping[str, object]) -> ContentHash:
+    """What a Remote Output names its file by, as its inputs in a prompt say."""
+    return "blake3" if inputs.get(CONTENT_HASH) == "blake3" else "sha256"
 
 
 def key_of(node: Node) -> str:

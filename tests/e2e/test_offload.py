@@ -120,6 +120,10 @@ async def test_what_has_not_changed_comes_from_the_cache(shown: Page, there: Pac
         assert len(await target.get("/history")) == len(before) + 1
         after = sorted(path.name for path in (there.directory / "input").rglob("*.safetensors"))
         assert after == files
+    # Both are on this machine, and of one user; what came back was linked as well.
+    made = [path.name for path in (there.directory / "temp").rglob("*.safetensors")]
+    assert made
+    assert all(name.startswith("blake3-") for name in (*files, *made))
 
 
 async def test_a_part_runs_again_when_a_file_that_it_loads_has_changed(

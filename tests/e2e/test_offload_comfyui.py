@@ -35,14 +35,20 @@ def comfyui(
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
-    with comfyui(tmp_path_factory.mktemp("here")) as server:
+def user(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of both, which are of one user."""
+    return {"COMFY_REMOTE_HOME": str(tmp_path_factory.mktemp("home"))}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, user: dict[str, str]) -> Iterator[PackServer]:
+    with comfyui(tmp_path_factory.mktemp("here"), environment=user) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackServer]:
-    with comfyui(tmp_path_factory.mktemp("there")) as server:
+def there(tmp_path_factory: pytest.TempPathFactory, user: dict[str, str]) -> Iterator[PackServer]:
+    with comfyui(tmp_path_factory.mktemp("there"), environment=user) as server:
         yield server
 
 
@@ -151,6 +157,10 @@ async def test_what_has_not_changed_is_not_sent_again(shown: Page, there: PackSe
         messages = (await target.get(f"/history/{job}"))[job]["status"]["messages"]
         (cached,) = [data["nodes"] for kind, data in messages if kind == "execution_cached"]
         assert {"1", "remote_input_0", "remote_input_1"} <= set(cached)
+    # Both are on this machine, and of one user; what came back was linked as well.
+    made = [path.name for path in (there.directory / "temp").rglob("*.safetensors")]
+    assert made
+    assert all(name.startswith("blake3-") for name in (*files, *made))
 
 
 async def test_lists_cross_as_lists(here: PackServer, there: PackServer, shown: Page) -> None:

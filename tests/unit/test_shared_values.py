@@ -10,13 +10,14 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from comfy_remote.config.folders import shared_values
 from comfy_remote.errors import RequestTooLarge, ValueInvalid
 from comfy_remote.media import shared_values as module
 from comfy_remote.media.received_inputs import InputFolder
-from comfy_remote.media.remote_values import keep_value, value_file_name
+from comfy_remote.media.remote_values import ContentHash, keep_value, value_file_name
 from comfy_remote.media.shared_values import SharedValues
 from comfy_remote.media.values import decode_value, encode
 from comfy_remote.media.values.limits import ValueLimits
@@ -61,9 +62,10 @@ def in_passing() -> list[str]:
     return sorted(path.stem for path in folder if path.stat().st_size > 32)
 
 
-def made_by_an_output(there: SandboxServer) -> RemoteOutput:
+def made_by_an_output(there: SandboxServer, content_hash: ContentHash = "blake3") -> RemoteOutput:
     """A value file as a Remote Output leaves it."""
-    made = keep_value([PICTURE], "IMAGE", there.directory / "temp")
+    temp = there.directory / "temp"
+    made = keep_value([PICTURE], "IMAGE", temp, content_hash=content_hash)
     where = {"filename": made.path.name, "subfolder": "comfy_remote", "type": "temp"}
     source = OutputSource(path=f"view?{urlencode(where)}")
     return RemoteOutput("1", "file", made.path.name, "comfy_remote", "temp", source=source)
@@ -81,21 +83,22 @@ async def test_a_value_for_a_comfyui_of_the_same_user_is_linked(
     there: SandboxServer, requests: list[str]
 ) -> None:
     value = encode([PICTURE], "IMAGE", as_list=True)
+    name = value_file_name(f"blake3-{blake3(b''.join(value.chunks())).hexdigest()}")
     async with ComfyUITarget(there.url) as target:
         for _ in range(2):
-            name = value_file_name(value.sha256())
             assert await target.put_value(value) == name
     assert (there.directory / "input" / name).read_bytes() == b"".join(value.chunks())
     assert in_passing() == []
     # Once to find out whether both have one folder.
     assert len(requests) == 3
-    assert all(one.startswith("GET remote/inputs/comfy_remote/") for one in requests)
+    assert all(one.startswith("GET remote/values/blake3-") for one in requests)
 
 
+@pytest.mark.parametrize("content_hash", ["blake3", "sha256"])
 async def test_a_value_that_a_comfyui_of_the_same_user_made_is_mapped(
-    there: SandboxServer, requests: list[str]
+    there: SandboxServer, requests: list[str], content_hash: ContentHash
 ) -> None:
-    output = made_by_an_output(there)
+    output = made_by_an_output(there, content_hash)
     async with ComfyUITarget(there.url) as target:
         data = await download_value(target, output, LIMITS)
         again = await download_value(target, output, LIMITS)
@@ -178,22 +181,69 @@ async def test_a_mapped_value_has_the_same_limit(there: SandboxServer) -> None:
 
 async def test_only_value_files_come_out_of_the_folder(tmp_path: Path) -> None:
     shared = SharedValues(tmp_path / "shared")
-    sha256 = shared.write(encode("a text"))
+    stem = shared.write(encode("a text"))
+    digest = stem.removeprefix("blake3-")
+    (tmp_path / "shared" / "mine.safetensors").write_bytes(b"mine")
     folder = InputFolder(tmp_path / "input", shared)
-    assert not await folder.has("a.png", sha256)
+    for other in ("mine", digest, f"../shared/{stem}", f"blake3-{'0' * 64}", f"{stem}/x", ""):
+        assert not await folder.has_value(other)
+    assert not await folder.has("a.png", digest)
+    assert not await folder.has(value_file_name(stem), digest)
+    assert not (tmp_path / "input").exists() or not [*(tmp_path / "input").rglob("*.*")]
+    assert await folder.has_value(stem)
+    assert not await InputFolder(tmp_path / "other").has_value(stem)
+
+
+async def test_what_is_named_like_a_value_and_is_another_is_not_there(tmp_path: Path) -> None:
+    stem = f"blake3-{blake3(b'a value').hexdigest()}"
+    path = tmp_path / value_file_name(stem)
+    path.parent.mkdir()
+    path.write_bytes(b"another")
+    assert not await InputFolder(tmp_path).has_value(stem)
+    path.write_bytes(b"a value")
+    assert await InputFolder(tmp_path).has_value(stem)
+
+
+async def test_an_older_version_here_asks_by_sha256(tmp_path: Path) -> None:
+    shared = SharedValues(tmp_path / "shared")
+    sha256 = encode("a text").write_into(tmp_path / "shared").stem
+    folder = InputFolder(tmp_path / "input", shared)
     assert not await folder.has(f"elsewhere/{sha256}.safetensors", sha256)
     assert not await folder.has(value_file_name(sha256), "0" * 64)
     assert await folder.has(value_file_name(sha256), sha256)
     assert not await InputFolder(tmp_path / "other").has(value_file_name(sha256), sha256)
 
 
+async def test_an_older_version_there_gets_values_as_from_elsewhere(
+    there: SandboxServer, requests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = HttpClient._once
+
+    async def older(self: HttpClient, method: str, path: str, *rest: object, **more: object):  # type: ignore[no-untyped-def]
+        # It has no such route, and aiohttp says 405 since it has the POST.
+        if method == "GET" and path.startswith("remote/values/"):
+            path, method = "remote/values", "GET"
+        return await once(self, method, path, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HttpClient, "_once", older)
+    value = encode([PICTURE], "IMAGE", as_list=True)
+    async with ComfyUITarget(there.url) as target:
+        for _ in range(2):
+            assert await target.put_value(value) == value_file_name(value.sha256())
+        data = await download_value(target, made_by_an_output(there, "sha256"), LIMITS)
+    assert np.array_equal(picture_in(data), PICTURE)
+    assert requests.count("GET remote/values") == 1
+    assert requests.count("PUT remote/values") == 2
+    assert in_passing() == []
+
+
 def test_only_value_files_go_into_the_folder(tmp_path: Path) -> None:
     shared = SharedValues(tmp_path / "shared")
-    temp, name = tmp_path / "temp", "0" * 64
+    temp, name = tmp_path / "temp", f"blake3-{'0' * 64}"
     for folder in (tmp_path, temp, temp / "comfy_remote"):
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.safetensors").write_bytes(b"mine")
-    for other in ("picture", f"../{name}", f"../../{name}", str(tmp_path / name), "1" * 64):
+    for other in ("picture", f"../{name}", f"../../{name}", str(tmp_path / name), "0" * 64):
         assert not shared.offer(other, temp)
     assert not (tmp_path / "shared").exists() or not [*(tmp_path / "shared").iterdir()]
     assert shared.offer(name, temp)
@@ -205,9 +255,9 @@ def test_what_a_killed_program_left_is_removed(tmp_path: Path) -> None:
     shared = SharedValues(tmp_path)
     mark = shared.mark()
     left, used = shared.write(encode("left")), shared.write(encode("used"))
-    for sha256 in (mark, left):
+    for stem in (mark, left):
         old = time.time() - 3600
-        os.utime(tmp_path / f"{sha256}.safetensors", (old, old))
+        os.utime(tmp_path / f"{stem}.safetensors", (old, old))
     assert shared.mark() == mark
     assert shared.take(left) is None
     assert shared.take(used) is not None

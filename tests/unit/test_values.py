@@ -11,12 +11,19 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from safetensors.numpy import load, load_file
 
 from comfy_remote.errors import LocalStorageError, ValueCannotTravel, ValueInvalid
+from comfy_remote.media.remote_values import (
+    blake3_in_name,
+    named_by_content,
+    sha256_in_name,
+    state_of_file,
+)
 from comfy_remote.media.values import (
     DecodedValue,
     EncodedValue,
@@ -199,6 +206,18 @@ def test_equal_values_have_equal_names(tmp_path: Path) -> None:
     assert first.name == f"{encode([1, 'x']).sha256()}.safetensors"
     assert encode([1, "y"]).write_into(folder) != first
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_value_for_this_machine_is_named_by_its_blake3(tmp_path: Path) -> None:
+    value = encode(np.arange(2**19, dtype=np.float32))
+    path = value.write_into(tmp_path, "blake3")
+    content = b"".join(value.chunks())
+    assert path.read_bytes() == content
+    assert path.name == f"blake3-{blake3(content).hexdigest()}.safetensors"
+    assert blake3_in_name(f"comfy_remote\\{path.name}") == blake3(content).hexdigest()
+    assert sha256_in_name(path.name) is None
+    assert named_by_content(path.name) == path.stem
+    assert state_of_file(path) == ""
 
 
 def test_a_folder_that_is_not_there_is_an_error_to_act_on(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from comfy_remote.errors import WorkflowInvalid
 from comfy_remote.sandbox.folders import Folders
 from comfy_remote.sandbox.nodes import NODES
 from comfy_remote.workflow.files import file_uses
-from comfy_remote.workflow.interface import Interface, ValueFileName
+from comfy_remote.workflow.interface import Interface, ValueFileName, content_hash_in
 from comfy_remote.workflow.packs import find_packs
 from comfy_remote.workflow.prompt import Prompt
 from comfy_remote.workflow.schema import Schemas
@@ -119,6 +119,16 @@ def test_a_call_fills_in_values_and_tells_the_outputs_to_send() -> None:
     assert filled["4"]["inputs"]["send"] is True
     assert filled["5"]["inputs"]["send"] is True
     assert json.dumps(prompt) == before
+
+
+def test_a_call_says_what_names_the_files_that_come_back() -> None:
+    prompt: Prompt = {"1": remote_input("a"), "2": remote_output(["1", 0], "b")}
+    interface = Interface.of(prompt)
+    usual = interface.with_values(prompt, {"a": 1})["2"]["inputs"]
+    fast = interface.with_values(prompt, {"a": 1}, content_hash="blake3")["2"]["inputs"]
+    assert "content_hash" not in usual
+    assert (content_hash_in(usual), content_hash_in(fast)) == ("sha256", "blake3")
+    assert content_hash_in({"content_hash": ["1", 0]}) == "sha256"
 
 
 def test_a_value_file_is_a_file_that_the_prompt_loads_and_none_is_none() -> None:

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 from ...errors import ValueCannotTravel
 from ...types import JsonValue
 from ..file_changes import discard
-from ..files import CHUNK_SIZE, storage_errors, take_name
+from ..files import CHUNK_SIZE, blake3_of, sha256_of, storage_errors, take_name
+from ..remote_values import ContentHash, value_stem
 from .adapters import ObjectAdapter, ObjectParts
 from .container import ITEM_SIZES, MAX_HEADER, header_bytes
 from .limits import MAX_INTEGER_BITS, ValueLimits
@@ -79,34 +81,63 @@ class EncodedValue:
         Raises:
             LocalStorageError: It cannot be written.
         """
-        return self._write(path.parent, lambda _: path)[0]
+        return self._write(path.parent, "sha256", lambda _: path)[0]
 
-    def write_into(self, folder: Path) -> Path:
-        """Like `write`, as ``<sha256>.safetensors`` in a folder, which is made when missing."""
+    def write_into(self, folder: Path, content_hash: ContentHash = "sha256") -> Path:
+        """Like `write`, in a folder, which is made when missing.
+
+        Returns:
+            Its path: see `value_stem`.
+        """
         with storage_errors(folder, full=_FULL):
             folder.mkdir(parents=True, exist_ok=True)
-        return self._write(folder, lambda sha256: folder / f"{sha256}.safetensors")[1]
 
-    def _write(self, folder: Path, name: Callable[[str], Path]) -> tuple[str, Path]:
-        digest = hashlib.sha256()
+        def name(digest: str) -> Path:
+            return folder / f"{value_stem(digest, content_hash)}.safetensors"
+
+        return self._write(folder, content_hash, name)[1]
+
+    def _write(
+        self, folder: Path, content_hash: ContentHash, name: Callable[[str], Path]
+    ) -> tuple[str, Path]:
+        fast = content_hash == "blake3"
         with storage_errors(folder, full=_FULL):
             handle, beside = tempfile.mkstemp(prefix=".comfy-remote-", dir=folder)
             try:
-                # Both work without the interpreter's lock: a chunk is hashed while it is written.
-                with os.fdopen(handle, "wb") as file, ThreadPoolExecutor(1) as hashing:
-                    for chunk in self.chunks():
-                        hashed = hashing.submit(digest.update, chunk)
-                        file.write(chunk)
-                        hashed.result()
-                path = name(digest.hexdigest())
-                take_name(Path(beside), path, digest.hexdigest())
+                with os.fdopen(handle, "wb") as file:
+                    digest = (_written_fast if fast else _written)(self.chunks(), file)
+                path = name(digest)
+                take_name(Path(beside), path, digest, blake3_of if fast else sha256_of)
             except BaseException:
                 discard(Path(beside))
                 raise
-        return digest.hexdigest(), path
+        return digest, path
 
 
 _FULL = "Free some space, then run it again."
+
+
+def _written(chunks: Iterator[bytes | memoryview], file: BinaryIO) -> str:
+    """The SHA-256 of what was written."""
+    digest = hashlib.sha256()
+    # Both work without the interpreter's lock: a chunk is hashed while it is written.
+    with ThreadPoolExecutor(1) as hashing:
+        for chunk in chunks:
+            hashed = hashing.submit(digest.update, chunk)
+            file.write(chunk)
+            hashed.result()
+    return digest.hexdigest()
+
+
+def _written_fast(chunks: Iterator[bytes | memoryview], file: BinaryIO) -> str:
+    """The BLAKE3 of what was written. It takes less time than a thread for it would."""
+    from blake3 import blake3  # here: most values are named by their SHA-256
+
+    digest = blake3()
+    for chunk in chunks:
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
 
 
 def encode(

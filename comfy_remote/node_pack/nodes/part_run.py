@@ -18,7 +18,7 @@ from ...media.files import private_folder
 from ...media.images import decoded_preview
 from ...media.remote_values import VALUES_KEY, encode_items, value_file_name
 from ...outputs import RemoteOutput
-from ...targets.base import InputFile, RunRequest, TakesValues, Target
+from ...targets.base import InputFile, OnThisMachine, RunRequest, TakesValues, Target
 from ...types import JsonValue
 from ...workflow.interface import Argument, Interface, ValueFileName
 from ...workflow.prompt import Prompt
@@ -119,8 +119,12 @@ class PartRun:
                 arguments[value.key] = ValueFileName(argument.name)
             else:
                 arguments[value.key] = argument
+        here = isinstance(client.target, OnThisMachine) and client.target.local
         prompt = Interface.of(prompt).with_values(
-            prompt, arguments, results=False, images=self.document.images
+            *(prompt, arguments),
+            results=False,
+            images=self.document.images,
+            content_hash="blake3" if here else "sha256",
         )
         once = {file.name: file for file in files}
         return RunRequest(str(uuid.uuid4()), prompt, list(once.values()), self.workflow)

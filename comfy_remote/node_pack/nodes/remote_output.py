@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import folder_paths
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ...media.remote_values import VALUES_KEY, keep_value
-from ...workflow.interface import ANY, REMOTE_OUTPUT
+from ...workflow.interface import REMOTE_OUTPUT, content_hash_in
 from .comfyui import CATEGORY, type_of_link
 from .remote_input import hidden_away
 from .run_values import RunValues
@@ -96,16 +96,18 @@ class ComfyRemoteOutput(io.ComfyNode):
         context = get_executing_context()
         items = list(value)
         if send and send[0]:
-            kind = _type_of_value(cls.hidden.dynprompt, context.node_id) if context else ANY
-            temp = Path(folder_paths.get_temp_directory())
-            form: ImageFormat = images[0] if images else "exact"
-            stored = keep_value(items, kind, temp, images=form, adapters=ADAPTERS)
+            # All of the node's inputs in the prompt, also those that it does not declare.
+            inputs = cls.hidden.dynprompt.get_node(context.node_id)["inputs"] if context else {}
+            stored = keep_value(
+                items,
+                type_of_link(cls.hidden.dynprompt, inputs.get("value")),
+                Path(folder_paths.get_temp_directory()),
+                images=images[0] if images else "exact",
+                adapters=ADAPTERS,
+                content_hash=content_hash_in(inputs),
+            )
             return io.NodeOutput(items, ui={VALUES_KEY: [stored.shown(key[0])]})
         if context is not None:
             payload = {key[0]: items[0] if len(items) == 1 else items}
             cls._made.put(context.node_id, payload, context.prompt_id)
         return io.NodeOutput(items)
-
-
-def _type_of_value(dynprompt: Any, node_id: str) -> str:  # ComfyUI's own class, without types
-    return type_of_link(dynprompt, dynprompt.get_node(node_id)["inputs"].get("value"))

@@ -23,6 +23,7 @@ from ...workflow.interface import (
     REMOTE_OUTPUT,
     REMOTE_PART,
     REMOTE_SHOWN,
+    content_hash_in,
 )
 from ..folders import Folders, PathOutsideFolder
 from .base import Node, NodeContext, NodeResult
@@ -125,8 +126,12 @@ class ComfyRemoteOutput(Node):
         if not (send and send[0]):
             return NodeResult([value])
         kind = context.linked_type("value") or ANY
-        form = images[0] if images else "exact"
-        kept = keep_value(value, kind, context.folders.root / "temp", images=form)
+        inputs = context.prompt[context.node_id]["inputs"]
+        kept = keep_value(
+            *(value, kind, context.folders.root / "temp"),
+            images=images[0] if images else "exact",
+            content_hash=content_hash_in(inputs),
+        )
         return NodeResult([value], {VALUES_KEY: [kept.shown(key[0])]})
 
 

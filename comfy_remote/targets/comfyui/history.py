@@ -17,7 +17,7 @@ from ...errors import (
 )
 from ...events import Finished, JobState, ShownValues
 from ...media.files import subfolder_of
-from ...media.remote_values import VALUES_KEY, sha256_in_name
+from ...media.remote_values import VALUES_KEY, blake3_in_name, sha256_in_name
 from ...outputs import (
     TEXT_KEYS,
     OutputProblem,
@@ -215,7 +215,7 @@ def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
     subfolder = str(value.get("subfolder") or "")
     folder = str(value.get("type") or "output")
     # A value file is named by its content: what arrives can be checked.
-    sha256 = sha256_in_name(filename) if key == VALUES_KEY else None
+    by_content = filename if key == VALUES_KEY else ""
     query = urlencode({"filename": filename, "subfolder": subfolder, "type": folder})
     return RemoteOutput(
         node_id=node_id,
@@ -224,7 +224,8 @@ def _file(node_id: str, key: str, value: dict[str, JsonValue]) -> RemoteOutput:
         subfolder=_below_folder(subfolder),
         folder=folder,
         media_type=media_type_of(filename),
-        sha256=sha256,
+        sha256=sha256_in_name(by_content),
+        blake3=blake3_in_name(by_content),
         source=OutputSource(path=f"view?{query}"),
         key=key,
     )

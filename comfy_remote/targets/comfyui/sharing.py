@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ...errors import LocalStorageError, TargetError
-from ...media.remote_values import sha256_in_name, value_file_name
+from ...media.remote_values import named_by_content, value_file_name
 from ...media.shared_values import SharedValues
 from ...net.http import HttpClient
-from .uploads import has_content
 
 if TYPE_CHECKING:
     from ...media.values import EncodedValue
@@ -29,32 +28,37 @@ class Sharing:
 
     async def send(self, value: EncodedValue) -> str | None:
         """Have a value there, and return its name among the inputs there."""
-        sha256 = None
+        stem = None
         try:
             if not await self._same_folder():
                 return None
-            sha256 = await asyncio.to_thread(self._values.write, value)
-            name = value_file_name(sha256)
-            return name if await has_content(self._http, name, sha256) else None
+            stem = await asyncio.to_thread(self._values.write, value)
+            return value_file_name(stem) if await self._has(stem) else None
         except (TargetError, LocalStorageError):
             return None  # the other way says what is wrong
         finally:
-            if sha256 is not None:
-                self._values.remove(sha256)
+            if stem is not None:
+                self._values.remove(stem)
 
     async def take(self, filename: str) -> memoryview | None:
         """The bytes of a value file in its temp folder, which are written to nowhere else."""
-        sha256 = sha256_in_name(filename)
+        stem = named_by_content(filename)
         try:
-            if sha256 is None or not await self._same_folder():
+            if stem is None or not await self._same_folder():
                 return None
-            await self._http.post_idempotent(f"remote/values/{sha256}", {})
+            await self._http.post_idempotent(f"remote/values/{stem}", {})
         except (TargetError, LocalStorageError):
             return None
-        return await asyncio.to_thread(self._values.take, sha256)
+        return await asyncio.to_thread(self._values.take, stem)
 
     async def _same_folder(self) -> bool:
         if self._same is None:
             mark = await asyncio.to_thread(self._values.mark)
-            self._same = bool(await has_content(self._http, value_file_name(mark), mark))
+            try:
+                self._same = await self._has(mark)
+            except TargetError:  # a ComfyUI without our pack, or with an older one
+                self._same = False
         return self._same
+
+    async def _has(self, stem: str) -> bool:
+        return await self._http.get_json(f"remote/values/{stem}") == {"there": True}
