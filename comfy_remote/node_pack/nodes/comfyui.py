@@ -71,6 +71,7 @@ def _described(name: str, node: type) -> dict[str, JsonValue]:
                 "output": node.RETURN_TYPES,  # type: ignore[attr-defined]
                 "output_node": getattr(node, "OUTPUT_NODE", False) is True,
                 "display_name": comfyui_nodes.NODE_DISPLAY_NAME_MAPPINGS.get(name, name),
+                "python_module": getattr(node, "RELATIVE_PYTHON_MODULE", "nodes"),
             }
         )
     except Exception:  # noqa: BLE001  other people's code: ComfyUI leaves such a node out, too
