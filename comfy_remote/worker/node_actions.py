@@ -45,7 +45,7 @@ def why_no_nodes(engine: Engine) -> str:
     if engine.nodes is None:
         return "its node packs belong to its image"
     if not engine.nodes.settings.allow:
-        return (
+        return engine.nodes.settings.why_not or (
             "the worker's owner has not allowed it: a pack is code (ALLOW_NODE_INSTALL=true allows "
             "it)"
         )

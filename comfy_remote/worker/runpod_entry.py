@@ -13,8 +13,9 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from pydantic import JsonValue
 
@@ -32,7 +33,7 @@ from .node_actions import nodes_of
 from .progress import Report
 from .settings import WorkerSettings, is_true
 
-__all__ = ["main", "without_processor_name"]
+__all__ = ["main", "settings_for", "without_processor_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine: Engine | None = None
     status = 0
     try:
-        settings = WorkerSettings.from_environ()
+        settings = settings_for(rest)
         engine = Engine.named(ours.engine, nodes=nodes_of(settings))
         handler = JobHandler(engine, settings, models=models_of(engine, settings))
         if is_true(os.environ, "NETWORK_VOLUME_DEBUG"):
@@ -101,6 +102,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
             engine.stop()
     if status:
         sys.exit(status)
+
+
+def settings_for(
+    arguments: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> WorkerSettings:
+    """What the environment sets. Where the SDK's own HTTP server takes the jobs, they install no
+    node packs: it has no login, and a pack is code.
+
+    Args:
+        arguments: The SDK's.
+    """
+    settings = WorkerSettings.from_environ(environ)
+    nodes = settings.nodes
+    if nodes is None or not nodes.allow or not any(map(_is_api, arguments)):
+        return settings
+    why = (
+        "whoever reaches the RunPod SDK's own HTTP server could install code, since it has no "
+        "login; `comfy-remote serve` has one"
+    )
+    _log.warning("ALLOW_NODE_INSTALL is not followed: %s", why)
+    return replace(settings, nodes=replace(nodes, allow=False, why_not=why))
+
+
+def _is_api(argument: str) -> bool:
+    # argparse, with which the SDK reads them, takes a beginning that is of one option only.
+    return argument.startswith("--rp_s") and "--rp_serve_api".startswith(argument)
 
 
 def _local_api(arguments: Sequence[str]) -> list[str]:

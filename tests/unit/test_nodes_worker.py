@@ -19,6 +19,7 @@ from comfy_remote.worker.handler import JobHandler
 from comfy_remote.worker.node_actions import nodes_of
 from comfy_remote.worker.nodes.requirements import find_uv
 from comfy_remote.worker.nodes.settings import NodeSettings
+from comfy_remote.worker.runpod_entry import settings_for
 from comfy_remote.worker.settings import WorkerSettings
 
 
@@ -233,6 +234,18 @@ def test_what_the_owner_has_set(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=name):
             NodeSettings.from_environ(tmp_path, {name: value})
+
+
+@pytest.mark.parametrize("argument", ["--rp_serve_api", "--rp_serve"])
+def test_an_api_without_a_login_installs_no_packs(tmp_path: Path, argument: str) -> None:
+    environ = {"ALLOW_NODE_INSTALL": "true", "COMFY_REMOTE_WORKER_DIR": str(tmp_path)}
+    by_queue = settings_for(["--rp_log_level", "DEBUG"], environ).nodes
+    assert by_queue is not None
+    assert by_queue.allow
+    nodes = settings_for([argument, "--rp_api_host=0.0.0.0"], environ).nodes
+    assert nodes is not None
+    assert not nodes.allow
+    assert "it has no login" in nodes.why_not
 
 
 def test_packs_that_search_paths_lead_to_are_found(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class NodeSettings:
     Attributes:
         folder: Where the sets are, on the volume if there is one: workers that share it share them.
         allow: Whether jobs may install packs. A pack is code that runs in ComfyUI.
+        why_not: Why they may not although the owner allows it, for people.
         registry: The Comfy Registry's API, or a stand-in for it.
         hosts: ``HOST`` or ``HOST:PORT`` in a private network (or on this machine) that packs may
             come from nevertheless.
@@ -49,6 +50,7 @@ class NodeSettings:
 
     folder: Path
     allow: bool = False
+    why_not: str = ""
     registry: str = REGISTRY
     hosts: frozenset[str] = frozenset()
     patience: Patience = Patience()
