@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import DOLLARS, USUAL_TARGET, target_option
+from .serving import HOW_TO_MAKE_A_TOKEN, TOKEN_VARIABLE, read_token, serve_until_stopped
 
 if TYPE_CHECKING:
     from ..mcp.bounds import Bounds
@@ -47,12 +48,34 @@ __all__ = ["mcp"]
     help="Whether a person is asked, by the agent's program if it can do that, for a job that goes "
     "over one of these two. [default: ask]",
 )
+@click.option(
+    "--http",
+    is_flag=True,
+    help="Speak streamable HTTP on 127.0.0.1 instead, with programs that have the token.",
+)
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=8190,
+    show_default=True,
+    help="With --http; 0 takes a free one.",
+)
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help=f"With --http: file that holds the token. Default: the variable {TOKEN_VARIABLE}.",
+)
 def mcp(
     on: str | None,
     folders: tuple[Path, ...],
     cap_per_job: float | None,
     cap_per_day: float | None,
     asks: bool,
+    http: bool,
+    port: int,
+    token_file: Path | None,
 ) -> None:
     """Give agents tools to run workflows (MCP), within limits that no agent can change.
 
@@ -66,7 +89,6 @@ def mcp(
       comfy-remote mcp --folder ~/pictures --on gpu --cap-per-job 0.50 --no-ask
     """
     from ..mcp.bounds import Bounds
-    from .serving import serve_until_stopped
 
     bounds = Bounds.of(
         [one.expanduser() for one in folders] or [Path.cwd()],
@@ -75,17 +97,31 @@ def mcp(
         per_day=cap_per_day,
         asks=asks,
     )
+    token = _token(token_file) if http else None
     # What a workflow names is looked for here; and so is comfy-remote.toml.
     os.chdir(bounds.folders[0])
-    serve_until_stopped(_on_stdio(bounds))
+    serve_until_stopped(_serve(bounds, port, token))
 
 
-async def _on_stdio(bounds: Bounds) -> None:
+def _token(file: Path | None) -> str:
+    from ..errors import ConfigurationError
+
+    token = read_token(file)
+    if token is None:
+        raise ConfigurationError(
+            "--http needs a token: other programs and users of this machine could call it.",
+            advice=f"Set {TOKEN_VARIABLE}, or give --token-file FILE. {HOW_TO_MAKE_A_TOKEN}",
+        )
+    return token.get_secret_value()
+
+
+async def _serve(bounds: Bounds, port: int, token: str | None) -> None:
     from ..errors import ConfigurationError
     from ..mcp.desk import Desk
+    from .console import say
 
     try:
-        from ..mcp.server import serve_stdio
+        from ..mcp.server import serve_http, serve_stdio
     except ModuleNotFoundError as error:
         if error.name not in ("mcp", "mcp_types"):
             raise
@@ -93,4 +129,7 @@ async def _on_stdio(bounds: Bounds) -> None:
             "The MCP SDK is not installed here.", advice="pip install 'comfy-remote[mcp]'"
         ) from None
     async with Desk(bounds) as desk:
-        await serve_stdio(desk)
+        if token is None:
+            await serve_stdio(desk)
+        else:
+            await serve_http(desk, port, token, lambda url: say(f"MCP at {url}. Ctrl-C stops it."))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 __all__ = [
+    "HOW_TO_MAKE_A_TOKEN",
     "TOKEN_VARIABLE",
     "address_for_others",
     "engine_choices",
@@ -35,8 +36,8 @@ TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 _LONGEST_TOKEN = 4096
 _FILES = 4096
 _LONGEST_KEEP = 10 * 365 * 24  # hours
-_HOW_TO_MAKE_ONE = (
-    'To make a token: python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt'
+HOW_TO_MAKE_A_TOKEN = (
+    'To make a token: python -c "import secrets; print(secrets.token_urlsafe(32))" > token.txt'  # noqa: S105
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -151,7 +152,7 @@ def show_log() -> None:
 
 
 def read_token(
-    file: Path | None, variable: str = TOKEN_VARIABLE, *, advice: str = _HOW_TO_MAKE_ONE
+    file: Path | None, variable: str = TOKEN_VARIABLE, *, advice: str = HOW_TO_MAKE_A_TOKEN
 ) -> SecretStr | None:
     """The token in a file, else in the environment; ``None`` if there is none.
 
@@ -170,7 +171,7 @@ def read_token(
 
 
 def read_token_file(
-    file: Path, name: str = TOKEN_VARIABLE, *, advice: str = _HOW_TO_MAKE_ONE
+    file: Path, name: str = TOKEN_VARIABLE, *, advice: str = HOW_TO_MAKE_A_TOKEN
 ) -> SecretStr:
     """The token in a file.
 

@@ -50,13 +50,16 @@ from ..units import dollars
 from ..workflow.change.prepare import Changes
 from ..workflow.paid_nodes import any_paid, any_paid_known
 from .bounds import Bounds
+from .pictures import small_picture
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..jobs.doctor import Finding
     from ..jobs.record import SavedOutput
     from ..jobs.record.ledger import Booking
     from ..types import JsonValue
+    from ..wire.models import ModelsAnswer
     from ..workflow.check import Report
     from ..workflow.summary import Summary
 
@@ -67,6 +70,7 @@ _log = logging.getLogger(__name__)
 _MOST_FOLLOWED = 32
 _CANCEL_PATIENCE = 15.0  # seconds
 _LONGEST_NAME = 80
+_LARGEST_PICTURE = 64 * 1024 * 1024  # bytes of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +269,9 @@ class Desk:
                 ready = await self._prepared(client, wanted)
                 if (refused := await self._not_by_price(client, ready)) is not None:
                     raise refused
-                job = await client.submit(ready, folder=folder, job_id=followed.id)
+                # In the record, so that it holds for whoever follows the job after this server.
+                cap = self.bounds.per_job if agreed is None else agreed
+                job = await client.submit(ready, folder=folder, job_id=followed.id, cap=cap)
                 followed.sent.set_result(None)
                 await self._to_its_end(job, followed, folder)
 
@@ -344,6 +350,39 @@ class Desk:
                     advice="Look again later: job.",
                 ) from None
         return await self.record.read(self.record.get, entry.id)
+
+    async def pictures(self, entry: JobEntry, most: int) -> list[tuple[int, bytes]]:
+        """Small copies of the first pictures that a job made, each with its place among them.
+
+        Only of those that still are what the job made.
+        """
+        found: list[tuple[int, bytes]] = []
+        for number, output in enumerate(entry.outputs):
+            if output.kind != "image" or len(found) == most:
+                continue
+            with contextlib.suppress(OutputError):
+                await asyncio.to_thread(self._content, output, _LARGEST_PICTURE)
+                small = await asyncio.to_thread(small_picture, output.path)
+                if small is not None:
+                    found.append((number, small))
+        return found
+
+    async def models(self, named: str | None) -> tuple[str, ModelsAnswer]:
+        """The target's name, and the models that it has."""
+        from ..targets.models import list_models
+
+        async with self.client(named) as client:
+            return client.target.name, await list_models(client.target)
+
+    async def doctor(self, named: str | None, workflow: str | None) -> tuple[str, list[Finding]]:
+        """The target's name, and what each check between here and the GPU has found."""
+        from ..jobs.doctor import examine
+
+        configuration = await self.configuration()
+        name = self.bounds.target(named, configuration)
+        path = None if workflow is None else await asyncio.to_thread(self.bounds.file, workflow)
+        checks = examine(name, path, configuration=configuration)
+        return name, [finding async for finding in checks]
 
     async def content(self, job_id: str, number: str, most: int) -> bytes:
         """The bytes of a saved output, if it still is what the job made.

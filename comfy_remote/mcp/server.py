@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -19,7 +20,14 @@ from mcp.server.mcpserver import (
 )
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.server.stdio import stdio_server
-from mcp_types import ToolAnnotations
+from mcp_types import (
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    ToolAnnotations,
+)
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..aio import Background
@@ -33,15 +41,22 @@ from ..secrets import secret
 from ..targets.kinds import kind_of, secret_variables
 from ..version import __version__
 from ..workflow.change.prepare import Changes
+from .advice import for_agent
 from .desk import Desk, Followed, Question, Wanted
+from .http_door import LOOPBACK, listen, with_token
 from .lines import taken_stdin, text_lines
 from .shapes import (
     Advised,
     CheckAnswer,
+    DoctorAnswer,
     EstimateAnswer,
+    Finding,
     InputShown,
     JobsAnswer,
     JobShown,
+    ModelsAnswer,
+    ModelsFolder,
+    ModelShown,
     OutputsAnswer,
     ProblemShown,
     ShowAnswer,
@@ -53,7 +68,7 @@ from .shown import external, job_shown, outputs_shown, trouble
 if TYPE_CHECKING:
     import anyio
 
-__all__ = ["make_server", "serve_stdio"]
+__all__ = ["make_server", "serve_http", "serve_stdio"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -148,7 +163,7 @@ def make_server(desk: Desk) -> MCPServer[Desk]:
     asks = ToolAnnotations(read_only_hint=True, open_world_hint=True)
     spends = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
     stops = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=True)
-    for tool in (targets, check, show, estimate, jobs, job, wait, outputs):
+    for tool in (targets, check, show, estimate, jobs, job, wait, outputs, models, doctor):
         server.add_tool(tool, annotations=asks)
     for other in (run, resume):
         server.add_tool(other, annotations=spends)
@@ -252,7 +267,7 @@ async def check(
                 node=one.node_id,
                 input=one.input,
                 message=external(one.message),
-                what_to_do=external(one.advice),
+                what_to_do=external(for_agent(one.advice)),
             )
             for one in report.problems[:_MOST]
         ],
@@ -264,6 +279,8 @@ async def check(
 
 
 _MOST = 100
+_MOST_MODELS = 500
+_PICTURES = 4
 _LONGEST_VALUE = 200
 _ARGUMENTS = {
     "positive": "changes.prompt",
@@ -446,13 +463,76 @@ async def cancel(job: _Job, context: _Here) -> JobShown:
 
 
 @_answered
-async def outputs(job: _Job, context: _Here) -> OutputsAnswer:
-    """The files that a job made, which are on this machine, each as a resource."""
+async def outputs(
+    job: _Job,
+    context: _Here,
+    inline: Annotated[
+        bool, Field(description="also answer small copies of the first 4 pictures")
+    ] = False,
+) -> Annotated[CallToolResult, OutputsAnswer]:
+    """The files that a job made and that are on this machine, each as a resource."""
     desk = _desk(context)
     entry = await desk.record.read(desk.record.get, job)
     shown = await asyncio.to_thread(outputs_shown, entry.id, entry.outputs, desk.bounds)
     status = await _status_shown(desk, JobStatus(entry))
-    return OutputsAnswer(job=entry.id, state=entry.state.value, outputs=shown, next=status.next)
+    said = OutputsAnswer(job=entry.id, state=entry.state.value, outputs=shown, next=status.next)
+    content: list[ContentBlock] = [TextContent(text=said.model_dump_json())]
+    content += [
+        ResourceLink(name=f"output {number}", uri=one.uri, mime_type=one.media_type, size=one.size)
+        for number, one in enumerate(shown)
+        if one.uri is not None
+    ]
+    for number, data in await desk.pictures(entry, _PICTURES) if inline else ():
+        content.append(TextContent(text=f"A small copy of output {number}:"))
+        encoded = base64.b64encode(data).decode("ascii")
+        content.append(ImageContent(data=encoded, mime_type="image/jpeg"))
+    return CallToolResult(content=content, structured_content=said.model_dump(mode="json"))
+
+
+@_answered
+async def models(
+    context: _Here,
+    target: _Target = None,
+    text: Annotated[str | None, Field(description="only those with this in their name")] = None,
+) -> ModelsAnswer:
+    """The models that a target has, by folder."""
+    name, answer = await _desk(context).models(target)
+    wanted = (text or "").lower()
+    folders, left_out, room = list[ModelsFolder](), 0, _MOST_MODELS
+    for folder, found in answer.models.items():
+        fits = [one for one in found if wanted in one.name.lower()]
+        left_out += max(0, len(fits) - room)
+        fits = fits[:room]
+        room -= len(fits)
+        if fits:
+            shown = [ModelShown(name=external(one.name), size=one.size) for one in fits]
+            folders.append(ModelsFolder(folder=external(folder), models=shown))
+    return ModelsAnswer(target=name, folders=folders, left_out=left_out)
+
+
+@_answered
+async def doctor(
+    context: _Here,
+    target: _Target = None,
+    workflow: Annotated[
+        str | None, Field(description="a file below the server's folders, to be checked as well")
+    ] = None,
+) -> DoctorAnswer:
+    """Check everything between here and the GPU, and say what to fix. Runs nothing."""
+    name, findings = await _desk(context).doctor(target, workflow)
+    return DoctorAnswer(
+        target=name,
+        ok=all(one.status != "problem" for one in findings),
+        findings=[
+            Finding(
+                check=one.check,
+                status=one.status,
+                message=external(one.message),
+                what_to_do=external(for_agent(one.advice)),
+            )
+            for one in findings
+        ],
+    )
 
 
 async def _follow(context: _Here, followed: Followed, seconds: float) -> None:
@@ -520,3 +600,25 @@ async def serve_stdio(desk: Desk) -> None:
     server = make_server(desk)._lowlevel_server  # its own `run_stdio_async` takes no streams
     async with stdio_server(stdin=lines) as (reading, writing):
         await server.run(reading, writing, server.create_initialization_options())
+
+
+async def serve_http(desk: Desk, port: int, token: str, on_ready: Callable[[str], None]) -> None:
+    """Serve programs of this machine that have the token, until it is cancelled.
+
+    Args:
+        port: 0 takes a free one.
+        on_ready: Called with the address.
+
+    Raises:
+        ConfigurationError: The port is taken.
+    """
+    import uvicorn
+
+    app = with_token(make_server(desk).streamable_http_app(host=LOOPBACK), token)
+    listening = listen(port)
+    with listening:
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
+        server = uvicorn.Server(config)
+        on_ready(f"http://{LOOPBACK}:{listening.getsockname()[1]}/mcp")
+        with suppress(asyncio.CancelledError):
+            await server.serve(sockets=[listening])

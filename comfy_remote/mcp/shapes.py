@@ -173,7 +173,7 @@ class ModelShown(BaseModel):
 
 
 class ModelsFolder(BaseModel):
-    folder: str
+    folder: External
     models: list[ModelShown]
 
 

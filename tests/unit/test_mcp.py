@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from gated_sandbox import Gate
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp_kit import PICTURE, agent, ask, owner_file, refusal
-from mcp_types import BlobResourceContents, ElicitRequestParams, ElicitResult
+from mcp_types import (
+    BlobResourceContents,
+    ElicitRequestParams,
+    ElicitResult,
+    ImageContent,
+    ResourceLink,
+)
+from PIL import Image
 
 from comfy_remote.jobs.record import Record
+from comfy_remote.mcp import desk as desk_module
 from comfy_remote.mcp.advice import WORDS, for_agent
+from comfy_remote.mcp.bounds import Bounds
+from comfy_remote.mcp.desk import Desk
 from comfy_remote.mcp.lines import text_lines
+from comfy_remote.mcp.server import serve_http
 
 
 @pytest.fixture
@@ -106,6 +121,16 @@ async def test_what_has_a_price_is_refused_without_a_limit(folder: Path) -> None
         assert (await ask(client, "jobs"))["jobs"] == []
     assert said["code"] == "spending_cap" == estimate["refused"]["code"]
     assert "started without one" in said["what_to_do"]["external"]
+
+
+async def test_what_costs_by_the_hour_needs_a_limit_as_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk_module, "billed", lambda *_: ("lan", "by hour"))
+    async with agent(folder) as client:
+        assert (await refusal(client, "run", workflow="w.json"))["code"] == "spending_cap"
+    async with agent(folder, per_job=1.0) as client:
+        assert (await ask(client, "run", workflow="w.json"))["state"] == "succeeded"
 
 
 async def test_a_limit_holds_for_a_job_and_for_a_day(folder: Path) -> None:
@@ -297,6 +322,62 @@ async def test_a_job_is_cancelled_at_its_target(folder: Path, gated_url: str) ->
         begun = await ask(client, "run", workflow=Gate(folder).prompt, wait=False)
         ended = await ask(client, "cancel", job=begun["job"])
     assert ended["state"] == "cancelled" and ended["ended"]
+
+
+async def test_small_pictures_and_links_come_with_the_outputs(folder: Path) -> None:
+    big = {"set": {"1.width": 1024, "1.height": 16}}
+    async with agent(folder) as client:
+        made = await ask(client, "run", workflow="w.json", changes=big)
+        answer = await client.call_tool("outputs", {"job": made["job"], "inline": True})
+        kinds = [one.type for one in answer.content]
+        assert kinds == ["text", "resource_link", "text", "image"]
+        link, picture = answer.content[1], answer.content[3]
+        assert isinstance(link, ResourceLink) and isinstance(picture, ImageContent)
+        assert link.uri == made["outputs"][0]["uri"] and link.mime_type == "image/png"
+        with Image.open(io.BytesIO(base64.b64decode(picture.data))) as small:
+            assert small.size == (768, 12)
+        without = await client.call_tool("outputs", {"job": made["job"]})
+        assert [one.type for one in without.content] == ["text", "resource_link"]
+    assert answer.structured_content == without.structured_content
+
+
+async def test_models_and_what_the_doctor_finds(folder: Path) -> None:
+    async with agent(folder) as client:
+        found = await ask(client, "models", target="lan")
+        assert found["target"] == "lan" and found["left_out"] == 0
+        examined = await ask(client, "doctor", target="lan", workflow="w.json")
+        assert examined["ok"] and {"connection", "workflow"} <= {
+            one["check"] for one in examined["findings"]
+        }
+        for tool in ("models", "doctor"):
+            said = await refusal(client, tool, target="http://evil.example:8188")
+            assert said["code"] == "not_trusted"
+        said = await refusal(client, "doctor", workflow="../owner.toml")
+        assert "outside of the folders" in said["message"]["external"]
+
+
+async def test_http_answers_only_bearers_of_the_token(folder: Path) -> None:
+    ready = asyncio.get_running_loop().create_future()
+    async with Desk(Bounds.of([folder])) as desk:
+        serving = asyncio.ensure_future(serve_http(desk, 0, "t0ken", ready.set_result))
+        try:
+            url = await ready
+            login = {"Authorization": "Bearer t0ken"}
+            async with (
+                httpx2.AsyncClient(headers=login) as http,
+                Client(streamable_http_client(url, http_client=http)) as client,
+            ):
+                made = await ask(client, "run", workflow="w.json", seconds=120)
+                assert made["state"] == "succeeded"
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+            async with httpx2.AsyncClient() as http:
+                for headers in ({}, {"Authorization": "Bearer other"}):
+                    assert (await http.post(url, json=body, headers=headers)).status_code == 401
+                other = {**login, "Host": "evil.example", "Accept": "application/json"}
+                assert (await http.post(url, json=body, headers=other)).status_code == 421
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 def test_advice_for_agents_has_the_facts_that_its_words_need() -> None:
