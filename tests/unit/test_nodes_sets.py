@@ -401,7 +401,9 @@ async def test_a_pack_whose_script_fails(server: PackServer, with_a_set: Worker)
 async def test_a_script_has_what_its_pack_requires_and_no_secrets(
     server: PackServer, worker: Worker
 ) -> None:
-    script = "import json, os, tiny; open('seen.json', 'w').write(json.dumps(dict(os.environ)))"
+    script = "import json, os, sys, tiny\n"
+    script += "assert os.path.isabs(__file__) and sys.path[0] == os.getcwd()\n"
+    script += "open('seen.json', 'w').write(json.dumps(dict(os.environ)))"
     files = {**pack("Thing", requirements="tiny"), "install.py": script}
     (commit,) = server.repository("Things", files)
     secret = {"RUNPOD_API_KEY": "not for packs"}

@@ -129,7 +129,7 @@ class Building:
         for pack in packs:
             self.say(f"Running install.py of {pack.name}")
             await run(
-                *guarded(self.program.python, "install.py"),
+                *guarded(self.program.python, str(pack / "install.py")),
                 step="install.py",
                 what=f"{pack.name}: its install.py",
                 cwd=pack,
