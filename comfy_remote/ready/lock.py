@@ -92,7 +92,7 @@ def safe_name(name: str) -> str:
     """
     parts = name.split("/")
     if "\\" in name or _CONTROL.search(name) or _DRIVE.match(name):
-        raise ValueError("it is no name with / between its parts")
+        raise ValueError("it is not a name with / between its parts")
     if any(part in ("", ".", "..") for part in parts):
         raise ValueError("it leads out of its folder")
     return name
@@ -121,7 +121,7 @@ class Address(_Entry):
     @classmethod
     def _is_a_link(cls, url: str) -> str:
         if _MODEL_LINK.fullmatch(url) is None:
-            raise ValueError("it is no address of a model")
+            raise ValueError("it is not the address of a model")
         return url
 
     @property
@@ -179,7 +179,7 @@ class LockedPack(_Entry):
     @classmethod
     def _is_a_repository(cls, url: str | None) -> str | None:
         if url is not None and _REPOSITORY.fullmatch(url) is None:
-            raise ValueError("it is no address of a git repository")
+            raise ValueError("it is not the address of a git repository")
         return url
 
     @field_validator("id", "folder")
@@ -229,7 +229,7 @@ class LockedModel(_Entry):
     @classmethod
     def _is_of_models(cls, folder: str | None) -> str | None:
         if folder is not None and not is_model_folder(folder):
-            raise ValueError("it is no folder of models")
+            raise ValueError("it is not a folder for models")
         return folder
 
     @property

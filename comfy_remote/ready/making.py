@@ -109,7 +109,7 @@ def _packs(
     found: dict[str, tuple[LockedPack, list[str]]] = {}
     for name, said in needs.classes.items():
         if not _valid(LockedPack, classes=[name]).classes:
-            notes.append(f"{name[:100]!r} is left out: it is no name of a node class.")
+            notes.append(f"{name[:100]!r} is omitted: it is not the name of a node class.")
             continue
         folder = ((there.classes if there is not None else None) or {}).get(name)
         folder = folder or needs.folders.get(name)
@@ -202,7 +202,7 @@ def _models(needs: Needs, there: There | None, notes: list[str]) -> list[LockedM
             needed = LockedModel(folder=_model_folder(folder), name=name)
         except ValidationError:
             notes.append(
-                f"{name[:100]!r} is left out: it is no name of a file below a models folder."
+                f"{name[:100]!r} is omitted: it is not the name of a file below a models folder."
             )
             continue
         there_is = model_like(needed, by_name)

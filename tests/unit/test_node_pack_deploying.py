@@ -488,7 +488,7 @@ async def test_one_at_a_time(page: Page, double: RunPodDouble) -> None:
         ({"name": "sandbox"}, "is an address itself"),
         ({"name": "box"}, "You have another target 'box' already."),
         ({"gpus": ["GTX 1080"]}, "RunPod has no GPU 'GTX 1080'"),
-        ({"volume": "100@XX-YY-1"}, "XX-YY-1 is no data centre"),
+        ({"volume": "100@XX-YY-1"}, "XX-YY-1 is not a RunPod data centre"),
         ({"volume": "5@EU-RO-1"}, "5 GB cannot be made"),
         ({"use": "steady", "idle": 60}, "An idle time cannot be set for steady use"),
         ({"use": "daily"}, "The request is not valid: use"),

@@ -203,7 +203,7 @@ def test_an_address_loses_its_login_and_another_file_its_address() -> None:
     assert "planted" not in made.lock.to_toml()
     assert len(made.notes) == 2
     assert "another one than the workflow names" in made.notes[0]
-    assert "'../../x.safetensors' is left out" in made.notes[1]
+    assert "'../../x.safetensors' is omitted" in made.notes[1]
 
 
 def test_a_hash_in_the_workflow_says_what_is_needed() -> None:
@@ -440,7 +440,7 @@ def test_whatever_a_workflow_names_its_lock_can_be_read() -> None:
     assert [one.classes for one in lock.packs] == [("Fine",)]
     assert len(lock.models[0].addresses) == 50
     assert lock.models[0].addresses[0].url == "https://h/0"
-    assert sum("is left out: it is no name of a node class" in one for one in made.notes) == 3
+    assert sum("is omitted: it is not the name of a node class" in one for one in made.notes) == 3
 
 
 @pytest.mark.parametrize("kind", ["classes", "models"])

@@ -80,7 +80,7 @@ def _new_volume(
     having = {one.id: one.volume_types for one in there.centers if one.volume_types}
     if asked.center is None or asked.center not in having:
         said = (
-            f"{asked.center} is no data centre of RunPod's with network volumes."
+            f"{asked.center} is not a RunPod data centre with network volumes."
             if asked.center
             else "A new volume needs a data centre."
         )

@@ -78,7 +78,7 @@ class Placing:
         if name != request.name:
             raise WorkflowInvalid(f"{request.name!r} is not a safe name of a model.")
         if not is_model_folder(folder):
-            raise WorkflowInvalid(f"{folder!r} is no folder of models.")
+            raise WorkflowInvalid(f"{folder!r} is not a folder for models.")
         path = self._folders.root / folder / name
         async with (
             self._presence.using(lambda owner: self._say(f"Waiting for {owner}, which prunes")),

@@ -146,7 +146,7 @@ class Planner:
         link = understand(line, self.settings)
         folder = folder_of(line.kind)
         if not is_model_folder(folder):
-            raise WorkflowInvalid(f"{line.shown}: {folder!r} is no folder of models.")
+            raise WorkflowInvalid(f"{line.shown}: {folder!r} is not a folder for models.")
         own_name = line.name or link.name
         name = safe_model_name(own_name) if own_name else None
         ours = await asyncio.to_thread(self.manifest.intact, link.identity, folder, name)
