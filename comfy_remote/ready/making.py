@@ -111,13 +111,22 @@ def _packs(
         if not _valid(LockedPack, classes=[name]).classes:
             notes.append(f"{name[:100]!r} is omitted: it is not the name of a node class.")
             continue
-        folder = ((there.classes if there is not None else None) or {}).get(name)
-        folder = folder or needs.folders.get(name)
+        folder = _folder_of(name, needs, there)
         pack = _pack_of(said, folder, there, registry.get(name))
         # One pack may be named in several ways; what is installed decides that it is one.
         key = pack.folder or pack.id or pack.url or f"unknown: {name}"
         found.setdefault(key.casefold(), (pack, []))[1].append(name)
     return [pack.model_copy(update={"classes": tuple(names)}) for pack, names in found.values()]
+
+
+def _folder_of(name: str, needs: Needs, there: There | None) -> str | None:
+    """Where the pack of a class is in ``custom_nodes``: a ComfyUI that has loaded it knows, what
+    its files say is a guess.
+    """
+    loaded = needs.folders.get(name)
+    read = there.classes.get(name) if there is not None and there.classes else None
+    installed = {one.name for one in there.packs or ()} if there is not None else set()
+    return loaded if read is None or loaded in installed else read
 
 
 def _pack_of(

@@ -40,6 +40,7 @@ _LARGEST_NOTE = 1024 * 1024  # bytes of what git or a pack says of itself
 _MOST_FILES = 5000
 _LARGEST_CONTENT = 64 * 1024 * 1024  # bytes of a pack's Python files
 _BY_SSH = re.compile(r"git@[A-Za-z0-9.-]+:[A-Za-z0-9][A-Za-z0-9._/-]*")
+_TESTS = frozenset({"test", "tests"})
 _OTHERS = {"__pycache__", "node_modules", "venv"}
 
 
@@ -154,10 +155,12 @@ def classes_in(path: Path, wanted: Collection[str]) -> set[str]:
     """Those of some node classes that a pack has, by the text of its Python files. Blocking.
 
     A class counts that is the key of a mapping (``"NAME": …``, as in ``NODE_CLASS_MAPPINGS``) or
-    the id of a node (``node_id="NAME"``), and no other mention.
+    the id of a node (``node_id="NAME"``), and no other mention. A pack's tests do not count: they
+    have workflows, with nodes of other packs.
     """
     path = path if path.exists() else path.with_name(f"{path.name}.py")
-    texts = [path] if path.is_file() else _python_files(path)
+    files = [path] if path.is_file() else _python_files(path)
+    texts = (one for one in files if _TESTS.isdisjoint(one.relative_to(path).parts))
     found: set[str] = set()
     for file in texts:
         text = _text(file)

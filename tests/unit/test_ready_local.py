@@ -159,6 +159,17 @@ def test_the_pack_of_a_class_is_found_in_its_text(comfyui: Path) -> None:
     assert one.classes(wanted) == {"My Node": "one", "New|v3": "two"}
 
 
+def test_what_the_tests_of_a_pack_name_is_not_its_own(comfyui: Path) -> None:
+    make_pack(comfyui, "one", 'NODE_CLASS_MAPPINGS = {"My Node": A}\n')
+    make_pack(comfyui, "two", "")
+    tests = comfyui / "custom_nodes" / "two" / "tests"
+    tests.mkdir()
+    (tests / "test_it.py").write_text('NODES = {"My Node": 1}\n')
+    one = local_at(comfyui, "")
+    assert one is not None
+    assert one.classes(["My Node"]) == {"My Node": "one"}
+
+
 async def test_the_hash_of_a_model_is_computed_once(comfyui: Path) -> None:
     folder = comfyui / "models" / "loras"
     (folder / "a.safetensors").write_bytes(b"x" * 10)

@@ -68,6 +68,17 @@ def test_a_folder_that_the_schemas_name_is_no_packs_id() -> None:
     assert "no ComfyUI was found" in str(pack.unknown)
 
 
+def test_a_comfyui_that_has_loaded_a_pack_knows_its_folder_better_than_its_files_say() -> None:
+    nodes = {"Theirs": {"input": {}, "output": [], "python_module": "custom_nodes.loaded"}}
+    needs = needs_of(workflow=None, schemas=Schemas.bundled().with_classes(nodes, "it"))
+    packs = [InstalledPack(name=name, version="1.0.0") for name in ("loaded", "read")]
+    here = There("here", packs=packs, classes={"Theirs": "read"})
+    assert [one.folder for one in make_lock(needs, here).lock.packs] == ["loaded"]
+    # The folder that somebody else's ComfyUI has it in is not one of these.
+    here = There("here", packs=packs[1:], classes={"Theirs": "read"})
+    assert [one.folder for one in make_lock(needs, here).lock.packs] == ["read"]
+
+
 def test_without_an_installation_a_lock_has_what_the_workflow_says() -> None:
     made = make_lock(needs_of(), None)
     lock = made.lock
