@@ -289,7 +289,7 @@ def routes(
         return {"name": await inputs.receive_value(request.content.iter_any())}
 
     @table.get("/remote/values/{stem}")
-    @program_route
+    @json_route
     async def has_value(request: web.Request) -> JsonValue:
         return {"there": await inputs.has_value(request.match_info["stem"])}
 
