@@ -47,6 +47,7 @@ CHUNK_SIZE = 1024 * 1024
 """Bytes read or written at a time."""
 
 OWN_DATA = "Correct its permissions, or set COMFY_REMOTE_HOME to a folder in which you may write."
+_OWN_DATA_FULL = "Free some space, then try again; or set COMFY_REMOTE_HOME to a folder elsewhere."
 LONGEST_PATH = 259 if os.name == "nt" else None
 """Characters of a path that all programs on Windows open
 (https://learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation)."""
@@ -132,13 +133,18 @@ def blake3_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, full: str = _FULL, denied: str | None = None) -> Iterator[None]:
+def storage_errors(
+    path: Path, *, full: str | None = None, denied: str | None = None
+) -> Iterator[None]:
     """Turn `OSError`s of writing below ``path`` into `LocalStorageError`s.
 
     Args:
-        full: Advice for a full disk.
+        full: Advice for a full disk; by default, what to do about outputs, or about Comfy Remote's
+            own data.
         denied: Advice where it cannot be written; `OWN_DATA` for a folder of Comfy Remote's own.
     """
+    if full is None:
+        full = _OWN_DATA_FULL if denied == OWN_DATA else _FULL
     try:
         yield
     except OSError as error:

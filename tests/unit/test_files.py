@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from comfy_remote.errors import LocalStorageError
 from comfy_remote.media import files
 from comfy_remote.media.files import (
+    OWN_DATA,
     fitting,
     folder_beside,
     place,
@@ -301,3 +302,17 @@ def test_no_private_access_list_travels_with_what_is_linked(
     assert made == folder_beside(tmp_path, "private", windows=windows)
     assert made.is_dir()
     assert set(modes) == {0o777 if windows else 0o700}
+
+
+@pytest.mark.parametrize(
+    ("denied", "words"), [(None, "fetch its outputs"), (OWN_DATA, "COMFY_REMOTE_HOME")]
+)
+def test_a_full_disk_is_advised_on_by_what_was_to_be_written(
+    tmp_path: Path, denied: str | None, words: str
+) -> None:
+    with (
+        pytest.raises(LocalStorageError, match="is full") as raised,
+        storage_errors(tmp_path / "x", denied=denied),
+    ):
+        raise OSError(errno.ENOSPC, "no space")
+    assert words in raised.value.advice

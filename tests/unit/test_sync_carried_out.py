@@ -13,12 +13,12 @@ from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
 from sync_kit import Box, box, comfyui_with, lock_of, locked, sources
 
-from comfy_remote.errors import ConfigurationError, ModelUnavailable
+from comfy_remote.errors import ConfigurationError, LocalStorageError, ModelUnavailable
 from comfy_remote.ready.hashing import LocalModel
 from comfy_remote.ready.lock import Lock
 from comfy_remote.ready.plan import Standing, There, compare
 from comfy_remote.ready.sync import parts
-from comfy_remote.ready.sync.brought import BroughtRecord
+from comfy_remote.ready.sync.brought import Brought, BroughtRecord
 from comfy_remote.ready.sync.carrying import Ended, Moved, alone, carry_out
 from comfy_remote.ready.sync.lines import repo_line
 from comfy_remote.ready.sync.planning import Sources, plan_sync
@@ -157,6 +157,26 @@ async def test_one_that_fails_leaves_the_others_be(there: Box, tmp_path: Path) -
     ended = await synced(there, lock, sources(tmp_path, comfyui))
     assert [bool(one.error) for one in ended] == [True, False]
     assert files_in(there.models) == {"loras/good.safetensors": STYLE}
+
+
+async def test_what_cannot_be_noted_leaves_the_others_be(
+    there: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: BroughtRecord, one: Brought) -> None:
+        raise LocalStorageError("The disk is full.")
+
+    monkeypatch.setattr(BroughtRecord, "add", full)
+    models = {"loras__a": STYLE, "loras__b": OTHER}
+    given = sources(tmp_path, comfyui_with(tmp_path, **models))
+    lock = lock_of(locked("loras/a.safetensors", STYLE), locked("loras/b.safetensors", OTHER))
+    async with there.target() as target:
+        plan = await plan_sync(lock, target, given)
+        ended = await carry_out(plan, target, given, lambda _: None, lambda _: None)
+    assert [one.error and one.error.message for one in ended] == [
+        f"loras/{name}.safetensors is there, but that could not be noted. The disk is full."
+        for name in "ab"
+    ]
+    assert set(files_in(there.models)) == {"loras/a.safetensors", "loras/b.safetensors"}
 
 
 @pytest.mark.parametrize(

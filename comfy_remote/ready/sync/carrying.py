@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from ...errors import (
     ComfyRemoteError,
     ConfigurationError,
     InputFileMissing,
+    LocalStorageError,
     ModelUnavailable,
     NodesUnavailable,
     OutputError,
@@ -213,7 +214,10 @@ class _Carrying:
                     *(time.time(), self.name, one.named, None, None),
                     *(one.way.value, seconds, self.name),
                 )
-                await asyncio.to_thread(self.record.add, brought)
+                try:
+                    await self._note(brought)
+                except LocalStorageError as error:
+                    ended[-1] = replace(ended[-1], how="", error=error)
         return ended
 
     async def step(self, step: Step) -> Ended:
@@ -221,16 +225,26 @@ class _Carrying:
         began = time.monotonic()
         try:
             how = await self._done(step)
+            seconds = time.monotonic() - began
+            if how != "there":
+                await self._note(
+                    Brought(
+                        *(time.time(), self.name, step.item.name, step.size, step.model.sha256),
+                        *(step.way.value, seconds, self._destination(step)),
+                    )
+                )
         except ComfyRemoteError as error:
             return Ended(step, "", time.monotonic() - began, error)
-        seconds = time.monotonic() - began
-        brought = Brought(
-            *(time.time(), self.name, step.item.name, step.size, step.model.sha256),
-            *(step.way.value, seconds, self._destination(step)),
-        )
-        if how != "there":
-            await asyncio.to_thread(self.record.add, brought)
         return Ended(step, how, seconds)
+
+    async def _note(self, brought: Brought) -> None:
+        try:
+            await asyncio.to_thread(self.record.add, brought)
+        except LocalStorageError as error:
+            error.message = (
+                f"{brought.model} is there, but that could not be noted. {error.message}"
+            )
+            raise
 
     def _destination(self, step: Step) -> str:
         volume = self.sources.volume
