@@ -147,7 +147,11 @@ class _File:
         return max(_SMALLEST_PART, -(-needed // mebibyte) * mebibyte)
 
     def changed(self) -> bool:
-        now, then = self.path.stat(), self.status
+        """Whether it is another one than at the beginning, or gone."""
+        try:
+            now, then = self.path.stat(), self.status
+        except OSError:
+            return True
         return (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
 
 
@@ -455,6 +459,8 @@ class PartedBucket(Bucket):
                     number = left.pop(0)
                 try:
                     etag = self._send_part(file, upload, number, counted, stopped)
+                    if file.changed():
+                        return  # not noted: the next life of this upload would believe it
                     with lock:
                         self._notes.part(upload, number, etag)
                         upload.etags[number] = etag

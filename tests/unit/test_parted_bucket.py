@@ -345,6 +345,42 @@ async def test_a_file_that_changes_meanwhile_gets_no_name(
     assert record.unfinished() == []
 
 
+async def test_what_was_sent_of_a_changed_file_is_not_noted(
+    s3: S3Server, tmp_path: Path, file: Path
+) -> None:
+    noted: list[int] = []
+
+    class Changes(BroughtRecord):
+        def begin(self, upload: Upload) -> None:
+            super().begin(upload)
+            file.write_bytes(CONTENT[::-1])
+            os.utime(file, (1, 1))
+
+        def part(self, upload: Upload, number: int, etag: str) -> None:
+            noted.append(number)
+            super().part(upload, number, etag)
+
+    record = Changes(tmp_path / "home")
+    with pytest.raises(InputFileMissing, match="has changed"):
+        await bucket(s3, record).upload(file, "mixed", SHA256, lambda *_: None)
+    assert noted == []  # a later life of the upload would have gone on from there
+    assert record.unfinished() == []
+
+
+async def test_a_file_that_is_gone_meanwhile_is_said_so(
+    s3: S3Server, tmp_path: Path, file: Path
+) -> None:
+    class Removes(BroughtRecord):
+        def part(self, upload: Upload, number: int, etag: str) -> None:
+            super().part(upload, number, etag)
+            if number == 3:
+                file.unlink()
+
+    with pytest.raises(InputFileMissing, match="has changed"):
+        await bucket(s3, Removes(tmp_path / "home")).upload(file, "lost", SHA256, lambda *_: None)
+    assert await bucket(s3, Removes(tmp_path / "home")).size("lost") is None
+
+
 async def test_a_completion_without_an_answer_that_went_through_is_one(
     s3: S3Server, record: BroughtRecord, file: Path
 ) -> None:
