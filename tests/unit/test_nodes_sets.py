@@ -334,6 +334,20 @@ async def test_a_pack_that_breaks_the_start(
         assert error.message.endswith("I end this.")
 
 
+async def test_a_pack_with_which_comfyui_does_not_list_its_nodes(
+    server: PackServer, with_a_set: Worker
+) -> None:
+    top = """
+import json
+dumps = json.dumps
+json.dumps = lambda value: dumps([] if "Thing" in value else value)
+"""
+    (commit,) = server.repository("Things", pack("Thing", top))
+    error = await refused(with_a_set, by_commit(server, "Things", commit, "Thing"))
+    assert error.details["step"] == "start"
+    assert "started with the new packs, but said no nodes" in error.message
+
+
 async def test_a_pack_without_the_class_that_was_asked_for(
     server: PackServer, with_a_set: Worker
 ) -> None:

@@ -122,6 +122,9 @@ class Trial:
         except asyncio.TimeoutError:
             message = f"ComfyUI did not answer within {self._patience:.0f} s with the new packs."
             raise self._did_not_start(message) from None
+        except ComfyRemoteError as error:  # not one of the target that the client asks
+            message = f"ComfyUI started with the new packs, but said no nodes: {error.message}"
+            raise self._did_not_start(message) from error
         status = process.exit_status
         message = f"ComfyUI ended with the new packs before it was ready (exit status {status})."
         raise self._did_not_start(message)
