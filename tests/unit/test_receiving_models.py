@@ -23,6 +23,7 @@ from sync_kit import comfyui_with, lock_of, locked, sources
 
 from comfy_remote.errors import (
     ConfigurationError,
+    InputFileMissing,
     JobNotFound,
     JobTimedOut,
     LocalStorageError,
@@ -331,6 +332,24 @@ async def test_a_model_that_has_no_room_is_refused_before_it_is_sent(
     assert isinstance(ended.error, LocalStorageError)
     assert "does not fit on the disk" in str(ended.error)
     assert not [one for one in there.asked if one.startswith("PUT")]
+
+
+@pytest.mark.parametrize("content", [STYLE[:-1] + b"!", STYLE[:1000]])
+async def test_a_file_that_changes_while_it_is_sent_is_said_so(
+    there: OneComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    whole = parts.read_parts
+
+    async def read(path: Path, name: str, *, part_size: int) -> parts.PartedModel:
+        read = await whole(path, name, part_size=PART)
+        path.write_bytes(content)
+        return read
+
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", read)
+    [ended] = await synced(there.target(), LOCK, mine(tmp_path))
+    assert isinstance(ended.error, InputFileMissing)
+    assert "style.safetensors has changed while it was sent" in ended.error.message
+    assert named(there) == []
 
 
 async def test_two_who_send_the_same_model_do_not_mix(there: OneComfyUI, tmp_path: Path) -> None:

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ...advice import Hint
-from ...aio import within
+from ...aio import in_thread, within
 from ...clean import cleaned_error, cleaned_json, cleaned_text, one_line
 from ...errors import (
     AuthenticationError,
     ComfyRemoteError,
     ConfigurationError,
+    InputFileMissing,
     JobNotFound,
     JobTimedOut,
     RateLimited,
@@ -313,6 +314,8 @@ class _Job:
             if self._failed is not None:
                 # What goes wrong here is, to aiohttp, a connection that broke.
                 raise self._failed from None
+            if isinstance(error, ValueInvalid) and not await in_thread(_is_same, part):
+                raise _changed(part) from None
             await self._retries.wait_after(error)
             # It may have come, and only the answer was lost.
             return await self._pack.post(f"{self._path}/wait", {"number": -1})
@@ -335,9 +338,24 @@ class _Job:
                         sent += len(chunk)
                         if self._on_sent is not None:
                             self._on_sent(sent, self._total)
+            if sent != self._before[part.sha256] + part.size:
+                raise _changed(part)
         except ComfyRemoteError as error:
             self._failed = error
             raise
+
+
+def _is_same(part: InputFile) -> bool:
+    """Whether a part has the bytes still that it had when the file was read for its hash."""
+    with input_errors(part.path), part.path.open("rb") as file:
+        file.seek(part.offset)
+        return hashlib.sha256(file.read(part.size)).hexdigest() == part.sha256
+
+
+def _changed(part: InputFile) -> InputFileMissing:
+    return InputFileMissing(
+        f"{part.path} has changed while it was sent.", advice="Wait until it is complete."
+    )
 
 
 def _line(words: str) -> str:
