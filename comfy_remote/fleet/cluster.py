@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -352,14 +352,19 @@ def _check_it_is_closed(address: str, environ: Mapping[str, str]) -> None:
     """
     names = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
     nobody = {name: value for name, value in environ.items() if name not in names}
-    if _asked(address, {**nobody, _AUTHENTICATION: "disabled"}) is None:
+    with ThreadPoolExecutor(2) as threads:  # each takes seconds
+        with_none = threads.submit(_asked, address, {**nobody, _AUTHENTICATION: "disabled"})
+        with_ours = threads.submit(_asked, address, environ)
+    if (refusal := with_none.result()) is None:
         raise ConfigurationError(
             "The Ray cluster was started without a token: whoever reaches one of its machines can "
             "run programs there.",
             advice=f"Stop it on each machine (ray stop). {_HOW_TO_AUTHENTICATE}",
         )
-    if (said := _asked(address, environ)) is not None:
+    if (said := with_ours.result()) is not None:
         raise _no_cluster(address, said)
+    if not _is_refusal(refusal):  # it may take whoever comes
+        raise _no_cluster(address, refusal)
 
 
 def _asked(address: str, environ: Mapping[str, str]) -> str | None:
@@ -381,6 +386,10 @@ def _asked(address: str, environ: Mapping[str, str]) -> str | None:
     return None if asked.returncode == 0 else asked.stdout[-4000:].decode(errors="replace")
 
 
+def _is_refusal(said: str) -> bool:
+    return "InvalidAuthToken" in said or "uthenticat" in said
+
+
 def _no_cluster(address: str, said: str) -> ConfigurationError:
     """The error for what Ray says."""
     if "ersion mismatch" in said:
@@ -388,7 +397,7 @@ def _no_cluster(address: str, said: str) -> ConfigurationError:
             f"This machine and the Ray cluster have different versions: {said}",
             advice="Ray and Python have to be the same on all machines, to the last digit of Ray.",
         )
-    if "InvalidAuthToken" in said or "uthenticat" in said:
+    if _is_refusal(said):
         return ConfigurationError(
             "The Ray cluster does not take this machine's token, or this machine has none.",
             advice=_HOW_TO_AUTHENTICATE,

@@ -55,7 +55,7 @@ class Notes:
     Attributes:
         away: The longest `WorkersSettings.away` that the fleet has ever had: a worker of before may
             go by it.
-        down: The id of the head that was told to go down.
+        down: The id of the head that goes down; empty if none does.
         problem: Why they cannot be written.
     """
 

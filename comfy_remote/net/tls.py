@@ -25,7 +25,7 @@ def trusting(ca_file: Path | str | None) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context()
     try:
-        context.load_verify_locations(ca_file)
+        context.load_verify_locations(Path(ca_file).expanduser())
     except OSError as error:  # ssl.SSLError is one
         raise ConfigurationError(
             f"The certificates in {ca_file} cannot be used: {error.strerror or error}.",

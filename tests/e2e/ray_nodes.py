@@ -2,7 +2,8 @@
 
 Ray reads its token's settings when it is imported, and is one for a process. So tests talk to this
 one: it writes the address as JSON, and after each line that it reads (``add GPUS HOME``,
-``kill NODE``, ``restart-head``, ``list``) the nodes' ids; ``end`` ends it.
+``kill NODE``, ``restart-head``, ``list``) the nodes' ids; after ``fleet NAMESPACE`` what
+``fleet status --json`` shows, which takes seconds; ``end`` ends it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sys
 from typing import Any
 
+import ray
 from ray import cluster_utils
 
 MEMORY = 80 * 2**20  # bytes of Ray's store of a node, which a fleet does not use
@@ -36,6 +38,12 @@ def main() -> None:
             elif word == "restart-head":  # it goes on from its store, if that is on disk
                 cluster.head_node.kill_gcs_server()
                 cluster.head_node.start_gcs_server()
+            elif word == "fleet":
+                if not ray.is_initialized():
+                    ray.init(address=cluster.address, log_to_driver=False)
+                steering: Any = ray.get_actor("head", rest)
+                print(ray.get(steering.status.remote(), timeout=60), flush=True)
+                continue
             elif word != "list":
                 return
             print(json.dumps([one.node_id for one in cluster.list_all_nodes()]), flush=True)

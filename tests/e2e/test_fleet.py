@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_kit import COMMAND, Serve, wait_for
+from serve_kit import COMMAND, Serve
+from serve_kit import wait_for as wait_for_seconds
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("no Ray", allow_module_level=True)
@@ -25,6 +27,9 @@ if sys.platform == "win32":
     pytest.skip("several Ray nodes on one machine need POSIX", allow_module_level=True)
 
 pytestmark = pytest.mark.xdist_group("ray")  # one cluster of processes is enough for a machine
+
+# Processes that import Ray start slowly on a busy machine.
+wait_for = functools.partial(wait_for_seconds, seconds=180)
 
 NODES, GPUS = 2, 2
 CLIENT = "clients-token-of-this-test-0123456789"
@@ -57,7 +62,7 @@ class Nodes:
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith(('"', "[")):
+            if line.startswith(('"', "[", "{")):
                 return json.loads(line)
         raise AssertionError("the Ray cluster has ended")
 
@@ -102,10 +107,10 @@ class Fleet:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def submit(self, number: int, steps: int) -> str:
+    def workflow(self, number: int, steps: int) -> Any:
         image = {"width": 16, "height": 16, "batch_size": 1, "color": number}
         slow = {"image": ["1", 0], "steps": steps, "seconds_per_step": 0.1, "preview": False}
-        workflow = {
+        return {
             "1": {"class_type": "EmptyImage", "inputs": image},
             "2": {"class_type": "SandboxSlow", "inputs": slow},
             "3": {
@@ -113,6 +118,9 @@ class Fleet:
                 "inputs": {"images": ["2", 0], "filename_prefix": "x"},
             },
         }
+
+    def submit(self, number: int, steps: int) -> str:
+        workflow = self.workflow(number, steps)
         return str(self.ask("POST", "/run", {"input": {"workflow": workflow}})["id"])
 
     def status(self, job: str) -> Any:
@@ -139,7 +147,19 @@ class Fleet:
         return found[0]
 
     def shown(self) -> Any:
-        return json.loads(self.command("status", "--json"))
+        """What `fleet status --json` shows."""
+        return self.nodes.say("fleet comfy-remote-attic")
+
+    def the_worker(self) -> Any:
+        """The only one, once there is no other, as `shown` shows it."""
+        found: list[Any] = []
+
+        def is_alone() -> bool:
+            found[:] = self.shown()["workers"]
+            return len(found) == 1 and found[0]["at_gateway"] in ("idle", "running")
+
+        wait_for(is_alone, what="a single worker")
+        return found[0]
 
     def add_node(self) -> None:
         """One more node, with a home of its own, as if it were another machine."""
@@ -194,24 +214,25 @@ def test_a_fleet_follows_the_queue_and_outlives_what_it_runs_on(fleet: Fleet) ->
     assert re.search(r"1 worker of 1 at work for endpoint attic; 1 to 4", said), said
 
     # As many workers as jobs, and back.
-    jobs = [fleet.submit(number, steps=20) for number in range(8)]
-    wait_for(lambda: len(fleet.workers()) == 4, what="four workers")
-    wait_for(lambda: all(fleet.status(job)["status"] == "COMPLETED" for job in jobs))
+    jobs = [fleet.submit(number, steps=3000) for number in range(6)]
+    wait_for(lambda: len(fleet.workers("running")) == 4, what="four workers")
+    for job in jobs:
+        fleet.ask("POST", f"/cancel/{job}")
     wait_for(lambda: len(fleet.workers()) == 1, what="one worker again")
 
     # A worker's process is killed: Ray makes it again, here or on the other node.
-    (worker,) = fleet.shown()["workers"]
-    job = fleet.submit(100, steps=60)
+    worker = fleet.the_worker()
+    job = fleet.submit(100, steps=30)
     assert fleet.running_on(job) == worker["name"]
     os.kill(worker["process"], signal.SIGKILL)
     wait_for(lambda: fleet.status(job)["status"] == "COMPLETED")
 
     # The node with the worker is lost, as a spot machine is: its job is run on the other.
-    (worker,) = fleet.shown()["workers"]
-    job = fleet.submit(101, steps=60)
+    worker = fleet.the_worker()
+    job = fleet.submit(101, steps=30)
     assert fleet.running_on(job) == worker["name"]
     fleet.nodes.say(f"kill {worker['node']}")
-    wait_for(lambda: fleet.status(job)["status"] == "COMPLETED", seconds=90)
+    wait_for(lambda: fleet.status(job)["status"] == "COMPLETED")
     assert fleet.status(job)["workerId"] != worker["name"]
 
 
@@ -219,7 +240,7 @@ def test_a_machine_is_left_and_a_changed_file_replaces_workers(fleet: Fleet) -> 
     fleet.add_node()
     fleet.write(min=2, max=2)
     fleet.command("up")
-    job = fleet.submit(200, steps=60)
+    job = fleet.submit(200, steps=30)
     worker = fleet.running_on(job)
 
     fleet.write(min=2, max=2, labels=["new"])
@@ -227,15 +248,31 @@ def test_a_machine_is_left_and_a_changed_file_replaces_workers(fleet: Fleet) -> 
     wait_for(lambda: len(fleet.workers("idle", labels=["new"])) == 2, what="two new workers")
     assert fleet.status(job)["status"] == "COMPLETED", "no job is lost"
     assert fleet.status(job)["workerId"] == worker
-    assert all(one["is_current"] for one in fleet.shown()["workers"])
+    wait_for(lambda: all(one["is_current"] for one in fleet.shown()["workers"]))
 
-    first = fleet.shown()["workers"][0]
+    first = json.loads(fleet.command("status", "--json"))["workers"][0]
     assert "gets no more workers" in fleet.command("drain", first["node"][:12])
     wait_for(lambda: first["name"] not in fleet.workers("idle"), what="its worker ends")
     wait_for(lambda: len(fleet.workers("idle", labels=["new"])) == 2, what="another one")
-    assert first["node"] not in {one["node"] for one in fleet.shown()["workers"]}
+    wait_for(lambda: first["node"] not in {one["node"] for one in fleet.shown()["workers"]})
     assert "has no machine nowhere" in fleet.command("drain", "nowhere", status=2)
     fleet.command("drain", first["node"][:12], "--undo")
+
+
+def test_a_batch_runs_on_it_as_on_any_endpoint(fleet: Fleet, tmp_path: Path) -> None:
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(json.dumps(fleet.workflow(0, steps=1)))
+    out = ["-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*COMMAND, "batch", workflow, "--vary", "1.color=1..3", "--on", "runpod:attic", *out],
+        env={**os.environ, "RUNPOD_ENDPOINT_BASE_URL": fleet.url, "RUNPOD_API_KEY": CLIENT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
 
 
 def test_it_goes_down_when_its_jobs_have_ended(fleet: Fleet) -> None:

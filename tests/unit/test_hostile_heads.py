@@ -125,7 +125,9 @@ async def test_a_redirect_does_not_lead_the_token_elsewhere(tmp_path: Path, stat
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make certificates")
-async def test_another_certificate_gets_no_token(tmp_path: Path) -> None:
+async def test_another_certificate_gets_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("own", "other"):
         certificate = f"-keyout {name}.key -out {name}.pem -addext subjectAltName=IP:127.0.0.1"
         command = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost {certificate}"
@@ -145,7 +147,9 @@ async def test_another_certificate_gets_no_token(tmp_path: Path) -> None:
                 with pytest.raises(TargetUnreachable, match="certificate"):
                     await gateway.hello(Hello(boot=BOOT))
         assert reached == []
-        async with gateway_at(url, trusting(tmp_path / "own.pem")) as gateway:
+        for name in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(name, str(tmp_path))
+        async with gateway_at(url, trusting("~/own.pem")) as gateway:
             await gateway.hello(Hello(boot=BOOT))
         assert reached == [f"Bearer {TOKEN}"]
 
