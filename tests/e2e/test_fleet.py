@@ -272,7 +272,7 @@ def test_a_batch_runs_on_it_as_on_any_endpoint(fleet: Fleet, tmp_path: Path) -> 
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert len(list((tmp_path / "out").rglob("x_*.png"))) == 3
 
 
 def test_it_goes_down_when_its_jobs_have_ended(fleet: Fleet) -> None:
