@@ -150,7 +150,7 @@ class Engine:
         choice = self._choice
         if self._nodes is None or choice is None or choice.program is None:
             return False
-        self._nodes.folder.still_used()
+        self._nodes.folder.in_use.still_used()
         try:
             current = self._nodes.for_engine()
         except LocalStorageError as error:
@@ -293,7 +293,7 @@ class Engine:
                 self._process.stop()
                 self._process = None
             if self._nodes is not None:
-                self._nodes.folder.use(None)
+                self._nodes.folder.in_use.use(None)
             self._choice = None
 
     def _url(self) -> str | None:

@@ -681,13 +681,13 @@ async def test_a_set_in_which_an_engine_runs_stays(
     other = NodeSets(with_a_set.sets.settings, worker="other")
     first = with_a_set.sets.folder.current()
     assert first is not None
-    other.folder.use(first.id)
+    other.folder.in_use.use(first.id)
     commits = server.repository("Things", pack("Old"), pack("New"), pack("Newest"))
     for commit in commits:
         await with_a_set.install(by_commit(server, "Things", commit))
     assert first.id in _sets(with_a_set)
     assert len(_sets(with_a_set)) == 3
-    other.folder.use(None)
+    other.folder.in_use.use(None)
     assert with_a_set.sets.folder.remove_old() == [first.id]
 
 

@@ -61,7 +61,7 @@ class ReceivedNodes:
         if request.action == "nodes":
             return self._answer(await asyncio.to_thread(self._sets.answer))
         # The set that this ComfyUI runs with stays, however many are made until it restarts.
-        await asyncio.to_thread(self._sets.folder.use, self._running)
+        await asyncio.to_thread(self._sets.folder.in_use.use, self._running)
         async with said_again(job.say) as say:
             if request.action == "rollback_nodes":
                 built = await self._sets.roll_back(say, _nothing)

@@ -8,6 +8,7 @@ requirements  what packs require of Python, by uv
 trying        ComfyUI started with a new set, before it is used
 steps         how each of these runs programs and fails
 folder        what is on the disk
+in_use        which sets the engines of a volume run with
 program       the ComfyUI that packs are for
 using         an engine that starts with the current set
 settings      what the worker's owner allows

@@ -20,7 +20,6 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -31,16 +30,13 @@ from ...media.file_changes import discard
 from ...media.files import storage_errors, write_whole
 from ...wire.installed import InstalledPack
 from ...wire.nodes import PackWanted
-from ..models.presence import ProcessMark
+from .in_use import SetsInUse
 
 __all__ = ["NODE_SITE", "NodeSet", "SetPack", "SetsFolder"]
 
 NODE_SITE = "COMFY_REMOTE_NODE_SITE"
 """Names, in an engine's environment, the folders that `guard` adds to Python's path."""
 
-# A job takes 24 h at the most, and its worker leaves a sign before it.
-_IN_USE = 26 * 3600.0  # seconds
-_RENEWED_EVERY = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -97,9 +93,7 @@ class SetsFolder:
         self.worker = worker
         self._pointer = root / "current.json"
         self._sets = root / "sets"
-        self._mark = root / "in_use" / f"{uuid.uuid4().hex}.json"
-        self._marked: str | None = None
-        self._renewed = 0.0
+        self.in_use = SetsInUse(root / "in_use", worker)
 
     def path(self, set_id: str) -> Path:
         """A set's folder."""
@@ -195,7 +189,7 @@ class SetsFolder:
         """Remove the sets that are neither current, nor before it, nor used by any engine, and what
         killed builders have left; returns the ids of those that were whole."""
         pointer = self._read_pointer()
-        stay = {pointer.set, pointer.before, *self._used()}
+        stay = {pointer.set, pointer.before, *self.in_use.sets()}
         removed = []
         with contextlib.suppress(OSError):
             for path in sorted(self._sets.iterdir()):
@@ -205,45 +199,6 @@ class SetsFolder:
                     discard(path)
                     removed += [path.name] if whole else []
         return removed
-
-    def use(self, set_id: str | None) -> None:
-        """Leave a sign for other workers that this one's engine runs with a set, or with none."""
-        if set_id is None:
-            if self._marked is not None:
-                discard(self._mark)
-        else:
-            try:
-                self._mark.parent.mkdir(parents=True, exist_ok=True)
-                own = ProcessMark.own(self.worker).model_dump()
-                self._mark.write_text(json.dumps({"set": set_id, **own}), encoding="utf-8")
-            except OSError as error:  # a volume that is full, or that this worker may only read
-                _log.warning("no sign could be left in %s: %s", self._mark.parent, error)
-        self._marked, self._renewed = set_id, time.monotonic()
-
-    def still_used(self) -> None:
-        """Renew the sign of `use`, if it is old enough."""
-        if self._marked is not None and time.monotonic() - self._renewed > _RENEWED_EVERY:
-            self.use(self._marked)
-
-    def _used(self) -> set[str]:
-        """The sets that engines run with. Signs of workers that are gone are removed."""
-        used = set()
-        probe = self.root / "in_use" / f".{uuid.uuid4().hex}"
-        try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            now = probe.stat().st_mtime  # by the volume's own clock
-            for mark in probe.parent.glob("*.json"):
-                set_id = _set_in(mark)
-                if ProcessMark.read(mark).is_gone() or now - mark.stat().st_mtime > _IN_USE:
-                    discard(mark)
-                elif set_id:
-                    used.add(set_id)
-        except OSError as error:
-            _log.warning("which node sets are in use cannot be read: %s", error)
-        finally:
-            discard(probe)
-        return used
 
     def _read_pointer(self) -> _Current:
         """What is current. Where the file is damaged, the newest set that is whole counts."""
@@ -285,12 +240,3 @@ def _unreadable(path: Path, error: OSError) -> LocalStorageError:
         advice="Check the worker's volume. No node pack was changed.",
         details={"path": str(path)},
     )
-
-
-def _set_in(mark: Path) -> str | None:
-    try:
-        said = json.loads(mark.read_bytes())
-    except (OSError, ValueError):
-        return None
-    found = said.get("set") if isinstance(said, Mapping) else None
-    return found if isinstance(found, str) else None

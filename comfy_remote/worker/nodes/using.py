@@ -39,7 +39,7 @@ def with_current_set(choice: EngineChoice, sets: NodeSets) -> EngineChoice:
         )
         sets.could_not_start(used.id)
         used = sets.for_engine()
-    sets.folder.use(used.id if used is not None else None)
+    sets.folder.in_use.use(used.id if used is not None else None)
     if used is None:
         return choice
     names = ", ".join(one.name for one in used.packs)
