@@ -42,8 +42,9 @@ _BY_HAND = {
     "environment.",
     "runpod": "With our image and a network volume, ALLOW_NODE_INSTALL=true in the endpoint's "
     "environment allows it: comfy-remote deploy runpod --name NAME --env ALLOW_NODE_INSTALL=true. "
-    "A worker that has not been asked yet is asked by {command} --nodes. Otherwise, put them into "
-    "its image: {command} --dockerfile writes the Dockerfile.",
+    "If no worker has said yet what it has, comfy-remote nodes list --on {target} starts one, and "
+    "{command} --on {target} --nodes asks it. Otherwise, put them into its image: {command} "
+    "--dockerfile writes the Dockerfile.",
     "modal": "On Modal, node packs go into the app's image: comfy-remote deploy modal WORKFLOW "
     "--app NAME --lock LOCK",
     "sandbox": "The sandbox has its own nodes, and takes no node packs.",
@@ -192,7 +193,7 @@ def _say_by_hand(plan: SyncPlan, command: Sequence[str | Path]) -> None:
         commands = [*update_commands(plan.plan), *commands]
         if not commands:
             return
-    say(_BY_HAND[plan.by_hand.value].format(command=typed))
+    say(_BY_HAND[plan.by_hand.value].format(command=typed, target=plan.plan.target))
     for line in commands[:_MOST_COMMANDS]:
         say_lines(f"  {line}")
     if len(commands) > _MOST_COMMANDS:
