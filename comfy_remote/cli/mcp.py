@@ -117,6 +117,7 @@ def _token(file: Path | None) -> str:
 
 async def _serve(bounds: Bounds, port: int, token: str | None) -> None:
     from ..errors import ConfigurationError
+    from ..mcp.batches import Batches
     from ..mcp.desk import Desk
     from .console import say
 
@@ -128,8 +129,12 @@ async def _serve(bounds: Bounds, port: int, token: str | None) -> None:
         raise ConfigurationError(
             "The MCP SDK is not installed here.", advice="pip install 'comfy-remote[mcp]'"
         ) from None
-    async with Desk(bounds) as desk:
+    async with Desk(bounds) as desk, Batches(desk) as batches:
         if token is None:
-            await serve_stdio(desk)
+            await serve_stdio(desk, batches)
         else:
-            await serve_http(desk, port, token, lambda url: say(f"MCP at {url}. Ctrl-C stops it."))
+
+            def ready(url: str) -> None:
+                say(f"MCP at {url}. Ctrl-C stops it.")
+
+            await serve_http(desk, batches, port, token, ready)

@@ -417,6 +417,19 @@ class Desk:
             raise OutputCorrupt(f"{output.path} is another file than the one that the job made.")
         return data
 
+    async def ready(
+        self, client: Client, wanted: Wanted
+    ) -> tuple[Path | Mapping[str, JsonValue], tuple[Path, ...]]:
+        """A workflow and its inputs, once it is sure that they may be used and sent.
+
+        Raises:
+            ComfyRemoteError: They may not.
+        """
+        ready = await self._prepared(client, wanted)
+        if (refused := await self._refused(client, ready)) is not None:
+            raise refused
+        return await asyncio.to_thread(self._files, wanted)
+
     # Inside
 
     def _files(self, wanted: Wanted) -> tuple[Path | Mapping[str, JsonValue], tuple[Path, ...]]:

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Literal, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..aio import Background
 from ..config.settings import Configuration
-from ..errors import ComfyRemoteError, SpendingCap
+from ..errors import ComfyRemoteError, ConfigurationError, SpendingCap
 from ..events import JobState, Progress
 from ..jobs.prices import remembered_price
 from ..jobs.record import JobFilter
@@ -42,11 +43,13 @@ from ..targets.kinds import kind_of, secret_variables
 from ..version import __version__
 from ..workflow.change.prepare import Changes
 from .advice import for_agent
+from .batches import Batches
 from .desk import Desk, Followed, Question, Wanted
 from .http_door import LOOPBACK, listen, with_token
 from .lines import taken_stdin, text_lines
 from .shapes import (
     Advised,
+    BatchesAnswer,
     CheckAnswer,
     DoctorAnswer,
     EstimateAnswer,
@@ -63,7 +66,7 @@ from .shapes import (
     TargetsAnswer,
     TargetShown,
 )
-from .shown import external, job_shown, outputs_shown, trouble
+from .shown import batch_shown, external, job_shown, outputs_shown, trouble
 
 if TYPE_CHECKING:
     import anyio
@@ -72,7 +75,17 @@ __all__ = ["make_server", "serve_http", "serve_stdio"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Here: TypeAlias = Context[Desk]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What the tools work with."""
+
+    desk: Desk
+    batches: Batches
+
+
+_Here: TypeAlias = Context[_Open]
 
 _INSTRUCTIONS = """\
 Runs ComfyUI workflows on GPUs of the user's: a RunPod endpoint, a pod, Modal, a ComfyUI on the LAN.
@@ -145,12 +158,12 @@ _Seconds: TypeAlias = Annotated[
 ]
 
 
-def make_server(desk: Desk) -> MCPServer[Desk]:
+def make_server(desk: Desk, batches: Batches) -> MCPServer[_Open]:
     """The server of an open desk."""
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Desk]) -> AsyncIterator[Desk]:
-        yield desk
+    async def lifespan(_: MCPServer[_Open]) -> AsyncIterator[_Open]:
+        yield _Open(desk, batches)
 
     server = MCPServer(
         "comfy-remote",
@@ -167,7 +180,8 @@ def make_server(desk: Desk) -> MCPServer[Desk]:
         server.add_tool(tool, annotations=asks)
     for other in (run, resume):
         server.add_tool(other, annotations=spends)
-    server.add_tool(cancel, annotations=stops)
+    for stopping in (cancel, batch):
+        server.add_tool(stopping, annotations=stops)
     server.resource("comfy-remote://jobs/{job}", mime_type="application/json")(job_resource)
     server.resource("comfy-remote://jobs/{job}/outputs/{number}")(output_resource)
     return server
@@ -187,7 +201,7 @@ def _answered(tool: Callable[_P, Awaitable[_T]]) -> Callable[_P, Awaitable[_T]]:
 
 
 def _desk(context: _Here) -> Desk:
-    return context.request_context.lifespan_context
+    return context.request_context.lifespan_context.desk
 
 
 def _wanted(
@@ -490,6 +504,50 @@ async def outputs(
 
 
 @_answered
+async def batch(
+    action: Annotated[
+        Literal["start", "show", "list", "pause", "resume", "cancel"],
+        Field(description="start: workflow and vary; show, pause, resume, cancel: batch"),
+    ],
+    context: _Here,
+    batch: Annotated[str | None, Field(description="its name, or its id")] = None,
+    workflow: _Workflow | None = None,
+    vary: Annotated[
+        dict[str, str | list[str | int | float | bool]] | None,
+        Field(description='{"seed": "1..8", "prompt": ["a cat", "a dog"]}: all combinations run'),
+    ] = None,
+    target: _Target = None,
+    changes: _Changes = None,
+    inputs: _Inputs = None,
+    folder: _Folder = None,
+    at_most: Annotated[int | None, Field(description="runs at a time", ge=1, le=100)] = None,
+) -> BatchesAnswer:
+    """Run a workflow many times, with what varies, as one thing that lasts; 1,000 runs at most.
+
+    At a limit of this server, it pauses and says why.
+    """
+    all_of = context.request_context.lifespan_context.batches
+    if action == "start":
+        if workflow is None or not vary:
+            raise ConfigurationError("`start` needs workflow and vary.")
+        wanted = _wanted(workflow, target, changes, inputs, folder)
+        found = [await all_of.start(wanted, vary, name=batch, at_most=at_most)]
+    elif action == "list":
+        found = await all_of.newest(20)
+    elif batch is None:
+        raise ConfigurationError(f"`{action}` needs batch.", advice="`list` lists them.")
+    else:
+        does = {
+            "show": all_of.get,
+            "pause": all_of.pause,
+            "resume": all_of.resume,
+            "cancel": all_of.cancel,
+        }
+        found = [await does[action](batch)]
+    return BatchesAnswer(batches=[batch_shown(one) for one in found])
+
+
+@_answered
 async def models(
     context: _Here,
     target: _Target = None,
@@ -593,16 +651,19 @@ async def output_resource(job: str, number: str, context: _Here) -> bytes:
 # Transports
 
 
-async def serve_stdio(desk: Desk) -> None:
+async def serve_stdio(desk: Desk, batches: Batches) -> None:
     """Serve the program that has started this one, until it closes standard input."""
-    # The SDK's own reader cannot be stopped while it waits for a line.
+    # The SDK's own reader cannot be stopped while it waits for a line, and `run_stdio_async` takes
+    # no other one.
     lines = cast("anyio.AsyncFile[str]", text_lines(taken_stdin()))
-    server = make_server(desk)._lowlevel_server  # its own `run_stdio_async` takes no streams
+    server = make_server(desk, batches)._lowlevel_server
     async with stdio_server(stdin=lines) as (reading, writing):
         await server.run(reading, writing, server.create_initialization_options())
 
 
-async def serve_http(desk: Desk, port: int, token: str, on_ready: Callable[[str], None]) -> None:
+async def serve_http(
+    desk: Desk, batches: Batches, port: int, token: str, on_ready: Callable[[str], None]
+) -> None:
     """Serve programs of this machine that have the token, until it is cancelled.
 
     Args:
@@ -614,7 +675,7 @@ async def serve_http(desk: Desk, port: int, token: str, on_ready: Callable[[str]
     """
     import uvicorn
 
-    app = with_token(make_server(desk).streamable_http_app(host=LOOPBACK), token)
+    app = with_token(make_server(desk, batches).streamable_http_app(host=LOOPBACK), token)
     listening = listen(port)
     with listening:
         config = uvicorn.Config(app, log_level="warning", access_log=False)

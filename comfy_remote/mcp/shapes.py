@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field
 
 __all__ = [
     "Advised",
+    "BatchShown",
+    "BatchesAnswer",
     "CheckAnswer",
     "Cost",
     "DoctorAnswer",
@@ -165,6 +167,27 @@ class OutputsAnswer(BaseModel):
     state: str
     outputs: list[OutputShown]
     next: str
+
+
+class BatchShown(BaseModel):
+    """Many runs as one thing."""
+
+    batch: str = Field(description="its id")
+    name: External
+    state: Literal["waiting", "running", "paused", "ended", "cancelled"]
+    why: External | None = Field(description="why it is paused")
+    target: str
+    workflow: External
+    runs: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    under_way: int
+    folder: External = Field(description="its outputs, and manifest.jsonl with a line a run")
+
+
+class BatchesAnswer(BaseModel):
+    batches: list[BatchShown]
 
 
 class ModelShown(BaseModel):

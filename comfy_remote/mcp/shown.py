@@ -11,14 +11,14 @@ from ..clean import cleaned_error, cleaned_text, one_line
 from ..errors import ComfyRemoteError, error_from_json
 from ..events import JobState
 from .advice import for_agent
-from .shapes import Cost, External, JobShown, OutputShown, Trouble
+from .shapes import BatchShown, Cost, External, JobShown, OutputShown, Trouble
 
 if TYPE_CHECKING:
-    from ..jobs.record import JobEntry, SavedOutput
+    from ..jobs.record import BatchEntry, JobEntry, SavedOutput
     from ..jobs.record.ledger import Booking
     from .bounds import Bounds
 
-__all__ = ["external", "job_shown", "output_uri", "outputs_shown", "trouble"]
+__all__ = ["batch_shown", "external", "job_shown", "output_uri", "outputs_shown", "trouble"]
 
 _LONGEST = 600
 _LONGEST_MESSAGE = 2_000
@@ -95,6 +95,24 @@ def job_shown(
             "note": external(unknown or note) if unknown or note else None,
             "next": _next(entry, outputs),
         }
+    )
+
+
+def batch_shown(entry: BatchEntry) -> BatchShown:
+    """A recorded batch."""
+    return BatchShown(
+        batch=entry.id,
+        name=external(entry.name),
+        state=entry.state.value,
+        why=None if entry.why is None else external(entry.why, _LONGEST_MESSAGE),
+        target=one_line(entry.target),
+        workflow=external(entry.source),
+        runs=entry.count,
+        succeeded=entry.succeeded,
+        failed=entry.failed,
+        cancelled=entry.cancelled,
+        under_way=entry.begun,
+        folder=external(str(entry.folder)),
     )
 
 

@@ -12,6 +12,7 @@ from mcp import Client
 from mcp.client.session import ElicitationFnT
 from mcp_types import CallToolResult, TextContent
 
+from comfy_remote.mcp.batches import Batches
 from comfy_remote.mcp.bounds import Bounds
 from comfy_remote.mcp.desk import Desk
 from comfy_remote.mcp.server import make_server
@@ -30,7 +31,8 @@ async def agent(
     """A client of a server with these bounds."""
     async with (
         Desk(Bounds.of(folders, **bounds)) as desk,
-        Client(make_server(desk), elicitation_callback=elicits, mode=mode) as client,
+        Batches(desk) as batches,
+        Client(make_server(desk, batches), elicitation_callback=elicits, mode=mode) as client,
     ):
         yield client
 

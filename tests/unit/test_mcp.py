@@ -26,13 +26,15 @@ from mcp_types import (
 )
 from PIL import Image
 
-from comfy_remote.jobs.record import Record
+from comfy_remote.jobs.record import BatchState, Record
 from comfy_remote.mcp import desk as desk_module
 from comfy_remote.mcp.advice import WORDS, for_agent
+from comfy_remote.mcp.batches import Batches
 from comfy_remote.mcp.bounds import Bounds
 from comfy_remote.mcp.desk import Desk
 from comfy_remote.mcp.lines import text_lines
 from comfy_remote.mcp.server import serve_http
+from comfy_remote.schedule.caps import Cap
 
 
 @pytest.fixture
@@ -197,6 +199,9 @@ async def test_files_outside_of_the_folders_are_refused(folder: Path, tmp_path: 
                 assert "outside of the folders" in said["message"]["external"]
             said = await refusal(client, "run", workflow="w.json", inputs=[named])
             assert "outside of the folders" in said["message"]["external"]
+        for named in ("", "n" * 5_000, "a\0b", "//host/share/w.json"):
+            said = await refusal(client, "show", workflow=named)
+            assert "is not there" in said["message"]["external"]
         said = await refusal(client, "run", workflow="w.json", folder="../elsewhere")
         assert "outside of the folders" in said["message"]["external"]
         assert (await ask(client, "jobs"))["jobs"] == []
@@ -356,10 +361,80 @@ async def test_models_and_what_the_doctor_finds(folder: Path) -> None:
         assert "outside of the folders" in said["message"]["external"]
 
 
+async def _settled(client: Client, batch: str) -> dict[str, Any]:
+    """The batch once it neither waits nor runs."""
+    while True:
+        [shown] = (await ask(client, "batch", action="show", batch=batch))["batches"]
+        if shown["state"] not in ("waiting", "running"):
+            found: dict[str, Any] = shown
+            return found
+        await asyncio.sleep(0.05)
+
+
+async def test_a_batch_runs_to_its_end(folder: Path) -> None:
+    async with agent(folder) as client:
+        arguments = {"workflow": "w.json", "vary": {"1.color": [1, 2], "1.width": "8..9"}}
+        [begun] = (await ask(client, "batch", action="start", **arguments))["batches"]
+        ended = await _settled(client, begun["batch"])
+        assert (ended["state"], ended["runs"], ended["succeeded"]) == ("ended", 4, 4)
+        assert Path(ended["folder"]["external"]).is_relative_to(folder)
+        listed = await ask(client, "batch", action="list")
+        assert [one["batch"] for one in listed["batches"]] == [begun["batch"]]
+
+
+async def test_a_batch_spends_nothing_that_a_job_may_not(folder: Path) -> None:
+    arguments = {"workflow": "w.json", "vary": {"1.color": [1, 2]}, "target": "gpu"}
+    async with agent(folder) as client:
+        said = await refusal(client, "batch", action="start", **arguments)
+        assert said["code"] == "spending_cap"
+    async with agent(folder, per_day=601.0) as client:  # room for the first run's ten minutes
+        [begun] = (await ask(client, "batch", action="start", at_most=2, **arguments))["batches"]
+        ended = await _settled(client, begun["batch"])
+        with Record() as record:
+            assert 0 < record.ledger.used(Cap(601.0, "day")) <= 601.0
+        assert ended["failed"] == 0 and ended["succeeded"] >= 1
+
+
+async def test_a_batch_reads_no_file_outside_of_the_folders(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    Image.new("RGB", (4, 4)).save(folder / "own.png")
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "own.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
+    }
+    secret = str(tmp_path / "secret.png")
+    async with agent(folder) as client:
+        for vary in (
+            {"1.image": [secret]},
+            {"1.image": ["own.png", "../secret.png"]},
+            {"1.image": "../*.png"},
+            {"2.filename_prefix": "@../secret.txt"},
+        ):
+            said = await refusal(client, "batch", action="start", workflow=prompt, vary=vary)
+            assert said["code"] in ("configuration", "input_file_missing"), said
+        assert (await ask(client, "batch", action="list"))["batches"] == []
+        assert (await ask(client, "jobs"))["jobs"] == []
+
+
+async def test_a_batch_that_may_go_over_every_cap_is_not_resumed(folder: Path) -> None:
+    async with agent(folder) as client:
+        arguments = {"workflow": "w.json", "vary": {"1.color": [1, 2]}}
+        [begun] = (await ask(client, "batch", action="start", **arguments))["batches"]
+        await _settled(client, begun["batch"])
+        with Record() as record:
+            record.batches.allow(begun["batch"], None, over_cap=True)
+            record.batches.state(begun["batch"], BatchState.PAUSED)
+        said = await refusal(client, "batch", action="resume", batch=begun["batch"])
+        assert said["code"] == "spending_cap"
+        [ended] = (await ask(client, "batch", action="cancel", batch=begun["batch"]))["batches"]
+        assert ended["state"] == "cancelled"
+
+
 async def test_http_answers_only_bearers_of_the_token(folder: Path) -> None:
     ready = asyncio.get_running_loop().create_future()
-    async with Desk(Bounds.of([folder])) as desk:
-        serving = asyncio.ensure_future(serve_http(desk, 0, "t0ken", ready.set_result))
+    async with Desk(Bounds.of([folder])) as desk, Batches(desk) as batches:
+        serving = asyncio.ensure_future(serve_http(desk, batches, 0, "t0ken", ready.set_result))
         try:
             url = await ready
             login = {"Authorization": "Bearer t0ken"}
