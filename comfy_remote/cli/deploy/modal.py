@@ -65,7 +65,7 @@ __all__ = ["modal"]
 )
 @lock_option(
     "--lock",
-    "Take node packs, ComfyUI's version and models from this lock, or from a packed workflow's.",
+    "Take node packs, ComfyUI's version and models from this lock or packed workflow.",
 )
 @schemas_option
 @target_option("Take the node schemas of this target instead.")

@@ -35,8 +35,8 @@ __all__ = ["add"]
 @click.option(
     "--sync-token-env",
     metavar="VARIABLE",
-    help="Of a ComfyUI with our node pack, the variable with the token by which sync may bring "
-    "models and node packs to it.",
+    help="For a ComfyUI with our node pack: the variable that holds the token with which sync may "
+    "bring models and node packs to it.",
 )
 @click.option("--user", metavar="NAME", help="For a ComfyUI behind a login.")
 @click.option("--password-env", metavar="VARIABLE", help="The variable with that password.")
