@@ -57,6 +57,12 @@ async def test_an_engine_that_does_not_start_is_the_jobs_error_and_ends_no_conta
     assert "is not a ComfyUI" in json.dumps(answer["error"])
 
 
+async def test_an_action_that_is_no_text_is_the_jobs_error(tmp_path: Path) -> None:
+    one = worker(tmp_path, COMFY_REMOTE_ENGINE="sandbox")
+    answer = json.loads(await one.run("fc-1", json.dumps({"action": ["ensure"]})))
+    assert "action: it is not a string" in json.dumps(answer["error"])
+
+
 async def test_a_job_has_its_answer_whatever_the_engine_does_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,7 +254,7 @@ def fetch_models(config: ModalConfig, folder: Path) -> list[str]:
 def _may_fetch_models(job: JsonValue) -> bool:
     if not isinstance(job, dict):
         return False
-    if job.get("action") in MODEL_ACTIONS or job.get("models"):
+    if str(job.get("action")) in MODEL_ACTIONS or job.get("models"):
         return True
     try:
         return bool(parse_repo_list(_text_of(job.get("repo_list"))))
