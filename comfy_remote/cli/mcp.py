@@ -127,7 +127,7 @@ async def _serve(bounds: Bounds, port: int, token: str | None) -> None:
         if error.name not in ("mcp", "mcp_types"):
             raise
         raise ConfigurationError(
-            "The MCP SDK is not installed here.", advice="pip install 'comfy-remote[mcp]'"
+            "The MCP SDK is not installed here.", advice="Install it: pip install mcp"
         ) from None
     async with Desk(bounds) as desk, Batches(desk) as batches:
         if token is None:

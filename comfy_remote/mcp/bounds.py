@@ -15,6 +15,7 @@ from ..workflow.files import names_another_machine
 
 __all__ = ["Bounds"]
 
+_LONGEST_NAME = 200  # letters, in a sentence
 _STARTED = "that `comfy-remote mcp` was started with"
 
 
@@ -173,6 +174,6 @@ class Bounds:
     def _refused(self, named: str, why: str) -> ConfigurationError:
         folders = ", ".join(map(str, self.folders))
         return ConfigurationError(
-            f"{named!r} {why}. The folders: {folders}.",
+            f"{named[:_LONGEST_NAME]!r} {why}. The folders: {folders}.",
             advice="Name a file below them. A person can start the server with another --folder.",
         )
