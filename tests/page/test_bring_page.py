@@ -216,6 +216,7 @@ def test_a_model_that_is_missing_is_brought_after_a_yes(
     dialog.get_by_role("button", name="Close").click()
     listed = page.panel.locator(".comfy-remote-brought")
     expect(listed).to_contain_text("Brought to box: 1")
+    expect(listed.locator(".comfy-remote-problem")).to_be_hidden()
     page.picture("panel")
     listed.get_by_role("button", name="Remove").click()
     expect(listed).to_have_count(0)
