@@ -39,6 +39,8 @@ async def agent(
 
 async def ask(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
     """What a tool answers, structured."""
+    if tool in ("run", "wait", "resume"):
+        arguments = {"seconds": 200, **arguments}  # a busy machine is slow, not wrong
     answer = await client.call_tool(tool, arguments)
     assert isinstance(answer, CallToolResult)
     assert not answer.is_error, answer.content

@@ -95,7 +95,7 @@ async def test_a_job_runs_and_its_output_is_a_resource(folder: Path) -> None:
         said.append(done)
 
     async with agent(folder) as client:
-        arguments = {"workflow": "w.json", "changes": {"set": {"1.width": 16}}}
+        arguments = {"workflow": "w.json", "changes": {"set": {"1.width": 16}}, "seconds": 200}
         answer = await client.call_tool("run", arguments, progress_callback=progress)
         made: dict[str, Any] = answer.structured_content  # type: ignore[assignment, union-attr]
         assert made["state"] == "succeeded" and made["ended"]
