@@ -312,14 +312,15 @@ class Lock(_Entry):
         return [f"{name}: {why}" for name, why in named if why]
 
     def keeping_from(self, older: Lock) -> Self:
-        """With the addresses that somebody has written into an older lock by hand.
+        """With what somebody has written into an older lock by hand: addresses of models, and whose
+        the nodes are of which no pack is known.
 
         A model keeps them as long as it is not known to be another file.
         """
         by_path = {one.path: one for one in older.models}
-        return self.model_copy(
-            update={"models": tuple(_keeping(one, by_path.get(one.path)) for one in self.models)}
-        )
+        models = tuple(_keeping(one, by_path.get(one.path)) for one in self.models)
+        packs = tuple(_with_written(self.packs, older.packs))
+        return self.model_copy(update={"models": models, "packs": packs}).sorted()
 
     def to_json(self) -> dict[str, JsonValue]:
         """The same keys and values as in the file."""
@@ -416,6 +417,25 @@ def _with(model: LockedModel, other: LockedModel) -> LockedModel:
     more = [one for one in other.addresses if one.url not in known]
     addresses = (*model.addresses, *more)[:MOST_ADDRESSES]
     return model.model_copy(update={"addresses": addresses})
+
+
+def _with_written(packs: Sequence[LockedPack], older: Sequence[LockedPack]) -> list[LockedPack]:
+    """The packs, where the unknown ones are those that an older lock names for their nodes."""
+    known = [one for one in packs if one.is_known]
+    taken = {name for one in known for name in (one.id, one.url, one.folder) if name}
+    usable = [
+        one for one in older if one.is_known and taken.isdisjoint((one.id, one.url, one.folder))
+    ]
+    found: dict[int, list[str]] = {}
+    for pack in packs:
+        if not pack.is_known:
+            fits = (n for n, one in enumerate(usable) if {*pack.classes} <= {*one.classes})
+            if (number := next(fits, None)) is None:
+                known.append(pack)
+            else:
+                found.setdefault(number, []).extend(pack.classes)
+    kept = [usable[n].model_copy(update={"classes": tuple(names)}) for n, names in found.items()]
+    return [*known, *kept]
 
 
 def _keeping(model: LockedModel, older: LockedModel | None) -> LockedModel:

@@ -189,6 +189,19 @@ def test_an_address_that_was_written_by_hand_stays() -> None:
     assert lock().keeping_from(Lock()) == lock()
 
 
+def test_whose_nodes_are_is_kept_where_it_was_written_by_hand() -> None:
+    unknown = LockedPack(classes=("A",), unknown="nobody knows")
+    written = LockedPack(url="https://x.example/o/n", commit="ab" * 20, classes=("A", "B"))
+    kept = Lock(packs=(unknown,)).keeping_from(Lock(packs=(written,)))
+    assert kept.packs == (written.model_copy(update={"classes": ("A",)}),)
+    more = LockedPack(classes=("B",), unknown="nobody knows")
+    assert Lock(packs=(unknown, more)).keeping_from(Lock(packs=(written,))).packs == (written,)
+    assert Lock(packs=(unknown,)).keeping_from(Lock(packs=(unknown,))).packs == (unknown,)
+    # What is known now goes before what was written once.
+    known = LockedPack(id="a", version="1.0.0", classes=("A",))
+    assert Lock(packs=(known,)).keeping_from(Lock(packs=(written,))).packs == (known,)
+
+
 @pytest.mark.parametrize(
     "text",
     [
