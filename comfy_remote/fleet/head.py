@@ -138,6 +138,7 @@ class FleetHead:
         self._first_seen: dict[str, float] = {}
         self._troubled: dict[str, float] = {}
         self._unmade = Unmade(monotonic)
+        self._outdated: set[str] = set()
         self._has_ended = False
         # The one that was made before this one may have been going down.
         self._down = bool(own_id) and self._notes.down == own_id
@@ -162,6 +163,9 @@ class FleetHead:
         ]
         for one in found:
             self._notes.change(one, leaves=not undo)
+        if found:
+            # Those that wait for a GPU do so by what was said before.
+            self._outdated |= {one.id for one in self._status.workers if not one.placed}
         return " ".join(found)
 
     def go_down(self) -> None:
@@ -255,11 +259,13 @@ class FleetHead:
             except (Unanswered, ValidationError):
                 last = before.get(name)
                 if last is None or not last.placed:
-                    return ShownWorker(id=name, placed=False, is_current=current)
+                    waits_as_it_should = current and name not in self._outdated
+                    return ShownWorker(id=name, placed=False, is_current=waits_as_it_should)
                 said = last
             return self._as_seen(name, said, view, current)
 
         shown = await concurrent_map(ask, ids, at_a_time=_AT_A_TIME)
+        self._outdated &= set(ids)
         self._troubled = {name: at for name, at in self._troubled.items() if name in ids}
         return shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,18 @@ from comfy_remote.version import __version__
 
 
 class _Cluster:
-    """A cluster without a machine, whose actors never answer."""
+    """A cluster whose actors never answer."""
 
-    def __init__(self, *workers: str) -> None:
-        self.left = list(workers)
+    def __init__(self, *machines: Node) -> None:
+        self.machines = list(machines)
+        self.left = list[str]()
+        self.without = frozenset[str]()
         self.started = 0
         self.ended = list[str]()
         self.changed = threading.Condition()
 
     def nodes(self) -> list[Node]:
-        return []
+        return self.machines
 
     def workers(self) -> list[str]:
         return list(self.left)
@@ -34,8 +37,11 @@ class _Cluster:
     def start_worker(self, settings: FleetSettings, leaving: frozenset[str]) -> str:
         with self.changed:
             self.started += 1
+            self.without = leaving
+            name = f"worker-{settings.digest}-{self.started}"
+            self.left.append(name)
             self.changed.notify_all()
-        return f"worker-{self.started}"
+        return name
 
     def unmade(self) -> dict[str, str]:
         return {}
@@ -70,7 +76,14 @@ def head(
     settings: FleetSettings, cluster: _Cluster, folder: Path, own_id: str = "a1"
 ) -> Iterator[FleetHead]:
     before = set(threading.enumerate())
-    one = FleetHead(settings.model_dump_json(), __version__, cluster, own_id=own_id, folder=folder)
+    one = FleetHead(
+        settings.model_dump_json(),
+        __version__,
+        cluster,
+        own_id=own_id,
+        folder=folder,
+        monotonic=lambda: 50 * time.monotonic(),
+    )
     (thread,) = (
         each for each in threading.enumerate() if each.name == "fleet head" and each not in before
     )
@@ -123,6 +136,29 @@ def test_a_head_steers_on_where_it_cannot_write_and_says_so(
     with head(settings, cluster, tmp_path / "file") as one:
         cluster.wait(lambda: cluster.started > 0)
         assert "head.json" in seen(one).problem
+
+
+def test_a_machine_is_left_by_its_name_address_or_id(
+    settings: FleetSettings, tmp_path: Path
+) -> None:
+    attic = Node("abcdef123456", "attic", "10.0.0.2", 1, alive=True)
+    cellar = Node("abc999999999", "cellar", "10.0.0.3", 1, alive=True)
+    cluster = _Cluster(attic, cellar)
+    with head(settings, cluster, tmp_path) as one:
+        cluster.wait(lambda: cluster.started == 1)
+        while not seen(one).workers:
+            time.sleep(0.01)
+        assert [one.leave(name) for name in ("nowhere", "abc", "")] == ["", "", ""]
+        for name in ("10.0.0.2", "abcdef", "attic"):
+            assert one.leave(name) == attic.id
+        # A worker that waits for a GPU would wait on for one of that machine.
+        cluster.wait(lambda: cluster.started == 2 and len(cluster.ended) == 1)
+        assert cluster.without == {attic.id}
+        while [each.id for each in seen(one).workers] != cluster.left:
+            time.sleep(0.01)
+        assert one.leave("attic", "undo") == attic.id
+        cluster.wait(lambda: cluster.started == 3 and len(cluster.ended) == 2)
+        assert not cluster.without
 
 
 def test_workers_that_cannot_be_made_are_started_less_and_less_often() -> None:
