@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..fleet.cluster import Cluster
-    from ..fleet.head import FleetStatus, ShownWorker
+    from ..fleet.seen import FleetStatus, ShownWorker
     from ..fleet.settings import FleetSettings
 
 __all__ = ["fleet"]
@@ -245,7 +245,7 @@ async def _asked(cluster: Cluster, method: str, *arguments: str) -> str:
 
 
 async def _status(cluster: Cluster) -> FleetStatus:
-    from ..fleet.head import FleetStatus
+    from ..fleet.seen import FleetStatus
 
     return FleetStatus.model_validate_json(await _asked(cluster, "status"))
 

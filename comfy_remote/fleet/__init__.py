@@ -11,6 +11,7 @@ notes       what the head remembers
 
 cluster     Ray: the only module that imports it
 head        the actor that steers: once a second it looks, decides and does
+seen        its workers, as they say themselves and as the gateway sees them
 actors      that and the next one, as Ray makes them
 worker      the actor of a GPU: an engine and its worker, as `comfy-remote worker` has them
 slot        the name and the folders that such a worker has on its machine

@@ -12,38 +12,32 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ..aio import concurrent_map, in_thread
+from ..aio import in_thread
 from ..config.folders import home
 from ..errors import AuthenticationError, ComfyRemoteError
 from ..net.tls import trusting
-from ..version import __version__
-from .cluster import HEAD, Node, Unanswered, is_worker_of
+from .cluster import HEAD, Node, Unanswered
 from .membership import surely_ended
 from .notes import Notes, Unmade
+from .seen import Answering, FleetStatus, Workers, member_of
 from .settings import FleetSettings
 from .sizing import Decision, GatewayView, Member, decide, lost
 from .view import Gateway
-from .worker import WorkerStatus, read_token
+from .worker import read_token
 
-__all__ = ["FleetHead", "FleetStatus", "ShownWorker", "Steered"]
+__all__ = ["FleetHead", "Steered"]
 
 _EVERY = 1.0
-_AT_A_TIME = 64
 _SHORTEST_ID = 6  # characters of a machine's id that somebody types
-_ANSWER_PATIENCE = 1.0
-_UNANSWERED = 10.0  # seconds after which a worker that has never answered is surely not placed
-_FAILS = 10.0  # seconds after which one that cannot work is no capacity: an engine may start again
-_MISSED = 60.0  # seconds without a word to the gateway: as long as a worker waits for its name
+_DRAIN_PATIENCE = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Steered(Protocol):
+class Steered(Answering, Protocol):
     """What the head needs of a cluster: see `cluster.Cluster`."""
 
     def nodes(self) -> list[Node]: ...
@@ -54,57 +48,9 @@ class Steered(Protocol):
 
     def unmade(self) -> dict[str, str]: ...
 
-    async def ask(self, name: str, method: str, *arguments: str, patience: float = ...) -> str: ...
-
     def end(self, name: str) -> None: ...
 
     def request(self, workers: int, settings: FleetSettings) -> None: ...
-
-
-class ShownWorker(WorkerStatus):
-    """A worker, as `fleet status` shows it.
-
-    Attributes:
-        id: Of its actor.
-        placed: Whether it has said anything yet.
-        at_gateway: Its state there; empty where the gateway does not know it.
-        is_current: Whether it is what the settings say.
-        fails: Whether it takes no jobs, though it should; `why` says more.
-    """
-
-    id: str
-    placed: bool = True
-    at_gateway: str = ""
-    is_current: bool = True
-    fails: bool = False
-
-
-class FleetStatus(BaseModel):
-    """A moment of a fleet.
-
-    Attributes:
-        wanted: How many workers there should be.
-        waiting: Jobs that wait at the gateway; ``None`` where it does not answer. So ``running``.
-        gateway_error: Why it does not answer.
-        problem: What else is wrong with the fleet.
-        leaving: Ids of machines that are to have no workers.
-        nodes: Machines that are in the cluster.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    wanted: int = 0
-    min: int = 0
-    max: int = 0
-    waiting: int | None = None
-    running: int | None = None
-    gateway_error: str = ""
-    problem: str = ""
-    workers: tuple[ShownWorker, ...] = ()
-    nodes: tuple[Node, ...] = ()
-    leaving: tuple[str, ...] = ()
-    down: bool = False
-    version: str = __version__
 
 
 class FleetHead:
@@ -132,13 +78,10 @@ class FleetHead:
         where = folder or home() / "fleet" / self._settings.gateway.endpoint
         self._own_id = own_id
         self._notes = Notes(where / "head.json", self._settings.workers.away)
+        self._workers = Workers(cluster, self._settings, monotonic)
         self._known: set[str] = set()
-        self._died: set[str] = set()
         self._lost: dict[str, float] = {}
-        self._first_seen: dict[str, float] = {}
-        self._troubled: dict[str, float] = {}
         self._unmade = Unmade(monotonic)
-        self._outdated: set[str] = set()
         self._has_ended = False
         # The one that was made before this one may have been going down.
         self._down = bool(own_id) and self._notes.down == own_id
@@ -164,8 +107,7 @@ class FleetHead:
         for one in found:
             self._notes.change(one, leaves=not undo)
         if found:
-            # Those that wait for a GPU do so by what was said before.
-            self._outdated |= {one.id for one in self._status.workers if not one.placed}
+            self._workers.waiting_are_outdated()
         return " ".join(found)
 
     def go_down(self) -> None:
@@ -215,11 +157,9 @@ class FleetHead:
             await in_thread(self._cluster.end, HEAD)
             return False
         alive = {one.id for one in nodes if one.alive}
-        before = self._status.workers
-        shown = await self._asked(ids, view)
-        self._died |= _replaced(before, shown, alive)
+        shown = await self._workers.ask(ids, view, alive)
         leaving = self._notes.leaving(alive)
-        members = [_member(one, alive) for one in shown]
+        members = [member_of(one, alive) for one in shown]
         decision = (
             _ending(members)
             if self._down
@@ -245,69 +185,17 @@ class FleetHead:
         await asyncio.sleep(max(0.05, _EVERY - (self._monotonic() - began)))
         return not refused
 
-    async def _asked(self, ids: list[str], view: GatewayView | None) -> list[ShownWorker]:
-        """What the workers say of themselves; of those that do not answer, what they said last."""
-        before = {one.id: one for one in self._status.workers}
-        now = self._monotonic()
-        self._first_seen = {name: self._first_seen.get(name, now) for name in ids}
-
-        async def ask(name: str) -> ShownWorker:
-            current = is_worker_of(self._settings, name)
-            try:
-                answer = await self._cluster.ask(name, "status", patience=_ANSWER_PATIENCE)
-                said = WorkerStatus.model_validate_json(answer)
-            except (Unanswered, ValidationError):
-                last = before.get(name)
-                if last is None or not last.placed:
-                    waits_as_it_should = current and name not in self._outdated
-                    return ShownWorker(id=name, placed=False, is_current=waits_as_it_should)
-                said = last
-            return self._as_seen(name, said, view, current)
-
-        shown = await concurrent_map(ask, ids, at_a_time=_AT_A_TIME)
-        self._outdated &= set(ids)
-        self._troubled = {name: at for name, at in self._troubled.items() if name in ids}
-        return shown
-
-    def _as_seen(
-        self, name: str, said: WorkerStatus, view: GatewayView | None, current: bool
-    ) -> ShownWorker:
-        """A worker as itself and the gateway see it."""
-        at_gateway = view.workers.get(said.name) if view is not None else None
-        state = at_gateway.state if at_gateway is not None else ""
-        why = said.why or (at_gateway.why if at_gateway is not None and state == "broken" else "")
-        is_missed = view is not None and said.state == "working" and state in ("", "silent")
-        now = self._monotonic()
-        if said.state in ("failed", "working") and (why or is_missed):
-            lasts = now - self._troubled.setdefault(name, now)
-        else:
-            lasts = 0.0
-            self._troubled.pop(name, None)
-        if not why and lasts > _MISSED:
-            url = self._settings.gateway.url
-            why = f"The gateway does not hear from it. Can {said.host} reach {url}?"
-        return ShownWorker(
-            **{**said.model_dump(include=set(WorkerStatus.model_fields)), "why": why},
-            id=name,
-            at_gateway=state,
-            is_current=current,
-            fails=bool(why) and lasts > _FAILS,
-        )
-
     async def _do(self, decision: Decision, leaving: frozenset[str]) -> None:
         await in_thread(self._cluster.request, decision.wanted, self._settings)
-        now = self._monotonic()
         for name in decision.remove:
-            # One that has not answered yet may be at work: this head may be new.
-            answered = any(one.id == name and one.placed for one in self._status.workers)
-            if not answered and now - self._first_seen[name] < _UNANSWERED:
+            if not self._workers.is_surely_unplaced(name):
                 continue
             _log.info("%s ends.", name)
             await in_thread(self._cluster.end, name)
         for name in decision.drain:
             _log.info("%s takes no further job.", name)
             try:
-                await self._cluster.ask(name, "drain", patience=_ANSWER_PATIENCE)
+                await self._cluster.ask(name, "drain", patience=_DRAIN_PATIENCE)
             except Unanswered:
                 continue  # the next look tries again
         if not self._unmade.may_start():
@@ -325,11 +213,11 @@ class FleetHead:
         prefix = f"{token.get_secret_value().partition('.')[0]}."
         self._known |= {one.name for one in members if one.name}
         self._known &= view.workers.keys() | {one.name for one in members}
-        self._died &= self._known - {one.name for one in members}
+        self._workers.forget_died(self._known - {one.name for one in members})
         now, names = self._monotonic(), lost(view, members, alive, prefix, self._known)
         self._lost = {name: self._lost.get(name, now) for name in names}
         for name, since in self._lost.items():
-            away = 0.0 if name in self._died else self._notes.away
+            away = 0.0 if name in self._workers.died else self._notes.away
             if now - since > surely_ended(away):
                 _log.warning("%s is gone with its machine: its job goes to another worker.", name)
                 await gateway.say_gone(name)
@@ -341,27 +229,6 @@ async def _looked(gateway: Gateway) -> tuple[GatewayView | None, str, bool]:
         return await gateway.look(), "", False
     except ComfyRemoteError as error:
         return None, error.message, isinstance(error, AuthenticationError)
-
-
-def _replaced(
-    before: Sequence[ShownWorker], now: Sequence[ShownWorker], alive: set[str]
-) -> set[str]:
-    """Names of those whose process has died on a machine that is in the cluster, as Ray says: it
-    has made the actor again, with another name on another machine.
-    """
-    names = {one.id: one for one in now}
-    return {
-        one.name
-        for one in before
-        if one.name and one.node in alive and one.id in names
-        if names[one.id].process != one.process and names[one.id].name not in ("", one.name)
-    }
-
-
-def _member(one: ShownWorker, alive: set[str]) -> Member:
-    # Where its machine has gone, Ray makes it again as soon as there is room.
-    state = one.state if one.placed and one.node in alive else "unplaced"
-    return Member(one.id, one.name, one.node, state, one.is_current, one.fails)
 
 
 def _ending(members: list[Member]) -> Decision:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from comfy_remote.fleet.cluster import HEAD, Node, Unanswered
-from comfy_remote.fleet.head import FleetHead, FleetStatus
+from comfy_remote.fleet.head import FleetHead
 from comfy_remote.fleet.notes import Notes, Unmade
+from comfy_remote.fleet.seen import FleetStatus
 from comfy_remote.fleet.settings import FleetSettings, GatewaySettings
 from comfy_remote.version import __version__
 
