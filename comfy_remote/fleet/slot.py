@@ -7,6 +7,8 @@ is dead, and delivers the results that wait there.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import socket
 import sqlite3
@@ -15,7 +17,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LocalStorageError
 from ..media.file_changes import discard
 from ..media.files import OWN_DATA, storage_errors
 from ..media.temporary import ProcessLock
@@ -24,6 +26,7 @@ __all__ = ["MOST_SLOTS", "Slot", "take_slot"]
 
 MOST_SLOTS = 64
 """Workers of one fleet on one machine."""
+_PORTS = range(20_000, 60_000)
 _ID = re.compile(r"[0-9a-f]{4}")
 _LONGEST_HOST = 16
 
@@ -44,6 +47,24 @@ class Slot:
     spool: Path
     engine: Path
     lock: ProcessLock
+
+    def free_port(self) -> int:
+        """A port of this machine that no worker of another slot takes, though all look at once.
+
+        Not one that the system chooses: Linux gives those of one parity only.
+
+        Raises:
+            LocalStorageError: All are in use.
+        """
+        own = [port for port in _PORTS if port % MOST_SLOTS == self.number % MOST_SLOTS]
+        for port in random.sample(own, len(own)):
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+        raise LocalStorageError(
+            f"None of the {len(own)} ports of this worker is free.",
+            advice="Look at what listens on this machine.",
+        )
 
     def release(self) -> None:
         """Let another worker have it: this one ends in order."""

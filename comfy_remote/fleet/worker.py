@@ -22,14 +22,13 @@ from ..net.tls import trusting
 from ..secrets import SECRETS, redact
 from ..text_file import NotText, text_of
 from ..version import __version__
-from ..worker.choice import free_port
 from ..worker.engines import Engines
 from ..worker.joined.machine import Join, JoinedMachine, name_in
 from ..worker.joined.spool import Spool, SpoolLimits
 from ..worker.settings import WorkerSettings
 from .membership import Membership
 from .settings import FleetSettings
-from .slot import MOST_SLOTS, Slot, take_slot
+from .slot import Slot, take_slot
 
 __all__ = ["FleetWorker", "WorkerState", "WorkerStatus", "read_token"]
 
@@ -181,7 +180,7 @@ class FleetWorker:
             fleet.workers.engine,
             name=f"worker{slot.number}",
             folder=slot.engine,
-            take_port=lambda: _port_of(slot.number),
+            take_port=slot.free_port,
             environ=self._environ,
         )
         with engines:
@@ -230,10 +229,3 @@ def read_token(path: Path, name: str) -> SecretStr:
         raise ConfigurationError(f"{path} is empty: it should hold a token.")
     SECRETS.add(name, value)
     return SecretStr(value)
-
-
-def _port_of(slot: int) -> int:
-    """A free port that no worker of another slot takes, though both look at the same time."""
-    while (port := free_port()) % MOST_SLOTS != slot % MOST_SLOTS:
-        pass
-    return port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_a_machine_has_no_more_slots_than_it_may(tmp_path: Path) -> None:
     assert len({one.name for one in slots}) == MOST_SLOTS
     with pytest.raises(ConfigurationError, match="run on this machine"):
         take_slot(tmp_path, "fleet")
+
+
+def test_the_ports_of_two_slots_are_never_the_same(tmp_path: Path) -> None:
+    slots = [take_slot(tmp_path, "fleet") for _ in range(4)]
+    ports = [{one.free_port() for _ in range(20)} for one in slots]
+    assert sum(map(len, ports)) == len(set().union(*ports))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", slots[1].free_port()))
+        assert all(slots[1].free_port() != taken.getsockname()[1] for _ in range(100))
 
 
 class _Clock:
