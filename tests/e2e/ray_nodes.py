@@ -9,19 +9,23 @@ one: it writes the address as JSON, and after each line that it reads (``add GPU
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 import ray
-from ray import cluster_utils
 
 MEMORY = 80 * 2**20  # bytes of Ray's store of a node, which a fleet does not use
 
 
 def main() -> None:
     """Start a head without GPUs, and do what standard input says."""
+    # Not the option for it: Ray notes the address in the usual folder, which there may not be.
+    os.environ["RAY_TMPDIR"] = sys.argv[1]
+    from ray import cluster_utils
+
     about = {"include_dashboard": False, "object_store_memory": MEMORY, "num_cpus": 0}
-    head = {**about, "num_gpus": 0, "temp_dir": sys.argv[1]}
+    head = {**about, "num_gpus": 0}
     # Typed in part only.
     cluster: Any = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     try:
