@@ -13,12 +13,12 @@ import click
 from .console import say, say_lines
 from .options import endpoint_option, engine_options
 from .serving import (
+    HOW_TO_MAKE_A_TOKEN,
     TOKEN_VARIABLE,
     address_for_others,
     engine_choices,
     listen_options,
     read_token,
-    read_token_file,
     serve_until_stopped,
     show_log,
     ssl_context,
@@ -82,6 +82,7 @@ def serve(
     """
     from ..api.beside_gateway import gateway_front
     from ..config.folders import home
+    from ..config.token_file import read_token_file
     from ..gateway import GatewayServer
     from ..gateway.limits import GatewayLimits
     from ..media.disk_space import DiskLimits
@@ -101,9 +102,9 @@ def serve(
             webhook_hosts=host_list(os.environ, "COMFY_REMOTE_WEBHOOK_HOSTS"),
             free_bytes=DiskLimits.of().free,
         ),
-        metrics_token=read_token_file(metrics_token_file, "the metrics token")
-        if metrics_token_file is not None
-        else None,
+        metrics_token=None
+        if metrics_token_file is None
+        else read_token_file(metrics_token_file, "the metrics token", advice=HOW_TO_MAKE_A_TOKEN),
         webhook_secret=secret("COMFY_REMOTE_WEBHOOK_SECRET", os.environ),
         folder=home() / "gateway" / endpoint,
     )

@@ -25,7 +25,6 @@ __all__ = [
     "keep_option",
     "listen_options",
     "read_token",
-    "read_token_file",
     "serve_until_stopped",
     "show_log",
     "ssl_context",
@@ -33,7 +32,6 @@ __all__ = [
 
 TOKEN_VARIABLE = "COMFY_REMOTE_TOKEN"  # noqa: S105  # its name, not its value
 
-_LONGEST_TOKEN = 4096
 _FILES = 4096
 _LONGEST_KEEP = 10 * 365 * 24  # hours
 HOW_TO_MAKE_A_TOKEN = (
@@ -161,6 +159,7 @@ def read_token(
     """
     from pydantic import SecretStr
 
+    from ..config.token_file import read_token_file
     from ..secrets import SECRETS
 
     if file is not None:
@@ -168,46 +167,6 @@ def read_token(
     value = os.environ.get(variable, "").strip()
     SECRETS.add(variable, value)
     return SecretStr(value) if value else None
-
-
-def read_token_file(
-    file: Path, name: str = TOKEN_VARIABLE, *, advice: str = HOW_TO_MAKE_A_TOKEN
-) -> SecretStr:
-    """The token in a file.
-
-    Args:
-        name: What to call it where a log would show it.
-
-    Raises:
-        ConfigurationError: It cannot be read, or holds no token.
-    """
-    from pydantic import SecretStr
-
-    from ..errors import ConfigurationError
-    from ..secrets import SECRETS
-    from ..text_file import SAVE_AS_UTF8, NotText, text_of
-
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(2 * _LONGEST_TOKEN + 2)
-        value = text_of(content).strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The token cannot be read from {file}: {error.strerror or error}.",
-            advice=f"Check the path. {advice}",
-        ) from error
-    except NotText as error:
-        raise ConfigurationError(
-            f"The token cannot be read from {file}: {error}.", advice=SAVE_AS_UTF8
-        ) from error
-    if not value:
-        raise ConfigurationError(f"{file} is empty: it should hold the token.")
-    if len(value) > _LONGEST_TOKEN:
-        raise ConfigurationError(
-            f"{file} has more than {_LONGEST_TOKEN} bytes: it should hold only the token."
-        )
-    SECRETS.add(name, value)
-    return SecretStr(value)
 
 
 def serve_until_stopped(

@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ..clean import one_line
 from ..config.folders import home
+from ..config.token_file import read_token_file
 from ..errors import AuthenticationError, ComfyRemoteError, ConfigurationError
 from ..media.temporary import remove_leftovers
 from ..net.retry import Backoff
 from ..net.tls import trusting
-from ..secrets import SECRETS, redact
-from ..text_file import NotText, text_of
+from ..secrets import redact
 from ..version import __version__
 from ..worker.engines import Engines
 from ..worker.joined.machine import Join, JoinedMachine, name_in
@@ -35,7 +35,6 @@ __all__ = ["FleetWorker", "WorkerState", "WorkerStatus", "read_token"]
 WorkerState = Literal["starting", "working", "draining", "ended", "failed"]
 """``failed``: it tries again, and `WorkerStatus.why` says what is wrong."""
 
-_LARGEST_TOKEN = 8192
 _AGAIN = Backoff(first=2.0, longest=60.0)
 _log = logging.getLogger(__name__)
 
@@ -207,25 +206,13 @@ class FleetWorker:
 
 
 def read_token(path: Path, name: str) -> SecretStr:
-    """The token in a file. Blocking.
-
-    Args:
-        name: What to call it, where a log would show it.
+    """A token of the fleet's, as `read_token_file` reads it. Blocking.
 
     Raises:
         ConfigurationError: It cannot be read, or holds none.
     """
-    try:
-        with path.expanduser().open("rb") as file:
-            value = text_of(file.read(_LARGEST_TOKEN)).strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{socket.gethostname()} cannot read the token in {path}: {error.strerror or error}.",
-            advice="Each machine of the fleet needs that file, readable for the user of Ray there.",
-        ) from error
-    except NotText as error:
-        raise ConfigurationError(f"The token in {path} cannot be read: {error}.") from error
-    if not value:
-        raise ConfigurationError(f"{path} is empty: it should hold a token.")
-    SECRETS.add(name, value)
-    return SecretStr(value)
+    advice = (
+        f"{socket.gethostname()} needs that file, as each machine of the fleet does, readable for "
+        "the user of Ray there."
+    )
+    return read_token_file(path.expanduser(), name, advice=advice)
