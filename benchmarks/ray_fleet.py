@@ -21,17 +21,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from common import TINY, Skipped
+from common import ROOT, TINY, Skipped
 from fleet import Client, Found, Plan, Process, free_port, ideal, judge, request
 from http_load import Endpoint
+
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+
+from ray_kit import RayNodes
 
 _ENDPOINT = "fleet"
 _COMMAND = [sys.executable, "-m", "comfy_remote"]
 _START_PATIENCE = 180.0
 _GPUS = 2  # of a node
-_PROGRAM = Path(__file__).parents[1] / "tests" / "e2e" / "ray_nodes.py"
 
 
 @dataclass
@@ -55,22 +57,16 @@ class Nodes:
 
     def __init__(self, folder: Path, rays: str, count: int) -> None:
         self._log = (folder / "ray.log").open("wb")
-        self._process = subprocess.Popen(
-            [sys.executable, _PROGRAM, rays],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        self.address = str(self._answer())
-        self._known: list[str] = self._say("list")
+        self._ray = RayNodes(rays, self._log)
+        self.address = self._ray.address
+        self._known: list[str] = self._ray.say("list")
         self.nodes = [Node(folder / f"box{number}") for number in range(count)]
         for one in self.nodes:
             self.start(one)
 
     def start(self, node: Node) -> None:
         """Start a node."""
-        known = self._say(f"add {_GPUS} {node.home}")
+        known = self._ray.say(f"add {_GPUS} {node.home}")
         (node.id,) = set(known) - set(self._known)
         self._known = known
         node.up.append((time.monotonic(), None))
@@ -78,31 +74,16 @@ class Nodes:
     def kill(self, node: Node) -> None:
         """Kill a node, as a power cut would."""
         node.up[-1] = (node.up[-1][0], time.monotonic())
-        self._known = self._say(f"kill {node.id}")
+        self._known = self._ray.say(f"kill {node.id}")
 
     def restart_head(self) -> None:
         """Kill what keeps the cluster's state, and start it again."""
-        self._say("restart-head")
+        self._ray.say("restart-head")
 
     def end(self) -> None:
         """End them all."""
-        with contextlib.suppress(subprocess.TimeoutExpired, BrokenPipeError):
-            self._process.communicate("end\n", timeout=60)
-        self._process.kill()
+        self._ray.end()
         self._log.close()
-
-    def _say(self, words: str) -> list[str]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{words}\n")
-        self._process.stdin.flush()
-        return list(self._answer())
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(('"', "[")):
-                return json.loads(line)
-        raise SystemExit("the Ray cluster has ended: see ray.log")
 
 
 class RayFleet:

@@ -11,14 +11,12 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from runpod_document import RunPodDocument
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from threaded_server import ThreadedServer
 
 KEY = "planted-key-51d7e08b42"
 
@@ -111,7 +109,7 @@ class _Refused(Exception):
             self.body["errors"] = list(problems)
 
 
-class RunPodDouble:
+class RunPodDouble(ThreadedServer):
     """Listens on a free port inside ``with``.
 
     Attributes:
@@ -154,30 +152,10 @@ class RunPodDouble:
         self._lock = threading.Lock()
         self._count = 0
         self._hides: dict[str, int] = {}
-        double = self
-
-        class Answers(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                double._serve(self)
-
-            do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
-
-            def log_message(self, *_words: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
+        super().__init__(self._serve, "GET", "POST", "PATCH", "DELETE")
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__exit__(*exc_info)
         assert not self.problems, self.problems
 
     @property

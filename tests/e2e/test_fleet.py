@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_kit import RayNodes
 from serve_kit import COMMAND, Serve
 from serve_kit import wait_for as wait_for_seconds
 
@@ -36,41 +37,10 @@ CLIENT = "clients-token-of-this-test-0123456789"
 AWAY = 4
 
 
-class Nodes:
-    """A Ray cluster: see `ray_nodes`."""
-
-    def __init__(self, folder: str) -> None:
-        program = Path(__file__).with_name("ray_nodes.py")
-        self._process = subprocess.Popen(
-            [sys.executable, program, folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.address = self._answer()
-
-    def say(self, words: str) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{words}\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def end(self) -> None:
-        self._process.communicate("end\n", timeout=60)
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(('"', "[", "{")):
-                return json.loads(line)
-        raise AssertionError("the Ray cluster has ended")
-
-
 class Fleet:
     """A gateway, a cluster, and the fleet's file."""
 
-    def __init__(self, folder: Path, nodes: Nodes, gateway: Serve) -> None:
+    def __init__(self, folder: Path, nodes: RayNodes, gateway: Serve) -> None:
         self.folder, self.nodes, self.gateway = folder, nodes, gateway
         self.url = gateway.url()
         self.file = folder / "fleet.yaml"
@@ -186,7 +156,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             *("--endpoint", "attic", "--worker", "none"),
             *("--token-file", str(folder / "client.token")),
         )
-        nodes = Nodes(rays)
+        nodes = RayNodes(rays)
         try:
             made = Fleet(folder, nodes, gateway)
             for _ in range(NODES):

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import http.client
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from threaded_server import ThreadedServer
 
 CODES = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown", 507: "InsufficientStorage"}
 
 
-class S3Faults:
+class S3Faults(ThreadedServer):
     """Listens on a free port inside ``with``.
 
     A fault is one of
@@ -45,30 +43,7 @@ class S3Faults:
         self._always: dict[str, str] = {}
         self._lock = threading.Lock()
         self.seen: list[str] = []
-        front = self
-
-        class Answers(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                front._serve(self)
-
-            do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_words: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(self._serve, "GET", "PUT", "POST", "DELETE", "HEAD")
 
     def plan(self, what: str, fault: str) -> None:
         """Have the next request of a kind go wrong."""
