@@ -8,7 +8,7 @@ def _run() -> None:
     import folder_paths
 
     # By its path: the package is imported later, by ComfyUI and under a name of ComfyUI's.
-    path = Path(__file__).absolute().parent / "comfy_remote/node_pack/receiving/at_start.py"
+    path = Path(__file__).absolute().parent / "comfy_remote/worker/nodes/at_start.py"
     spec = importlib.util.spec_from_file_location("comfy_remote_at_start", path)
     at_start = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(at_start)

@@ -16,6 +16,7 @@ from ..errors import ComfyRemoteError, ConfigurationError
 from ..jobs.keep_warm import left_behind, put_back
 from ..jobs.record import Record
 from ..secrets import SECRETS
+from ..worker.nodes import at_start
 from .advice import for_page
 from .batches import PageBatches
 from .bringing import Bringing
@@ -23,7 +24,6 @@ from .host import Host
 from .lane import RemoteLane
 from .middleware import LaneRouter
 from .offload import Offload
-from .receiving import at_start
 from .receiving.routes import Receiving
 from .receiving.settings import ReceivingSettings
 from .routes import routes

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 _LOOK_EVERY = 0.5
-_NODE_SITE = "COMFY_REMOTE_NODE_SITE"  # `nodes.folder` has it for the package
+_NODE_SITE = "COMFY_REMOTE_NODE_SITE"  # `nodes.at_start` has it for the package
 
 
 def wait_for_end_of(parent: int) -> None:

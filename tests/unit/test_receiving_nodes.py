@@ -22,7 +22,6 @@ from receiving_kit import comfyui
 from sync_kit import sources
 
 from comfy_remote.errors import ComfyRemoteError, NodesUnavailable
-from comfy_remote.node_pack.receiving.at_start import RUNNING_SET, add_packs, sites, started
 from comfy_remote.node_pack.receiving.settings import ReceivingSettings
 from comfy_remote.ready.lock import Lock, LockedPack
 from comfy_remote.ready.sync.planning import plan_sync
@@ -30,6 +29,7 @@ from comfy_remote.ready.sync.steps import Way
 from comfy_remote.targets.nodes import install_packs, list_packs, roll_back_packs
 from comfy_remote.wire.installed import InstalledPack
 from comfy_remote.wire.nodes import PackWanted
+from comfy_remote.worker.nodes.at_start import RUNNING_SET, add_packs, sites, started
 from comfy_remote.worker.nodes.folder import NodeSet, SetPack, SetsFolder
 from comfy_remote.worker.nodes.settings import NodeSettings
 
@@ -201,6 +201,7 @@ def test_it_imports_the_packs_and_what_they_require(sets: Sets) -> None:
     assert ran.exists()
     assert str(sets.folder.site(set_id)) in sys.path
     assert sites(sets.folder.path(set_id)) == sets.folder.sites(set_id)
+    assert sets.folder.sites(set_id)[0] == sets.folder.site(set_id)
 
 
 def test_a_script_that_fails_stops_nothing(sets: Sets, caplog: pytest.LogCaptureFixture) -> None:

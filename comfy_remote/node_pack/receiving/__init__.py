@@ -6,7 +6,7 @@ guard      who may ask: no page, no other Host, nothing unsigned, nothing endles
 jobs       jobs that are under way, and the parts that they wait for
 ahead      the next part of a model, while one is written
 models     what a job about models does
-nodes      what a job about node packs does; at_start has ComfyUI import them
+nodes      what a job about node packs does; `worker.nodes.at_start` has ComfyUI import them
 routes     /remote/receiving
 ```
 

@@ -12,13 +12,13 @@ import platform
 
 from ...types import JsonValue
 from ...wire.nodes import NodesAnswer, NodesRequest
+from ...worker.nodes.at_start import RUNNING_SET
 from ...worker.nodes.fetching import ways_to_nodes
 from ...worker.nodes.program import ComfyUIProgram
 from ...worker.nodes.requirements import find_uv
 from ...worker.nodes.sets import NodeSets
 from ...worker.nodes.settings import NodeSettings
 from ...worker.nodes.steps import said_again
-from .at_start import RUNNING_SET
 from .jobs import ReceivingJob
 
 __all__ = ["ReceivedNodes"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...errors import ConfigurationError
 from ...net.signed import SHORTEST_TOKEN
 from ...secrets import secret
-from .at_start import nodes_folder
+from ...worker.nodes.at_start import nodes_folder
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -11,8 +11,10 @@ folder        what is on the disk
 in_use        which sets the engines of a volume run with
 program       the ComfyUI that packs are for
 using         an engine that starts with the current set
+at_start      a ComfyUI that has our pack, and starts with the current set
 settings      what the worker's owner allows
 ```
 
-`install_custom_nodes` is a script that images run, too: it imports the standard library only.
+`install_custom_nodes` is a script that images run, too, and `at_start` one that ComfyUI runs: both
+import the standard library only.
 """

@@ -17,8 +17,9 @@ from ...wire.installed import InstalledPack
 from ...wire.nodes import PackWanted
 from ..choice import guarded
 from ..packs import installed_packs, is_pack, public_repository
+from .at_start import NODE_SITE
 from .fetching import PackFetcher
-from .folder import NODE_SITE, NodeSet, SetPack, SetsFolder
+from .folder import NodeSet, SetPack, SetsFolder
 from .program import ComfyUIProgram
 from .requirements import CONSTRAINTS, Requirements
 from .settings import NodeSettings

@@ -30,12 +30,10 @@ from ...media.file_changes import discard
 from ...media.files import storage_errors, write_whole
 from ...wire.installed import InstalledPack
 from ...wire.nodes import PackWanted
+from .at_start import sites
 from .in_use import SetsInUse
 
-__all__ = ["NODE_SITE", "NodeSet", "SetPack", "SetsFolder"]
-
-NODE_SITE = "COMFY_REMOTE_NODE_SITE"
-"""Names, in an engine's environment, the folders that `guard` adds to Python's path."""
+__all__ = ["NodeSet", "SetPack", "SetsFolder"]
 
 _log = logging.getLogger(__name__)
 
@@ -117,9 +115,7 @@ class SetsFolder:
 
     def sites(self, set_id: str) -> list[Path]:
         """The folders that a Python needs on its path for the set."""
-        patterns = ("lib*/python*/*-packages", "local/lib/python*/*-packages", "Lib/site-packages")
-        by_scripts = [found for each in patterns for found in self.scripts(set_id).glob(each)]
-        return [self.site(set_id), *dict.fromkeys(by_scripts)]
+        return sites(self.path(set_id))
 
     def read(self, set_id: str) -> NodeSet | None:
         """A set that is whole and there.

@@ -24,8 +24,9 @@ from ...wire.nodes import NodesAnswer, PackWanted
 from ..models.plan import RESERVE, free_bytes
 from ..models.presence import Presence
 from ..packs import installed_packs, is_pack, packs_in, same_source
+from .at_start import NODE_SITE
 from .building import Building
-from .folder import NODE_SITE, NodeSet, SetsFolder
+from .folder import NodeSet, SetsFolder
 from .program import ComfyUIProgram
 from .requirements import Requirements
 from .settings import NodeSettings

@@ -13,6 +13,7 @@ from ...errors import ConfigurationError
 from ...net.address import base_address, check_key_is_safe, host_list
 from ...net.guard import Guard
 from ..models.settings import yes_or_no
+from .at_start import NODES_FOLDER
 from .install_custom_nodes import REGISTRY
 
 __all__ = ["NodeSettings", "Patience"]
@@ -66,7 +67,7 @@ class NodeSettings:
         Raises:
             ConfigurationError: One of them is not what it should be.
         """
-        named = environ.get("COMFY_REMOTE_NODES_DIR", "").strip()
+        named = environ.get(NODES_FOLDER, "").strip()
         allow = environ.get("ALLOW_NODE_INSTALL", "").strip()
         return cls(
             folder=Path(named).expanduser().absolute() if named else folder / "nodes",

@@ -1,7 +1,7 @@
 """Adds the node packs that were brought here to a ComfyUI that starts, before it imports any.
 
 ComfyUI runs `prestartup_script.py` of this repository, which runs this file by itself: so it uses
-the standard library only, and reads what `worker.nodes.folder` has written.
+the standard library only, and reads what `folder` has written.
 
 ComfyUI was tried with each set of packs before that became current. Should it not start with one
 nevertheless (a GPU's driver, say), it does so without that set after three tries.
@@ -21,12 +21,22 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 
-__all__ = ["NODES_FOLDER", "RUNNING_SET", "add_packs", "nodes_folder", "sites", "started"]
+__all__ = [
+    "NODES_FOLDER",
+    "NODE_SITE",
+    "RUNNING_SET",
+    "add_packs",
+    "nodes_folder",
+    "sites",
+    "started",
+]
 
 NODES_FOLDER = "COMFY_REMOTE_NODES_DIR"
 RUNNING_SET = "COMFY_REMOTE_NODE_SET"
 """In the environment of this process: the set that it has started with."""
-_GIVEN = "COMFY_REMOTE_NODE_SITE"  # a worker, or a trial, gives this ComfyUI a set of its own
+NODE_SITE = "COMFY_REMOTE_NODE_SITE"
+"""Names, in an engine's environment, the folders that `guard` adds to Python's path. Where it is
+set, a worker or a trial has given this ComfyUI a set of its own."""
 _NO_START = "--quick-test-for-ci"
 _TRIES = 3
 _ID = re.compile(r"[0-9a-f-]+")
@@ -50,7 +60,7 @@ def add_packs(
         add_folder: Adds a folder to those that it imports packs from.
     """
     environ.pop(RUNNING_SET, None)  # a ComfyUI that starts itself again has left it
-    if _GIVEN in environ:
+    if NODE_SITE in environ:
         return None
     folder = nodes_folder(base, environ)
     environ[NODES_FOLDER] = str(folder)  # what a .env says later would be another one
@@ -78,7 +88,7 @@ def started(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def sites(a_set: Path) -> list[Path]:
-    """The folders with the Python packages of a set, as `SetsFolder.sites` gives them."""
+    """The folders that a Python needs on its path for a set, which is in the folder ``a_set``."""
     patterns = ("lib*/python*/*-packages", "local/lib/python*/*-packages", "Lib/site-packages")
     by_scripts = [found for each in patterns for found in (a_set / "scripts").glob(each)]
     return [a_set / "site", *dict.fromkeys(by_scripts)]
