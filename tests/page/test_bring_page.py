@@ -21,17 +21,18 @@ from comfy_page import WITH_ERRORS_TAB, ComfyPage, OpenPage
 from model_server import safetensors
 from page_server import PackServer, start_server
 from playwright.sync_api import Locator, expect
-from sync_kit import TOKEN, Box, box, comfyui_with
+from sync_kit import TOKEN, Box, Gate, box, comfyui_with, gate
 
 from comfy_remote.errors import NodesUnavailable
 from comfy_remote.ready.plan import There
-from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.steps import Ways
 from comfy_remote.ready.sync.ways import ways_to
 from comfy_remote.sandbox.folders import Folders
 from comfy_remote.sandbox.nodes import NODES
 from comfy_remote.targets.base import Target
 from comfy_remote.wire.nodes import NodesAnswer, PackWanted
+
+__all__ = ["gate"]
 
 pytest_plugins = ["page_fixtures"]
 
@@ -65,28 +66,6 @@ class InThread:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(60)
         self._loop.close()
-
-
-class Gate:
-    """Holds up what is sent, in the server's thread, until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        self._read = parts.read_parts
-
-    async def read(self, path: Path, name: str, **more: int) -> parts.PartedModel:
-        self.reached.set()
-        while not self.open.is_set():
-            await asyncio.sleep(0.05)
-        return await self._read(path, name, **more)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    made = Gate()
-    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", made.read)
-    yield made
-    made.open.set()
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
+from fake_target import FakeTarget
 from model_server import sha256
 from models_kit import settings_for
 from pydantic import SecretStr
@@ -17,7 +22,9 @@ from comfy_remote.gateway import GatewayLimits, GatewayServer
 from comfy_remote.gateway.local_worker import LocalFiles
 from comfy_remote.ready.local import LocalComfyUI
 from comfy_remote.ready.lock import Lock, LockedModel
+from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.planning import Sources
+from comfy_remote.targets.base import Capabilities
 from comfy_remote.targets.runpod.target import RunPodTarget
 from comfy_remote.types import JsonValue
 from comfy_remote.worker.handler import JobHandler
@@ -111,3 +118,60 @@ def lock_of(*models: LockedModel) -> Lock:
 
 def sources(folder: Path, comfyui: LocalComfyUI | None = None) -> Sources:
     return Sources(comfyui, folder / "home")
+
+
+class Gate:
+    """Holds up what is sent, on whatever loop, until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self._read = parts.read_parts
+
+    async def read(self, path: Path, name: str, **more: int) -> parts.PartedModel:
+        self.reached.set()
+        while not self.open.is_set():
+            await asyncio.sleep(0.01)
+        return await self._read(path, name, **more)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Opened at the end at the latest."""
+    made = Gate()
+    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", made.read)
+    yield made
+    made.open.set()
+
+
+class AskedWorker(FakeTarget):
+    """As a worker of ours: it says what it has, now and before, and does what a job asks for.
+
+    Attributes:
+        acted: What it was asked to do.
+        says: Its words on the way.
+    """
+
+    name = "gpu"
+    says = "at work"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acted: list[dict[str, Any]] = []
+
+    async def described_before(self) -> Capabilities:
+        return await self.describe()
+
+    async def describe_again(self) -> Capabilities:
+        return await self.describe()
+
+    async def act(
+        self, payload: dict[str, Any], on_message: Callable[[str], None] | None = None
+    ) -> JsonValue:
+        self.acted.append(payload)
+        if on_message is not None:
+            on_message(self.says)
+        return self.answer(payload)
+
+    def answer(self, payload: dict[str, Any]) -> JsonValue:
+        """What it answers to a job."""
+        raise NotImplementedError

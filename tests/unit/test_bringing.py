@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from helpers import until
 from model_server import File, ModelServer, safetensors, sha256
 from models_kit import files_in
 from owner import configure
-from sync_kit import TOKEN, Box, box, comfyui_with
+from sync_kit import TOKEN, Box, Gate, box, comfyui_with, gate
 
 from comfy_remote.jobs.record import Record
 from comfy_remote.media.file_changes import discard
@@ -27,12 +27,13 @@ from comfy_remote.node_pack.bringing import BRING_EVENT, Bringing
 from comfy_remote.node_pack.target_pool import TargetPool
 from comfy_remote.ready.local import LocalComfyUI
 from comfy_remote.ready.plan import There
-from comfy_remote.ready.sync import parts
 from comfy_remote.ready.sync.steps import Ways
 from comfy_remote.ready.sync.ways import ways_to
 from comfy_remote.targets.base import Target
 from comfy_remote.wire.nodes import NodesAnswer, PackWanted
 from comfy_remote.workflow.schema import Schemas
+
+__all__ = ["gate"]
 
 STYLE = safetensors(300_000, fill=b"style")
 OTHER = safetensors(200_000, fill=b"other")
@@ -168,27 +169,6 @@ async def page(home: Path, there: Box, tmp_path: Path) -> AsyncIterator[Window]:
         yield made
 
 
-class Gate:
-    """Holds up what is sent until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.open = asyncio.Event(), asyncio.Event()
-        self._read = parts.read_parts
-
-    async def read(self, path: Path, name: str, **more: int) -> parts.PartedModel:
-        self.reached.set()
-        await self.open.wait()
-        return await self._read(path, name, **more)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    made = Gate()
-    monkeypatch.setattr("comfy_remote.ready.sync.carrying.read_parts", made.read)
-    yield made
-    made.open.set()
-
-
 async def test_what_is_missing_is_shown_and_brought_after_a_yes(page: Window, there: Box) -> None:
     plan = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
     assert [(one["name"], one["way"], one["size"], one["chosen"]) for one in plan["steps"]] == [
@@ -221,7 +201,7 @@ async def test_two_windows_start_it_once(page: Window, gate: Gate) -> None:
         for names in (["a.safetensors"], ["a.safetensors"], ["b.safetensors"])
     ]
     _, begun = await page.yes(first)
-    await asyncio.wait_for(gate.reached.wait(), 60)
+    assert await asyncio.to_thread(gate.reached.wait, 60)
     status, again = await page.yes(second)
     assert (status, again["id"]) == (200, begun["id"])
     status, other = await page.yes(third)
@@ -237,7 +217,7 @@ async def test_what_was_stopped_goes_on_from_there(
 ) -> None:
     plan = await page.plan(prompt=loras("a.safetensors", "b.safetensors"))
     _, begun = await page.yes(plan)
-    await asyncio.wait_for(gate.reached.wait(), 60)
+    assert await asyncio.to_thread(gate.reached.wait, 60)
     assert len([*(home / "bringing").iterdir()]) == 1
     for _ in range(2):  # once more changes nothing
         status, stopped = await page.send("POST", f"/remote/bring/{begun['id']}/stop", {})
@@ -255,7 +235,7 @@ async def test_after_a_restart_it_says_that_it_stopped_and_goes_on(
     page: Window, there: Box, gate: Gate, home: Path, tmp_path: Path
 ) -> None:
     await page.yes(await page.plan(prompt=loras("a.safetensors")))
-    await asyncio.wait_for(gate.reached.wait(), 60)
+    assert await asyncio.to_thread(gate.reached.wait, 60)
     await page.bringing.close()
     gate.open.set()
     async with window(home, page.host.folders) as later:
@@ -358,7 +338,7 @@ async def test_what_is_forgotten_takes_no_later_one_with_it(
         discard(path)
 
     _, begun = await page.yes(await page.plan(prompt=loras("a.safetensors")))
-    await gate.reached.wait()
+    assert await asyncio.to_thread(gate.reached.wait, 60)
     plan = await page.plan(prompt=loras("b.safetensors"))
     monkeypatch.setattr("comfy_remote.node_pack.bring_notes.discard", slow)
     forgetting = asyncio.ensure_future(page.bringing.forget(begun["id"]))

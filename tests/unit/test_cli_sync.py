@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_target import FakeTarget
 from json_lines import check_lines
 from model_server import sha256
-from sync_kit import lock_of, locked
+from sync_kit import AskedWorker, lock_of, locked
 from test_cli_lock import PROMPT, Run, opens, run
 from test_ready_local import make_comfyui
 from test_ready_making import Plain
@@ -31,16 +30,14 @@ A, B = b"a" * 1000, b"b" * 2000
 ON = ("--on", "http://127.0.0.1:1")
 
 
-class Worker(FakeTarget):
+class Worker(AskedWorker):
     """As a worker of ours with a gateway answers: it takes what it is sent."""
 
-    name = "gpu"
     takes: frozenset[str] = frozenset({"fetch", "link", "receive"})
 
     def __init__(self) -> None:
         super().__init__()
         self.has: dict[str, list[ModelFile]] = {}
-        self.acted: list[dict[str, Any]] = []
         self.stored: list[str] = []
 
     async def describe(self, classes: object = None) -> Capabilities:
@@ -50,18 +47,7 @@ class Worker(FakeTarget):
             {}, "gpu", "ComfyUI 0.33.0", takes_models=self.takes, installed=installed
         )
 
-    async def described_before(self) -> Capabilities:
-        return await self.describe()
-
-    async def describe_again(self) -> Capabilities:
-        return await self.describe()
-
-    async def act(
-        self, payload: dict[str, Any], on_message: Callable[[str], None] | None = None
-    ) -> JsonValue:
-        self.acted.append(payload)
-        if on_message is not None:
-            on_message("at work")
+    def answer(self, payload: dict[str, Any]) -> JsonValue:
         if payload["action"] == "ensure":
             return {"ensured": ["loras/a"], "fetched": ["loras/a"]}
         return {"path": "x", "how": "received" if payload["files"] else "linked"}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_target import FakeTarget
 from json_lines import check_lines
+from sync_kit import AskedWorker
 from test_cli_lock import Run, opens, run
 from test_ready_making import Plain
 
@@ -40,15 +39,14 @@ LOCK = Lock(
 COMMAND = ("sync", "--lock", "l.lock", *ON)
 
 
-class Worker(FakeTarget):
+class Worker(AskedWorker):
     """As a worker of ours answers whose owner allows it."""
 
-    name = "gpu"
+    says = "trying them"
 
     def __init__(self, takes: frozenset[str] | None = frozenset({"registry", "git"})) -> None:
         super().__init__()
         self.takes = takes
-        self.acted: list[dict[str, Any]] = []
         self.fails: NodesUnavailable | None = None
 
     async def describe(self, classes: object = None) -> Capabilities:
@@ -58,18 +56,7 @@ class Worker(FakeTarget):
             {}, "gpu", "ComfyUI 0.33.0", takes_nodes=self.takes, installed=installed
         )
 
-    async def described_before(self) -> Capabilities:
-        return await self.describe()
-
-    async def describe_again(self) -> Capabilities:
-        return await self.describe()
-
-    async def act(
-        self, payload: dict[str, Any], on_message: Callable[[str], None] | None = None
-    ) -> JsonValue:
-        self.acted.append(payload)
-        if on_message is not None:
-            on_message("trying them")
+    def answer(self, payload: dict[str, Any]) -> JsonValue:
         if self.fails is not None:
             raise self.fails
         if payload["action"] != "install_nodes":
